@@ -1,0 +1,220 @@
+//! The plan: what the builder decided and PID 1 obeys.
+//!
+//! One file, `/garboard/plan` of the system image: [`MAGIC`], a little-endian [`VERSION`], then the [`Plan`] in postcard's
+//! wire format. It lies under the verity root, so it is as trustworthy as PID 1 itself; it is decoded with bounds all the same.
+
+use serde::{Deserialize, Serialize};
+
+use crate::launch::Launch;
+
+/// First bytes of a plan file.
+pub const MAGIC: [u8; 8] = *b"GARBPLAN";
+/// Version of the encoding; PID 1 and its plan are baked together, so only the same version is accepted.
+pub const VERSION: u32 = 1;
+/// No plan is larger, in bytes.
+pub const MAX_SIZE: usize = 64 << 20;
+/// Where the plan lies in the system image.
+pub const PATH: &str = "/garboard/plan";
+
+/// A whole appliance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The appliance's name.
+    pub appliance: String,
+    /// Host name of the machine.
+    pub hostname: String,
+    /// Modules to load once the system image is mounted, in order.
+    pub modules: Vec<Module>,
+    /// Kernel features that this declaration can't do without, by the check's name for them (`memory`, `io`, …).
+    pub needs: Vec<String>,
+    /// Sysctls of the machine as `(dotted name, value)`.
+    pub sysctls: Vec<(String, String)>,
+    /// The machine's network.
+    pub network: Network,
+    /// The data partition; `None`: the declaration keeps nothing.
+    pub data: Option<Data>,
+    /// What the serial console shows.
+    pub console: Console,
+    /// Memory for all log rings together, in bytes.
+    pub log_budget: u64,
+    /// The containers, each after those it depends on.
+    pub containers: Vec<Container>,
+}
+
+/// A kernel module to load.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Module {
+    /// Absolute path of the uncompressed module (in the initrd or the system image).
+    pub path: String,
+    /// Load it only if a present device's modalias matches one of these patterns (`modules.alias` syntax); empty: always.
+    pub aliases: Vec<String>,
+    /// Parameters.
+    pub parameters: String,
+}
+
+/// The machine's network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// How the uplink gets its address.
+    pub address: Addressing,
+    /// The uplink's interface name; `None`: the first Ethernet interface by index.
+    pub interface: Option<String>,
+    /// Name servers, besides those DHCP names.
+    pub dns: Vec<String>,
+}
+
+/// How the uplink gets its address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Addressing {
+    /// No uplink; loopback only.
+    None,
+    /// DHCPv4.
+    Dhcp,
+    /// Fixed.
+    Static {
+        /// Addresses with prefix, `192.0.2.7/24`.
+        addresses: Vec<String>,
+        /// Default gateway.
+        gateway: Option<String>,
+    },
+}
+
+/// The data partition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Data {
+    /// The ext4 filesystem's UUID, by which it is found (also its partition's, on a GPT disk).
+    pub uuid: [u8; 16],
+    /// Stop the boot when it can't be mounted; else volumes fall back to tmpfs and the status says so.
+    pub required: bool,
+}
+
+/// The serial console.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Console {
+    /// Print what containers print.
+    pub logs: bool,
+    /// Print the status table when something changed.
+    pub status: bool,
+}
+
+/// One container of the appliance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Container {
+    /// Its name: `[a-z0-9][a-z0-9_.-]*`, at most 63 bytes.
+    pub name: String,
+    /// The image as the declaration named it, for people.
+    pub image: String,
+    /// How to start it.
+    pub launch: Launch,
+    /// What weakens its isolation, in the declaration's words (`userns_mode = "host"`), shown on the console.
+    pub weakened: Vec<String>,
+    /// When to start it again.
+    pub restart: Restart,
+    /// What must have happened before it starts.
+    pub depends_on: Vec<Dependency>,
+    /// Signal that asks it to stop.
+    pub stop_signal: u8,
+    /// Milliseconds from that signal to `cgroup.kill`.
+    pub stop_grace_ms: u64,
+    /// Which generated files are bound over the image's.
+    pub etc: Etc,
+}
+
+/// `/etc` files that PID 1 writes for a container (in `/run/garboard/etc/NAME/`) and binds read-only.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Etc {
+    /// Contents of `/etc/hosts`.
+    pub hosts: Option<String>,
+    /// Contents of `/etc/hostname`.
+    pub hostname: Option<String>,
+    /// Bind the machine's `/run/garboard/resolv.conf` to `/etc/resolv.conf`.
+    pub resolv_conf: bool,
+}
+
+/// When a container that ended is started again. Compose's meanings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Restart {
+    /// Never.
+    No,
+    /// Always.
+    Always,
+    /// If its exit status was not 0 or a signal ended it; at most so many times in a row, if given.
+    OnFailure(Option<u32>),
+    /// Always, unless a person stopped it.
+    UnlessStopped,
+}
+
+/// One edge of the dependency graph.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dependency {
+    /// Index in [`Plan::containers`], smaller than the dependent's own.
+    pub container: u32,
+    /// What must hold.
+    pub condition: Condition,
+}
+
+/// What a dependency must have reached. Compose's conditions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Condition {
+    /// Its program was executed.
+    Started,
+    /// It is running and its health check, if it has one, passed.
+    Healthy,
+    /// It ended with status 0.
+    Completed,
+}
+
+/// Why bytes are not a plan.
+#[derive(Debug, PartialEq, Eq)]
+pub enum PlanError {
+    /// No [`MAGIC`].
+    NotAPlan,
+    /// Made for another version of PID 1.
+    Version(u32),
+    /// Larger than [`MAX_SIZE`].
+    TooLarge(usize),
+    /// Truncated, followed by more, or not a plan after the header.
+    Malformed(postcard::Error),
+}
+
+impl std::fmt::Display for PlanError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NotAPlan => write!(f, "not a plan: it does not begin with {:?}", String::from_utf8_lossy(&MAGIC)),
+            Self::Version(v) => {
+                write!(f, "plan of version {v}, this PID 1 obeys version {VERSION}: build initrd and system image together")
+            }
+            Self::TooLarge(n) => write!(f, "plan of {n} bytes; the limit is {MAX_SIZE}"),
+            Self::Malformed(e) => write!(f, "malformed plan: {e}"),
+        }
+    }
+}
+
+impl std::error::Error for PlanError {}
+
+impl Plan {
+    /// The plan file's bytes. Equal plans give equal bytes.
+    pub fn encode(&self) -> Result<Vec<u8>, PlanError> {
+        let header = [&MAGIC[..], &VERSION.to_le_bytes()].concat();
+        let bytes = postcard::to_extend(self, header).map_err(PlanError::Malformed)?;
+        if bytes.len() > MAX_SIZE { Err(PlanError::TooLarge(bytes.len())) } else { Ok(bytes) }
+    }
+
+    /// The plan in a plan file's bytes.
+    pub fn decode(bytes: &[u8]) -> Result<Self, PlanError> {
+        if bytes.len() > MAX_SIZE {
+            return Err(PlanError::TooLarge(bytes.len()));
+        }
+        let rest = bytes.strip_prefix(&MAGIC).ok_or(PlanError::NotAPlan)?;
+        let (version, body) = rest.split_first_chunk::<4>().ok_or(PlanError::NotAPlan)?;
+        match u32::from_le_bytes(*version) {
+            VERSION => {}
+            other => return Err(PlanError::Version(other)),
+        }
+        match postcard::take_from_bytes(body) {
+            Ok((plan, [])) => Ok(plan),
+            Ok(_) => Err(PlanError::Malformed(postcard::Error::DeserializeBadEncoding)),
+            Err(e) => Err(PlanError::Malformed(e)),
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! System calls without a safe wrapper elsewhere, each behind a safe function.
+#![allow(unsafe_code)]
+

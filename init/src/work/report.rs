@@ -1,0 +1,69 @@
+//! What a worker tells PID 1: one line of JSON on its standard output for each result.
+
+use serde::{Deserialize, Serialize};
+
+/// Result of the `modules` worker.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Modules {
+    /// How many were loaded (or already there).
+    pub loaded: u32,
+    /// A sentence for each that could not be loaded.
+    pub failed: Vec<String>,
+    /// No module can be loaded from now on (`kernel.modules_disabled`).
+    pub locked: bool,
+}
+
+/// Result of the `data` worker, in the status's terms.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Data {
+    /// What is at `/data`.
+    pub state: DataState,
+    /// Why, when it is not `Mounted` in full.
+    pub detail: String,
+    /// Size of the filesystem in bytes.
+    pub bytes: u64,
+}
+
+/// What is at `/data`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DataState {
+    /// The data filesystem, writable.
+    Mounted,
+    /// The data filesystem, but it can only be read.
+    Readonly,
+    /// A tmpfs in its stead: nothing is kept.
+    Tmpfs,
+    /// Nothing: the plan requires the data filesystem and it is not there.
+    Absent,
+    /// Nothing: the declaration keeps nothing.
+    None,
+}
+
+/// Result of the `network` worker, in the status's terms; one line for each change.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// The uplink interface.
+    pub uplink: Option<String>,
+    /// Its addresses with prefix, `10.0.2.15/24`.
+    pub addresses: Vec<String>,
+    /// How far it got.
+    pub state: NetworkState,
+    /// Why, when it is not up.
+    pub detail: String,
+}
+
+/// How far the network got.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkState {
+    /// No uplink is declared.
+    #[default]
+    None,
+    /// An address is being asked for.
+    Configuring,
+    /// The uplink has its addresses.
+    Up,
+    /// The uplink has none.
+    Failed,
+}

@@ -1,0 +1,24 @@
+//! PID 1 of a Garboard appliance.
+//!
+//! `main.rs` tells the story: [`boot`] makes a machine of a kernel, [`event_loop`] launches the plan's containers and keeps
+//! them as the pure automaton in [`supervise`] says, until it says to stop. What may block runs in a [`work`]er.
+//!
+//! A library, so that the same loop can be driven by tests as an ordinary process.
+
+// PID 1 can't die: what could panic is an error here.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::string_slice,
+        clippy::arithmetic_side_effects,
+        clippy::unreachable
+    )
+)]
+
+pub mod boot;
+pub mod sys;
+pub mod work;

@@ -1,0 +1,109 @@
+//! What can go wrong with an image, in sentences that name operation, object and cause.
+
+use std::io;
+
+use crate::digest::Digest;
+
+/// Result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Why an image can't be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The machine refused something: no such file, disk full, ….
+    #[error("{operation} {object}: {cause}")]
+    Io {
+        /// What was tried (`open`, `read`, `write`).
+        operation: &'static str,
+        /// On what.
+        object: String,
+        /// Why it failed.
+        #[source]
+        cause: io::Error,
+    },
+    /// The declaration names an image that isn't there, or more than one.
+    #[error("image `{reference}`: {detail}")]
+    Reference {
+        /// As the declaration has it.
+        reference: String,
+        /// What is wrong, and what there is instead.
+        detail: String,
+    },
+    /// Bytes differ from what names them.
+    #[error(
+        "{object}: its content is {found}, expected {expected}: the image is damaged or was altered, fetch it again"
+    )]
+    Digest {
+        /// Which blob or layer.
+        object: String,
+        /// The digest that names it.
+        expected: Digest,
+        /// The digest of what was read.
+        found: Digest,
+    },
+    /// A blob is shorter or longer than its descriptor says.
+    #[error("{object}: {found} bytes, its descriptor says {expected}: the image is damaged, fetch it again")]
+    Size {
+        /// Which blob.
+        object: String,
+        /// Bytes declared.
+        expected: u64,
+        /// Bytes there are.
+        found: u64,
+    },
+    /// Not the format it should have, or cut off.
+    #[error("{object}: {detail}")]
+    Malformed {
+        /// Which file, blob or stream.
+        object: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// A layer's entry that can't be what it says, or isn't safe.
+    #[error("{layer}: entry `{entry}`: {detail}")]
+    Entry {
+        /// Which layer.
+        layer: String,
+        /// The entry's name, bytes outside ASCII escaped.
+        entry: String,
+        /// Why it is refused.
+        detail: String,
+    },
+    /// Larger than [`crate::Limits`] allow.
+    #[error("{object}: more than {limit} {unit}, the limit `{name}`")]
+    Limit {
+        /// What is too large.
+        object: String,
+        /// The limit's value.
+        limit: u64,
+        /// Of what: `bytes`, `entries`, ….
+        unit: &'static str,
+        /// The field of [`crate::Limits`].
+        name: &'static str,
+    },
+    /// Well-formed, but nothing this crate can do.
+    #[error("{object}: {detail}")]
+    Unsupported {
+        /// What it is about.
+        object: String,
+        /// What isn't supported, and what is.
+        detail: String,
+    },
+}
+
+impl Error {
+    /// For `map_err`: an [`Error::Io`] about `object`.
+    pub(crate) fn io(operation: &'static str, object: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let object = object.into();
+        move |cause| Self::Io { operation, object, cause }
+    }
+
+    pub(crate) fn malformed(object: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::Malformed { object: object.into(), detail: detail.into() }
+    }
+
+    pub(crate) fn unsupported(object: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::Unsupported { object: object.into(), detail: detail.into() }
+    }
+}

@@ -14,10 +14,10 @@ test_packages=(
     cryptsetup-bin       # veritysetup judges our hash trees
     gdisk mtools         # judge our partition tables and ESP
     crun                 # a second opinion on OCI bundles
-    debootstrap umoci    # make the test images
+    debootstrap debian-archive-keyring umoci # make the test images
     buildah skopeo       # likewise
     busybox-static       # a program that runs anywhere, for native tests
-    util-linux           # setpriv, unshare
+    util-linux uidmap    # setpriv, unshare; newuidmap for containers without root
     jq cpio zstd xz-utils
 )
 

@@ -62,7 +62,7 @@ summary() {
     printf '%s\n' "${table[@]}"
     if [ "$all_failed" != 0 ]; then
         echo
-        grep -hE '^(test .* FAILED|verify: )' "${tier_logs[@]}" || true
+        grep -hE '^(test .* \.\.\. FAILED|verify: )' "${tier_logs[@]}" || true
     fi
     echo
     echo "$all_passed passed, $all_failed failed"

@@ -1,0 +1,126 @@
+//! What the test groups share: the built tool, the test images, and a project directory per test.
+//!
+//! `qemu-tests/verify` builds the tool and the images and names them in `GARBOARD` and `GARBOARD_FIXTURES`; without it the
+//! usual places are looked at, and a test that finds nothing there fails with the command that makes it.
+// Each test group compiles this module for itself and none uses all of it.
+#![allow(dead_code)]
+
+use std::env;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+/// The `garboard` command line tool.
+pub fn tool() -> PathBuf {
+    let path = match env::var_os("GARBOARD") {
+        Some(path) => PathBuf::from(path),
+        // A test executable is in TARGET/PROFILE/deps.
+        None => env::current_exe().unwrap().ancestors().nth(3).unwrap().join("tool/garboard"),
+    };
+    assert!(path.exists(), "{} is missing: run cargo build --profile tool -p garboard", path.display());
+    path
+}
+
+/// The directory of the test images, which `fixtures/build` makes.
+pub fn fixtures() -> PathBuf {
+    let path = match env::var_os("GARBOARD_FIXTURES") {
+        Some(path) => PathBuf::from(path),
+        None => {
+            let build = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/build");
+            let output = Command::new(&build).arg("--path").output().unwrap();
+            PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
+        }
+    };
+    assert!(path.exists(), "{} is missing: run qemu-tests/fixtures/build", path.display());
+    path
+}
+
+/// The reference of a test image in a declaration, for example `fixture("oci", "nginx")`.
+pub fn fixture(transport: &str, name: &str) -> String {
+    format!("{transport}:{}", fixtures().join(name).display())
+}
+
+/// A directory with an `appliance.toml` in it.
+pub struct Project {
+    dir: TempDir,
+}
+
+impl Project {
+    /// Writes the declaration into a fresh directory.
+    pub fn new(declaration: &str) -> Self {
+        let dir = tempfile::Builder::new().prefix("garboard-test-").tempdir().unwrap();
+        fs::write(dir.path().join("appliance.toml"), declaration).unwrap();
+        Self { dir }
+    }
+
+    /// A path in the project.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Runs the tool in the project.
+    pub fn garboard<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Output {
+        Command::new(tool()).args(arguments).current_dir(self.dir.path()).output().unwrap()
+    }
+
+    /// Bakes the declaration into `out`, which must succeed, and says where that is.
+    pub fn build(&self) -> PathBuf {
+        let output = self.garboard(["build", "-o", "out"]);
+        assert!(output.status.success(), "garboard build: {}\n{}", output.status, text(&output.stderr));
+        self.path("out")
+    }
+
+    /// Bakes the declaration, which must be refused: exit status 1, nothing left in `out`, no panic, a short message that
+    /// holds all of `words`.
+    pub fn refused(&self, words: &[&str]) {
+        let output = self.garboard(["build", "-o", "out"]);
+        assert_refused(&output, words);
+        assert!(!self.path("out").join("image.json").exists(), "a refused build left an image behind");
+    }
+}
+
+/// Checks that the tool ended with a clear sentence that holds all of `words`.
+pub fn assert_refused(output: &Output, words: &[&str]) {
+    let message = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(!message.contains("panicked"), "{message}");
+    assert!((1..=12).contains(&message.lines().count()), "not a clear sentence: {message}");
+    for word in words {
+        assert!(message.contains(word), "'{word}' is not in: {message}");
+    }
+}
+
+/// Runs one of the distribution's own tools, which must succeed, and returns what it printed.
+pub fn judge<A: AsRef<OsStr>>(program: &str, arguments: impl IntoIterator<Item = A>) -> String {
+    let output = command(program).args(arguments).output().unwrap_or_else(|e| panic!("{program}: {e}"));
+    let printed = format!("{}{}", text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{program}: {}: {printed}", output.status);
+    printed
+}
+
+/// A command that is also looked for where administrators' programs are.
+pub fn command(program: &str) -> Command {
+    let mut command = Command::new(program);
+    command.env("PATH", format!("{}:/usr/sbin:/sbin", env::var("PATH").unwrap_or_default()));
+    command
+}
+
+/// Output as text.
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Copies a directory with everything in it.
+pub fn copy_tree(from: &Path, to: &Path) {
+    judge("cp", [OsStr::new("-rT"), from.as_os_str(), to.as_os_str()]);
+}
+
+/// Flips one bit of a file.
+pub fn flip_bit(path: &Path, offset: usize) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[offset] ^= 1;
+    fs::write(path, bytes).unwrap();
+}

@@ -6,3 +6,38 @@
 
 pub mod launch;
 pub mod plan;
+
+// A panic in here would be PID 1's.
+macro_rules! obey {
+    ($($(#[$attribute:meta])* $visibility:vis mod $name:ident;)*) => {$(
+        $(#[$attribute])*
+        #[cfg_attr(
+            not(test),
+            deny(
+                clippy::unwrap_used,
+                clippy::expect_used,
+                clippy::panic,
+                clippy::indexing_slicing,
+                clippy::string_slice,
+                clippy::arithmetic_side_effects
+            )
+        )]
+        $visibility mod $name;
+    )*};
+}
+
+obey! {
+    pub mod cgroup;
+    pub mod failure;
+    mod hint;
+    mod launcher;
+    pub mod report;
+    pub mod start;
+    mod sys;
+    pub mod userns;
+}
+
+#[cfg(feature = "compile")]
+pub mod compile;
+#[cfg(feature = "compile")]
+pub mod spec;

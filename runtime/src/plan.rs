@@ -182,7 +182,10 @@ impl std::fmt::Display for PlanError {
         match self {
             Self::NotAPlan => write!(f, "not a plan: it does not begin with {:?}", String::from_utf8_lossy(&MAGIC)),
             Self::Version(v) => {
-                write!(f, "plan of version {v}, this PID 1 obeys version {VERSION}: build initrd and system image together")
+                write!(
+                    f,
+                    "plan of version {v}, this PID 1 obeys version {VERSION}: build initrd and system image together"
+                )
             }
             Self::TooLarge(n) => write!(f, "plan of {n} bytes; the limit is {MAX_SIZE}"),
             Self::Malformed(e) => write!(f, "malformed plan: {e}"),

@@ -1,0 +1,234 @@
+//! A container's control group (cgroup v2): made beneath a directory that the caller keeps open, set, filled by
+//! `clone3(CLONE_INTO_CGROUP)`, read, killed, removed. Everything goes by descriptor, nothing waits.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal};
+
+use crate::failure::{Context, Failure, Step};
+use crate::launch::Cgroup;
+use crate::sys;
+
+/// What to do when a setting's file is absent because its controller is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AbsentController {
+    /// Don't start the container.
+    Fail,
+    /// Start it without that limit and say so in [`crate::start::Started::degraded`].
+    Record,
+}
+
+/// Counters of `memory.events` (cgroup-v2.rst), since the cgroup was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MemoryEvents {
+    /// Times usage hit `memory.max`.
+    pub max: u64,
+    /// Times an allocation was about to fail for it.
+    pub oom: u64,
+    /// Processes killed by an OOM killer.
+    pub oom_kill: u64,
+    /// Times the whole group was killed by it.
+    pub oom_group_kill: u64,
+}
+
+/// Makes the cgroup `name` in `parent` and applies the settings. Returns its directory and what had to be left out.
+///
+/// An empty cgroup of that name, left by an earlier start, is replaced. EBUSY: it isn't empty.
+pub fn create(
+    parent: impl AsFd,
+    name: &str,
+    settings: &Cgroup,
+    absent: AbsentController,
+) -> Result<(OwnedFd, Vec<String>), Failure> {
+    let parent = parent.as_fd();
+    check_name(name)?;
+    match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755)) {
+        Err(Errno::EXIST) => {
+            remove(parent, name)?;
+            rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755)).at(Step::CreateCgroup, || name)?;
+        }
+        other => other.at(Step::CreateCgroup, || name)?,
+    }
+    let made = open(parent, name).and_then(|dir| configure(dir.as_fd(), settings, absent).map(|left_out| (dir, left_out)));
+    if made.is_err() {
+        // The first error is the one to report.
+        let _ = remove(parent, name);
+    }
+    made
+}
+
+/// Opens the cgroup `name` in `parent`.
+pub fn open(parent: impl AsFd, name: &str) -> Result<OwnedFd, Failure> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(parent, name, flags, Mode::empty()).at(Step::CreateCgroup, || name)
+}
+
+/// Sends SIGKILL to every process in the cgroup and beneath it.
+///
+/// By `cgroup.kill` (Linux 5.14), which new processes can't outrun; before that, one by one: then call it until
+/// [`populated`] says no.
+pub fn kill(dir: impl AsFd) -> Result<(), Failure> {
+    let dir = dir.as_fd();
+    match write(dir, "cgroup.kill", "1") {
+        Err(Errno::NOENT) => kill_each(dir),
+        other => other.at(Step::SetCgroup, || "cgroup.kill"),
+    }
+}
+
+/// Removes the cgroup `name` of `parent`, and what the container made beneath it. EBUSY: processes are left in it.
+pub fn remove(parent: impl AsFd, name: &str) -> Result<(), Failure> {
+    remove_tree(parent.as_fd(), name, 0).at(Step::CreateCgroup, || name)
+}
+
+/// Whether a live process is in the cgroup or beneath it (`cgroup.events`).
+pub fn populated(dir: impl AsFd) -> Result<bool, Failure> {
+    let text = read(dir.as_fd(), "cgroup.events").at(Step::Open, || "cgroup.events")?;
+    Ok(field(&text, "populated") == Some(1))
+}
+
+/// Bytes in use (`memory.current`); `None` without the memory controller.
+pub fn memory_current(dir: impl AsFd) -> Option<u64> {
+    read(dir.as_fd(), "memory.current").ok()?.trim().parse().ok()
+}
+
+/// Processes in the cgroup (`pids.current`); `None` without the pids controller.
+pub fn pids_current(dir: impl AsFd) -> Option<u64> {
+    read(dir.as_fd(), "pids.current").ok()?.trim().parse().ok()
+}
+
+/// The memory controller's counters; `None` without it.
+pub fn memory_events(dir: impl AsFd) -> Option<MemoryEvents> {
+    Some(parse_memory_events(&read(dir.as_fd(), "memory.events").ok()?))
+}
+
+fn parse_memory_events(text: &str) -> MemoryEvents {
+    let get = |key| field(text, key).unwrap_or(0);
+    MemoryEvents { max: get("max"), oom: get("oom"), oom_kill: get("oom_kill"), oom_group_kill: get("oom_group_kill") }
+}
+
+/// The value of `key` in a flat keyed file.
+fn field(text: &str, key: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.parse().ok())
+}
+
+/// A cgroup is one directory name; what it is called inside can't lead elsewhere.
+fn check_name(name: &str) -> Result<(), Failure> {
+    if name.is_empty() || name.len() > 255 || name.contains(['/', '\0', '\n']) || name.starts_with('.') {
+        return Err(Failure::check(format!("cgroup name {name:?} isn't one plain file name")));
+    }
+    Ok(())
+}
+
+/// Writes the settings in order, then attaches the device filter.
+fn configure(dir: BorrowedFd<'_>, settings: &Cgroup, absent: AbsentController) -> Result<Vec<String>, Failure> {
+    let mut left_out = Vec::new();
+    for (file, value) in &settings.settings {
+        check_name(file)?;
+        match write(dir, file, value) {
+            Err(Errno::NOENT) if absent == AbsentController::Record => {
+                left_out.push(format!("{file}={value}: the controller is absent"));
+            }
+            other => other.at(Step::SetCgroup, || format!("{file}={value}"))?,
+        }
+    }
+    if !settings.device_filter.is_empty() {
+        let program = sys::bpf::load_device_filter(&settings.device_filter).at(Step::LoadDeviceFilter, || "program")?;
+        sys::bpf::attach_device_filter(dir, program.as_fd()).at(Step::AttachDeviceFilter, || "program")?;
+    }
+    Ok(left_out)
+}
+
+/// One write to one file of the cgroup.
+fn write(dir: BorrowedFd<'_>, file: &str, value: &str) -> Result<(), Errno> {
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let file = rustix::fs::openat(dir, file, flags, Mode::empty())?;
+    rustix::io::write(&file, value.as_bytes()).map(|_| ())
+}
+
+/// A whole small file of the cgroup, at most 64 KiB of it.
+fn read(dir: BorrowedFd<'_>, file: &str) -> Result<String, Errno> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let file = rustix::fs::openat(dir, file, flags, Mode::empty())?;
+    let mut text = Vec::new();
+    let mut buffer = [0_u8; 4096];
+    while text.len() < 65_536 {
+        match rustix::io::read(&file, &mut buffer) {
+            Ok(0) => break,
+            Ok(n) => text.extend_from_slice(buffer.get(..n).unwrap_or(&[])),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+/// For kernels without `cgroup.kill`: frozen first so that a fork bomb can't outrun it.
+fn kill_each(dir: BorrowedFd<'_>) -> Result<(), Failure> {
+    let _ = write(dir, "cgroup.freeze", "1");
+    let text = read(dir, "cgroup.procs").at(Step::Open, || "cgroup.procs")?;
+    for pid in text.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)) {
+        match rustix::process::kill_process(pid, Signal::KILL) {
+            Ok(()) | Err(Errno::SRCH) => {}
+            other => other.at(Step::SetCgroup, || "cgroup.procs")?,
+        }
+    }
+    let _ = write(dir, "cgroup.freeze", "0");
+    Ok(())
+}
+
+/// The deepest cgroup tree that is removed; the kernel's own default limits descendants the same way.
+const MAX_DEPTH: u32 = 64;
+
+/// Removes the leaves first. Cgroup directories hold files that vanish with them.
+fn remove_tree(parent: BorrowedFd<'_>, name: &str, depth: u32) -> Result<(), Errno> {
+    match rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR) {
+        Err(Errno::BUSY) if depth < MAX_DEPTH => {}
+        Err(Errno::NOENT) => return Ok(()),
+        other => return other,
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let dir = rustix::fs::openat(parent, name, flags, Mode::empty())?;
+    let children = subdirectories(dir.as_fd())?;
+    if children.is_empty() {
+        return Err(Errno::BUSY);
+    }
+    for child in children {
+        remove_tree(dir.as_fd(), &child, depth.saturating_add(1))?;
+    }
+    rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR)
+}
+
+/// Names of the directories directly in `dir`.
+fn subdirectories(dir: BorrowedFd<'_>) -> Result<Vec<String>, Errno> {
+    let mut names = Vec::new();
+    for entry in rustix::fs::Dir::read_from(dir)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy();
+        if entry.file_type() == rustix::fs::FileType::Directory && name != "." && name != ".." {
+            names.push(name.into_owned());
+        }
+    }
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_events_are_read_by_whole_key() {
+        let text = "low 0\nhigh 3\nmax 17\noom 2\noom_kill 1\noom_group_kill 0\n";
+        let events = parse_memory_events(text);
+        assert_eq!(events, MemoryEvents { max: 17, oom: 2, oom_kill: 1, oom_group_kill: 0 });
+    }
+
+    #[test]
+    fn a_name_that_leads_elsewhere_is_refused() {
+        for name in ["", ".", "..", "a/b", "/a", "a\n", ".hidden"] {
+            assert!(check_name(name).is_err(), "{name:?}");
+        }
+        assert!(check_name("web.1").is_ok());
+    }
+}

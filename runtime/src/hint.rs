@@ -1,0 +1,107 @@
+//! What an error of the system most likely means in a launch, and what helps. Pure; shown to people only.
+
+use rustix::io::Errno;
+
+use crate::failure::Step;
+
+/// The likely cause or fix for `errno` in `step` on `object`.
+pub(crate) fn of(step: Step, errno: Errno, object: &str) -> Option<&'static str> {
+    let text = match (step, errno) {
+        (Step::Clone | Step::CreateUserNamespace, Errno::AGAIN) => "the pids limit or RLIMIT_NPROC is reached",
+        (Step::Clone | Step::CreateUserNamespace, Errno::NOSPC) => "too many namespaces: raise user.max_user_namespaces and its like",
+        (Step::Clone | Step::CreateUserNamespace, Errno::INVAL) => {
+            "the kernel lacks a namespace (CONFIG_USER_NS, CONFIG_PID_NS, CONFIG_NET_NS, CONFIG_IPC_NS, CONFIG_UTS_NS) or is older than 5.7"
+        }
+        (Step::Clone | Step::CreateUserNamespace, Errno::PERM) => {
+            "user namespaces are forbidden here (after chroot, by a sysctl or by the security module)"
+        }
+        (Step::Clone, Errno::OPNOTSUPP) => "the cgroup is threaded or frozen",
+        (Step::Clone, Errno::BUSY) => "the cgroup above it has controllers enabled and processes of its own",
+        (Step::WriteIdMap, Errno::PERM) => "the ids don't belong to this user: newuidmap and /etc/subuid, or a single mapping",
+        (Step::WriteIdMap, Errno::INVAL) => "the ranges overlap or are empty",
+        (Step::CreateCgroup, Errno::BUSY) => "processes of an earlier start still live in it",
+        (Step::CreateCgroup, Errno::NOENT) => "the parent cgroup was removed",
+        (Step::SetCgroup, Errno::NOENT) => "the controller isn't enabled in the parent's cgroup.subtree_control or not in the kernel",
+        (Step::LoadDeviceFilter | Step::AttachDeviceFilter, Errno::INVAL | Errno::NOSYS) => "the kernel lacks CONFIG_CGROUP_BPF",
+        (Step::LoadDeviceFilter, Errno::PERM) => "loading BPF needs CAP_BPF or CAP_SYS_ADMIN",
+        (Step::CreateVolume, Errno::ROFS) => "the data filesystem is read-only",
+        (Step::CreateVolume, Errno::NOSPC) => "the data filesystem is full",
+        (Step::IdMapMount, Errno::INVAL) => "this filesystem can't be mounted with mapped ids by this kernel",
+        (Step::IdMapMount, Errno::PERM) => "the mount is mapped already, or this needs CAP_SYS_ADMIN over its filesystem",
+        (Step::JoinNamespace, Errno::INVAL) => "the file is a namespace of another kind",
+        (Step::BecomeRoot, Errno::INVAL) => "id 0 isn't in the map",
+        (Step::Mount, Errno::NODEV) => match object.split(' ').next() {
+            Some("overlay") => "the kernel lacks CONFIG_OVERLAY_FS (module overlay)",
+            Some("mqueue") => "the kernel lacks CONFIG_POSIX_MQUEUE",
+            Some("devpts") => "the kernel lacks CONFIG_UNIX98_PTYS",
+            Some("cgroup2") => "the kernel lacks CONFIG_CGROUPS",
+            _ => "the kernel lacks this filesystem",
+        },
+        (Step::Mount, Errno::PERM) => match object.split(' ').next() {
+            Some("sysfs") => "sysfs needs a network namespace of the container's own; bind /sys read-only instead",
+            Some("proc") => "the launcher's own /proc is partly covered, or the pid namespace isn't the container's own",
+            _ => "not allowed in this user namespace",
+        },
+        (Step::MountTarget, Errno::LOOP) => "the image ships it as a symbolic link, or links form a loop",
+        (Step::MountTarget | Step::Create, Errno::ROFS) => "the image lacks it, and a read-only root can't be added to",
+        (Step::MountTarget, Errno::NOTDIR | Errno::ISDIR) => "a directory can't be mounted over a file, nor a file over a directory",
+        (Step::SetSysctl, Errno::NOENT) => "there is no such sysctl in the container's namespaces",
+        (Step::SetSysctl, Errno::ACCESS | Errno::PERM) => "this sysctl isn't the container's to set",
+        (Step::LoadSeccomp, Errno::INVAL) => "the kernel lacks CONFIG_SECCOMP_FILTER, or the filter was compiled for other flags",
+        (Step::SetUser, Errno::INVAL) => "the id isn't in the container's id map",
+        (Step::SetResourceLimit, Errno::PERM) => "raising a hard limit needs CAP_SYS_RESOURCE",
+        (Step::Execute, Errno::NOENT) => "there is no such program in the image, or its interpreter is missing",
+        (Step::Execute, Errno::ACCESS) => "the file isn't executable by the container's user",
+        (Step::Execute, Errno::NOEXEC) => "not a program for this machine, or a script without #!",
+        (Step::Open | Step::OpenTree, Errno::NOENT) => "it doesn't exist on the machine",
+        _ => return None,
+    };
+    Some(text)
+}
+
+/// The error's symbolic name where the launch meets it, else its number.
+pub(crate) fn errno_text(errno: Errno) -> String {
+    let name = match errno {
+        Errno::PERM => "EPERM",
+        Errno::NOENT => "ENOENT",
+        Errno::INTR => "EINTR",
+        Errno::IO => "EIO",
+        Errno::NXIO => "ENXIO",
+        Errno::TOOBIG => "E2BIG",
+        Errno::NOEXEC => "ENOEXEC",
+        Errno::BADF => "EBADF",
+        Errno::AGAIN => "EAGAIN",
+        Errno::NOMEM => "ENOMEM",
+        Errno::ACCESS => "EACCES",
+        Errno::FAULT => "EFAULT",
+        Errno::BUSY => "EBUSY",
+        Errno::EXIST => "EEXIST",
+        Errno::XDEV => "EXDEV",
+        Errno::NODEV => "ENODEV",
+        Errno::NOTDIR => "ENOTDIR",
+        Errno::ISDIR => "EISDIR",
+        Errno::INVAL => "EINVAL",
+        Errno::NFILE => "ENFILE",
+        Errno::MFILE => "EMFILE",
+        Errno::NOTTY => "ENOTTY",
+        Errno::TXTBSY => "ETXTBSY",
+        Errno::FBIG => "EFBIG",
+        Errno::NOSPC => "ENOSPC",
+        Errno::ROFS => "EROFS",
+        Errno::MLINK => "EMLINK",
+        Errno::PIPE => "EPIPE",
+        Errno::RANGE => "ERANGE",
+        Errno::NAMETOOLONG => "ENAMETOOLONG",
+        Errno::NOSYS => "ENOSYS",
+        Errno::NOTEMPTY => "ENOTEMPTY",
+        Errno::LOOP => "ELOOP",
+        Errno::OVERFLOW => "EOVERFLOW",
+        Errno::USERS => "EUSERS",
+        Errno::OPNOTSUPP => "EOPNOTSUPP",
+        Errno::STALE => "ESTALE",
+        Errno::SRCH => "ESRCH",
+        Errno::DQUOT => "EDQUOT",
+        other => return format!("errno {}", other.raw_os_error()),
+    };
+    name.to_owned()
+}

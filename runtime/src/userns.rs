@@ -1,0 +1,66 @@
+//! User namespaces by descriptor: what idmapped mounts are mapped by. One per container, kept for its restarts.
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::failure::{Context, Failure, Step};
+use crate::launch::{IdMap, IdRange};
+use crate::sys;
+
+/// Makes a user namespace with these maps and returns its descriptor. A short helper child is its first and only process.
+///
+/// Needs `/proc`, and the right to map the ids (CAP_SETUID and CAP_SETGID, or a map of nothing but one's own id).
+/// Blocks for the fraction of a millisecond that the helper lives.
+pub fn create(ids: &IdMap) -> Result<OwnedFd, Failure> {
+    let helper = sys::clone::Helper::start(rustix::thread::UnshareFlags::NEWUSER)
+        .at(Step::CreateUserNamespace, || "of a helper process")?;
+    write_maps(helper.pid(), ids)?;
+    let path = format!("/proc/{}/ns/user", helper.pid());
+    rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).at(Step::Open, || path)
+}
+
+/// Writes the maps of a process that waits in its new user namespace.
+pub(crate) fn write_maps(pid: i32, ids: &IdMap) -> Result<(), Failure> {
+    let directory = format!("/proc/{pid}");
+    let process = rustix::fs::open(&directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .at(Step::Open, || directory)?;
+    let process = std::os::fd::AsFd::as_fd(&process);
+    write_file(process, "uid_map", &render(&ids.uids))?;
+    match write_file(process, "gid_map", &render(&ids.gids)) {
+        // Without CAP_SETGID the kernel wants setgroups(2) given up first (user_namespaces(7), Linux 3.19).
+        Err(failure) if failure.errno == Errno::PERM.raw_os_error() => {
+            write_file(process, "setgroups", "deny")?;
+            write_file(process, "gid_map", &render(&ids.gids))
+        }
+        other => other,
+    }
+}
+
+/// The text of a map file: one `inside outside size` line per range.
+fn render(ranges: &[IdRange]) -> String {
+    ranges.iter().map(|r| format!("{} {} {}\n", r.inside, r.outside, r.size)).collect()
+}
+
+/// Writes one file of `/proc/PID` in one write, as maps must be.
+fn write_file(process: BorrowedFd<'_>, name: &str, text: &str) -> Result<(), Failure> {
+    let file = rustix::fs::openat(process, name, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+        .at(Step::WriteIdMap, || name)?;
+    match rustix::io::write(&file, text.as_bytes()) {
+        Ok(n) if n == text.len() => Ok(()),
+        Ok(_) => Err(Failure::new(Step::WriteIdMap, name, Errno::IO)),
+        Err(errno) => Err(Failure::new(Step::WriteIdMap, name, errno)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn maps_are_one_line_per_range() {
+        let range = |inside, outside, size| IdRange { inside, outside, size };
+        assert_eq!(render(&[range(0, 1000, 1), range(1, 100_000, 65_535)]), "0 1000 1\n1 100000 65535\n");
+    }
+}

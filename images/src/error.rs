@@ -5,7 +5,7 @@ use std::io;
 use crate::digest::Digest;
 
 /// Result of this crate.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why an image can't be used.
 #[derive(Debug, thiserror::Error)]

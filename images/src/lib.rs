@@ -7,12 +7,18 @@
 //!
 //! Everything read is hostile until verified and stays bounded by [`Limits`]. The format is described in `FORMAT.md`.
 
+mod contents;
 pub mod digest;
 pub mod erofs;
 mod error;
+#[doc(hidden)]
+pub mod fuzz;
+mod layer;
 mod limits;
 pub mod source;
 pub mod store;
+mod tarball;
+mod tree;
 pub mod view;
 
 pub use digest::Digest;

@@ -1,4 +1,17 @@
 //! EROFS, the read-only filesystem of the system image: a writer and a bounded reader.
+//!
+//! On-disk format as in the kernel's `fs/erofs/erofs_fs.h` and its documentation; `FORMAT.md` says which parts are used.
+
+mod dirents;
+pub(crate) mod format;
+mod inode;
+mod layout;
+mod reader;
+mod write;
+pub(crate) mod xattr;
+
+pub use reader::{Entry, FileKind, Inode, Reader};
+pub(crate) use write::write;
 
 /// Bytes of a block. Also the page size of x86-64, which every kernel mounts.
 pub const BLOCK_SIZE: u64 = 4096;

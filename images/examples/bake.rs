@@ -1,0 +1,32 @@
+//! Writes the layers of images into one EROFS image and says what it cost:
+//! `cargo run --release -p garboard-images --example bake -- OUT IMAGE…`
+
+use std::path::Path;
+use std::time::Instant;
+
+use garboard_images::{source, store::Store};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let out = arguments.next().ok_or("usage: bake OUT IMAGE…")?;
+    let start = Instant::now();
+    let mut store = Store::new(&std::env::temp_dir())?;
+    let mut read = 0;
+    for reference in arguments {
+        let image = source::open(&reference, Path::new("."))?;
+        for n in 0..image.layers.len() {
+            store.add_layer(&image, n, &mut |bytes| read += bytes)?;
+        }
+        for lower in store.lowers(&image)? {
+            println!("{lower}");
+        }
+    }
+    let added = start.elapsed();
+    let mut file = std::fs::File::create(&out)?;
+    let summary = store.finish(&mut file)?;
+    println!("read {read} bytes in {added:?}, all in {:?}", start.elapsed());
+    println!("{summary:#?}");
+    let padding = summary.blocks * 4096 - summary.content_bytes - summary.metadata_bytes;
+    println!("{} bytes, of them {padding} padding and directories", summary.blocks * 4096);
+    Ok(())
+}

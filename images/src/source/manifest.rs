@@ -1,0 +1,158 @@
+//! The JSON of images, from bytes to what matters. No input or output, so that it can be fuzzed.
+
+use std::str::FromStr;
+
+use oci_spec::image::{Arch, Descriptor, ImageConfiguration, ImageIndex, ImageManifest, Os};
+
+use crate::{Digest, Limits};
+
+/// Where a tag stands in a layout's index.
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// Where Docker and containerd put the full name.
+const IMAGE_NAME: &str = "io.containerd.image.name";
+
+/// A descriptor whose digest is one this crate can verify.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Blob {
+    pub(super) digest: Digest,
+    pub(super) size: u64,
+    pub(super) media_type: String,
+}
+
+impl Blob {
+    fn new(descriptor: &Descriptor) -> Result<Self, String> {
+        Ok(Self {
+            digest: Digest::from_str(descriptor.digest().as_ref())?,
+            size: descriptor.size(),
+            media_type: descriptor.media_type().to_string(),
+        })
+    }
+
+    /// The blob's path in a layout.
+    pub(super) fn path(&self) -> String {
+        format!("blobs/sha256/{}", self.digest.hex())
+    }
+
+    pub(super) fn is_index(&self) -> bool {
+        self.media_type == "application/vnd.oci.image.index.v1+json"
+            || self.media_type == "application/vnd.docker.distribution.manifest.list.v2+json"
+    }
+}
+
+/// The one entry of a layout's index that `tag` means; of an index for several platforms (no tag) that for linux/amd64.
+pub(super) fn select(index: &[u8], tag: Option<&str>) -> Result<Blob, String> {
+    let index: ImageIndex = serde_json::from_slice(index).map_err(|e| format!("malformed index: {e}"))?;
+    let manifests: Vec<_> = index.manifests().iter().filter(|manifest| is_image(manifest)).collect();
+    let named = |manifest: &&&Descriptor| {
+        let annotation = |key| manifest.annotations().as_ref().and_then(|all| all.get(key));
+        tag.is_none_or(|tag| [REF_NAME, IMAGE_NAME].iter().any(|key| annotation(*key).is_some_and(|name| name == tag)))
+    };
+    let found: Vec<_> = manifests.iter().filter(named).collect();
+    match found.as_slice() {
+        [] => Err(match tag {
+            Some(tag) => format!("it has no tag `{tag}`; {}", tags(&manifests)),
+            None => "its index is empty".into(),
+        }),
+        [one] => Blob::new(one),
+        several => {
+            match several.iter().filter(|manifest| is_for_us(manifest) == Some(true)).collect::<Vec<_>>().as_slice() {
+                [one] => Blob::new(one),
+                _ => Err(format!("it has several images; {}", tags(&manifests))),
+            }
+        }
+    }
+}
+
+/// The entry of an index for several platforms that is for linux/amd64.
+pub(super) fn select_platform(index: &[u8]) -> Result<Blob, String> {
+    let index: ImageIndex = serde_json::from_slice(index).map_err(|e| format!("malformed index: {e}"))?;
+    let mut manifests = index.manifests().iter().filter(|manifest| is_image(manifest));
+    let ours = manifests.clone().find(|manifest| is_for_us(manifest) == Some(true));
+    match ours.or_else(|| manifests.find(|manifest| is_for_us(manifest).is_none())) {
+        Some(manifest) => Blob::new(manifest),
+        None => {
+            let mut platforms: Vec<String> = index
+                .manifests()
+                .iter()
+                .filter_map(|manifest| manifest.platform().as_ref())
+                .map(|platform| format!("{}/{}", platform.os(), platform.architecture()))
+                .collect();
+            platforms.dedup();
+            Err(format!("it isn't for linux/amd64, only for {}", list(&platforms)))
+        }
+    }
+}
+
+/// Whether a descriptor is for linux/amd64; `None` if it doesn't say.
+fn is_for_us(manifest: &Descriptor) -> Option<bool> {
+    let platform = manifest.platform().as_ref()?;
+    // Variants v2 and up need newer processors than every amd64 one.
+    let variant = platform.variant().as_deref().unwrap_or("");
+    Some(*platform.os() == Os::Linux && *platform.architecture() == Arch::Amd64 && ["", "v1"].contains(&variant))
+}
+
+/// Attestations and signatures lie beside images in an index.
+fn is_image(manifest: &Descriptor) -> bool {
+    let attestation = manifest.annotations().as_ref().is_some_and(|all| all.contains_key("vnd.docker.reference.type"));
+    !attestation && manifest.artifact_type().is_none()
+}
+
+fn tags(manifests: &[&Descriptor]) -> String {
+    let names = manifests.iter().filter_map(|manifest| manifest.annotations().as_ref()?.get(REF_NAME));
+    let names: Vec<String> = names.map(|name| name.escape_debug().to_string()).collect();
+    match names.len() {
+        0 => "none of its images is tagged".into(),
+        _ => format!("choose one of its tags: {}", list(&names)),
+    }
+}
+
+fn list(names: &[String]) -> String {
+    let dots = if names.len() > 20 { ", …" } else { "" };
+    format!("{}{dots}", names[..names.len().min(20)].join(", "))
+}
+
+/// A manifest's configuration and layers.
+pub(super) fn parse_manifest(manifest: &[u8], limits: &Limits) -> Result<(Blob, Vec<Blob>), String> {
+    let manifest: ImageManifest = serde_json::from_slice(manifest).map_err(|e| format!("malformed manifest: {e}"))?;
+    if manifest.layers().len() > limits.layers {
+        return Err(format!("{} layers; the limit `layers` is {}", manifest.layers().len(), limits.layers));
+    }
+    let layers: Vec<Blob> = manifest.layers().iter().map(Blob::new).collect::<Result<_, _>>()?;
+    for layer in &layers {
+        let known = [
+            "application/vnd.oci.image.layer.",
+            "application/vnd.docker.image.rootfs.diff.tar",
+            "application/vnd.docker.image.rootfs.foreign.diff.tar",
+        ];
+        if !known.iter().any(|known| layer.media_type.starts_with(known)) || layer.media_type.ends_with("+encrypted") {
+            return Err(format!("a layer of the type `{}`, which is no tar", layer.media_type.escape_debug()));
+        }
+    }
+    Ok((Blob::new(manifest.config())?, layers))
+}
+
+/// A configuration for linux/amd64 and its layers' diff ids, the bottom one first.
+pub(super) fn parse_config(bytes: &[u8], limits: &Limits) -> Result<(ImageConfiguration, Vec<Digest>), String> {
+    let config: ImageConfiguration =
+        serde_json::from_slice(bytes).map_err(|e| format!("malformed configuration: {e}"))?;
+    if *config.os() != Os::Linux || *config.architecture() != Arch::Amd64 {
+        return Err(format!("it is for {}/{}, not for linux/amd64", config.os(), config.architecture()));
+    }
+    let diff_ids = config.rootfs().diff_ids();
+    if diff_ids.len() > limits.layers {
+        return Err(format!("{} layers; the limit `layers` is {}", diff_ids.len(), limits.layers));
+    }
+    let diff_ids = diff_ids.iter().map(|id| Digest::from_str(id)).collect::<Result<_, _>>()?;
+    Ok((config, diff_ids))
+}
+
+/// All parsers on the same bytes, for fuzzing.
+pub(crate) fn parse_anything(bytes: &[u8]) {
+    let limits = Limits::default();
+    let _ = select(bytes, Some("latest"));
+    let _ = select(bytes, None);
+    let _ = select_platform(bytes);
+    let _ = parse_manifest(bytes, &limits);
+    let _ = parse_config(bytes, &limits);
+    let _ = super::docker::parse(bytes, Some("latest"));
+}

@@ -20,5 +20,6 @@
 )]
 
 pub mod boot;
+pub mod supervise;
 pub mod sys;
 pub mod work;

@@ -1,0 +1,57 @@
+//! What the plan says about supervising one container.
+
+use garboard_runtime::launch::{Launch, MountSource, RootSource, Upper};
+use garboard_runtime::plan::{Condition, Container, Restart};
+
+/// One `depends_on` edge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Need {
+    /// Index of the container that is depended on.
+    pub on: usize,
+    /// What it must have reached.
+    pub condition: Condition,
+}
+
+/// What never changes about one container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rules {
+    /// When to start it again.
+    pub restart: Restart,
+    /// What must have happened before its first start.
+    pub needs: Vec<Need>,
+    /// Milliseconds from its stop signal to `cgroup.kill`.
+    pub stop_grace_ms: u64,
+    /// It uses `/data`, so it waits for it.
+    pub needs_data: bool,
+}
+
+impl Rules {
+    /// The rules of the container at `index`. An edge to itself or to a later container, which a valid plan doesn't have, is
+    /// left out: it could never be met.
+    pub fn of(container: &Container, index: usize) -> Self {
+        let needs = container.depends_on.iter().filter_map(|d| {
+            let on = usize::try_from(d.container).ok().filter(|on| *on < index)?;
+            Some(Need { on, condition: d.condition })
+        });
+        Self {
+            restart: container.restart,
+            needs: needs.collect(),
+            stop_grace_ms: container.stop_grace_ms,
+            needs_data: uses_data(&container.launch),
+        }
+    }
+}
+
+/// Whether anything of the container lies on the data filesystem.
+fn uses_data(launch: &Launch) -> bool {
+    let upper = match &launch.root.source {
+        RootSource::Layers { upper: Upper::Directory(path), .. } | RootSource::Directory(path) => is_data(path),
+        RootSource::Layers { .. } => false,
+    };
+    let bound = launch.mounts.iter().any(|m| matches!(&m.source, MountSource::Bind { path, .. } if is_data(path)));
+    upper || bound
+}
+
+fn is_data(path: &str) -> bool {
+    path == "/data" || path.starts_with("/data/")
+}

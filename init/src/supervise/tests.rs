@@ -1,0 +1,388 @@
+//! Each rule by itself.
+
+use garboard_runtime::plan::{Condition, Restart};
+
+use super::*;
+
+const OK: Exit = Exit::Code(0);
+const BAD: Exit = Exit::Code(1);
+
+fn rules(restart: Restart, needs: &[(usize, Condition)]) -> Rules {
+    let needs = needs.iter().map(|(on, condition)| Need { on: *on, condition: *condition }).collect();
+    Rules { restart, needs, stop_grace_ms: 10_000, needs_data: false }
+}
+
+fn alone(restart: Restart) -> State {
+    machine(vec![rules(restart, &[])])
+}
+
+fn machine(rules: Vec<Rules>) -> State {
+    State::new(rules, Policy::default(), 1)
+}
+
+/// Begins, and brings container 0 up at time 0.
+fn running(restart: Restart) -> State {
+    let mut s = alone(restart);
+    assert_eq!(s.step(Event::Begin, 0), [Action::Launch(0)]);
+    up(&mut s, 0, 0);
+    s
+}
+
+fn up(s: &mut State, index: usize, now: u64) -> Vec<Action> {
+    assert_eq!(s.step(Event::Launched(index), now), []);
+    s.step(Event::Executed(index), now)
+}
+
+fn phase(s: &State, index: usize) -> Phase {
+    s.units()[index].phase
+}
+
+/// Lets the delay of container `index` pass; the delay, and what the tick asked for.
+fn wait_out(s: &mut State, index: usize, now: u64) -> (u64, Vec<Action>) {
+    let Phase::Backoff { until } = phase(s, index) else { panic!("{:?}", phase(s, index)) };
+    assert_eq!(s.next_deadline(now), Some(until));
+    assert_eq!(s.step(Event::Tick, until - 1), []);
+    let actions = s.step(Event::Tick, until);
+    (until - now, actions)
+}
+
+#[test]
+fn no_means_once() {
+    for (exit, last) in [(OK, Phase::Exited), (BAD, Phase::Failed), (Exit::Signal(9), Phase::Failed)] {
+        let mut s = running(Restart::No);
+        assert_eq!(s.step(Event::Exited(0, exit), 50), []);
+        assert_eq!((phase(&s, 0), s.units()[0].exit), (last, Some(exit)));
+        assert_eq!(s.as_declared(0, 50), exit.success());
+        assert_eq!(s.next_deadline(50), None);
+    }
+}
+
+#[test]
+fn always_and_unless_stopped_start_again_even_after_success() {
+    for restart in [Restart::Always, Restart::UnlessStopped] {
+        for exit in [OK, BAD, Exit::Signal(11)] {
+            let mut s = running(restart);
+            assert_eq!(s.step(Event::Exited(0, exit), 50), []);
+            let (delay, actions) = wait_out(&mut s, 0, 50);
+            assert!((75..=100).contains(&delay), "{delay}");
+            assert_eq!(actions, [Action::Launch(0)]);
+            assert_eq!((s.units()[0].restarts, s.units()[0].exit), (1, Some(exit)));
+        }
+    }
+}
+
+#[test]
+fn on_failure_rests_after_success() {
+    let mut s = running(Restart::OnFailure(None));
+    s.step(Event::Exited(0, OK), 50);
+    assert_eq!(phase(&s, 0), Phase::Exited);
+    assert!(s.ready(50));
+}
+
+#[test]
+fn on_failure_with_a_limit_gives_up_after_so_many_restarts() {
+    let mut s = running(Restart::OnFailure(Some(2)));
+    let mut now = 1;
+    for restart in 1..=2 {
+        s.step(Event::Exited(0, BAD), now);
+        now += wait_out(&mut s, 0, now).0;
+        up(&mut s, 0, now);
+        assert_eq!(s.units()[0].restarts, restart);
+    }
+    s.step(Event::Exited(0, BAD), now);
+    assert_eq!((phase(&s, 0), &s.units()[0].reason), (Phase::Failed, &Reason::GaveUp));
+}
+
+#[test]
+fn a_stable_run_starts_the_counts_over() {
+    for (uptime, longest) in [(9_999, 400), (10_000, 100)] {
+        let mut s = running(Restart::OnFailure(Some(9)));
+        let mut now = 0;
+        for _ in 0..2 {
+            s.step(Event::Exited(0, BAD), now);
+            now += wait_out(&mut s, 0, now).0;
+            up(&mut s, 0, now);
+        }
+        now += uptime;
+        s.step(Event::Exited(0, BAD), now);
+        let (delay, _) = wait_out(&mut s, 0, now);
+        assert!((longest * 3 / 4..=longest).contains(&delay), "{uptime} {delay}");
+        assert_eq!(s.units()[0].failures, if uptime == 10_000 { 1 } else { 3 });
+    }
+}
+
+#[test]
+fn delays_grow_to_a_minute_and_stay_there() {
+    let mut s = running(Restart::Always);
+    let mut now = 0;
+    let mut delays = Vec::new();
+    for _ in 0..10_000 {
+        s.step(Event::Exited(0, BAD), now);
+        let (delay, _) = wait_out(&mut s, 0, now);
+        delays.push(delay);
+        now += delay;
+        up(&mut s, 0, now);
+    }
+    assert!(delays[0] <= 100 && delays[5] >= 2400 && delays[1000..].iter().all(|d| (45_000..=60_000).contains(d)));
+    assert_eq!(s.units()[0].restarts, 10_000);
+}
+
+#[test]
+fn want_of_resources_is_retried_whatever_the_policy() {
+    let fault = |transient| Fault { text: "clone3: EAGAIN".into(), transient };
+    let mut s = alone(Restart::No);
+    s.step(Event::Begin, 0);
+    let mut now = 0;
+    for _ in 0..50 {
+        s.step(Event::LaunchFailed(0, fault(true)), now);
+        assert_eq!(s.units()[0].reason, Reason::Launch("clone3: EAGAIN".into()));
+        now += wait_out(&mut s, 0, now).0;
+    }
+    up(&mut s, 0, now);
+    assert_eq!((s.units()[0].failures, &s.units()[0].reason), (0, &Reason::None));
+
+    let mut s = alone(Restart::No);
+    s.step(Event::Begin, 0);
+    s.step(Event::LaunchFailed(0, fault(false)), 0);
+    assert_eq!(phase(&s, 0), Phase::Failed);
+}
+
+#[test]
+fn a_failed_setup_counts_as_a_failure_with_its_reason() {
+    let mut s = alone(Restart::OnFailure(Some(0)));
+    s.step(Event::Begin, 0);
+    s.step(Event::Launched(0), 0);
+    s.step(Event::SetupFailed(0, Fault { text: "exec /bin/x: ENOENT".into(), transient: false }), 1);
+    // Were it executed after all, the report was first.
+    s.step(Event::Executed(0), 1);
+    s.step(Event::Exited(0, OK), 2);
+    assert_eq!((phase(&s, 0), &s.units()[0].reason), (Phase::Failed, &Reason::Launch("exec /bin/x: ENOENT".into())));
+    assert!(!s.units()[0].started && !s.units()[0].completed);
+}
+
+#[test]
+fn a_child_that_ends_without_a_word_did_not_start() {
+    let mut s = alone(Restart::No);
+    s.step(Event::Begin, 0);
+    s.step(Event::Launched(0), 0);
+    s.step(Event::Exited(0, OK), 2);
+    assert_eq!(phase(&s, 0), Phase::Failed);
+    assert!(!s.units()[0].started);
+}
+
+#[test]
+fn a_start_that_takes_too_long_is_killed() {
+    let mut s = alone(Restart::No);
+    s.step(Event::Begin, 0);
+    s.step(Event::Launched(0), 5);
+    assert_eq!(s.next_deadline(5), Some(60_005));
+    assert_eq!(s.step(Event::Tick, 60_005), [Action::Kill(0)]);
+    assert_eq!(s.step(Event::Tick, 62_005), [Action::Kill(0)]);
+    s.step(Event::Exited(0, Exit::Signal(9)), 62_010);
+    assert_eq!(s.units()[0].reason, Reason::Launch("its program was not executed within 60 s".into()));
+}
+
+#[test]
+fn started_is_remembered() {
+    let mut s = machine(vec![rules(Restart::No, &[]), rules(Restart::No, &[(0, Condition::Started)])]);
+    assert_eq!(s.step(Event::Begin, 0), [Action::Launch(0)]);
+    assert_eq!(s.step(Event::Launched(0), 0), []);
+    assert_eq!(s.step(Event::Executed(0), 1), [Action::Launch(1)]);
+}
+
+#[test]
+fn completed_waits_for_status_0() {
+    let mut s = machine(vec![rules(Restart::OnFailure(None), &[]), rules(Restart::No, &[(0, Condition::Completed)])]);
+    s.step(Event::Begin, 0);
+    assert_eq!(up(&mut s, 0, 0), []);
+    assert_eq!(s.step(Event::Exited(0, BAD), 1), []);
+    let (delay, _) = wait_out(&mut s, 0, 1);
+    up(&mut s, 0, 1 + delay);
+    assert_eq!(s.step(Event::Exited(0, OK), 500), [Action::Launch(1)]);
+}
+
+#[test]
+fn healthy_wants_it_running_at_that_moment() {
+    // 2 needs 0 started (it did) and 1 healthy.
+    let needs = [(0, Condition::Healthy), (1, Condition::Started)];
+    let mut s = machine(vec![rules(Restart::Always, &[]), rules(Restart::No, &[]), rules(Restart::No, &needs)]);
+    assert_eq!(s.step(Event::Begin, 0), [Action::Launch(0), Action::Launch(1)]);
+    assert_eq!(up(&mut s, 0, 0), []);
+    s.step(Event::Exited(0, BAD), 1);
+    assert_eq!(up(&mut s, 1, 1), [], "0 is not running now");
+    let (delay, _) = wait_out(&mut s, 0, 1);
+    assert_eq!(up(&mut s, 0, 1 + delay), [Action::Launch(2)]);
+}
+
+#[test]
+fn a_failure_is_carried_on_to_dependents_of_dependents() {
+    for condition in [Condition::Started, Condition::Healthy, Condition::Completed] {
+        let mut s = machine(vec![
+            rules(Restart::No, &[]),
+            rules(Restart::Always, &[(0, condition)]),
+            rules(Restart::Always, &[(1, Condition::Started)]),
+            rules(Restart::Always, &[]),
+        ]);
+        s.step(Event::Begin, 0);
+        s.step(Event::Launched(0), 0);
+        s.step(Event::SetupFailed(0, Fault { text: "x".into(), transient: false }), 0);
+        s.step(Event::Exited(0, BAD), 0);
+        assert_eq!([phase(&s, 0), phase(&s, 1), phase(&s, 2)], [Phase::Failed; 3]);
+        assert_eq!([&s.units()[1].reason, &s.units()[2].reason], [&Reason::Need(0); 2]);
+        assert_eq!(phase(&s, 3), Phase::Launching);
+    }
+}
+
+#[test]
+fn data_is_waited_for_by_those_who_need_it() {
+    let data = Rules { needs_data: true, ..rules(Restart::Always, &[]) };
+    let mut s = machine(vec![data.clone(), rules(Restart::Always, &[])]);
+    assert_eq!(s.step(Event::Begin, 0), [Action::Launch(1)]);
+    assert_eq!(s.step(Event::DataReady, 5), [Action::Launch(0)]);
+
+    let mut s = machine(vec![data]);
+    s.step(Event::Begin, 0);
+    assert_eq!(s.step(Event::DataUnavailable("no disk".into()), 5), []);
+    assert_eq!((phase(&s, 0), &s.units()[0].reason), (Phase::Failed, &Reason::Data("no disk".into())));
+}
+
+#[test]
+fn ready_waits_until_a_start_has_settled() {
+    let mut s = running(Restart::Always);
+    assert_eq!(
+        (s.ready(999), s.next_deadline(0), s.ready(1000), s.next_deadline(1000)),
+        (false, Some(1000), true, None)
+    );
+    s.step(Event::Exited(0, BAD), 2000);
+    assert!(!s.ready(2000));
+    let (delay, _) = wait_out(&mut s, 0, 2000);
+    up(&mut s, 0, 2000 + delay);
+    assert!(!s.ready(2000 + delay + 2_999) && s.ready(2000 + delay + 3000));
+}
+
+#[test]
+fn shutdown_goes_against_the_dependencies() {
+    // 0 ◀ 1 ◀ 2, and 3 by itself.
+    let mut s = machine(vec![
+        rules(Restart::Always, &[]),
+        rules(Restart::Always, &[(0, Condition::Started)]),
+        rules(Restart::Always, &[(1, Condition::Started)]),
+        rules(Restart::Always, &[]),
+    ]);
+    s.step(Event::Begin, 0);
+    (0..4).for_each(|i| drop(up(&mut s, i, 0)));
+    assert_eq!(s.step(Event::Shutdown(Goal::Reboot), 100), [Action::Stop(3), Action::Stop(2)]);
+    assert_eq!(s.step(Event::Exited(3, Exit::Signal(15)), 101), []);
+    assert_eq!(s.step(Event::Exited(2, OK), 102), [Action::Stop(1)]);
+    assert_eq!(s.step(Event::Shutdown(Goal::PowerOff), 103), [], "the first word stands");
+    assert_eq!(s.step(Event::Exited(1, OK), 104), [Action::Stop(0)]);
+    assert_eq!(s.step(Event::Exited(0, OK), 105), [Action::Finish(Goal::Reboot)]);
+    assert_eq!(s.step(Event::Tick, 106), []);
+}
+
+#[test]
+fn shutdown_kills_at_the_deadline_and_never_waits_for_ever() {
+    let mut s = running(Restart::Always);
+    assert_eq!(s.step(Event::Shutdown(Goal::PowerOff), 1000), [Action::Stop(0)]);
+    assert_eq!(s.next_deadline(1000), Some(11_000));
+    assert_eq!(s.step(Event::Tick, 10_999), []);
+    for n in 0..3 {
+        assert_eq!(s.step(Event::Tick, 11_000 + n * 2000), [Action::Kill(0)]);
+    }
+    assert_eq!(s.step(Event::Tick, 17_000), [Action::Finish(Goal::PowerOff)]);
+    assert_eq!(s.units()[0].reason, Reason::Unkillable);
+}
+
+#[test]
+fn shutdown_starts_nothing_and_asks_nobody_who_does_not_run() {
+    let mut s = machine(vec![rules(Restart::Always, &[]); 4]);
+    s.step(Event::Begin, 0);
+    up(&mut s, 0, 0);
+    s.step(Event::Exited(0, BAD), 1);
+    s.step(Event::Launched(1), 1);
+    assert_eq!([phase(&s, 2), phase(&s, 3)], [Phase::Launching; 2]);
+    assert_eq!(s.step(Event::Shutdown(Goal::Halt), 2), [Action::Kill(1)]);
+    assert!(!s.wants_launch(2));
+    // A launch that was under way all the same.
+    assert_eq!(s.step(Event::Launched(2), 3), [Action::Kill(2)]);
+    assert_eq!(s.step(Event::Tick, 300), []);
+    assert_eq!(s.step(Event::Exited(1, Exit::Signal(9)), 301), [Action::Finish(Goal::Halt)]);
+}
+
+#[test]
+fn shutdown_of_an_empty_machine_finishes_at_once() {
+    assert_eq!(machine(vec![]).step(Event::Shutdown(Goal::PowerOff), 0), [Action::Finish(Goal::PowerOff)]);
+}
+
+#[test]
+fn every_phase_has_an_answer_to_every_event() {
+    let phases = [
+        Phase::Waiting,
+        Phase::Launching,
+        Phase::Starting { deadline: 100 },
+        Phase::Running { since: 10 },
+        Phase::Backoff { until: 100 },
+        Phase::Stopping { deadline: 100, kills: 0 },
+        Phase::Exited,
+        Phase::Failed,
+    ];
+    let fault = || Fault { text: "x".into(), transient: false };
+    for before in phases {
+        for index in [0, 7] {
+            let events = [
+                Event::Begin,
+                Event::DataReady,
+                Event::DataUnavailable("x".into()),
+                Event::Launched(index),
+                Event::LaunchFailed(index, fault()),
+                Event::Executed(index),
+                Event::SetupFailed(index, fault()),
+                Event::Exited(index, BAD),
+                Event::Tick,
+                Event::Shutdown(Goal::PowerOff),
+            ];
+            for event in events {
+                let unit = Unit { phase: before, ..Unit::new() };
+                let common = alone(Restart::Always).common().clone();
+                let mut s = State::resume(vec![rules(Restart::Always, &[])], Policy::default(), vec![unit], common);
+                let concerns = match &event {
+                    Event::Begin | Event::DataReady | Event::DataUnavailable(_) => before == Phase::Waiting,
+                    Event::Tick => false,
+                    Event::Shutdown(_) => !before.last() && !matches!(before, Phase::Stopping { .. }),
+                    _ if index == 7 => false,
+                    Event::Launched(_) | Event::LaunchFailed(..) => before == Phase::Launching,
+                    Event::Executed(_) => matches!(before, Phase::Starting { .. }),
+                    Event::SetupFailed(..) => false,
+                    Event::Exited(..) => before.active(),
+                };
+                // Waiting moves on Begin only; data alone doesn't start what has not begun.
+                let moves = concerns && !matches!(event, Event::DataReady | Event::DataUnavailable(_));
+                s.step(event.clone(), 50);
+                assert_eq!(phase(&s, 0) != before, moves, "{before:?} {event:?} → {:?}", phase(&s, 0));
+            }
+        }
+    }
+}
+
+#[test]
+fn changes_are_told_once() {
+    let mut s = machine(vec![rules(Restart::No, &[]); 3]);
+    s.take_changed();
+    s.step(Event::Begin, 0);
+    assert_eq!(s.take_changed(), (vec![0, 1, 2], true));
+    s.step(Event::Launched(1), 0);
+    assert_eq!(s.take_changed(), (vec![1], false));
+    s.step(Event::Tick, 0);
+    assert_eq!(s.take_changed(), (vec![], false));
+}
+
+#[test]
+fn what_was_kept_goes_on_as_before() {
+    let mut s = running(Restart::Always);
+    s.step(Event::Exited(0, BAD), 5);
+    let bytes = postcard::to_stdvec(&s.units()[0]).unwrap();
+    let unit: Unit = postcard::from_bytes(&bytes).unwrap();
+    let mut again = State::resume(s.rules().to_vec(), Policy::default(), vec![unit], s.common().clone());
+    assert_eq!(again.step(Event::Tick, 200), s.step(Event::Tick, 200));
+    assert_eq!(again.units(), s.units());
+}

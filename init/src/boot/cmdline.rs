@@ -116,7 +116,9 @@ mod tests {
     #[test]
     fn takes_what_concerns_us() {
         let hash = "ab".repeat(32);
-        let line = format!("quiet console=ttyS0 roothash={hash} garboard.stop=halt virtio-mmio.device=512@0xfeb00000:5 virtio_mmio.device=512@0xfeb00200:6\n");
+        let line = format!(
+            "quiet console=ttyS0 roothash={hash} garboard.stop=halt virtio-mmio.device=512@0xfeb00000:5 virtio_mmio.device=512@0xfeb00200:6\n"
+        );
         let line = Cmdline::parse(line.as_bytes()).unwrap();
         assert_eq!(line.root_hash, Some([0xab; 32]));
         assert_eq!(line.stop, Some(Stop::Halt));
@@ -133,7 +135,9 @@ mod tests {
 
     #[test]
     fn malformed_options_of_ours_are_named() {
-        for (text, word) in [("roothash=12", "roothash=12"), ("garboard.stop=now", "garboard.stop=now"), ("garboard.x", "garboard.x")] {
+        for (text, word) in
+            [("roothash=12", "roothash=12"), ("garboard.stop=now", "garboard.stop=now"), ("garboard.x", "garboard.x")]
+        {
             let error = Cmdline::parse(text.as_bytes()).unwrap_err();
             assert_eq!(error.object, word);
             assert!(!error.fix.is_empty());

@@ -1,5 +1,10 @@
-//! The kernel feature check.
+//! The kernel feature check: what this kernel lacks, what that breaks, and whether the appliance can do without.
+//!
+//! A table ([`TABLE`]) and a judgement; what is present is asked of the running kernel ([`super::probe`]), never of a
+//! configuration file.
 
+use garboard_runtime::launch::RootSource;
+use garboard_runtime::plan::Plan;
 use serde::{Deserialize, Serialize};
 
 /// What a feature's presence or absence means for this appliance.
@@ -23,6 +28,236 @@ pub struct Feature {
     pub config: String,
     /// What its presence or absence means.
     pub verdict: Verdict,
-    /// What was found, and what it means when it is not `Ok`.
+    /// What it means when it is not `Ok`; empty otherwise.
     pub detail: String,
+}
+
+/// What to do without a feature that no plan asks for by name.
+#[derive(Debug, Clone, Copy)]
+enum Without {
+    /// Stop: nothing runs.
+    Stop,
+    /// Stop if this holds for the plan, else go on.
+    StopIf(fn(&Plan) -> bool),
+    /// Go on.
+    GoOn,
+}
+
+/// One row of the table.
+struct Row {
+    name: &'static str,
+    config: &'static str,
+    /// What fails, or how the appliance goes on.
+    breaks: &'static str,
+    without: Without,
+}
+
+const fn row(name: &'static str, config: &'static str, without: Without, breaks: &'static str) -> Row {
+    Row { name, config, breaks, without }
+}
+
+use Without::{GoOn, Stop, StopIf};
+
+/// Every feature that is checked, each with what fails without it.
+const TABLE: &[Row] = &[
+    row("version", "Linux ≥ 4.18", GoOn, "older than anything Garboard is tested with"),
+    row("tmpfs", "CONFIG_TMPFS", Stop, "nowhere to write"),
+    row("erofs", "CONFIG_EROFS_FS", Stop, "the system image can't be mounted"),
+    row("dm_verity", "CONFIG_DM_VERITY", Stop, "the system image can't be verified"),
+    row("cgroup_v2", "CONFIG_CGROUPS", Stop, "containers can't be held together, limited or killed"),
+    row("memory", "CONFIG_MEMCG", GoOn, "memory limits are not enforced"),
+    row("cpu", "CONFIG_CGROUP_SCHED", GoOn, "cpu limits are not enforced"),
+    row("pids", "CONFIG_CGROUP_PIDS", GoOn, "process limits are not enforced: a fork bomb takes the whole machine"),
+    row("io", "CONFIG_BLK_CGROUP", GoOn, "disk bandwidth limits are not enforced"),
+    row("cpuset", "CONFIG_CPUSETS", GoOn, "containers can't be bound to processors"),
+    row("freezer", "CONFIG_CGROUP_FREEZER", GoOn, "containers can't be paused"),
+    row("cgroup_kill", "Linux ≥ 5.14", GoOn, "containers are killed process by process"),
+    row("device_control", "CONFIG_CGROUP_BPF", StopIf(has_device_rules), "device rules can't be enforced"),
+    row("user_ns", "CONFIG_USER_NS", StopIf(has_user_namespaces), "container root would be the machine's root"),
+    row("pid_ns", "CONFIG_PID_NS", Stop, "containers would see each other's processes"),
+    row("net_ns", "CONFIG_NET_NS", Stop, "containers would share one network"),
+    row("ipc_ns", "CONFIG_IPC_NS", Stop, "containers would share memory segments and message queues"),
+    row("uts_ns", "CONFIG_UTS_NS", Stop, "containers can't have host names of their own"),
+    row("cgroup_ns", "CONFIG_CGROUPS (namespaces)", GoOn, "containers see the machine's control group paths"),
+    row("seccomp", "CONFIG_SECCOMP", StopIf(has_filters), "system calls can't be filtered"),
+    row("seccomp_filter", "CONFIG_SECCOMP_FILTER", StopIf(has_filters), "system calls can't be filtered"),
+    row("overlay", "CONFIG_OVERLAY_FS", StopIf(has_layers), "image layers can't be stacked"),
+    row("idmapped_mounts", "Linux ≥ 5.12", StopIf(has_user_namespaces), "files can't be given to container users"),
+    row("mount_api", "Linux ≥ 5.2", Stop, "container mounts can't be made by file descriptor"),
+    row("openat2", "Linux ≥ 5.6", Stop, "paths in an image can't be resolved safely"),
+    row("pidfd", "Linux ≥ 5.3", Stop, "containers can't be watched"),
+    row("clone_into_cgroup", "Linux ≥ 5.7", Stop, "containers can't be started inside their control group"),
+    row("memfd", "CONFIG_MEMFD_CREATE", Stop, "PID 1's state can't survive a crash"),
+    row("ext4", "CONFIG_EXT4_FS", GoOn, "the data partition can't be mounted: volumes are kept in memory only"),
+    row("mqueue", "CONFIG_POSIX_MQUEUE", GoOn, "containers have no POSIX message queues"),
+];
+
+fn has_user_namespaces(plan: &Plan) -> bool {
+    plan.containers.iter().any(|c| c.launch.ids.is_some())
+}
+
+fn has_filters(plan: &Plan) -> bool {
+    plan.containers.iter().any(|c| c.launch.seccomp.is_some())
+}
+
+fn has_device_rules(plan: &Plan) -> bool {
+    plan.containers.iter().any(|c| !c.launch.cgroup.device_filter.is_empty())
+}
+
+fn has_layers(plan: &Plan) -> bool {
+    plan.containers.iter().any(|c| matches!(c.launch.root.source, RootSource::Layers { .. }))
+}
+
+/// Answers whether the running kernel has a feature of the table.
+pub trait Kernel {
+    /// Whether the feature of that name is there.
+    fn has(&self, feature: &str) -> bool;
+}
+
+/// The whole table with its verdicts. Without a plan (it lies on the disk that some features are needed to reach), only what
+/// every appliance needs can be missing.
+pub fn check(kernel: &dyn Kernel, plan: Option<&Plan>) -> Vec<Feature> {
+    TABLE.iter().map(|row| judge(row, kernel.has(row.name), plan)).collect()
+}
+
+fn judge(row: &Row, present: bool, plan: Option<&Plan>) -> Feature {
+    let needed = plan.is_some_and(|plan| plan.needs.iter().any(|need| need == row.name));
+    let stop = needed
+        || match row.without {
+            Stop => true,
+            StopIf(holds) => plan.is_some_and(holds),
+            GoOn => false,
+        };
+    let (verdict, detail) = match (present, stop) {
+        (true, _) => (Verdict::Ok, String::new()),
+        (false, true) if needed => (Verdict::Missing, format!("{}; the declaration needs it", row.breaks)),
+        (false, true) => (Verdict::Missing, row.breaks.to_owned()),
+        (false, false) => (Verdict::Degraded, row.breaks.to_owned()),
+    };
+    Feature { name: row.name.to_owned(), config: row.config.to_owned(), verdict, detail }
+}
+
+/// The table for people: only what is not there, a line each.
+pub fn table(features: &[Feature]) -> String {
+    let lines = features.iter().filter(|f| f.verdict != Verdict::Ok).map(|f| {
+        let verdict = if f.verdict == Verdict::Missing { "STOP" } else { "goes on" };
+        format!("  {:<18} {:<24} {:<8} {}\n", f.name, f.config, verdict, f.detail)
+    });
+    lines.collect()
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A kernel that has everything except those.
+    struct Without(Vec<&'static str>);
+
+    impl Kernel for Without {
+        fn has(&self, feature: &str) -> bool {
+            !self.0.contains(&feature)
+        }
+    }
+
+    /// A plan with one ordinary container: user namespace, filter, device rules, layers.
+    pub(crate) fn plan() -> Plan {
+        use garboard_runtime::{launch, plan};
+        let launch = launch::Launch {
+            process: launch::Process {
+                args: vec!["/app".into()],
+                env: vec![],
+                cwd: "/".into(),
+                uid: 0,
+                gid: 0,
+                additional_gids: vec![],
+                umask: None,
+                capabilities: launch::Capabilities::default(),
+                rlimits: vec![],
+                no_new_privileges: true,
+                oom_score_adj: None,
+            },
+            namespaces: launch::Namespaces::default(),
+            ids: Some(launch::IdMap { uids: vec![], gids: vec![] }),
+            root: launch::Root {
+                source: RootSource::Layers { layers: vec!["/layers/a".into()], upper: launch::Upper::None },
+                readonly: true,
+            },
+            mounts: vec![],
+            devices: vec![],
+            masked_paths: vec![],
+            readonly_paths: vec![],
+            hostname: None,
+            domainname: None,
+            sysctls: vec![],
+            cgroup: launch::Cgroup { settings: vec![], device_filter: vec![0; 8] },
+            seccomp: Some(launch::Seccomp { bpf: vec![], flags: 0 }),
+        };
+        Plan {
+            appliance: "demo".into(),
+            hostname: "demo".into(),
+            modules: vec![],
+            needs: vec![],
+            sysctls: vec![],
+            network: plan::Network { address: plan::Addressing::None, interface: None, dns: vec![] },
+            data: None,
+            console: plan::Console { logs: true, status: true },
+            log_budget: 0,
+            containers: vec![plan::Container {
+                name: "web".into(),
+                image: "web".into(),
+                launch,
+                weakened: vec![],
+                restart: plan::Restart::No,
+                depends_on: vec![],
+                stop_signal: 15,
+                stop_grace_ms: 0,
+                etc: plan::Etc::default(),
+            }],
+        }
+    }
+
+    fn verdict(missing: &'static str, plan: Option<&Plan>) -> Verdict {
+        let features = check(&Without(vec![missing]), plan);
+        assert!(features.iter().all(|f| f.name == missing || f.verdict == Verdict::Ok), "only {missing} is affected");
+        features.iter().find(|f| f.name == missing).unwrap().verdict
+    }
+
+    #[test]
+    fn each_missing_feature_has_its_verdict() {
+        let plan = plan();
+        for row in TABLE {
+            let expected = if matches!(row.without, GoOn) { Verdict::Degraded } else { Verdict::Missing };
+            assert_eq!(verdict(row.name, Some(&plan)), expected, "{}", row.name);
+        }
+    }
+
+    #[test]
+    fn a_need_of_the_declaration_stops() {
+        let mut plan = plan();
+        plan.needs = vec!["memory".into()];
+        assert_eq!(verdict("memory", Some(&plan)), Verdict::Missing);
+        assert_eq!(verdict("pids", Some(&plan)), Verdict::Degraded);
+    }
+
+    #[test]
+    fn what_no_container_uses_does_not_stop() {
+        let mut plan = plan();
+        plan.containers.clear();
+        for name in ["user_ns", "seccomp", "seccomp_filter", "overlay", "device_control", "idmapped_mounts"] {
+            assert_eq!(verdict(name, Some(&plan)), Verdict::Degraded, "{name}");
+            assert_eq!(verdict(name, None), Verdict::Degraded, "{name}");
+        }
+        assert_eq!(verdict("dm_verity", None), Verdict::Missing);
+    }
+
+    #[test]
+    fn the_table_names_option_and_consequence() {
+        let text = table(&check(&Without(vec!["erofs", "io"]), None));
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 2, "{text}");
+        assert!(
+            lines[0].contains("CONFIG_EROFS_FS") && lines[0].contains("STOP") && lines[0].contains("can't be mounted")
+        );
+        assert!(lines[1].contains("CONFIG_BLK_CGROUP") && lines[1].contains("goes on"));
+    }
 }

@@ -5,17 +5,32 @@
 //! not needed by a first container (further modules, data partition, network) is in [`crate::work`].
 
 pub mod cmdline;
+pub mod disk;
+pub mod erofs;
 pub mod error;
 pub mod features;
+pub mod field;
+pub mod gpt;
+pub mod machine;
+pub mod modalias;
+pub mod modules;
+pub mod order;
+pub mod probe;
+pub mod root;
+pub mod stop;
 pub mod trace;
+pub mod verity;
 
-use std::os::fd::OwnedFd;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
 
-use garboard_runtime::plan::Plan;
+use garboard_runtime::plan::{self, Plan};
 
 pub use cmdline::Cmdline;
 pub use error::BootError;
 pub use features::{Feature, Verdict};
+pub use stop::stop;
 pub use trace::{Step, Trace};
 
 /// What stage one leaves behind: the system image is the root, verified, and its plan is read.
@@ -25,6 +40,8 @@ pub struct StageOne {
     pub cmdline: Cmdline,
     /// The plan of the system image.
     pub plan: Plan,
+    /// What the kernel was found to have.
+    found: probe::Found,
 }
 
 /// A machine that can launch containers.
@@ -38,34 +55,89 @@ pub struct Booted {
     pub features: Vec<Feature>,
     /// The directory `/sys/fs/cgroup/garboard`, parent of the containers' control groups.
     pub cgroup: OwnedFd,
+    /// A sentence for each thing that could not be set and stops nothing.
+    pub warnings: Vec<String>,
 }
 
 /// From the initramfs to the verified system image as root.
 pub fn stage_one(trace: &mut Trace) -> Result<StageOne, BootError> {
-    trace.mark("stage one");
-    Err(BootError::new("boot", "", "unfinished"))
+    root::mount_basics()?;
+    let cmdline = read_cmdline()?;
+    trace.mark("basics");
+
+    let faults = modules::load(&modules::of_initrd()?, &cmdline, trace);
+    let cgroup = machine::mount_cgroups();
+    let found = probe::probe(cgroup.as_ref().ok().map(AsFd::as_fd));
+    judge(&found, None, faults.first())?;
+    cgroup?;
+    trace.mark("features");
+
+    let root_hash = cmdline.root_hash.ok_or_else(|| {
+        BootError::new("find the system image", "", "the kernel command line has no roothash=")
+            .fix("use the command line in image.json")
+    })?;
+    // A module that could not be loaded is what a disk that can't be found is most often about.
+    let system = disk::find(&root_hash).map_err(|error| faults.into_iter().next().unwrap_or(error))?;
+    trace.mark("disk");
+    let device = root::verify(&system, &root_hash)?;
+    trace.mark("verity");
+    root::mount_system(&device, &system)?;
+    trace.mark("mount");
+    root::switch()?;
+    trace.mark("root");
+    let plan = read_plan()?;
+    trace.mark("plan");
+    Ok(StageOne { cmdline, plan, found })
 }
 
 /// From the root to a machine that can launch containers.
 pub fn stage_two(one: StageOne, trace: &mut Trace) -> Result<Booted, BootError> {
-    trace.mark("stage two");
-    Err(BootError::new("boot", one.plan.appliance, "unfinished"))
+    let StageOne { cmdline, plan, found } = one;
+    let features = judge(&found, Some(&plan), None)?;
+    machine::check_memory(&plan)?;
+    let cgroup = machine::delegate_controllers()?;
+    trace.mark("control groups");
+    let warnings = machine::configure(&plan);
+    trace.mark("settings");
+    Ok(Booted { cmdline, plan, features, cgroup, warnings })
+}
+
+/// The feature table, unless it says that the appliance can't run.
+fn judge(found: &probe::Found, plan: Option<&Plan>, fault: Option<&BootError>) -> Result<Vec<Feature>, BootError> {
+    let features = features::check(found, plan);
+    let missing: Vec<&str> =
+        features.iter().filter(|f| f.verdict == Verdict::Missing).map(|f| f.name.as_str()).collect();
+    if missing.is_empty() {
+        return Ok(features);
+    }
+    // A feature whose module could not be loaded is missing because of that.
+    let because = fault.map(|fault| format!(" ({fault})")).unwrap_or_default();
+    let cause = format!("the kernel lacks {}{because}", missing.join(", "));
+    let fix = format!("build with a kernel that has it:\n{}", features::table(&features));
+    Err(BootError::new("check the kernel", "", cause).fix(fix))
 }
 
 /// Reads the plan of the running system image; also for a PID 1 that executed itself again, and for workers.
 pub fn read_plan() -> Result<Plan, BootError> {
-    Err(BootError::new("read the plan", "", "unfinished"))
+    let fault = |cause: &dyn std::fmt::Display| BootError::new("read the plan", plan::PATH, cause);
+    let file = File::open(plan::PATH).map_err(|e| fault(&e).fix(plan_fix(&e)))?;
+    let mut bytes = Vec::new();
+    let limit = u64::try_from(plan::MAX_SIZE).unwrap_or(u64::MAX).saturating_add(1);
+    file.take(limit).read_to_end(&mut bytes).map_err(|e| fault(&e).fix(plan_fix(&e)))?;
+    Plan::decode(&bytes).map_err(|e| fault(&e).fix("build initrd and system image together"))
+}
+
+fn plan_fix(error: &io::Error) -> &'static str {
+    if error.kind() == io::ErrorKind::NotFound {
+        "the system image has none: build it again"
+    } else {
+        root::corrupt_fix()
+    }
 }
 
 /// Reads the kernel command line from `/proc/cmdline`.
 pub fn read_cmdline() -> Result<Cmdline, BootError> {
-    Err(BootError::new("read the kernel command line", "", "unfinished"))
-}
-
-/// Says on the console why the boot can't go on, then powers off, starts over or halts (`garboard.stop=`). Only for PID 1.
-pub fn stop(error: &BootError) -> ! {
-    eprintln!("{error}");
-    loop {
-        std::thread::park();
-    }
+    let path = "/proc/cmdline";
+    let bytes = std::fs::read(path).map_err(|e| BootError::new("read the kernel command line", path, e))?;
+    Cmdline::parse(&bytes)
 }

@@ -1,0 +1,135 @@
+//! Network interfaces by the classic ioctls (`netdevice(7)`, `rtentry`): flags, IPv4 address, default route.
+//!
+//! They cover one address per interface and one gateway, all that an uplink has; rtnetlink would be a library for that.
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::AsRawFd;
+use std::os::fd::BorrowedFd;
+
+/// The kernel copies whole `struct ifreq`s of 40 bytes: name, then the union.
+#[repr(C)]
+struct Request {
+    name: [u8; libc::IFNAMSIZ],
+    value: [u8; 24],
+}
+
+/// The interface names the kernel can take: shorter than 16 bytes.
+fn request(name: &str, value: &[u8]) -> io::Result<Request> {
+    let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
+    if name.is_empty() || name.len() >= libc::IFNAMSIZ || name.contains('\0') {
+        return Err(invalid());
+    }
+    let mut request = Request { name: [0; libc::IFNAMSIZ], value: [0; 24] };
+    request.name.get_mut(..name.len()).ok_or_else(invalid)?.copy_from_slice(name.as_bytes());
+    request.value.get_mut(..value.len()).ok_or_else(invalid)?.copy_from_slice(value);
+    Ok(request)
+}
+
+fn call(socket: BorrowedFd<'_>, code: libc::Ioctl, request: &mut Request) -> io::Result<()> {
+    // SAFETY: every SIOC* code of this module reads and writes one `struct ifreq`; `Request` has its size and is live.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), code, &raw mut *request) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// A `sockaddr_in` with port 0.
+fn address_bytes(address: Ipv4Addr) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    let [f0, f1] = u16::try_from(libc::AF_INET).unwrap_or_default().to_ne_bytes();
+    let [a, b, c, d] = address.octets();
+    for (to, from) in bytes.iter_mut().zip([f0, f1, 0, 0, a, b, c, d]) {
+        *to = from;
+    }
+    bytes
+}
+
+/// Sets the interface up. `socket` is any IP socket, as everywhere here.
+pub fn set_up(socket: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+    let mut request = request(name, &[])?;
+    call(socket, libc::SIOCGIFFLAGS, &mut request)?;
+    let flags = flags_of(&request) | u16::try_from(libc::IFF_UP).unwrap_or_default();
+    if let Some(head) = request.value.first_chunk_mut() {
+        *head = flags.to_ne_bytes();
+    }
+    call(socket, libc::SIOCSIFFLAGS, &mut request)
+}
+
+/// Whether the interface is up and has a carrier (`IFF_RUNNING`).
+pub fn is_running(socket: BorrowedFd<'_>, name: &str) -> io::Result<bool> {
+    let mut request = request(name, &[])?;
+    call(socket, libc::SIOCGIFFLAGS, &mut request)?;
+    Ok(flags_of(&request) & u16::try_from(libc::IFF_RUNNING).unwrap_or_default() != 0)
+}
+
+fn flags_of(request: &Request) -> u16 {
+    request.value.first_chunk().map_or(0, |head| u16::from_ne_bytes(*head))
+}
+
+/// Gives the interface its IPv4 address and netmask; an address it had is replaced.
+pub fn set_address(socket: BorrowedFd<'_>, name: &str, address: Ipv4Addr, netmask: Ipv4Addr) -> io::Result<()> {
+    call(socket, libc::SIOCSIFADDR, &mut request(name, &address_bytes(address))?)?;
+    call(socket, libc::SIOCSIFNETMASK, &mut request(name, &address_bytes(netmask))?)
+}
+
+/// Adds the default route over `gateway`. One that is already there is fine.
+pub fn add_default_route(socket: BorrowedFd<'_>, name: &str, gateway: Ipv4Addr) -> io::Result<()> {
+    let mut device = request(name, &[])?.name;
+    // SAFETY: `rtentry` is a C structure of integers, addresses and a pointer, for which zeroes are a value.
+    let mut route: libc::rtentry = unsafe { std::mem::zeroed() };
+    let family = libc::sa_family_t::try_from(libc::AF_INET).unwrap_or_default();
+    route.rt_dst.sa_family = family;
+    route.rt_genmask.sa_family = family;
+    route.rt_gateway.sa_family = family;
+    for (to, from) in route.rt_gateway.sa_data.iter_mut().skip(2).zip(gateway.octets()) {
+        *to = libc::c_char::from_ne_bytes([from]);
+    }
+    route.rt_flags = libc::RTF_UP | libc::RTF_GATEWAY;
+    route.rt_dev = device.as_mut_ptr().cast();
+    // SAFETY: SIOCADDRT reads one `rtentry`, which is live, and the NUL-terminated name at `rt_dev`, whose array `device`
+    // outlives the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCADDRT, &raw const route) };
+    match io::Error::last_os_error() {
+        _ if result == 0 => Ok(()),
+        error if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
+        error => Err(error),
+    }
+}
+
+/// Removes the interface's IPv4 address and with it the routes that needed it.
+pub fn clear_address(socket: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+    call(socket, libc::SIOCSIFADDR, &mut request(name, &address_bytes(Ipv4Addr::UNSPECIFIED))?)
+}
+
+/// Lets the socket send and receive on that interface only (`SO_BINDTODEVICE`).
+pub fn bind_to_device(socket: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+    let name = request(name, &[])?.name;
+    let length = libc::socklen_t::try_from(name.len()).unwrap_or_default();
+    // SAFETY: the kernel reads `length` bytes at the pointer, the whole of a live array.
+    let result = unsafe {
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_BINDTODEVICE, name.as_ptr().cast(), length)
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::UdpSocket;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn loopback_runs_and_bad_names_are_refused() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        assert!(is_running(socket.as_fd(), "lo").unwrap());
+        assert_eq!(is_running(socket.as_fd(), "nosuch0").unwrap_err().raw_os_error(), Some(libc::ENODEV));
+        for name in ["", "a\0b", "longer-than-fifteen"] {
+            assert_eq!(set_up(socket.as_fd(), name).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        }
+    }
+
+    #[test]
+    fn address_is_a_sockaddr_in() {
+        assert_eq!(address_bytes(Ipv4Addr::new(10, 0, 2, 15))[..8], [2, 0, 0, 0, 10, 0, 2, 15]);
+        assert_eq!(size_of::<Request>(), size_of::<libc::ifreq>());
+    }
+}

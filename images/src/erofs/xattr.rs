@@ -122,8 +122,8 @@ mod tests {
         node.opaque = true;
         let marked = parse(&encode(&node)).unwrap();
         assert_eq!(marked.len(), 6);
-        assert_eq!(marked[&b"user.overlay.opaque"[..]], *b"y");
-        assert_eq!(marked[&b"trusted.overlay.opaque"[..]], *b"y");
+        assert_eq!(marked[&b"user.overlay.opaque"[..]], b"y".as_slice().into());
+        assert_eq!(marked[&b"trusted.overlay.opaque"[..]], b"y".as_slice().into());
         for cut in 1..bytes.len() {
             if let Some(fewer) = parse(&bytes[..cut]) {
                 assert!(fewer.len() < 4, "{cut}");

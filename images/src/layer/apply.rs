@@ -5,7 +5,8 @@
 //!
 //! * Parents that have no entry are made. Their attributes come from the layers below, see [`Layer::implicit`].
 //! * A parent that is a symbolic link *of this layer* is followed inside the layer's root, as in a chroot there; the last
-//!   component never is. A parent that is anything else but a directory is an error.
+//!   component never is. A parent that is anything else but a directory is an error, except to a whiteout, which is
+//!   then without effect.
 //! * A later entry replaces an earlier one; a directory over a directory only changes its attributes.
 //! * Hard links name an earlier entry of the same layer, no directory.
 //! * Whiteouts hide lower layers only, wherever in the archive they stand.
@@ -98,7 +99,13 @@ impl Applier<'_> {
             return Err("a directory with a reserved whiteout name".into());
         }
         let mark = path::mark(last)?;
-        let parent = self.walk(parents, true)?.ok_or("no parent")?;
+        let Some(parent) = self.walk(parents, true)? else {
+            return match mark {
+                Mark::None => Err("its parent is no directory".into()),
+                // What this layer has instead of a directory hides everything below by itself. umoci writes such marks.
+                Mark::Whiteout(_) | Mark::Opaque => Ok(()),
+            };
+        };
         if parent.steps.len() > self.limits.depth {
             return Err(self.too_deep().into());
         }
@@ -183,7 +190,8 @@ impl Applier<'_> {
         Ok(id)
     }
 
-    /// Goes to a directory, following symbolic links inside the layer. What is missing is made, or `None` is returned.
+    /// Goes to a directory, following symbolic links inside the layer; `None` if something else is in the way. What is
+    /// missing is made, or `None` is returned.
     fn walk(&mut self, parts: &[&[u8]], create: bool) -> Result<Option<Place>, Refusal> {
         let mut place = Place { steps: vec![(self.root, Box::default())] };
         let mut pending: Vec<Box<[u8]>> = parts.iter().rev().map(|&part| part.into()).collect();
@@ -213,11 +221,8 @@ impl Applier<'_> {
                     pending.extend(path::split(target).rev().map(Box::from));
                     continue;
                 }
-                Some(_) if !create => return Ok(None),
-                Some((id, _)) if !self.tree.get(id).is_whiteout() => {
-                    return Err(format!("its parent `{}` is no directory", path::display(&part)).into());
-                }
-                None if !create => return Ok(None),
+                Some((id, _)) if !self.tree.get(id).is_whiteout() => return Ok(None),
+                _ if !create => return Ok(None),
                 _ => self.make_parent(&place, &part, child.is_some())?,
             };
             place.steps.push((next, part));

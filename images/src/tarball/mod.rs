@@ -143,12 +143,15 @@ impl<R: Input> Tarball<R> {
         self.padding = size.wrapping_neg() % BLOCK;
     }
 
-    /// Skips what is left of the current member.
+    /// Skips what is left of the current member. Its data must be there; the padding may be missing at the end of a
+    /// stream (umoci leaves it and the end blocks out), for digests tell whether a stream is whole.
     fn skip_data(&mut self) -> io::Result<()> {
-        let count = self.unread.checked_add(self.padding).ok_or_else(|| invalid("a size that overflows"))?;
-        self.position = self.position.checked_add(count).ok_or_else(|| invalid("a size that overflows"))?;
-        self.input.skip(count)?;
-        (self.unread, self.padding) = (0, 0);
+        let overflow = || invalid("a size that overflows");
+        self.position = self.position.checked_add(self.unread).ok_or_else(overflow)?;
+        self.input.skip(std::mem::take(&mut self.unread))?;
+        let mut padding = [0; BLOCK as usize];
+        let length = std::mem::take(&mut self.padding) as usize;
+        self.fill(&mut padding[..length])?;
         Ok(())
     }
 

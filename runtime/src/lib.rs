@@ -28,6 +28,8 @@ macro_rules! obey {
 
 obey! {
     pub mod cgroup;
+    mod check;
+    mod child;
     pub mod failure;
     mod hint;
     mod launcher;

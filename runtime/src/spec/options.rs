@@ -159,6 +159,10 @@ pub enum MountKind {
         size: Option<u64>,
         /// Permission bits; `None`: 0o1777.
         mode: Option<u32>,
+        /// Owner of its root, inside the container; `None`: 0.
+        uid: Option<u32>,
+        /// Group of its root, inside the container; `None`: 0.
+        gid: Option<u32>,
     },
 }
 

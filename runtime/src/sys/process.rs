@@ -85,3 +85,10 @@ impl SeccompFilter {
         Ok(())
     }
 }
+
+/// Leaves the parent's namespaces of these kinds (unshare(2)).
+pub(crate) fn unshare(namespaces: rustix::thread::UnshareFlags) -> Result<(), Errno> {
+    // SAFETY: callers pass namespace flags only, never CLONE_FILES, under which other threads would lose descriptors that
+    // they own.
+    unsafe { rustix::thread::unshare_unsafe(namespaces.difference(rustix::thread::UnshareFlags::FILES)) }
+}

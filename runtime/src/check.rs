@@ -1,0 +1,107 @@
+//! What a launch description must hold for it to be obeyed at all. Pure.
+
+use crate::failure::Failure;
+use crate::launch::{Launch, MountSource, Namespace, RootSource, Upper};
+
+/// Overlay takes no more (`OVL_MAX_STACK` in the kernel).
+const MAX_LAYERS: usize = 500;
+
+/// Checks `launch`; the error names the first thing that can't be.
+pub(crate) fn launch(launch: &Launch) -> Result<(), Failure> {
+    process(launch)?;
+    root(launch)?;
+    for mount in &launch.mounts {
+        absolute("mount target", &mount.target)?;
+        if let MountSource::Bind { path, .. } = &mount.source {
+            absolute("mount source", path)?;
+        }
+    }
+    for device in &launch.devices {
+        absolute("device", &device.source)?;
+        absolute("device target", &device.target)?;
+    }
+    for path in launch.masked_paths.iter().chain(&launch.readonly_paths) {
+        absolute("masked or read-only path", path)?;
+    }
+    machine_is_left_alone(launch)
+}
+
+fn process(launch: &Launch) -> Result<(), Failure> {
+    let process = &launch.process;
+    if process.args.first().is_none_or(String::is_empty) {
+        return Err(Failure::check("no program to execute: neither the image nor the declaration names one"));
+    }
+    if process.args.iter().chain(&process.env).any(|text| text.contains('\0')) {
+        return Err(Failure::check("an argument or environment string holds a NUL"));
+    }
+    absolute("working directory", &process.cwd)?;
+    if let Some(ids) = &launch.ids
+        && (ids.uids.is_empty() || ids.gids.is_empty())
+    {
+        return Err(Failure::check("the user namespace has no ids"));
+    }
+    Ok(())
+}
+
+fn root(launch: &Launch) -> Result<(), Failure> {
+    match &launch.root.source {
+        RootSource::Directory(path) => absolute("root", path),
+        RootSource::Layers { layers, upper } => {
+            if layers.is_empty() || layers.len() > MAX_LAYERS {
+                return Err(Failure::check(format!("{} layers; overlay takes 1 to {MAX_LAYERS}", layers.len())));
+            }
+            layers.iter().try_for_each(|layer| absolute("layer", layer))?;
+            match upper {
+                Upper::Directory(path) => absolute("upper", path),
+                Upper::None | Upper::Tmpfs { .. } => Ok(()),
+            }
+        }
+    }
+}
+
+/// Settings that would change the machine itself, because the container shares that namespace.
+fn machine_is_left_alone(launch: &Launch) -> Result<(), Failure> {
+    let shared = |namespace: &Namespace| *namespace == Namespace::Host;
+    if shared(&launch.namespaces.uts) && (launch.hostname.is_some() || launch.domainname.is_some()) {
+        return Err(Failure::check("a host name in the machine's own uts namespace"));
+    }
+    for (name, _) in &launch.sysctls {
+        let namespace = sysctl_namespace(launch, name)
+            .ok_or_else(|| Failure::check(format!("sysctl {name} belongs to no namespace of a container")))?;
+        if shared(namespace) {
+            return Err(Failure::check(format!("sysctl {name} in a namespace of the machine")));
+        }
+    }
+    Ok(())
+}
+
+/// The namespace whose own a sysctl is (namespaces(7), ipc_namespaces(7)).
+fn sysctl_namespace<'a>(launch: &'a Launch, name: &str) -> Option<&'a Namespace> {
+    const IPC: [&str; 9] = [
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+        "kernel.shm_rmid_forced",
+        "kernel.msg_next_id",
+    ];
+    if name.starts_with("net.") {
+        Some(&launch.namespaces.network)
+    } else if name.starts_with("fs.mqueue.") || IPC.contains(&name) {
+        Some(&launch.namespaces.ipc)
+    } else {
+        None
+    }
+}
+
+/// An absolute path, without `..` and NUL.
+fn absolute(what: &str, path: &str) -> Result<(), Failure> {
+    let upwards = path.split('/').any(|name| name == "..");
+    if !path.starts_with('/') || upwards || path.contains('\0') || path.len() > 4095 {
+        return Err(Failure::check(format!("{what} {path:?} isn't an absolute path without '..'")));
+    }
+    Ok(())
+}

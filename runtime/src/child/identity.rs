@@ -1,0 +1,82 @@
+//! Who the process is: ids, groups, capabilities.
+
+use rustix::fs::{Gid, Uid};
+use rustix::io::Errno;
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, clear_ambient_capability_set, configure_capability_in_ambient_set,
+    remove_capability_from_bounding_set, set_capabilities, set_keep_capabilities, set_thread_groups,
+    set_thread_res_gid, set_thread_res_uid,
+};
+
+use crate::failure::{Context, Failure, Step};
+use crate::launch::{Capabilities, Process};
+
+/// Ids 0 of the new user namespace, with all its capabilities, and none of the launcher's groups.
+pub(crate) fn become_root() -> Result<(), Failure> {
+    set_gid(0)?;
+    set_uid(0).at(Step::BecomeRoot, || "uid 0")?;
+    match set_thread_groups(&[]) {
+        // Given up for good in a namespace that an ordinary user mapped; the launcher's groups stay, unmapped.
+        Err(Errno::PERM) => Ok(()),
+        other => other.at(Step::SetUser, || "supplementary groups to none"),
+    }
+}
+
+/// Gives up the bounding set and whatever a change of user would silently keep or lose.
+pub(crate) fn limit_bounding_set(capabilities: &Capabilities) -> Result<(), Failure> {
+    for number in 0..64 {
+        let bit = 1_u64.checked_shl(number).unwrap_or(0);
+        if capabilities.bounding & bit != 0 {
+            continue;
+        }
+        match remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(bit)) {
+            Ok(()) => {}
+            // Past the kernel's last capability.
+            Err(Errno::INVAL) => break,
+            Err(errno) => return Err(Failure::new(Step::SetCapabilities, format!("bounding set without {number}"), errno)),
+        }
+    }
+    Ok(())
+}
+
+/// Becomes the program's user, then holds exactly the capabilities given.
+pub(crate) fn become_user(process: &Process) -> Result<(), Failure> {
+    set_keep_capabilities(true).at(Step::SetCapabilities, || "keep over setuid")?;
+    let groups: Vec<Gid> = process.additional_gids.iter().map(|gid| Gid::from_raw(*gid)).collect();
+    match set_thread_groups(&groups) {
+        Err(Errno::PERM) if groups.is_empty() => {}
+        other => other.at(Step::SetUser, || format!("supplementary groups to {:?}", process.additional_gids))?,
+    }
+    set_gid(process.gid)?;
+    set_uid(process.uid).at(Step::SetUser, || format!("uid to {}", process.uid))?;
+    set_keep_capabilities(false).at(Step::SetCapabilities, || "not kept any more")?;
+    set_sets(&process.capabilities)
+}
+
+fn set_sets(capabilities: &Capabilities) -> Result<(), Failure> {
+    let sets = CapabilitySets {
+        effective: CapabilitySet::from_bits_retain(capabilities.effective),
+        permitted: CapabilitySet::from_bits_retain(capabilities.permitted),
+        inheritable: CapabilitySet::from_bits_retain(capabilities.inheritable),
+    };
+    set_capabilities(None, sets).at(Step::SetCapabilities, || format!("permitted {:#x}", capabilities.permitted))?;
+    clear_ambient_capability_set().at(Step::SetCapabilities, || "ambient none")?;
+    for number in 0..64 {
+        let bit = 1_u64.checked_shl(number).unwrap_or(0);
+        if capabilities.ambient & bit != 0 {
+            configure_capability_in_ambient_set(CapabilitySet::from_bits_retain(bit), true)
+                .at(Step::SetCapabilities, || format!("ambient {number}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn set_uid(id: u32) -> Result<(), Errno> {
+    let uid = Uid::from_raw(id);
+    set_thread_res_uid(uid, uid, uid)
+}
+
+fn set_gid(id: u32) -> Result<(), Failure> {
+    let gid = Gid::from_raw(id);
+    set_thread_res_gid(gid, gid, gid).at(Step::SetUser, || format!("gid to {id}"))
+}

@@ -1,0 +1,136 @@
+//! The child's side of a start: from a fork of the launcher to the container's program. Every line here runs in the child.
+//!
+//! The order is the point. Mounts while it is root of its user namespace and sees the machine's files by descriptor only;
+//! then the root is changed; then the process is; the filter last, right before exec.
+
+mod devices;
+mod hide;
+mod identity;
+mod mounts;
+mod paths;
+mod program;
+mod rootfs;
+mod sysctl;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::UnmountFlags;
+use rustix::process::DumpableBehavior;
+use rustix::thread::UnshareFlags;
+
+use crate::failure::{Context, Failure, Step};
+use crate::launch::{Launch, Namespace};
+use crate::launcher::Trees;
+use crate::report;
+use crate::sys;
+use crate::sys::mount::{Change, set_attributes};
+
+/// What the child has from the launcher.
+pub(crate) struct Inherited<'a> {
+    /// What to do.
+    pub(crate) launch: &'a Launch,
+    /// The machine's files that the container gets.
+    pub(crate) trees: &'a Trees,
+    /// One byte comes when ids and limits are set.
+    pub(crate) go: BorrowedFd<'a>,
+    /// Where a failure goes.
+    pub(crate) report: BorrowedFd<'a>,
+    /// Standard input, output and error.
+    pub(crate) stdio: [BorrowedFd<'a>; 3],
+}
+
+/// The exit status of a child that couldn't execute its program; a shell's for "not found".
+const NOT_EXECUTED: i32 = 127;
+
+/// Becomes the container's program. Returns only the exit status of having failed, which is reported by then.
+pub(crate) fn run(inherited: &Inherited<'_>) -> i32 {
+    if let Err(failure) = set_up_and_execute(inherited) {
+        report::write(inherited.report, &failure);
+    }
+    NOT_EXECUTED
+}
+
+fn set_up_and_execute(inherited: &Inherited<'_>) -> Result<(), Failure> {
+    let launch = inherited.launch;
+    wait_for_go(inherited.go)?;
+    // Nobody may look into this copy of the launcher; exec makes the program visible again.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).at(Step::BecomeRoot, || "non-dumpable")?;
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    if launch.ids.is_some() {
+        identity::become_root()?;
+    }
+    if launch.namespaces.cgroup == Namespace::New {
+        sys::process::unshare(UnshareFlags::NEWCGROUP).at(Step::Unshare, || "cgroup namespace")?;
+    }
+    let cwd = build_root(inherited)?;
+    if launch.namespaces.uts != Namespace::Host {
+        set_names(launch)?;
+    }
+    if launch.namespaces.network == Namespace::New {
+        sys::net::loopback_up().at(Step::LoopbackUp, || "lo")?;
+    }
+    rustix::process::fchdir(&cwd).at(Step::ChangeDirectory, || launch.process.cwd.as_str())?;
+    drop(cwd);
+    program::execute(inherited)
+}
+
+/// Waits until the launcher has written maps and limits. If it is gone, so is the reason to start.
+fn wait_for_go(go: BorrowedFd<'_>) -> Result<(), Failure> {
+    loop {
+        match rustix::io::read(go, &mut [0_u8; 1]) {
+            Ok(1..) => return Ok(()),
+            Ok(0) => return Err(Failure::new(Step::Pipe, "from the launcher, which is gone", Errno::PIPE)),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(Failure::new(Step::Pipe, "from the launcher", errno)),
+        }
+    }
+}
+
+/// Builds the root filesystem, makes it this process's root, and returns the working directory in it.
+fn build_root(inherited: &Inherited<'_>) -> Result<OwnedFd, Failure> {
+    let Inherited { launch, trees, .. } = inherited;
+    let slash = open_directory("/")?;
+    let change = Change { propagation: libc::MS_PRIVATE, recursive: true, ..Change::default() };
+    set_attributes(slash.as_fd(), change).at(Step::MakePrivate, || "/")?;
+
+    let workspace = rootfs::workspace(launch)?;
+    let root = rootfs::build(launch, trees, workspace.as_fd())?;
+    mounts::mount_all(launch, trees, root.as_fd())?;
+    devices::bind_declared(launch, trees, root.as_fd())?;
+    let cwd = paths::ensure(root.as_fd(), &launch.process.cwd, paths::Kind::Directory, paths::Links::Follow)
+        .at(Step::ChangeDirectory, || launch.process.cwd.as_str())?;
+    sysctl::set_all(&launch.sysctls)?;
+    hide::make_readonly(launch, root.as_fd())?;
+    hide::mask(launch, root.as_fd(), workspace.as_fd())?;
+    if launch.root.readonly {
+        let change = Change { set: libc::MOUNT_ATTR_RDONLY, ..Change::default() };
+        set_attributes(root.as_fd(), change).at(Step::MountAttributes, || "/ (read-only)")?;
+    }
+    pivot_to(root.as_fd())?;
+    Ok(cwd)
+}
+
+/// Makes `root` the root of this mount namespace and lets go of everything else in it (pivot_root(2), "pivot_root(".", ".")").
+fn pivot_to(root: BorrowedFd<'_>) -> Result<(), Failure> {
+    rustix::process::fchdir(root).at(Step::PivotRoot, || "to the new root")?;
+    rustix::process::pivot_root(".", ".").at(Step::PivotRoot, || "to the new root")?;
+    rustix::mount::unmount(".", UnmountFlags::DETACH).at(Step::PivotRoot, || "away from the old root")?;
+    rustix::process::chdir("/").at(Step::PivotRoot, || "into the new root")
+}
+
+fn set_names(launch: &Launch) -> Result<(), Failure> {
+    if let Some(name) = &launch.hostname {
+        rustix::system::sethostname(name.as_bytes()).at(Step::SetHostname, || name.as_str())?;
+    }
+    if let Some(name) = &launch.domainname {
+        rustix::system::setdomainname(name.as_bytes()).at(Step::SetHostname, || name.as_str())?;
+    }
+    Ok(())
+}
+
+/// A directory by its path outside.
+fn open_directory(path: &str) -> Result<OwnedFd, Failure> {
+    rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).at(Step::Open, || path)
+}

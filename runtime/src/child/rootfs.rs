@@ -1,0 +1,189 @@
+//! The root filesystem: layers, overlay and upper, put together on a tmpfs that only this mount namespace has.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, fsconfig_create, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen, move_mount,
+};
+
+use crate::failure::{Context, Failure, Step};
+use crate::launch::{Launch, RootSource, Upper};
+use crate::launcher::{Tree, Trees};
+
+/// Room for the workspace's own directories when nothing of the container is written to it.
+const WORKSPACE_SIZE: u64 = 1 << 20;
+
+/// Mounts the workspace over `/`, where every namespace has a directory, and enters it: relative paths are the workspace's.
+///
+/// What is looked up from the root is unaffected, as this process's root stays the directory beneath.
+pub(crate) fn workspace(launch: &Launch) -> Result<OwnedFd, Failure> {
+    let size = match &launch.root.source {
+        RootSource::Layers { upper: Upper::Tmpfs { size }, .. } => *size,
+        _ => WORKSPACE_SIZE,
+    };
+    // It is also the upper: mounted in the container's user namespace, so that its root owns it.
+    let tmpfs = filesystem("tmpfs", &[format!("size={size}"), "mode=755".to_owned()], MountAttrFlags::MOUNT_ATTR_NODEV)?;
+    let slash = super::open_directory("/")?;
+    attach(tmpfs.as_fd(), slash.as_fd()).at(Step::Mount, || "tmpfs workspace on /")?;
+    rustix::process::fchdir(&tmpfs).at(Step::ChangeDirectory, || "workspace")?;
+    Ok(tmpfs)
+}
+
+/// Builds the root in the workspace and returns it.
+pub(crate) fn build(launch: &Launch, trees: &Trees, workspace: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
+    match (&launch.root.source, &trees.root) {
+        (RootSource::Directory(path), Some(tree)) => place(tree, workspace, "root", path),
+        (RootSource::Layers { layers, upper }, _) => {
+            directory(workspace, "layers")?;
+            let mut opened = Vec::with_capacity(trees.layers.len());
+            for (number, (tree, path)) in trees.layers.iter().zip(layers).enumerate() {
+                opened.push(place(tree, workspace, &format!("layers/{number}"), path)?);
+            }
+            match (upper, opened.as_slice()) {
+                // One read-only layer needs no overlay, and overlay refuses it.
+                (Upper::None, [_]) => opened.pop().ok_or_else(|| Failure::check("no layers")),
+                _ => overlay(launch, trees, workspace, &opened),
+            }
+        }
+        (RootSource::Directory(path), None) => Err(Failure::new(Step::Open, path.as_str(), Errno::BADF)),
+    }
+}
+
+/// The overlay of the workspace's layers, mounted on its `root`.
+fn overlay(
+    launch: &Launch,
+    trees: &Trees,
+    workspace: BorrowedFd<'_>,
+    layers: &[OwnedFd],
+) -> Result<OwnedFd, Failure> {
+    let upper = match (&launch.root.source, &trees.upper) {
+        (RootSource::Layers { upper: Upper::Directory(path), .. }, Some(tree)) => {
+            place(tree, workspace, "kept", path)?;
+            Some(("kept/upper", "kept/work"))
+        }
+        (RootSource::Layers { upper: Upper::Tmpfs { .. }, .. }, _) => {
+            directory(workspace, "upper")?;
+            directory(workspace, "work")?;
+            Some(("upper", "work"))
+        }
+        _ => None,
+    };
+    if let (Some((upper, _)), Some(topmost)) = (upper, layers.first()) {
+        copy_root_attributes(workspace, upper, topmost.as_fd())?;
+    }
+    // The overlay's own marks, for whoever mounts it in a user namespace (overlayfs.rst, "userxattr").
+    let user_marks = launch.ids.is_some();
+    directory(workspace, "root")?;
+    match overlay_by_fsopen(layers.len(), upper, user_marks) {
+        Ok(mount) => {
+            let target = open_in(workspace, "root")?;
+            attach(mount.as_fd(), target.as_fd()).at(Step::Mount, || "overlay on the root")?;
+            Ok(mount)
+        }
+        Err(Refusal::LowerdirPlus) => {
+            overlay_by_string(layers.len(), upper, user_marks).at(Step::Mount, || "overlay on the root")?;
+            open_in(workspace, "root")
+        }
+        Err(Refusal::Other(failure)) => Err(failure),
+    }
+}
+
+/// The root directory's owner and mode are the upper's in an overlay; they should be the image's.
+fn copy_root_attributes(workspace: BorrowedFd<'_>, upper: &str, topmost: BorrowedFd<'_>) -> Result<(), Failure> {
+    let stat = rustix::fs::fstat(topmost).at(Step::Open, || "topmost layer")?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let upper = rustix::fs::openat(workspace, upper, flags, Mode::empty()).at(Step::Open, || upper)?;
+    let (uid, gid) = (rustix::fs::Uid::from_raw(stat.st_uid), rustix::fs::Gid::from_raw(stat.st_gid));
+    rustix::fs::fchown(&upper, Some(uid), Some(gid)).at(Step::Create, || "owner of /")?;
+    rustix::fs::fchmod(&upper, Mode::from_raw_mode(stat.st_mode & 0o7777)).at(Step::Create, || "mode of /")
+}
+
+/// Why the new mount API didn't do it.
+enum Refusal {
+    /// The kernel is older than 6.7 and has no `lowerdir+`.
+    LowerdirPlus,
+    /// Anything else.
+    Other(Failure),
+}
+
+impl From<Failure> for Refusal {
+    fn from(failure: Failure) -> Self {
+        Self::Other(failure)
+    }
+}
+
+fn overlay_by_fsopen(layers: usize, upper: Option<(&str, &str)>, user_marks: bool) -> Result<OwnedFd, Refusal> {
+    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).at(Step::Mount, || "overlay")?;
+    for number in 0..layers {
+        match fsconfig_set_string(context.as_fd(), "lowerdir+", format!("layers/{number}")) {
+            Err(Errno::INVAL) if number == 0 => return Err(Refusal::LowerdirPlus),
+            other => other.at(Step::MountOption, || format!("overlay lowerdir+ of layer {number}"))?,
+        }
+    }
+    if let Some((upper, work)) = upper {
+        fsconfig_set_string(context.as_fd(), "upperdir", upper).at(Step::MountOption, || "overlay upperdir")?;
+        fsconfig_set_string(context.as_fd(), "workdir", work).at(Step::MountOption, || "overlay workdir")?;
+    }
+    if user_marks {
+        fsconfig_set_flag(context.as_fd(), "userxattr").at(Step::MountOption, || "overlay userxattr")?;
+    }
+    fsconfig_create(context.as_fd()).at(Step::Mount, || "overlay")?;
+    let mount = fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty());
+    Ok(mount.at(Step::Mount, || "overlay")?)
+}
+
+/// For kernels before 6.7: every layer in one string, which mount(2) takes a page of.
+fn overlay_by_string(layers: usize, upper: Option<(&str, &str)>, user_marks: bool) -> Result<(), Errno> {
+    let lowers: Vec<String> = (0..layers).map(|number| format!("layers/{number}")).collect();
+    let mut options = format!("lowerdir={}", lowers.join(":"));
+    if let Some((upper, work)) = upper {
+        options.push_str(&format!(",upperdir={upper},workdir={work}"));
+    }
+    if user_marks {
+        options.push_str(",userxattr");
+    }
+    let options = std::ffi::CString::new(options).map_err(|_| Errno::INVAL)?;
+    rustix::mount::mount("overlay", "root", "overlay", MountFlags::empty(), options.as_c_str())
+}
+
+/// A new instance of a filesystem, mounted nowhere yet. Options are `key=value` or flags.
+pub(crate) fn filesystem(fstype: &str, options: &[String], attributes: MountAttrFlags) -> Result<OwnedFd, Failure> {
+    let context = fsopen(fstype, FsOpenFlags::FSOPEN_CLOEXEC).at(Step::Mount, || fstype)?;
+    // What /proc/self/mountinfo shows as its source.
+    fsconfig_set_string(context.as_fd(), "source", fstype).at(Step::MountOption, || format!("{fstype} source"))?;
+    for option in options {
+        match option.split_once('=') {
+            Some((key, value)) => fsconfig_set_string(context.as_fd(), key, value),
+            None => fsconfig_set_flag(context.as_fd(), option),
+        }
+        .at(Step::MountOption, || format!("{fstype} {option}"))?;
+    }
+    fsconfig_create(context.as_fd()).at(Step::Mount, || fstype)?;
+    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes).at(Step::Mount, || fstype)
+}
+
+/// Attaches a detached mount to a place. Both are descriptors: no name is looked up again.
+pub(crate) fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(), Errno> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(mount, "", target, "", flags)
+}
+
+/// Attaches a tree to a new directory of the workspace; `path` is its name outside, for errors.
+fn place(tree: &Tree, workspace: BorrowedFd<'_>, name: &str, path: &str) -> Result<OwnedFd, Failure> {
+    directory(workspace, name)?;
+    let (mount, target) = (tree.detached()?, open_in(workspace, name)?);
+    attach(mount.as_fd(), target.as_fd()).at(Step::Mount, || format!("{path} in the workspace"))?;
+    Ok(mount)
+}
+
+fn directory(workspace: BorrowedFd<'_>, name: &str) -> Result<(), Failure> {
+    rustix::fs::mkdirat(workspace, name, Mode::from_raw_mode(0o755)).at(Step::Create, || format!("{name} in the workspace"))
+}
+
+fn open_in(workspace: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Failure> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(workspace, name, flags, Mode::empty()).at(Step::Open, || format!("{name} in the workspace"))
+}

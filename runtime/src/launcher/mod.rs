@@ -1,0 +1,151 @@
+//! The launcher's side of a start: check, open everything of the machine, make the cgroup, fork, map ids, let go.
+
+mod joined;
+mod trees;
+mod volume;
+
+use std::cell::Cell;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::Signal;
+use rustix::thread::UnshareFlags;
+
+use crate::failure::{Context, Failure, Step};
+use crate::launch::{Launch, Namespace};
+use crate::start::{Site, Started, Stdio};
+use crate::{cgroup, check, child, sys, userns};
+
+pub(crate) use trees::{STANDARD_DEVICES, Tree, Trees, attributes};
+
+/// See [`crate::start::start`].
+pub(crate) fn start(launch: &Launch, name: &str, site: &Site<'_>, stdio: Stdio<'_>) -> Result<Started, Failure> {
+    check::launch(launch)?;
+    let made_userns = match (&launch.ids, site.userns) {
+        (Some(ids), None) => Some(userns::create(ids)?),
+        _ => None,
+    };
+    let map_by = launch.ids.as_ref().and_then(|_| site.userns.or(made_userns.as_ref().map(AsFd::as_fd)));
+    let trees = Trees::open(launch, map_by)?;
+    let null = open_null()?;
+    let stdio = [stdio.stdin, stdio.stdout, stdio.stderr].map(|fd| fd.unwrap_or(null.as_fd()));
+    give_pipes_to(launch, &stdio);
+
+    let Some(parent) = site.cgroup_parent else {
+        let (pid, pidfd, report) = run(launch, &trees, None, stdio)?;
+        return Ok(Started { pid, pidfd, report, cgroup: None, degraded: Vec::new() });
+    };
+    let (group, degraded) = cgroup::create(parent, name, &launch.cgroup, site.absent_controller)?;
+    match run(launch, &trees, Some(group.as_fd()), stdio) {
+        Ok((pid, pidfd, report)) => Ok(Started { pid, pidfd, report, cgroup: Some(group), degraded }),
+        Err(failure) => {
+            // The failure of the start is the one to report.
+            let _ = cgroup::remove(parent, name);
+            Err(failure)
+        }
+    }
+}
+
+/// Makes the child, does for it what only the launcher may, and lets it go.
+fn run(
+    launch: &Launch,
+    trees: &Trees,
+    group: Option<BorrowedFd<'_>>,
+    stdio: [BorrowedFd<'_>; 3],
+) -> Result<(i32, OwnedFd, OwnedFd), Failure> {
+    let (go_reader, go_writer) = pipe_with(PipeFlags::CLOEXEC).at(Step::Pipe, || "to the child")?;
+    let (report_reader, report_writer) = pipe_with(PipeFlags::CLOEXEC).at(Step::Pipe, || "from the child")?;
+    // Out of the way of the program's streams, should the launcher have none of its own.
+    let report_writer = rustix::io::fcntl_dupfd_cloexec(&report_writer, 3).at(Step::Pipe, || "from the child")?;
+    rustix::io::ioctl_fionbio(&report_reader, true).at(Step::Pipe, || "from the child")?;
+    // The child must close its copy of the writing end, or it would never see the launcher's end close.
+    let go_writer = Cell::new(Some(go_writer));
+    let inherited = child::Inherited { launch, trees, go: go_reader.as_fd(), report: report_writer.as_fd(), stdio };
+
+    let fork = || {
+        sys::clone::fork_into(namespaces(launch), group, Signal::CHILD.as_raw(), || {
+            drop(go_writer.take());
+            child::run(&inherited)
+        })
+        .at(Step::Clone, || launch.process.args.first().cloned().unwrap_or_default())
+    };
+    let child = joined::during(&launch.namespaces, fork)?;
+    match prepare(child.pid, launch).and_then(|()| let_go(go_writer.take())) {
+        Ok(()) => Ok((child.pid, child.pidfd, report_reader)),
+        Err(failure) => {
+            sys::clone::kill_and_reap(&child);
+            Err(failure)
+        }
+    }
+}
+
+/// The namespaces that the child is made in. The cgroup namespace comes later, from inside the cgroup.
+fn namespaces(launch: &Launch) -> UnshareFlags {
+    let wanted = [
+        (launch.ids.is_some(), UnshareFlags::NEWUSER),
+        (launch.namespaces.pid == Namespace::New, UnshareFlags::NEWPID),
+        (launch.namespaces.network == Namespace::New, UnshareFlags::NEWNET),
+        (launch.namespaces.ipc == Namespace::New, UnshareFlags::NEWIPC),
+        (launch.namespaces.uts == Namespace::New, UnshareFlags::NEWUTS),
+    ];
+    wanted.iter().filter(|(new, _)| *new).fold(UnshareFlags::NEWNS, |flags, (_, flag)| flags | *flag)
+}
+
+/// What a process in a user namespace may not do for itself.
+fn prepare(pid: i32, launch: &Launch) -> Result<(), Failure> {
+    if let Some(ids) = &launch.ids {
+        userns::write_maps(pid, ids)?;
+    }
+    for limit in &launch.process.rlimits {
+        sys::process::set_limit(pid, limit)
+            .at(Step::SetResourceLimit, || format!("{} to {}:{}", limit.resource, limit.soft, limit.hard))?;
+    }
+    if let Some(score) = launch.process.oom_score_adj {
+        let path = format!("/proc/{pid}/oom_score_adj");
+        rustix::fs::open(&path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+            .and_then(|file| rustix::io::write(&file, score.to_string().as_bytes()))
+            .at(Step::SetOomScore, || format!("oom_score_adj to {score}"))?;
+    }
+    Ok(())
+}
+
+/// Tells the waiting child to go on.
+fn let_go(writer: Option<OwnedFd>) -> Result<(), Failure> {
+    let writer = writer.ok_or_else(|| Failure::new(Step::Pipe, "to the child", Errno::BADF))?;
+    // An empty pipe takes one byte at once; a child that was killed meanwhile shows in its pid descriptor.
+    match rustix::io::write(&writer, &[1]) {
+        Ok(_) | Err(Errno::PIPE) => Ok(()),
+        Err(errno) => Err(Failure::new(Step::Pipe, "to the child", errno)),
+    }
+}
+
+/// The machine's null device, certainly that one: a swapped `/dev/null` must not become a container's stream or mask.
+pub(crate) fn open_null() -> Result<OwnedFd, Failure> {
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+        .at(Step::Open, || "/dev/null")?;
+    trees::expect_device(null.as_fd(), "/dev/null", (1, 3))?;
+    Ok(null)
+}
+
+/// Makes the container's user the owner of its pipes, so that `/dev/stdout` can be opened by name. Nothing else is touched:
+/// a terminal or a file stays its owner's. Where it isn't allowed (an ordinary user's own pipes), it isn't needed.
+fn give_pipes_to(launch: &Launch, stdio: &[BorrowedFd<'_>; 3]) {
+    let outside = |id: u32, ranges: Option<&Vec<crate::launch::IdRange>>| match ranges {
+        None => Some(id),
+        Some(ranges) => ranges.iter().find_map(|r| {
+            let offset = id.checked_sub(r.inside).filter(|offset| *offset < r.size)?;
+            r.outside.checked_add(offset)
+        }),
+    };
+    let uid = outside(launch.process.uid, launch.ids.as_ref().map(|ids| &ids.uids));
+    let gid = outside(launch.process.gid, launch.ids.as_ref().map(|ids| &ids.gids));
+    for fd in stdio {
+        let is_pipe = rustix::fs::fstat(fd)
+            .is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Fifo);
+        if is_pipe {
+            let _ = rustix::fs::fchown(fd, uid.map(rustix::fs::Uid::from_raw), gid.map(rustix::fs::Gid::from_raw));
+        }
+    }
+}

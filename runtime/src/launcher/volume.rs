@@ -1,0 +1,73 @@
+//! Absent volume directories: made by descriptor, whole or not at all.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{Gid, Mode, OFlags, RenameFlags, ResolveFlags, Uid};
+use rustix::io::Errno;
+
+use crate::failure::{Context, Failure, Step};
+use crate::launch::CreateDir;
+
+const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::RDONLY).union(OFlags::CLOEXEC);
+
+/// Absent directories above a volume.
+const ANCESTOR: CreateDir = CreateDir { uid: 0, gid: 0, mode: 0o755 };
+
+/// Makes the directory `path` of the machine as `create` says, if it is absent. Absent directories above it are root's, 0755.
+///
+/// Nothing in the path may be a symbolic link: a volume's contents are a container's to write.
+pub(crate) fn create(path: &str, create: CreateDir) -> Result<(), Failure> {
+    make(path, create).map(drop).at(Step::CreateVolume, || path)
+}
+
+/// Makes a kept upper's two directories, root's as ids on disk are the container's own.
+pub(crate) fn create_upper(path: &str) -> Result<(), Failure> {
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let dir = make(path, CreateDir { uid, gid, mode: 0o700 }).at(Step::CreateVolume, || path)?;
+    for (name, mode) in [("upper", 0o755), ("work", 0o700)] {
+        match rustix::fs::mkdirat(&dir, name, Mode::from_raw_mode(mode)) {
+            Err(Errno::EXIST) => {}
+            other => other.at(Step::CreateVolume, || format!("{path}/{name}"))?,
+        }
+    }
+    Ok(())
+}
+
+fn make(path: &str, create: CreateDir) -> Result<OwnedFd, Errno> {
+    let mut directory = rustix::fs::open("/", DIRECTORY, Mode::empty())?;
+    let mut names = path.split('/').filter(|name| !name.is_empty() && *name != ".").peekable();
+    while let Some(name) = names.next() {
+        directory = match open(directory.as_fd(), name) {
+            Err(Errno::NOENT) => {
+                let wanted = if names.peek().is_none() { create } else { ANCESTOR };
+                make_one(directory.as_fd(), name, wanted)?;
+                open(directory.as_fd(), name)?
+            }
+            other => other?,
+        };
+    }
+    Ok(directory)
+}
+
+/// One directory deeper, never through a link or upwards.
+fn open(parent: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
+    rustix::fs::openat2(parent, name, DIRECTORY, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)
+}
+
+/// Made under another name and renamed, so that a crash in between can't leave one with the wrong owner.
+fn make_one(parent: BorrowedFd<'_>, name: &str, create: CreateDir) -> Result<(), Errno> {
+    let temporary = format!(".{name}.new");
+    match rustix::fs::mkdirat(parent, &temporary, Mode::from_raw_mode(0o700)) {
+        // Left by such a crash.
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(errno) => return Err(errno),
+    }
+    let directory = open(parent, &temporary)?;
+    rustix::fs::fchown(&directory, Some(Uid::from_raw(create.uid)), Some(Gid::from_raw(create.gid)))?;
+    // After fchown, which may clear the set-id bits.
+    rustix::fs::fchmod(&directory, Mode::from_raw_mode(create.mode & 0o7777))?;
+    match rustix::fs::renameat_with(parent, &temporary, parent, name, RenameFlags::NOREPLACE) {
+        Err(Errno::EXIST) => rustix::fs::unlinkat(parent, &temporary, rustix::fs::AtFlags::REMOVEDIR),
+        other => other,
+    }
+}

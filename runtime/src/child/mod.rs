@@ -116,8 +116,23 @@ fn build_root(inherited: &Inherited<'_>) -> Result<OwnedFd, Failure> {
 fn pivot_to(root: BorrowedFd<'_>) -> Result<(), Failure> {
     rustix::process::fchdir(root).at(Step::PivotRoot, || "to the new root")?;
     rustix::process::pivot_root(".", ".").at(Step::PivotRoot, || "to the new root")?;
-    rustix::mount::unmount(".", UnmountFlags::DETACH).at(Step::PivotRoot, || "away from the old root")?;
-    rustix::process::chdir("/").at(Step::PivotRoot, || "into the new root")
+    // On the new root there now lies the old one, and on that the workspace.
+    for object in ["away from the workspace", "away from the old root"] {
+        rustix::mount::unmount(".", UnmountFlags::DETACH).at(Step::PivotRoot, || object)?;
+    }
+    rustix::process::chdir("/").at(Step::PivotRoot, || "into the new root")?;
+    expect_nothing_above()
+}
+
+/// `/..` follows what may still be mounted on the root. It must be the root itself, or the machine's files are reachable.
+fn expect_nothing_above() -> Result<(), Failure> {
+    let here = rustix::fs::stat("/").at(Step::PivotRoot, || "/")?;
+    let above = rustix::fs::stat("/..").at(Step::PivotRoot, || "/..")?;
+    if (here.st_dev, here.st_ino) == (above.st_dev, above.st_ino) {
+        Ok(())
+    } else {
+        Err(Failure::new(Step::PivotRoot, "away from what lies on the new root", Errno::BUSY))
+    }
 }
 
 fn set_names(launch: &Launch) -> Result<(), Failure> {

@@ -1,0 +1,210 @@
+//! The machine's own tables.
+
+use crate::appliance::{Address, Console, Data, Kernel, Network, System, Volume};
+use crate::errors::quote;
+use crate::keys::{ConsoleKeys, DataKeys, KernelKeys, NetworkKeys, SystemKeys, VolumeKeys, VolumeKind};
+use crate::problems::Problems;
+use crate::read::{At, OneOrMany, Pairs, Table, Text};
+use crate::syntax::{AddressEntry, sysctl_fault};
+
+/// MiB. Enough for a handful of containers, and QEMU starts with it at once.
+const DEFAULT_MEMORY: u32 = 512;
+const DEFAULT_LOG_BUDGET: u64 = 8 << 20;
+/// Less couldn't hold the last words of even one container.
+const MIN_LOG_BUDGET: u64 = 64 << 10;
+/// The smallest ext4 that has a journal and room for files.
+const MIN_DATA: u64 = 16 << 20;
+/// x86's `COMMAND_LINE_SIZE` is 2048; the builder needs the other half.
+const MAX_CMDLINE: usize = 1024;
+
+/// The machine's host name, and the rest of `[system]`.
+pub(super) fn system(keys: Option<SystemKeys>, name: &str, problems: &mut Problems) -> (String, System) {
+    let keys = keys.unwrap_or_default();
+    let memory = keys.memory.as_ref().map(|field| field.value.0).unwrap_or(DEFAULT_MEMORY);
+    let mut log_budget = DEFAULT_LOG_BUDGET;
+    if let Some(field) = keys.log_budget {
+        log_budget = field.value.0;
+        let most = u64::from(memory) << 18;
+        if log_budget < MIN_LOG_BUDGET {
+            problems
+                .error(&field.span, format!("a log budget of {log_budget} bytes is too small"))
+                .help("write at least \"64k\"; a size without a unit is in bytes");
+        } else if log_budget > most {
+            problems.error(&field.span, "the logs would take more than a quarter of the machine's memory").help(
+                format!("write at most \"{}m\", or raise `memory` in [system], which is {memory} MiB", most >> 20),
+            );
+        }
+    }
+    let sysctls = keys.sysctls.map(|field| sysctls(field.value, problems)).unwrap_or_default();
+    let hostname = keys.hostname.map(|field| field.value.0).unwrap_or_else(|| name.to_owned());
+    (hostname, System { memory_mb: memory, sysctls, log_budget })
+}
+
+fn sysctls(pairs: Pairs, problems: &mut Problems) -> Vec<(String, String)> {
+    let mut sysctls = Vec::with_capacity(pairs.0.len());
+    for (name, value) in pairs.0 {
+        match sysctl_fault(&name.value) {
+            Some(fault) => fault.report(&name.span, problems),
+            None => sysctls.push((name.value, value.value)),
+        }
+    }
+    sysctls
+}
+
+pub(super) fn kernel(keys: Option<KernelKeys>, problems: &mut Problems) -> Kernel {
+    let keys = keys.unwrap_or_default();
+    if let Some(modules) = keys.modules.as_ref().filter(|_| !keys.given("image")) {
+        problems
+            .error(&modules.key, "`modules` without `image`: modules fit only the kernel that they were built for")
+            .help("add `image`, the path of that kernel; or leave out `modules` to use the distribution kernel with its own");
+    }
+    let cmdline = keys.cmdline.map(|field| cmdline(field.value, problems)).unwrap_or_default();
+    let mut extra_modules = Vec::new();
+    for At { span, value } in keys.extra_modules.map(|field| field.value.0).unwrap_or_default() {
+        let name = value.0;
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
+        if (1..=64).contains(&name.len()) && name.bytes().all(allowed) {
+            extra_modules.push(name);
+        } else {
+            problems
+                .error(&span, format!("{} isn't the name of a kernel module", quote(&name)))
+                .help("write its name without directory and `.ko`, such as \"nf_tables\"");
+        }
+    }
+    Kernel {
+        image: keys.image.map(|field| field.value.0),
+        modules: keys.modules.map(|field| field.value.0),
+        cmdline,
+        extra_modules,
+    }
+}
+
+fn cmdline(parts: OneOrMany<Text>, problems: &mut Problems) -> Vec<String> {
+    /// Parameters by which the builder says what PID 1 is and what it may trust.
+    const OURS: [&str; 5] = ["roothash", "root", "init", "rdinit", "initrd"];
+    let mut words = Vec::new();
+    let mut length = 0usize;
+    for At { span, value } in parts.0 {
+        for word in value.0.split_whitespace() {
+            let parameter = word.split_once('=').map_or(word, |(parameter, _)| parameter);
+            if OURS.contains(&parameter) {
+                problems
+                    .error(&span, format!("the kernel parameter `{parameter}` is set by the builder"))
+                    .help("leave it out: it decides which system is booted and verified");
+            } else if word == "--" {
+                problems.error(&span, "`--` would end the kernel's own parameters").help("leave it out");
+            } else if !word.bytes().all(|b| b.is_ascii_graphic()) {
+                problems
+                    .error(&span, format!("{} isn't a kernel parameter", quote(word)))
+                    .help("write printable ASCII only");
+            } else if length.saturating_add(word.len()) >= MAX_CMDLINE {
+                problems.error(&span, format!("the kernel parameters are longer than {MAX_CMDLINE} bytes together"));
+                return words;
+            } else {
+                length += word.len() + 1;
+                words.push(word.to_owned());
+            }
+        }
+    }
+    words
+}
+
+pub(super) fn console(keys: Option<ConsoleKeys>) -> Console {
+    let keys = keys.unwrap_or_default();
+    Console { logs: keys.logs.is_none_or(|field| field.value.0), status: keys.status.is_none_or(|field| field.value.0) }
+}
+
+pub(super) fn network(keys: Option<NetworkKeys>, problems: &mut Problems) -> Network {
+    let keys = keys.unwrap_or_default();
+    let broken = keys.given("address") && keys.address.is_none();
+    let mut address = keys.address.map(|field| address(field.value, &field.span, problems)).unwrap_or_default();
+    if let Some(field) = keys.gateway.filter(|_| !broken) {
+        let found = field.value.0;
+        match &mut address {
+            Address::Static { addresses, gateway } => {
+                let reachable = addresses.iter().any(|cidr| cidr.contains(found));
+                // A link-local gateway is reached over the link itself.
+                let link_local = matches!(found, std::net::IpAddr::V6(ip) if ip.is_unicast_link_local());
+                if !reachable && !link_local {
+                    problems
+                        .error(&field.span, format!("the gateway {found} isn't in the network of any address"))
+                        .help("check the gateway, the address and the length of its prefix");
+                }
+                *gateway = Some(found);
+            }
+            Address::Dhcp => {
+                problems
+                    .error(&field.key, "DHCP names the gateway")
+                    .help("leave it out, or give the machine a fixed `address`");
+            }
+            Address::None => {
+                problems
+                    .error(&field.key, "without an uplink there is no gateway")
+                    .help("leave it out, or give the machine an `address`");
+            }
+        }
+    }
+    Network {
+        address,
+        interface: keys.interface.map(|field| field.value.0),
+        dns: keys.dns.map(|field| field.value.0.into_iter().map(|ip| ip.value.0).collect()).unwrap_or_default(),
+    }
+}
+
+fn address(entries: OneOrMany<AddressEntry>, span: &crate::problems::Span, problems: &mut Problems) -> Address {
+    let mut addresses = Vec::new();
+    let alone = entries.0.len() == 1;
+    for At { span, value } in &entries.0 {
+        match value {
+            AddressEntry::None if alone => return Address::None,
+            AddressEntry::Dhcp if alone => return Address::Dhcp,
+            AddressEntry::None | AddressEntry::Dhcp => {
+                problems
+                    .error(span, "\"dhcp\" and \"none\" can't stand beside other addresses")
+                    .help("write one or the other");
+            }
+            AddressEntry::Static(cidr) => addresses.push(*cidr),
+        }
+    }
+    if entries.0.is_empty() {
+        problems
+            .error(span, "the list of addresses is empty")
+            .help("write \"none\" for a machine without an uplink, or \"dhcp\"");
+    }
+    Address::Static { addresses, gateway: None }
+}
+
+pub(super) fn data(keys: Option<DataKeys>, problems: &mut Problems) -> Data {
+    let keys = keys.unwrap_or_default();
+    if let Some(field) = keys.size.as_ref().filter(|field| field.value.0 < MIN_DATA) {
+        problems
+            .error(&field.span, format!("a data partition of {} bytes is too small", field.value.0))
+            .help("write at least \"16m\"; a size without a unit is in bytes");
+    }
+    Data { size: keys.size.map(|field| field.value.0), required: keys.required.is_some_and(|field| field.value.0) }
+}
+
+pub(super) fn volume(keys: VolumeKeys, problems: &mut Problems) -> Volume {
+    if keys.given("kind") && keys.kind.is_none() {
+        return Volume::Data;
+    }
+    let kind = keys.kind.map(|field| field.value).unwrap_or_default();
+    match (kind, keys.size) {
+        (VolumeKind::Tmpfs, Some(field)) => {
+            if field.value.0 == 0 {
+                problems
+                    .error(&field.span, "a tmpfs of size 0 would be without limit")
+                    .help("leave it out, or write a size such as \"16m\"");
+            }
+            Volume::Tmpfs { size: Some(field.value.0) }
+        }
+        (VolumeKind::Tmpfs, None) => Volume::Tmpfs { size: None },
+        (VolumeKind::Data, Some(field)) => {
+            problems
+                .error(&field.key, "the size of a single volume on the data partition can't be limited yet")
+                .help("leave it out; the partition's size is `size` in [data]. Or set kind = \"tmpfs\" for a volume in memory");
+            Volume::Data
+        }
+        (VolumeKind::Data, None) => Volume::Data,
+    }
+}

@@ -1,0 +1,119 @@
+//! From the keys of a file to an [`Appliance`]: what one value alone can't show to be wrong.
+
+mod container;
+mod isolation;
+mod machine;
+mod mounts;
+mod order;
+mod ports;
+mod resources;
+
+use std::collections::BTreeMap;
+
+use crate::appliance::{Appliance, Volume};
+use crate::container::Container;
+use crate::errors::quote;
+use crate::keys::ApplianceKeys;
+use crate::problems::{Problems, Span};
+use crate::read::{At, Fault, Field, Table, Word, nearest};
+use crate::syntax::{ContainerName, VolumeName};
+
+/// More containers than one machine runs; bounds the id ranges as well.
+pub(crate) const MAX_CONTAINERS: usize = 4096;
+
+/// A container with what is needed to check it against the others.
+struct Draft {
+    container: Container,
+    name: Span,
+    /// The names in `depends_on`, in the order of [`Container::depends_on`].
+    depends_on: Vec<Span>,
+    /// The places in `ports`, in the order of [`Container::ports`].
+    ports: Vec<Span>,
+    /// The value of `restart`.
+    restart: Option<Span>,
+}
+
+/// The appliance that `keys` declare. If anything is wrong, `problems` say so and the result means nothing.
+pub(crate) fn appliance(keys: ApplianceKeys, problems: &mut Problems) -> Appliance {
+    require(&keys, "name", &(0..0), "`name` of the appliance is missing", "add: name = \"my-appliance\"", problems);
+    let named_containers = keys.given("containers");
+    let name = value(keys.name).map(|name| name.0).unwrap_or_default();
+    let volumes = volumes(value(keys.volumes).map(|named| named.0).unwrap_or_default(), problems);
+    let data = machine::data(value(keys.data), problems);
+    let (hostname, system) = machine::system(value(keys.system), &name, problems);
+    let declared = value(keys.containers).map(|named| named.0).unwrap_or_default();
+    if declared.is_empty() && !named_containers {
+        problems
+            .error(&(0..0), "the appliance has no containers")
+            .help("declare at least one: a table [containers.NAME] with the key `image`");
+    }
+    let drafts = containers(declared, &volumes, problems);
+    ports::check_clashes(&drafts, problems);
+    Appliance {
+        name,
+        hostname,
+        system,
+        kernel: machine::kernel(value(keys.kernel), problems),
+        console: machine::console(value(keys.console)),
+        network: machine::network(value(keys.network), problems),
+        data,
+        volumes,
+        containers: order::sorted(drafts, problems),
+    }
+}
+
+fn containers(
+    declared: Vec<(At<String>, At<crate::keys::ContainerKeys>)>,
+    volumes: &BTreeMap<String, Volume>,
+    problems: &mut Problems,
+) -> Vec<Draft> {
+    if let Some((name, _)) = declared.get(MAX_CONTAINERS) {
+        problems.error(&name.span, format!("there are {} containers; the most is {MAX_CONTAINERS}", declared.len()));
+        return Vec::new();
+    }
+    let mut drafts = Vec::with_capacity(declared.len());
+    for (index, (name, keys)) in declared.into_iter().enumerate() {
+        check_name::<ContainerName>(&name, problems);
+        drafts.push(container::draft(name, keys.value, index, volumes, problems));
+    }
+    drafts
+}
+
+fn volumes(
+    declared: Vec<(At<String>, At<crate::keys::VolumeKeys>)>,
+    problems: &mut Problems,
+) -> BTreeMap<String, Volume> {
+    let mut volumes = BTreeMap::new();
+    for (name, keys) in declared {
+        check_name::<VolumeName>(&name, problems);
+        volumes.insert(name.value, machine::volume(keys.value, problems));
+    }
+    volumes
+}
+
+fn check_name<T: Word>(name: &At<String>, problems: &mut Problems) {
+    if let Err(fault) = T::parse(&name.value) {
+        fault.report(&name.span, problems);
+    }
+}
+
+/// A key's value without its places.
+fn value<T>(field: Option<Field<T>>) -> Option<T> {
+    field.map(|field| field.value)
+}
+
+/// Notes the lack of a key that can't be left out.
+fn require<T: Table>(keys: &T, key: &str, place: &Span, message: &str, help: &str, problems: &mut Problems) {
+    if !keys.given(key) {
+        problems.error(place, message).help(help);
+    }
+}
+
+/// What to say about a name that names nothing declared.
+fn undeclared<'a>(what: &str, name: &str, declared: impl IntoIterator<Item = &'a str>) -> Fault {
+    let fault = Fault::new(format!("there is no {what} {}", quote(name)));
+    match nearest(name, declared) {
+        Some(meant) => fault.help(format!("did you mean `{meant}`?")),
+        None => fault.help(format!("declare it in a table [{what}s.NAME]")),
+    }
+}

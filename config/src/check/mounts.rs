@@ -1,0 +1,154 @@
+//! What a container sees besides its image.
+
+use std::collections::BTreeMap;
+
+use super::container::check_id;
+use super::{undeclared, value};
+use crate::appliance::Volume;
+use crate::container::{Device, IdRange, Mount, MountSource, Tmpfs};
+use crate::errors::quote;
+use crate::keys::{DeviceKeys, MountType, VolumeMountKeys};
+use crate::problems::{Problems, Span};
+use crate::read::{Field, List, OneOrMany, ShortOrLong, Table};
+use crate::syntax::{DeviceEntry, Permissions, TmpfsEntry, VolumeShort, mount_target};
+
+type Volumes = Option<Field<List<ShortOrLong<VolumeShort, VolumeMountKeys>>>>;
+
+/// The mounts, a directory before what is mounted beneath it, else in the order of declaration.
+pub(super) fn mounts(
+    volumes: Volumes,
+    tmpfs: Option<Field<OneOrMany<TmpfsEntry>>>,
+    declared: &BTreeMap<String, Volume>,
+    ids: Option<IdRange>,
+    problems: &mut Problems,
+) -> Vec<Mount> {
+    let mut mounts: Vec<(Span, Mount)> = Vec::new();
+    for entry in value(volumes).map(|list| list.0).unwrap_or_default() {
+        let mount = match entry.value {
+            ShortOrLong::Short(VolumeShort { name, target, read_only }) => {
+                Some(Mount { target, source: MountSource::Volume(name), read_only })
+            }
+            ShortOrLong::Long(keys) => long(keys, &entry.span, problems),
+        };
+        if let Some(mount) = mount {
+            if let MountSource::Volume(name) = &mount.source
+                && !declared.contains_key(name)
+            {
+                undeclared("volume", name, declared.keys().map(String::as_str)).report(&entry.span, problems);
+            }
+            mounts.push((entry.span, mount));
+        }
+    }
+    for entry in value(tmpfs).map(|list| list.0).unwrap_or_default() {
+        let TmpfsEntry { target, options, read_only } = entry.value;
+        for id in [options.uid, options.gid].into_iter().flatten() {
+            if let Some(ids) = ids {
+                check_id(id, ids, &entry.span, problems);
+            }
+        }
+        mounts.push((entry.span, Mount { target, source: MountSource::Tmpfs(options), read_only }));
+    }
+    check_targets(mounts.iter().map(|(span, mount)| (span, mount.target.as_str())), problems);
+    mounts.sort_by_key(|(_, mount)| mount.target.matches('/').count());
+    mounts.into_iter().map(|(_, mount)| mount).collect()
+}
+
+fn long(keys: VolumeMountKeys, span: &Span, problems: &mut Problems) -> Option<Mount> {
+    // What can't be read has had its complaint, and nothing can be said about the rest.
+    if [keys.given("type") && keys.r#type.is_none(), keys.given("source") && keys.source.is_none()].contains(&true) {
+        return None;
+    }
+    let kind = keys.r#type.as_ref().map(|field| field.value).unwrap_or_default();
+    let target = match &keys.target {
+        Some(field) => match mount_target(&field.value.0) {
+            Ok(target) => target,
+            Err(fault) => {
+                fault.report(&field.span, problems);
+                return None;
+            }
+        },
+        None if keys.given("target") => return None,
+        None => {
+            problems.error(span, "`target` of the mount is missing").help("add: target = \"/path/in/the/container\"");
+            return None;
+        }
+    };
+    let read_only = keys.read_only.is_some_and(|field| field.value.0);
+    let source = match (kind, keys.source) {
+        (MountType::Volume, Some(field)) => {
+            if let Some(tmpfs) = keys.tmpfs {
+                problems
+                    .error(&tmpfs.key, "`tmpfs` are the options of another type of mount")
+                    .help("add: type = \"tmpfs\"");
+            }
+            MountSource::Volume(field.value.0)
+        }
+        (MountType::Volume, None) => {
+            problems
+                .error(span, "`source` of the mount is missing")
+                .help("add: source = \"NAME\", the name of a volume; or type = \"tmpfs\", if nothing is to be kept");
+            return None;
+        }
+        (MountType::Tmpfs, Some(field)) => {
+            problems.error(&field.key, "a tmpfs has no source").help("leave it out");
+            return None;
+        }
+        (MountType::Tmpfs, None) => {
+            let options = value(keys.tmpfs).unwrap_or_default();
+            MountSource::Tmpfs(Tmpfs {
+                size: options.size.map(|field| field.value.0),
+                mode: options.mode.map(|field| field.value.0),
+                ..Tmpfs::default()
+            })
+        }
+    };
+    Some(Mount { target, source, read_only })
+}
+
+/// The devices, each at its own path.
+pub(super) fn devices(
+    field: Option<Field<List<ShortOrLong<DeviceEntry, DeviceKeys>>>>,
+    problems: &mut Problems,
+) -> Vec<Device> {
+    let mut devices: Vec<(Span, Device)> = Vec::new();
+    for entry in value(field).map(|list| list.0).unwrap_or_default() {
+        match entry.value {
+            ShortOrLong::Short(device) => devices.push((entry.span, device.0)),
+            ShortOrLong::Long(keys) => match keys.source {
+                Some(source) => {
+                    let source = source.value.0;
+                    let target = value(keys.target).map_or_else(|| source.clone(), |path| path.0);
+                    let permissions = value(keys.permissions).unwrap_or_default();
+                    let Permissions { read, write, mknod } = permissions;
+                    devices.push((entry.span, Device { source, target, read, write, mknod }));
+                }
+                None if keys.given("source") => {}
+                None => {
+                    problems
+                        .error(&entry.span, "`source` of the device is missing")
+                        .help("add: source = \"/dev/NAME\"");
+                }
+            },
+        }
+    }
+    check_targets(devices.iter().map(|(span, device)| (span, device.target.as_str())), problems);
+    devices.into_iter().map(|(_, device)| device).collect()
+}
+
+/// Notes paths at which two things would be.
+fn check_targets<'a>(targets: impl Iterator<Item = (&'a Span, &'a str)>, problems: &mut Problems) {
+    let mut seen: BTreeMap<&str, &Span> = BTreeMap::new();
+    for (span, target) in targets {
+        match seen.get(target) {
+            Some(first) => {
+                problems
+                    .error(span, format!("{} is already taken", quote(target)))
+                    .help("choose another path inside the container")
+                    .related(first, "first used here");
+            }
+            None => {
+                seen.insert(target, span);
+            }
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! The values that are written as one string: each module turns text into one kind of value, without places or context.
+
+mod address;
+mod capability;
+mod cpu;
+mod device;
+mod duration;
+mod id;
+mod image;
+mod mount;
+mod name;
+mod path;
+mod policy;
+mod port;
+mod signal;
+mod size;
+mod ulimit;
+
+pub(crate) use address::{AddressEntry, Ip, host_entry};
+pub(crate) use capability::Capability;
+pub(crate) use cpu::{CpuSet, Cpus, Micros};
+pub(crate) use device::{DeviceEntry, DevicePath, Permissions};
+pub(crate) use duration::Period;
+pub(crate) use id::{IdEntry, UserEntry};
+pub(crate) use image::ImageName;
+pub(crate) use mount::{Mode, TmpfsEntry, VolumeShort, mount_target};
+pub(crate) use name::{ContainerName, HostName, InterfaceName, MachineName, VolumeName, sysctl_fault};
+pub(crate) use path::{AbsolutePath, FilePath};
+pub(crate) use policy::{RestartPolicy, SecurityOption};
+pub(crate) use port::{PortNumbers, PortShort, check_published};
+pub(crate) use signal::Signal;
+pub(crate) use size::{Bytes, BytesOrUnlimited};
+pub(crate) use ulimit::{Rlim, ULIMITS};

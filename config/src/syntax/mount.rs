@@ -1,0 +1,245 @@
+//! Volumes `NAME:TARGET[:OPTIONS]` and tmpfs mounts `TARGET[:OPTIONS]`.
+
+use serde_json::{Value, json};
+
+use super::name::VolumeName;
+use super::path::AbsolutePath;
+use super::size::Bytes;
+use crate::container::Tmpfs;
+use crate::errors::quote;
+use crate::read::{Fault, Word};
+
+/// One entry of `volumes` in its short form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct VolumeShort {
+    pub(crate) name: String,
+    pub(crate) target: String,
+    pub(crate) read_only: bool,
+}
+
+/// One entry of `tmpfs`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TmpfsEntry {
+    pub(crate) target: String,
+    pub(crate) options: Tmpfs,
+    pub(crate) read_only: bool,
+}
+
+/// Permission bits: an octal string, or a number (in TOML, `0o1777`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Mode(pub(crate) u32);
+
+impl Word for Mode {
+    const EXPECTED: &'static str = "permission bits such as \"1777\"";
+
+    fn parse(text: &str) -> Result<Self, Fault> {
+        let digits = !text.is_empty() && text.bytes().all(|b| (b'0'..=b'7').contains(&b));
+        u32::from_str_radix(text, 8).ok().filter(|mode| digits && *mode <= 0o7777).map(Self).ok_or_else(|| {
+            Fault::new(format!("{} isn't a set of permission bits", quote(text)))
+                .help("write them in octal, such as \"1777\" or \"0755\"")
+        })
+    }
+
+    fn from_integer(number: i64) -> Option<Result<Self, Fault>> {
+        let mode = u32::try_from(number).ok().filter(|mode| *mode <= 0o7777).map(Self);
+        Some(mode.ok_or_else(|| {
+            Fault::new("permission bits are from 0o0 to 0o7777").help("write them in octal, such as 0o1777")
+        }))
+    }
+
+    fn word_schema() -> Value {
+        json!({ "anyOf": [
+            { "type": "string", "pattern": "^[0-7]{1,5}$" },
+            { "type": "integer", "minimum": 0, "maximum": 0o7777 },
+        ] })
+    }
+}
+
+impl Word for VolumeShort {
+    const EXPECTED: &'static str = "a volume such as \"data:/var/lib/app\"";
+
+    fn parse(text: &str) -> Result<Self, Fault> {
+        if text.starts_with(['.', '~']) || (text.starts_with('/') && text.contains(':')) {
+            return Err(bind_fault(text));
+        }
+        let mut parts = text.split(':');
+        let (Some(name), target, options, None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+            return Err(Fault::new(format!("{} has too many parts", quote(text)))
+                .help("write \"NAME:/path\" or \"NAME:/path:ro\""));
+        };
+        let Some(target) = target else {
+            let fault = Fault::new(format!("{} names no volume and a path", quote(text)));
+            return Err(match name.starts_with('/') {
+                true => fault.help(format!("give it a name (\"NAME:{name}\", with a table [volumes.NAME]), or use tmpfs if nothing is to be kept")),
+                false => fault.help(format!("write \"{name}:/path/in/the/container\"")),
+            });
+        };
+        let name = VolumeName::parse(name)?.0;
+        let target = mount_target(target)?;
+        let mut read_only = false;
+        for option in options.into_iter().flat_map(|options| options.split(',')) {
+            match option {
+                "ro" => read_only = true,
+                "rw" => read_only = false,
+                // What is always done.
+                "nocopy" => {}
+                "z" | "Z" => {
+                    return Err(
+                        Fault::new(format!("the volume option {} needs SELinux", quote(option))).help("leave it out")
+                    );
+                }
+                _ => {
+                    return Err(Fault::new(format!("unknown volume option {}", quote(option)))
+                        .help("the options are: ro, rw, nocopy"));
+                }
+            }
+        }
+        Ok(Self { name, target, read_only })
+    }
+
+    fn word_schema() -> Value {
+        json!({ "type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}:/[^:]*(:(ro|rw|nocopy)(,(ro|rw|nocopy))*)?$" })
+    }
+}
+
+/// Why a directory of the machine isn't mounted.
+fn bind_fault(text: &str) -> Fault {
+    Fault::new(format!("{} is a directory of the machine, and an appliance has none to share", quote(text))).help(
+        "put files that never change into the image; for those that do, declare a volume: a table [volumes.NAME], \
+         and \"NAME:/path\" here",
+    )
+}
+
+/// A mount's target: not the root, and not where the container's isolation lies.
+pub(crate) fn mount_target(text: &str) -> Result<String, Fault> {
+    let path = AbsolutePath::parse(text)?.0;
+    if path == "/" {
+        return Err(Fault::new("nothing can be mounted over the container's root").help("name a directory beneath it"));
+    }
+    match ["/proc", "/sys"]
+        .iter()
+        .find(|top| path == **top || path.strip_prefix(**top).is_some_and(|rest| rest.starts_with('/')))
+    {
+        Some(top) => Err(Fault::new(format!("nothing can be mounted in {top}"))
+            .help("the container's isolation depends on it; choose another path")),
+        None => Ok(path),
+    }
+}
+
+impl Word for TmpfsEntry {
+    const EXPECTED: &'static str = "a path with options, such as \"/run:size=16m,mode=755\"";
+
+    fn parse(text: &str) -> Result<Self, Fault> {
+        let (target, options) = match text.split_once(':') {
+            Some((target, options)) => (target, Some(options)),
+            None => (text, None),
+        };
+        let target = mount_target(target)?;
+        let mut entry = Self { target, options: Tmpfs::default(), read_only: false };
+        for option in options.into_iter().flat_map(|options| options.split(',')) {
+            entry.apply(option)?;
+        }
+        Ok(entry)
+    }
+
+    fn word_schema() -> Value {
+        json!({ "type": "string", "pattern": "^/[^:]*(:[A-Za-z0-9=.,]*)?$" })
+    }
+}
+
+impl TmpfsEntry {
+    fn apply(&mut self, option: &str) -> Result<(), Fault> {
+        let (key, value) = option.split_once('=').unwrap_or((option, ""));
+        let id = |text: &str| {
+            let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+            text.parse::<u32>()
+                .ok()
+                .filter(|_| digits)
+                .ok_or_else(|| Fault::new(format!("{} isn't an id", quote(text))).help("write a number"))
+        };
+        match key {
+            "size" => self.options.size = Some(Bytes::parse(value)?.0),
+            "mode" => self.options.mode = Some(Mode::parse(value)?.0),
+            "uid" => self.options.uid = Some(id(value)?),
+            "gid" => self.options.gid = Some(id(value)?),
+            "noexec" => self.options.noexec = true,
+            "exec" => self.options.noexec = false,
+            "ro" => self.read_only = true,
+            "rw" => self.read_only = false,
+            // What always holds.
+            "nosuid" | "nodev" => {}
+            "suid" | "dev" => {
+                return Err(Fault::new(format!("the tmpfs option {} isn't allowed", quote(option)))
+                    .help("nosuid and nodev always hold; leave it out"));
+            }
+            _ => {
+                return Err(Fault::new(format!("unknown tmpfs option {}", quote(option))).help(
+                    "the options are: size=SIZE, mode=OCTAL, uid=N, gid=N, noexec, exec, ro, rw, nosuid, nodev",
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn volumes() {
+        for (text, name, target, read_only) in [
+            ("data:/var/lib/x", "data", "/var/lib/x", false),
+            ("data:/x/:ro", "data", "/x", true),
+            ("data:/x:rw,nocopy", "data", "/x", false),
+        ] {
+            let expected = VolumeShort { name: name.into(), target: target.into(), read_only };
+            assert_eq!(VolumeShort::parse(text), Ok(expected), "{text}");
+        }
+        for text in [
+            "",
+            "data",
+            "/x",
+            "./a:/x",
+            "~/a:/x",
+            "/a:/x",
+            "data:x",
+            "data:/",
+            "data:/proc",
+            "data:/sys/fs",
+            "data:/../x",
+            "data:/x:z",
+            "data:/x:foo",
+            "data:/x:ro:rw",
+            "-a:/x",
+            "data:",
+            "data:/x:",
+        ] {
+            assert!(VolumeShort::parse(text).is_err(), "{text:?}");
+        }
+        assert!(VolumeShort::parse("data:/process").is_ok());
+    }
+
+    #[test]
+    fn tmpfs() {
+        let entry = TmpfsEntry::parse("/run:size=16m,mode=0755,uid=1,gid=2,noexec,ro,nosuid").unwrap();
+        let options = Tmpfs { size: Some(16 << 20), mode: Some(0o755), uid: Some(1), gid: Some(2), noexec: true };
+        assert_eq!(entry, TmpfsEntry { target: "/run".into(), options, read_only: true });
+        assert!(TmpfsEntry::parse("/run").is_ok());
+        for text in [
+            "",
+            "run",
+            "/",
+            "/run:",
+            "/run:size",
+            "/run:size=x",
+            "/run:mode=9",
+            "/run:mode=77777",
+            "/run:uid=a",
+            "/run:suid",
+            "/run:huge=always",
+        ] {
+            assert!(TmpfsEntry::parse(text).is_err(), "{text:?}");
+        }
+    }
+}

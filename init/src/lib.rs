@@ -20,6 +20,12 @@
 )]
 
 pub mod boot;
+pub mod clock;
+pub mod console;
+pub mod kmsg_logger;
+pub mod logs;
+pub mod snapshot;
+pub mod store;
 pub mod supervise;
 pub mod sys;
 pub mod work;

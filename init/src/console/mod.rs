@@ -1,0 +1,93 @@
+//! The serial console: containers' lines, our own, and the status table. Writing never waits.
+
+mod escape;
+mod line;
+mod queue;
+pub mod table;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags};
+
+use crate::logs::Piece;
+pub use escape::escape_into;
+use line::Layout;
+use queue::Queue;
+
+/// A terminal, or whatever stands for one in a test.
+#[derive(Debug)]
+pub struct Console {
+    fd: Option<OwnedFd>,
+    queue: Queue,
+    layout: Layout,
+}
+
+impl Console {
+    /// Opens `/dev/console`. A machine without one works all the same: what is printed goes nowhere.
+    pub fn open() -> Self {
+        let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        Self::on(rustix::fs::open("/dev/console", flags, Mode::empty()).ok())
+    }
+
+    /// Writes to `fd`, which must not block.
+    pub fn on(fd: Option<OwnedFd>) -> Self {
+        let columns = fd.as_ref().and_then(|fd| rustix::termios::tcgetwinsize(fd).ok()).map_or(0, |size| size.ws_col);
+        Self { fd, queue: Queue::default(), layout: Layout::new(usize::from(columns)) }
+    }
+
+    /// Learns the containers' names, so that their lines stand below each other.
+    pub fn align(&mut self, names: impl Iterator<Item = usize>) {
+        self.layout.align(names);
+    }
+
+    /// Prints lines of our own: `text` may have several; each gets the prefix.
+    pub fn say(&mut self, text: &str) {
+        for line in text.lines() {
+            let mut out = String::with_capacity(line.len().saturating_add(16));
+            out.push_str("garboard: ");
+            escape_into(&mut out, line.as_bytes());
+            out.push('\n');
+            self.queue.push_own(&out);
+        }
+    }
+
+    /// Prints a container's line or part of one.
+    pub fn container(&mut self, name: &str, piece: Piece<'_>) {
+        let queue = &mut self.queue;
+        self.layout.rows(name, piece, |row| queue.push_foreign(row));
+    }
+
+    /// Writes what the line takes without waiting. True: something is left; call again when it is writable.
+    pub fn flush(&mut self) -> bool {
+        let Some(fd) = &self.fd else {
+            self.queue = Queue::default();
+            return false;
+        };
+        // Bounded: a pipe or pseudo-terminal with a fast reader could otherwise keep us here.
+        for _ in 0..16 {
+            if self.queue.is_empty() {
+                return false;
+            }
+            match rustix::io::write(fd, self.queue.front()) {
+                Ok(0) | Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => break,
+                Ok(written) => self.queue.consume(written),
+                Err(_) => {
+                    // Hung up or broken; a hung-up line may come back, so only what waits is given up.
+                    self.queue = Queue::default();
+                    return false;
+                }
+            }
+        }
+        !self.queue.is_empty()
+    }
+
+    /// Nothing waits to be written.
+    pub fn idle(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Its descriptor, to poll for room.
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.fd.as_ref().map(AsFd::as_fd)
+    }
+}

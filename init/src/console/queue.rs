@@ -1,0 +1,94 @@
+//! What waits for the serial line.
+
+use std::collections::VecDeque;
+
+/// Bytes that containers' lines may fill.
+const FOREIGN: usize = 24 << 10;
+/// Bytes in all: what is above is kept for our own lines.
+const ALL: usize = 40 << 10;
+
+/// A bounded queue of whole lines. What doesn't fit is dropped and counted.
+#[derive(Debug, Default)]
+pub struct Queue {
+    bytes: VecDeque<u8>,
+    dropped: u64,
+}
+
+impl Queue {
+    /// Adds one of Garboard's own lines.
+    pub fn push_own(&mut self, line: &str) {
+        self.push(line, ALL);
+    }
+
+    /// Adds a container's line. When lines before it were dropped, a line says how many as soon as there is room.
+    pub fn push_foreign(&mut self, line: &str) {
+        if self.dropped > 0 && self.bytes.len() < FOREIGN >> 1 {
+            let note =
+                format!("garboard: {} lines were too fast for this console; they are kept in the log\n", self.dropped);
+            self.dropped = 0;
+            self.push(&note, ALL);
+        }
+        self.push(line, FOREIGN);
+    }
+
+    fn push(&mut self, line: &str, limit: usize) {
+        if self.bytes.len().saturating_add(line.len()) > limit {
+            self.dropped = self.dropped.saturating_add(1);
+        } else {
+            self.bytes.extend(line.bytes());
+        }
+    }
+
+    /// The bytes to write next; empty when there is nothing.
+    pub fn front(&self) -> &[u8] {
+        self.bytes.as_slices().0
+    }
+
+    /// So many bytes of [`Queue::front`] were written.
+    pub fn consume(&mut self, written: usize) {
+        self.bytes.drain(..written.min(self.bytes.len()));
+        if self.bytes.is_empty() {
+            self.bytes.shrink_to(4096);
+        }
+    }
+
+    /// Nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drain(queue: &mut Queue) -> String {
+        let mut all = Vec::new();
+        while !queue.is_empty() {
+            let part = queue.front().to_vec();
+            queue.consume(part.len());
+            all.extend(part);
+        }
+        String::from_utf8(all).unwrap()
+    }
+
+    #[test]
+    fn a_flood_is_bounded_counted_and_told_and_leaves_room_for_our_lines() {
+        let mut queue = Queue::default();
+        let line = format!("{}\n", "x".repeat(99));
+        (0..1000).for_each(|_| queue.push_foreign(&line));
+        queue.push_own("garboard: here\n");
+        assert!(queue.bytes.len() <= ALL);
+        let text = drain(&mut queue);
+        assert_eq!(text.lines().filter(|l| l.starts_with('x')).count(), FOREIGN / 100);
+        assert!(text.ends_with("garboard: here\n"));
+        queue.push_foreign("next\n");
+        assert_eq!(
+            drain(&mut queue),
+            format!(
+                "garboard: {} lines were too fast for this console; they are kept in the log\nnext\n",
+                1000 - FOREIGN / 100
+            )
+        );
+    }
+}

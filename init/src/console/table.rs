@@ -1,0 +1,209 @@
+//! The status table, in plain lines of at most 80 columns (prefix included).
+
+use std::fmt::Write;
+
+use crate::snapshot::{Container, Snapshot};
+use crate::work::report::{DataState, NetworkState};
+
+/// Columns that `garboard: ` leaves of 80.
+const WIDTH: usize = 70;
+
+/// The table. Its lines have no prefix yet; foreign text in them is not yet escaped.
+pub fn render(snapshot: &Snapshot) -> String {
+    let mut out = String::new();
+    let ready = if snapshot.ready { ", all containers are as declared" } else { "" };
+    let _ = writeln!(
+        out,
+        "{} is {}{ready} ({} up, PID 1 uses {})",
+        snapshot.appliance,
+        snapshot.state.text(),
+        duration(snapshot.uptime_ms),
+        size(snapshot.pid1_rss_bytes),
+    );
+    if !snapshot.containers.is_empty() {
+        let _ = writeln!(
+            out,
+            "  {:<16} {:<8} {:>8} {:>7} {:>8}  DETAIL",
+            "CONTAINER", "STATE", "RESTARTS", "UPTIME", "MEMORY"
+        );
+    }
+    for container in &snapshot.containers {
+        row(&mut out, container);
+    }
+    network(&mut out, snapshot);
+    data(&mut out, snapshot);
+    for feature in snapshot.features.iter().filter(|f| f.verdict != crate::boot::Verdict::Ok) {
+        let _ = writeln!(out, "  kernel: {}", cut(&format!("{}: {}", feature.name, feature.detail), 60));
+    }
+    for note in &snapshot.notes {
+        let _ = writeln!(out, "  note: {note}");
+    }
+    out
+}
+
+fn row(out: &mut String, container: &Container) {
+    let uptime = container.uptime_ms.map_or("-".to_owned(), duration);
+    let memory = if container.memory_bytes == 0 { "-".to_owned() } else { size(container.memory_bytes) };
+    let name = cut(&container.name, 16);
+    let start = format!("  {name:<16} {:<8} {:>8} {uptime:>7} {memory:>8}", container.state.text(), container.restarts);
+    let room = WIDTH.saturating_sub(start.len().saturating_add(2));
+    if container.detail.chars().count() <= room {
+        let line = format!("{start}  {}", container.detail);
+        let _ = writeln!(out, "{}", line.trim_end());
+    } else {
+        let _ = writeln!(out, "{start}");
+        let _ = writeln!(out, "      {}", container.detail);
+    }
+    if !container.weakened.is_empty() {
+        let _ = writeln!(out, "      isolation weakened: {}", container.weakened.join(", "));
+    }
+    if container.log_dropped > 0 {
+        let _ =
+            writeln!(out, "      {} of its output were thrown away: it prints too fast", size(container.log_dropped));
+    }
+}
+
+fn network(out: &mut String, snapshot: &Snapshot) {
+    let network = &snapshot.network;
+    let uplink = network.uplink.as_deref().unwrap_or("no uplink");
+    let text = match network.state {
+        NetworkState::None => return,
+        NetworkState::Up => format!("{uplink} {}", network.addresses.join(" ")),
+        NetworkState::Configuring => format!("{uplink}, waiting for an address"),
+        NetworkState::Failed => format!("{uplink}, no address: {}", network.detail),
+    };
+    let _ = writeln!(out, "  network: {text}");
+}
+
+fn data(out: &mut String, snapshot: &Snapshot) {
+    let data = &snapshot.data;
+    let text = match data.state {
+        DataState::None => return,
+        DataState::Mounted => format!("mounted, {}", size(data.bytes)),
+        DataState::Readonly => format!("READ-ONLY: {}", data.detail),
+        DataState::Tmpfs => format!("in memory only, nothing is kept: {}", data.detail),
+        DataState::Absent => format!("absent: {}", data.detail),
+    };
+    let _ = writeln!(out, "  data: {text}");
+}
+
+/// Milliseconds for people, at most 7 columns.
+pub fn duration(ms: u64) -> String {
+    let part = |divisor: u64| ms.checked_div(divisor).unwrap_or(0);
+    let rest = |divisor: u64, of: u64| part(divisor).checked_rem(of).unwrap_or(0);
+    match ms {
+        0..10_000 => format!("{}.{} s", part(1000), rest(100, 10)),
+        10_000..120_000 => format!("{} s", part(1000)),
+        120_000..7_200_000 => format!("{} min", part(60_000)),
+        7_200_000..172_800_000 => format!("{}h{:02}m", part(3_600_000), rest(60_000, 60)),
+        _ => format!("{}d{:02}h", part(86_400_000), rest(3_600_000, 24)),
+    }
+}
+
+/// Bytes for people, at most 8 columns.
+pub fn size(bytes: u64) -> String {
+    let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
+    for (shift, unit) in units {
+        let whole = bytes >> shift;
+        if whole >= 100 {
+            return format!("{whole} {unit}");
+        }
+        if whole > 0 {
+            let tenth = (bytes >> (shift - 10) & 1023).saturating_mul(10) >> 10;
+            return format!("{whole}.{tenth} {unit}");
+        }
+    }
+    format!("{bytes} B")
+}
+
+/// At most so many characters of a text.
+fn cut(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::*;
+    use crate::work::report;
+
+    fn snapshot() -> Snapshot {
+        let container = |name: &str, state, detail: &str, uptime_ms| Container {
+            name: name.into(),
+            image: "oci:x".into(),
+            state,
+            health: Health::None,
+            pid: None,
+            restarts: 2,
+            exit: None,
+            detail: detail.into(),
+            uptime_ms,
+            memory_bytes: 3_300_000,
+            log_dropped: 0,
+            weakened: vec![],
+            as_declared: true,
+        };
+        Snapshot {
+            appliance: "demo".into(),
+            hostname: "demo".into(),
+            state: MachineState::Running,
+            ready: true,
+            uptime_ms: 12_345,
+            pid1_rss_bytes: 2_500_000,
+            features: vec![],
+            network: report::Network {
+                uplink: Some("eth0".into()),
+                addresses: vec!["10.0.2.15/24".into()],
+                state: NetworkState::Up,
+                detail: String::new(),
+            },
+            data: report::Data { state: DataState::None, detail: String::new(), bytes: 0 },
+            containers: vec![
+                container("web", ContainerState::Running, "", Some(11_000)),
+                container(
+                    "a-very-long-container-name",
+                    ContainerState::Backoff,
+                    "exited with status 1; starts again in 0.3 s",
+                    None,
+                ),
+            ],
+            notes: vec![],
+        }
+    }
+
+    #[test]
+    fn is_aligned_and_fits() {
+        let text = render(&snapshot());
+        let expected = "\
+demo is running, all containers are as declared (12 s up, PID 1 uses 2.3 MiB)
+  CONTAINER        STATE    RESTARTS  UPTIME   MEMORY  DETAIL
+  web              running         2    11 s  3.1 MiB
+  a-very-long-con… backoff         2       -  3.1 MiB
+      exited with status 1; starts again in 0.3 s
+  network: eth0 10.0.2.15/24
+";
+        assert_eq!(text, expected);
+        assert!(text.lines().skip(1).all(|l| l.chars().count() <= WIDTH));
+    }
+
+    #[test]
+    fn weak_spots_are_shown() {
+        let mut snapshot = snapshot();
+        snapshot.containers[0].weakened = vec!["userns_mode = \"host\"".into()];
+        snapshot.containers[0].log_dropped = 5000;
+        let text = render(&snapshot);
+        assert!(text.contains("isolation weakened: userns_mode = \"host\"\n"));
+        assert!(text.contains("4.8 KiB of its output were thrown away"));
+    }
+
+    #[test]
+    fn numbers_for_people() {
+        let durations: Vec<_> = [0, 1234, 59_999, 119_999, 7_199_999, 90_000_000, 400_000_000].map(duration).into();
+        assert_eq!(durations, ["0.0 s", "1.2 s", "59 s", "119 s", "119 min", "25h00m", "4d15h"]);
+        let sizes: Vec<_> = [0, 1023, 1024, 1536, 104_857_600, 5 << 30].map(size).into();
+        assert_eq!(sizes, ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "100 MiB", "5.0 GiB"]);
+    }
+}

@@ -1,0 +1,287 @@
+//! One ring of recent lines per container, all in one memfd, so that they survive a crash of PID 1 and don't count as its memory.
+//!
+//! An entry is `length u16 · flags u8 · time u40 · text · length u16` (little-endian, time in milliseconds since boot). The length
+//! at both ends lets a reader walk back from the newest entry; old entries are simply overwritten. A ring's header says how many
+//! bytes were ever written to it, and how many of the container's were dropped before.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{FallocateFlags, MemfdFlags};
+
+use super::lines::{MAX_LINE, Piece};
+
+/// A ring is never larger, in bytes, header included.
+const LARGEST: u64 = 64 << 10;
+/// Nor smaller, whatever the budget: it holds a line of the greatest length.
+const SMALLEST: u64 = 4 << 10;
+/// Bytes of a ring's header: written, dropped, 48 bytes for later.
+const HEADER: u64 = 64;
+/// Bytes of an entry besides its text.
+const OVERHEAD: usize = 10;
+const CONTINUES: u8 = 1;
+
+/// A line as it was kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Milliseconds since boot.
+    pub time_ms: u64,
+    /// It goes on from the entry before.
+    pub continues: bool,
+    /// As the container printed it.
+    pub text: Vec<u8>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Head {
+    written: u64,
+    dropped: u64,
+}
+
+/// The rings.
+#[derive(Debug)]
+pub struct Rings {
+    fd: OwnedFd,
+    /// Bytes of one ring, header included.
+    each: u64,
+    heads: Vec<Head>,
+    /// Entries of the present batch.
+    batch: Vec<u8>,
+}
+
+impl Rings {
+    /// `count` rings that share `budget` bytes. Memory is used as lines come.
+    pub fn create(count: usize, budget: u64) -> io::Result<Self> {
+        let each = size_of_each(count, budget);
+        let fd = rustix::fs::memfd_create("garboard-logs", MemfdFlags::CLOEXEC)?;
+        rustix::fs::ftruncate(&fd, each.saturating_mul(u64::try_from(count).unwrap_or(0)))?;
+        let heads = vec![Head::default(); count];
+        let rings = Self { fd, each, heads, batch: Vec::new() };
+        // The headers' pages, so that counting never fails.
+        for index in 0..count {
+            rustix::fs::fallocate(&rings.fd, FallocateFlags::empty(), rings.start(index), HEADER)?;
+        }
+        Ok(rings)
+    }
+
+    /// Takes over the rings of the process before.
+    pub fn adopt(fd: OwnedFd, count: usize, budget: u64) -> Self {
+        let each = size_of_each(count, budget);
+        let mut rings = Self { fd, each, heads: vec![Head::default(); count], batch: Vec::new() };
+        for index in 0..count {
+            let head = rings.load_head(index).unwrap_or_default();
+            if let Some(slot) = rings.heads.get_mut(index) {
+                *slot = head;
+            }
+        }
+        rings
+    }
+
+    /// Adds a line to the present batch; [`Rings::commit`] writes it.
+    pub fn push(&mut self, piece: Piece<'_>, now: u64) {
+        let text = piece.text.get(..MAX_LINE).unwrap_or(piece.text);
+        let length = u16::try_from(text.len()).unwrap_or(0).to_le_bytes();
+        let flags = if piece.continues { CONTINUES } else { 0 };
+        let time = now.to_le_bytes();
+        self.batch.extend_from_slice(&length);
+        self.batch.push(flags);
+        self.batch.extend_from_slice(time.get(..5).unwrap_or_default());
+        self.batch.extend_from_slice(text);
+        self.batch.extend_from_slice(&length);
+    }
+
+    /// Writes the batch to the ring of container `index`.
+    pub fn commit(&mut self, index: usize) {
+        let batch = std::mem::take(&mut self.batch);
+        let Some(mut head) = self.heads.get(index).copied() else { return };
+        let room = self.each.saturating_sub(HEADER);
+        let data = self.start(index).saturating_add(HEADER);
+        let mut rest = &batch[..];
+        // A batch larger than the ring leaves its own end in it, as if it had come line by line.
+        while !rest.is_empty() {
+            let at = head.written.checked_rem(room).unwrap_or(0);
+            let until_end = usize::try_from(room.saturating_sub(at)).unwrap_or(0);
+            let (now, later) = rest.split_at(until_end.min(rest.len()));
+            // Fails only when the machine has no memory left: then these lines read as holes.
+            let _ = rustix::io::pwrite(&self.fd, now, data.saturating_add(at));
+            head.written = head.written.saturating_add(u64::try_from(now.len()).unwrap_or(0));
+            rest = later;
+        }
+        self.save_head(index, head);
+        self.batch = batch;
+        self.batch.clear();
+        self.batch.shrink_to(4096);
+    }
+
+    /// Notes that `bytes` of what a container printed were thrown away unseen.
+    pub fn drop_bytes(&mut self, index: usize, bytes: u64) {
+        if let Some(mut head) = self.heads.get(index).copied() {
+            head.dropped = head.dropped.saturating_add(bytes);
+            self.save_head(index, head);
+        }
+    }
+
+    /// Bytes of a container's output that were thrown away unseen.
+    pub fn dropped(&self, index: usize) -> u64 {
+        self.heads.get(index).map_or(0, |h| h.dropped)
+    }
+
+    /// The newest lines of a container, oldest first: at most `count`, and at most `bytes` of text.
+    pub fn tail(&self, index: usize, count: usize, bytes: usize) -> Vec<Entry> {
+        let Some(head) = self.heads.get(index) else { return Vec::new() };
+        let room = self.each.saturating_sub(HEADER);
+        let kept = head.written.min(room);
+        let linear = self.linear(index, head.written, kept).unwrap_or_default();
+        let mut entries = Vec::new();
+        let mut rest = &linear[..];
+        let mut total = 0_usize;
+        while entries.len() < count
+            && let Some((before, entry)) = split_last(rest)
+        {
+            total = total.saturating_add(entry.text.len());
+            if total > bytes {
+                break;
+            }
+            entries.push(entry);
+            rest = before;
+        }
+        entries.reverse();
+        entries
+    }
+
+    /// The last `kept` bytes of a ring, in the order they were written.
+    fn linear(&self, index: usize, written: u64, kept: u64) -> Option<Vec<u8>> {
+        let room = self.each.checked_sub(HEADER)?;
+        let data = self.start(index).checked_add(HEADER)?;
+        let mut bytes = vec![0; usize::try_from(kept).ok()?];
+        let mut done = 0_usize;
+        while done < bytes.len() {
+            let position = written.checked_sub(kept)?.checked_add(u64::try_from(done).ok()?)?;
+            let at = position.checked_rem(room)?;
+            let rest = bytes.get_mut(done..)?;
+            let limit = usize::try_from(room.checked_sub(at)?).ok()?.min(rest.len());
+            match rustix::io::pread(&self.fd, rest.get_mut(..limit)?, data.checked_add(at)?).ok()? {
+                0 => return None,
+                n => done = done.checked_add(n)?,
+            }
+        }
+        Some(bytes)
+    }
+
+    fn start(&self, index: usize) -> u64 {
+        u64::try_from(index).unwrap_or(u64::MAX).saturating_mul(self.each)
+    }
+
+    fn load_head(&self, index: usize) -> Option<Head> {
+        let mut bytes = [0; 16];
+        rustix::io::pread(&self.fd, &mut bytes, self.start(index)).ok().filter(|n| *n == bytes.len())?;
+        let (written, dropped) = bytes.split_first_chunk::<8>()?;
+        Some(Head { written: u64::from_le_bytes(*written), dropped: u64::from_le_bytes(*dropped.first_chunk()?) })
+    }
+
+    fn save_head(&mut self, index: usize, head: Head) {
+        let Some(slot) = self.heads.get_mut(index) else { return };
+        *slot = head;
+        let mut bytes = [0; 16];
+        for (to, from) in bytes.iter_mut().zip(head.written.to_le_bytes().into_iter().chain(head.dropped.to_le_bytes()))
+        {
+            *to = from;
+        }
+        let _ = rustix::io::pwrite(&self.fd, &bytes, self.start(index));
+    }
+}
+
+impl AsFd for Rings {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+fn size_of_each(count: usize, budget: u64) -> u64 {
+    let count = u64::try_from(count).unwrap_or(1).max(1);
+    let share = budget.checked_div(count).unwrap_or(0).clamp(SMALLEST, LARGEST);
+    share & !(SMALLEST.saturating_sub(1))
+}
+
+/// The last entry of `bytes` and what stands before it; `None` when that was overwritten in part.
+fn split_last(bytes: &[u8]) -> Option<(&[u8], Entry)> {
+    let (before, trailer) = bytes.split_last_chunk::<2>()?;
+    let length = usize::from(u16::from_le_bytes(*trailer));
+    if length > MAX_LINE {
+        return None;
+    }
+    let start = bytes.len().checked_sub(length.checked_add(OVERHEAD)?)?;
+    let (older, entry) = before.split_at_checked(start)?;
+    let (header, text) = entry.split_first_chunk::<8>()?;
+    let [l0, l1, flags, t0, t1, t2, t3, t4] = *header;
+    if [l0, l1] != *trailer {
+        return None;
+    }
+    let time_ms = u64::from_le_bytes([t0, t1, t2, t3, t4, 0, 0, 0]);
+    Some((older, Entry { time_ms, continues: flags & CONTINUES != 0, text: text.to_vec() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(text: &str) -> Piece<'_> {
+        Piece { text: text.as_bytes(), continues: false }
+    }
+
+    fn texts(rings: &Rings, index: usize) -> Vec<String> {
+        rings.tail(index, usize::MAX, usize::MAX).into_iter().map(|e| String::from_utf8(e.text).unwrap()).collect()
+    }
+
+    #[test]
+    fn keeps_the_newest_and_survives_its_process() {
+        let mut rings = Rings::create(2, 8192).unwrap();
+        for n in 0..1000 {
+            rings.push(line(&format!("line {n}")), n);
+            if n % 3 == 0 {
+                rings.commit(1);
+            }
+        }
+        rings.commit(1);
+        rings.drop_bytes(1, 77);
+        let rings = Rings::adopt(rings.fd, 2, 8192);
+        let kept = texts(&rings, 1);
+        assert!(kept.len() > 200 && kept.len() < 300, "{}", kept.len());
+        let expected: Vec<String> = (1000 - kept.len()..1000).map(|n| format!("line {n}")).collect();
+        assert_eq!(kept, expected);
+        assert_eq!(texts(&rings, 0), Vec::<String>::new());
+        assert_eq!((rings.dropped(1), rings.dropped(0)), (77, 0));
+        let last = rings.tail(1, 2, 100);
+        assert_eq!((last.len(), last[1].time_ms, &last[1].text[..]), (2, 999, &b"line 999"[..]));
+        assert_eq!(rings.tail(1, 9, 17).len(), 2, "bounded by bytes");
+    }
+
+    #[test]
+    fn a_batch_larger_than_the_ring_leaves_its_end() {
+        let mut rings = Rings::create(1, 0).unwrap();
+        let long = "x".repeat(MAX_LINE);
+        for _ in 0..20 {
+            rings.push(line(&long), 1);
+        }
+        rings.push(line("last"), 1);
+        rings.commit(0);
+        assert_eq!(texts(&rings, 0), [&long[..], &long, &long, "last"]);
+    }
+
+    #[test]
+    fn the_budget_is_shared_and_bounded() {
+        assert_eq!(size_of_each(1, 10 << 20), LARGEST);
+        assert_eq!(size_of_each(1000, 10 << 20), 8 << 10);
+        assert_eq!(size_of_each(0, 0), SMALLEST);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_can_be_walked(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..4032), written in 0_u64..100_000) {
+            let mut rings = Rings::create(1, 0).unwrap();
+            rustix::io::pwrite(&rings.fd, &bytes, HEADER).unwrap();
+            rings.save_head(0, Head { written, dropped: 0 });
+            rings.tail(0, usize::MAX, usize::MAX);
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! State that outlives a crash: numbered records in a memfd, written as they change.
+//!
+//! Each record has two slots. A write goes to the older one, with a sequence number and a checksum, in a single `pwrite`; a
+//! reader takes the newest slot whose checksum holds. So a crash in the middle of anything leaves the record as it was before.
+//! Nothing is mapped: a stray pointer in PID 1 can't reach it, and it doesn't count as PID 1's own memory.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
+
+/// Bytes of a slot of an ordinary record.
+const SLOT: usize = 1024;
+/// Bytes of a slot of record 0, which holds what is many: features, trace, addresses.
+const LARGE_SLOT: usize = 64 << 10;
+/// Sequence number, length, checksum: eight bytes each.
+const HEADER: usize = 24;
+
+/// The number of the large record.
+pub const LARGE: usize = 0;
+
+/// The records.
+#[derive(Debug)]
+pub struct Store {
+    fd: OwnedFd,
+    /// The newest slot of each record: its sequence number and which of the two it is.
+    newest: Vec<(u64, bool)>,
+}
+
+impl Store {
+    /// Makes room for records `0..records`. All of it is allocated here: no later write can fail for want of memory.
+    pub fn create(records: usize) -> io::Result<Self> {
+        let fd = rustix::fs::memfd_create("garboard-state", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+        rustix::fs::fallocate(&fd, FallocateFlags::empty(), 0, size(records))?;
+        rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW)?;
+        Ok(Self { fd, newest: vec![(0, false); records] })
+    }
+
+    /// Takes over the records that [`Store::create`] made before this process executed itself.
+    pub fn adopt(fd: OwnedFd, records: usize) -> io::Result<Self> {
+        let found = rustix::fs::fstat(&fd)?.st_size;
+        if u64::try_from(found).ok() != Some(size(records)) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("state of {found} bytes is not for this plan"),
+            ));
+        }
+        let mut store = Self { fd, newest: vec![(0, false); records] };
+        for record in 0..records {
+            if let Some((sequence, second, _)) = store.newest_slot(record)
+                && let Some(entry) = store.newest.get_mut(record)
+            {
+                *entry = (sequence, second);
+            }
+        }
+        Ok(store)
+    }
+
+    /// Replaces a record. One that doesn't fit its slot is refused and stays as it was.
+    pub fn write(&mut self, record: usize, payload: &[u8]) -> io::Result<()> {
+        let slot = slot_size(record);
+        if payload.len() > slot.saturating_sub(HEADER) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("record of {} bytes", payload.len())));
+        }
+        let Some((sequence, second)) = self.newest.get(record).copied() else {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "no such record"));
+        };
+        let (sequence, second) = (sequence.wrapping_add(1), !second);
+        let length = u64::try_from(payload.len()).unwrap_or(0);
+        let sum = checksum(sequence, payload);
+        let mut bytes = Vec::with_capacity(payload.len().saturating_add(HEADER));
+        for word in [sequence, length, sum] {
+            bytes.extend_from_slice(&word.to_le_bytes());
+        }
+        bytes.extend_from_slice(payload);
+        let written = rustix::io::pwrite(&self.fd, &bytes, offset(record, second))?;
+        if written != bytes.len() {
+            return Err(io::Error::new(io::ErrorKind::WriteZero, "short write of state"));
+        }
+        if let Some(entry) = self.newest.get_mut(record) {
+            *entry = (sequence, second);
+        }
+        Ok(())
+    }
+
+    /// The newest whole payload of a record; `None` when it was never written.
+    pub fn read(&self, record: usize) -> Option<Vec<u8>> {
+        self.newest_slot(record).map(|(_, _, payload)| payload)
+    }
+
+    fn newest_slot(&self, record: usize) -> Option<(u64, bool, Vec<u8>)> {
+        let slots =
+            [false, true].into_iter().filter_map(|second| self.slot(record, second).map(|(s, p)| (s, second, p)));
+        slots.max_by_key(|(sequence, ..)| *sequence)
+    }
+
+    fn slot(&self, record: usize, second: bool) -> Option<(u64, Vec<u8>)> {
+        let mut bytes = vec![0; slot_size(record)];
+        let read = rustix::io::pread(&self.fd, &mut bytes, offset(record, second)).ok()?;
+        let (sequence, rest) = bytes.get(..read)?.split_first_chunk::<8>()?;
+        let (length, rest) = rest.split_first_chunk::<8>()?;
+        let (sum, rest) = rest.split_first_chunk::<8>()?;
+        let sequence = u64::from_le_bytes(*sequence);
+        let payload = rest.get(..usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
+        let whole = sequence > 0 && u64::from_le_bytes(*sum) == checksum(sequence, payload);
+        whole.then(|| (sequence, payload.to_vec()))
+    }
+}
+
+impl AsFd for Store {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// How many records a descriptor of unknown origin has room for; `None` when it is not such a memfd.
+pub fn records_in(fd: impl AsFd) -> Option<usize> {
+    let size = usize::try_from(rustix::fs::fstat(fd).ok()?.st_size).ok()?;
+    size.checked_sub(LARGE_SLOT.saturating_mul(2))?.checked_div(SLOT.saturating_mul(2))?.checked_add(1)
+}
+
+fn slot_size(record: usize) -> usize {
+    if record == LARGE { LARGE_SLOT } else { SLOT }
+}
+
+fn offset(record: usize, second: bool) -> u64 {
+    let start = match record.checked_sub(1) {
+        None => 0,
+        Some(before) => LARGE_SLOT.saturating_mul(2).saturating_add(before.saturating_mul(SLOT.saturating_mul(2))),
+    };
+    let offset = if second { start.saturating_add(slot_size(record)) } else { start };
+    u64::try_from(offset).unwrap_or(u64::MAX)
+}
+
+fn size(records: usize) -> u64 {
+    offset(records.max(1), false)
+}
+
+/// FNV-1a: it has to tell a torn record from a whole one, not to withstand anybody.
+fn checksum(sequence: u64, payload: &[u8]) -> u64 {
+    let start = 0xcbf2_9ce4_8422_2325;
+    let bytes = sequence.to_le_bytes();
+    bytes.iter().chain(payload).fold(start, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn again(store: &Store, records: usize) -> Store {
+        Store::adopt(store.as_fd().try_clone_to_owned().unwrap(), records).unwrap()
+    }
+
+    #[test]
+    fn the_newest_record_is_read_also_by_the_next_process() {
+        let mut store = Store::create(3).unwrap();
+        assert_eq!(store.read(1), None);
+        for text in ["one", "two", "three"] {
+            store.write(1, text.as_bytes()).unwrap();
+            store.write(LARGE, text.repeat(1000).as_bytes()).unwrap();
+            assert_eq!(again(&store, 3).read(1).unwrap(), text.as_bytes());
+        }
+        let mut next = again(&store, 3);
+        next.write(1, b"four").unwrap();
+        assert_eq!(
+            (next.read(1).unwrap(), next.read(LARGE).unwrap().len(), next.read(2)),
+            (b"four".to_vec(), 5000, None)
+        );
+    }
+
+    #[test]
+    fn a_torn_write_leaves_the_older_record() {
+        let mut store = Store::create(2).unwrap();
+        store.write(1, b"whole").unwrap();
+        store.write(1, b"newer").unwrap();
+        let (_, second) = store.newest[1];
+        for at in 0..29 {
+            let mut next = again(&store, 2);
+            next.write(1, b"torn!").unwrap();
+            let torn = offset(1, !second) + at;
+            let mut byte = [0];
+            rustix::io::pread(&next.fd, &mut byte, torn).unwrap();
+            rustix::io::pwrite(&next.fd, &[byte[0] ^ 0x40], torn).unwrap();
+            assert_eq!(again(&store, 2).read(1).unwrap(), b"newer", "byte {at}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let mut store = Store::create(2).unwrap();
+        store.write(1, &[7; SLOT - HEADER]).unwrap();
+        assert!(store.write(1, &[8; SLOT - HEADER + 1]).is_err());
+        assert!(store.write(2, b"").is_err());
+        assert_eq!(store.read(1).unwrap(), [7; SLOT - HEADER]);
+        assert_eq!(records_in(&store), Some(2));
+        assert!(Store::adopt(store.fd, 3).is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_no_record(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..2 * SLOT)) {
+            let store = Store::create(2).unwrap();
+            rustix::io::pwrite(&store.fd, &bytes, offset(1, false)).unwrap();
+            proptest::prop_assert_eq!(again(&store, 2).read(1), None);
+        }
+    }
+}

@@ -68,7 +68,16 @@ impl Project {
 
     /// Bakes the declaration into `out`, which must succeed, and says where that is.
     pub fn build(&self) -> PathBuf {
-        let output = self.garboard(["build", "-o", "out"]);
+        self.build_with(&["build", "-o", "out"])
+    }
+
+    /// [`Project::build`] for tests that boot kernel and initrd directly.
+    pub fn build_without_disk(&self) -> PathBuf {
+        self.build_with(&["build", "-o", "out", "--no-disk"])
+    }
+
+    fn build_with(&self, arguments: &[&str]) -> PathBuf {
+        let output = self.garboard(arguments);
         assert!(output.status.success(), "garboard build: {}\n{}", output.status, text(&output.stderr));
         self.path("out")
     }

@@ -1,0 +1,121 @@
+//! Listens to QEMU's monitor for the reason a machine ends.
+
+use std::fmt;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::Value;
+
+/// How a machine ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ending {
+    /// It switched itself off.
+    PowerOff,
+    /// It restarted itself, which ends QEMU unless [`crate::Builder::reboot`] allows it. A kernel panic ends in one too.
+    Reboot,
+    /// It was stopped from outside.
+    Stopped,
+    /// QEMU itself failed or was killed; its status in words.
+    Qemu(String),
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PowerOff => f.write_str("power off"),
+            Self::Reboot => f.write_str("reboot"),
+            Self::Stopped => f.write_str("stopped from outside"),
+            Self::Qemu(status) => write!(f, "QEMU: {status}"),
+        }
+    }
+}
+
+/// What the monitor has told so far.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Monitor {
+    heard: Arc<Mutex<Heard>>,
+}
+
+#[derive(Debug, Default)]
+struct Heard {
+    ending: Option<Ending>,
+    resets: u32,
+}
+
+impl Monitor {
+    /// Listens in a thread until QEMU closes the connection.
+    pub fn listen(connection: UnixStream) -> Self {
+        let monitor = Self::default();
+        let heard = monitor.heard.clone();
+        std::thread::spawn(move || {
+            // Events come only after the capabilities are settled.
+            let _ = (&connection).write_all(b"{\"execute\":\"qmp_capabilities\"}\n");
+            for line in BufReader::new(connection).lines().map_while(Result::ok) {
+                let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
+                match event(&line) {
+                    Some(Event::End(ending)) => heard.ending = Some(ending),
+                    Some(Event::Reset) => heard.resets += 1,
+                    None => {}
+                }
+            }
+        });
+        monitor
+    }
+
+    /// The reason of the end, if one was told.
+    pub fn ending(&self) -> Option<Ending> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).ending.clone()
+    }
+
+    /// How often the machine restarted itself.
+    pub fn resets(&self) -> u32 {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).resets
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Event {
+    End(Ending),
+    Reset,
+}
+
+/// What a line of the monitor means for us.
+fn event(line: &str) -> Option<Event> {
+    let value: Value = serde_json::from_str(line).ok()?;
+    let data = value.get("data");
+    let by_guest = data.and_then(|data| data.get("guest")?.as_bool()).unwrap_or(false);
+    let reason = data.and_then(|data| data.get("reason")?.as_str()).unwrap_or_default();
+    match value.get("event")?.as_str()? {
+        "SHUTDOWN" => Some(Event::End(match reason {
+            "guest-shutdown" => Ending::PowerOff,
+            "guest-reset" | "subsystem-reset" | "guest-panic" => Ending::Reboot,
+            _ => Ending::Stopped,
+        })),
+        "RESET" if by_guest => Some(Event::Reset),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn understands_events() {
+        let of = |text: &str| event(&format!("{{\"event\":{text},\"timestamp\":{{}}}}"));
+        assert_eq!(
+            of(r#""SHUTDOWN","data":{"guest":true,"reason":"guest-shutdown"}"#),
+            Some(Event::End(Ending::PowerOff))
+        );
+        assert_eq!(of(r#""SHUTDOWN","data":{"guest":true,"reason":"guest-reset"}"#), Some(Event::End(Ending::Reboot)));
+        assert_eq!(
+            of(r#""SHUTDOWN","data":{"guest":false,"reason":"host-signal"}"#),
+            Some(Event::End(Ending::Stopped))
+        );
+        assert_eq!(of(r#""RESET","data":{"guest":true,"reason":"guest-reset"}"#), Some(Event::Reset));
+        assert_eq!(of(r#""RESET","data":{"guest":false,"reason":"host-qmp-system-reset"}"#), None);
+        assert_eq!(event("{\"QMP\":{}}"), None);
+        assert_eq!(event("not json"), None);
+    }
+}

@@ -65,7 +65,8 @@ fn build_static_programs(workspace: &Path, out: &Path) -> Result<PathBuf, Box<dy
         cargo.args(["--package", package]);
     }
     // What the outer build was told (clippy as the compiler, sanitizers, another linker) is not meant for these programs.
-    for inherited in ["RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "CARGO_BUILD_TARGET", "CARGO_TARGET_DIR"] {
+    for inherited in ["RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "CARGO_BUILD_TARGET", "CARGO_TARGET_DIR"]
+    {
         cargo.env_remove(inherited);
     }
     cargo.env("CARGO_ENCODED_RUSTFLAGS", static_flags(workspace).join("\u{1f}"));

@@ -101,7 +101,8 @@ mod tests {
 
     #[test]
     fn strings_become_fields() {
-        let section = b"license=GPL\0\0depends=dm-mod,dm-bufio\0alias=fs-x\0alias=pci:v*\0softdep=pre: crc32c a-b post: z\0\
+        let section =
+            b"license=GPL\0\0depends=dm-mod,dm-bufio\0alias=fs-x\0alias=pci:v*\0softdep=pre: crc32c a-b post: z\0\
             vermagic=6.12.1 SMP \0noequals\0";
         let info = parse_strings(section).unwrap();
         assert_eq!(info.depends, ["dm_mod", "dm_bufio"]);

@@ -1,0 +1,130 @@
+//! The plan: what the declaration says about machine and containers, in PID 1's terms. Pure.
+
+use garboard_config as config;
+use garboard_runtime::launch::Launch;
+use garboard_runtime::plan::{
+    Addressing, Condition, Console, Container, Data, Dependency, Etc, Module, Network, Plan, Restart,
+};
+use sha2::{Digest, Sha256};
+
+use crate::kernel::modules;
+
+/// What image and declaration together say about starting and stopping a container.
+#[derive(Debug)]
+pub struct Compiled {
+    /// How to start it.
+    pub launch: Launch,
+    /// Signal that asks it to stop.
+    pub stop_signal: u8,
+}
+
+/// Where a stage two module lies in the system image.
+pub fn module_path(name: &str) -> String {
+    format!("/garboard/modules/{name}.ko")
+}
+
+/// Makes the plan. `compiled` has an entry for each container, in order.
+pub fn make(appliance: &config::Appliance, compiled: Vec<Compiled>, stage_two: &[modules::Module]) -> Plan {
+    let containers = appliance.containers.iter().zip(compiled);
+    Plan {
+        appliance: appliance.name.clone(),
+        hostname: appliance.hostname.clone(),
+        modules: stage_two.iter().map(module).collect(),
+        needs: needs(appliance),
+        sysctls: appliance.system.sysctls.clone(),
+        network: network(&appliance.network),
+        data: appliance
+            .needs_data()
+            .then(|| Data { uuid: data_uuid(&appliance.name), required: appliance.data.required }),
+        console: Console { logs: appliance.console.logs, status: appliance.console.status },
+        log_budget: appliance.system.log_budget,
+        containers: containers.map(|(declared, compiled)| container(appliance, declared, compiled)).collect(),
+    }
+}
+
+fn module(module: &modules::Module) -> Module {
+    Module { path: module_path(&module.name), aliases: module.aliases.clone(), parameters: String::new() }
+}
+
+/// The data filesystem's UUID: of the appliance's name, so that the next build of it finds the same data. A version 8 UUID
+/// (RFC 9562, section 5.8).
+fn data_uuid(name: &str) -> [u8; 16] {
+    let digest = Sha256::new().chain_update(b"garboard data\0").chain_update(name).finalize();
+    let mut uuid = [0; 16];
+    uuid.copy_from_slice(&digest[..16]);
+    uuid[6] = uuid[6] & 0x0f | 0x80;
+    uuid[8] = uuid[8] & 0x3f | 0x80;
+    uuid
+}
+
+fn network(network: &config::Network) -> Network {
+    let address = match &network.address {
+        config::Address::None => Addressing::None,
+        config::Address::Dhcp => Addressing::Dhcp,
+        config::Address::Static { addresses, gateway } => Addressing::Static {
+            addresses: addresses.iter().map(ToString::to_string).collect(),
+            gateway: gateway.map(|gateway| gateway.to_string()),
+        },
+    };
+    let dns = network.dns.iter().map(ToString::to_string).collect();
+    Network { address, interface: network.interface.clone(), dns }
+}
+
+/// The cgroup controllers without which a declared limit would not hold.
+fn needs(appliance: &config::Appliance) -> Vec<String> {
+    let all = || appliance.containers.iter().map(|container| &container.resources);
+    let memory = all().any(|r| r.memory.is_some() || r.memory_and_swap.is_some() || r.memory_reservation.is_some());
+    let cpu = all().any(|r| r.cpu.is_some() || r.cpu_shares.is_some());
+    let cpuset = all().any(|r| r.cpuset.is_some());
+    let io = all().any(|r| r.io != config::Io::default());
+    let pids = all().any(|r| r.pids != config::Limit::Unlimited);
+    let named = [("memory", memory), ("cpu", cpu), ("cpuset", cpuset), ("io", io), ("pids", pids)];
+    named.into_iter().filter(|(_, needed)| *needed).map(|(name, _)| name.to_owned()).collect()
+}
+
+fn container(appliance: &config::Appliance, declared: &config::Container, compiled: Compiled) -> Container {
+    Container {
+        name: declared.name.clone(),
+        image: declared.image.clone(),
+        launch: compiled.launch,
+        weakened: declared.weakened.clone(),
+        restart: restart(declared.restart),
+        depends_on: declared.depends_on.iter().filter_map(|dependency| edge(appliance, dependency)).collect(),
+        stop_signal: compiled.stop_signal,
+        stop_grace_ms: u64::try_from(declared.stop_grace_period.as_millis()).unwrap_or(u64::MAX),
+        etc: etc(&appliance.hostname, declared),
+    }
+}
+
+fn restart(restart: config::Restart) -> Restart {
+    match restart {
+        config::Restart::No => Restart::No,
+        config::Restart::Always => Restart::Always,
+        config::Restart::OnFailure(most) => Restart::OnFailure(most),
+        config::Restart::UnlessStopped => Restart::UnlessStopped,
+    }
+}
+
+/// The containers are sorted, so what one depends on has a smaller index.
+fn edge(appliance: &config::Appliance, dependency: &config::Dependency) -> Option<Dependency> {
+    let container = u32::try_from(appliance.position(&dependency.container)?).ok()?;
+    let condition = match dependency.condition {
+        config::Condition::Started => Condition::Started,
+        config::Condition::Healthy => Condition::Healthy,
+        config::Condition::Completed => Condition::Completed,
+    };
+    Some(Dependency { container, condition })
+}
+
+/// The files in `/etc` that every container runtime provides.
+fn etc(machine: &str, declared: &config::Container) -> Etc {
+    let hostname = declared.hostname.as_deref().unwrap_or(machine);
+    let mut hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned();
+    if hostname != "localhost" {
+        hosts.push_str(&format!("127.0.1.1\t{hostname}\n"));
+    }
+    for (name, address) in &declared.extra_hosts {
+        hosts.push_str(&format!("{address}\t{name}\n"));
+    }
+    Etc { hosts: Some(hosts), hostname: Some(format!("{hostname}\n")), resolv_conf: true }
+}

@@ -1,0 +1,51 @@
+//! The containers' images, where they lie.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+use garboard_images::source::{self, Image};
+use garboard_images::store::Store;
+
+use crate::declaration::Declaration;
+use crate::progress::Progress;
+
+/// The images that a declaration names, each opened once.
+pub struct Sources {
+    images: BTreeMap<String, Image>,
+}
+
+impl Sources {
+    /// Opens every image: its manifest and configuration are then verified.
+    pub fn open(declaration: &Declaration) -> Result<Self> {
+        let mut images = BTreeMap::new();
+        for container in &declaration.appliance.containers {
+            if !images.contains_key(&container.image) {
+                let image = source::open(&container.image, &declaration.directory)
+                    .with_context(|| format!("container {}", container.name))?;
+                images.insert(container.image.clone(), image);
+            }
+        }
+        Ok(Self { images })
+    }
+
+    /// The image of this reference.
+    pub fn get(&self, reference: &str) -> Result<&Image> {
+        self.images.get(reference).with_context(|| format!("image {reference} was not opened"))
+    }
+
+    /// Reads and verifies all layers into the store.
+    pub fn store_layers(&self, store: &mut Store, progress: &Progress) -> Result<()> {
+        progress.bytes(
+            "reading layers",
+            self.images.values().flat_map(|image| &image.layers).map(|layer| layer.size).sum(),
+        );
+        for image in self.images.values() {
+            for n in 0..image.layers.len() {
+                store
+                    .add_layer(image, n, &mut |bytes| progress.advance(bytes))
+                    .with_context(|| format!("image {}", image.reference))?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,24 @@
+//! The commands, one file each.
+
+pub mod build;
+pub mod check;
+pub mod inspect;
+pub mod new;
+pub mod schema;
+
+use std::io::{self, Write};
+
+use anyhow::{Context, Result};
+
+/// Prints what a command found. A reader that has enough (`| head`) is no error.
+pub fn print(text: &str) -> Result<()> {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("write to standard output"),
+        _ => Ok(()),
+    }
+}
+
+/// Prints a value as indented JSON.
+pub fn print_json(value: &impl serde::Serialize) -> Result<()> {
+    print(&(serde_json::to_string_pretty(value)? + "\n"))
+}

@@ -1,0 +1,47 @@
+//! The declaration file.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use garboard_config::{Appliance, Errors};
+
+/// No declaration is larger, in bytes; what is cut off here makes the parser say that it is too large.
+const READ_LIMIT: u64 = 16 << 20;
+
+/// A valid declaration and where it is.
+#[derive(Debug)]
+pub struct Declaration {
+    /// What it says.
+    pub appliance: Appliance,
+    /// Where its relative paths start.
+    pub directory: PathBuf,
+}
+
+/// Reads and parses a declaration. The inner result is about what it says, the outer about reaching it.
+pub fn parse(file: &Path) -> Result<Result<Declaration, Errors>> {
+    let mut bytes = Vec::new();
+    let open = File::open(file).and_then(|opened| opened.take(READ_LIMIT).read_to_end(&mut bytes));
+    open.with_context(|| format!("read {}{}", file.display(), hint(file)))?;
+    let directory = file.parent().unwrap_or(Path::new("")).to_owned();
+    let parsed = garboard_config::parse_bytes(&file.display().to_string(), &bytes);
+    Ok(parsed.map(|appliance| Declaration { appliance, directory }))
+}
+
+/// Reads a declaration that has to be valid.
+pub fn read(file: &Path) -> Result<Declaration> {
+    // Errors draw themselves over many lines, which begin with the file's name.
+    parse(file)?.map_err(|errors| anyhow::anyhow!("the declaration is wrong\n{errors}"))
+}
+
+impl Declaration {
+    /// A path as the declaration has it, from where this program runs.
+    pub fn path(&self, path: &Path) -> PathBuf {
+        self.directory.join(path)
+    }
+}
+
+fn hint(file: &Path) -> &'static str {
+    if file.exists() { "" } else { " (`garboard new` writes one to start from)" }
+}

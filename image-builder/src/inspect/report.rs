@@ -1,0 +1,202 @@
+//! What an image holds, as data.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Seek};
+
+use anyhow::{Context, Result, bail};
+use garboard_images::erofs::{BLOCK_SIZE, FileKind, Inode, Reader};
+use garboard_runtime::launch::{RootSource, Upper};
+use garboard_runtime::plan::{self, Container, Plan, Restart};
+use serde::Serialize;
+
+use super::seal::Seal;
+use crate::kernel::modinfo;
+use crate::verity::uuid_text;
+
+/// Directories in a layer are followed so deep.
+const MAX_DEPTH: usize = 4096;
+/// No module is read that is larger, in bytes.
+const MODULE_LIMIT: u64 = 128 << 20;
+
+/// What an image holds. Sizes are in bytes.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// Version of this format.
+    pub v: u32,
+    /// The appliance's name.
+    pub appliance: String,
+    /// The machine's host name.
+    pub hostname: String,
+    /// Release of the kernel it was built for, if anything in the image tells.
+    pub kernel: Option<String>,
+    /// Root hash of the system image.
+    pub root_hash: String,
+    /// Size of the filesystem.
+    pub system_bytes: u64,
+    /// Size of its hash tree.
+    pub hash_bytes: u64,
+    /// UUID of the data filesystem, if anything is kept.
+    pub data_uuid: Option<String>,
+    /// Kernel modules in the system image, in load order.
+    pub modules: Vec<String>,
+    /// The layers, by digest.
+    pub layers: Vec<Layer>,
+    /// The containers, each after those it depends on.
+    pub containers: Vec<Summary>,
+}
+
+/// A layer directory.
+#[derive(Debug, Serialize)]
+pub struct Layer {
+    /// Its diff id, 64 hexadecimal digits.
+    pub diff_id: String,
+    /// Size of its files.
+    pub bytes: u64,
+    /// Number of its regular files.
+    pub files: u64,
+}
+
+/// A container.
+#[derive(Debug, Serialize)]
+pub struct Summary {
+    /// Its name.
+    pub name: String,
+    /// The image as the declaration named it.
+    pub image: String,
+    /// Program and arguments.
+    pub args: Vec<String>,
+    /// User and group, inside the container.
+    pub user: String,
+    /// First id outside, unless it has the machine's ids.
+    pub ids_from: Option<u32>,
+    /// Diff ids of its layers, the topmost first.
+    pub layers: Vec<String>,
+    /// Bytes it may write to its root, in memory; 0: the root is read-only.
+    pub writable_bytes: u64,
+    /// Resource limits: cgroup file and value.
+    pub limits: BTreeMap<String, String>,
+    /// When it is started again, as Compose writes it.
+    pub restart: String,
+    /// Names of the containers it waits for.
+    pub depends_on: Vec<String>,
+    /// What weakens its isolation, in the declaration's words.
+    pub weakened: Vec<String>,
+}
+
+/// Reads plan and layers.
+pub fn make<R: Read + Seek>(mut reader: Reader<R>, seal: &Seal, kernel: Option<String>) -> Result<Report> {
+    let plan = read_plan(&mut reader)?;
+    let kernel = match kernel {
+        Some(release) => Some(release),
+        None => kernel_of_modules(&mut reader, &plan)?,
+    };
+    let diff_ids: BTreeSet<String> = plan.containers.iter().flat_map(layers_of).collect();
+    let layers = diff_ids.into_iter().map(|diff_id| measure(&mut reader, diff_id)).collect::<Result<_>>()?;
+    Ok(Report {
+        v: 1,
+        kernel,
+        root_hash: seal.root_hash.clone(),
+        system_bytes: reader.blocks().saturating_mul(BLOCK_SIZE),
+        hash_bytes: seal.size,
+        data_uuid: plan.data.as_ref().map(|data| uuid_text(&data.uuid)),
+        modules: plan.modules.iter().map(|module| module_name(&module.path).to_owned()).collect(),
+        layers,
+        containers: plan.containers.iter().map(|container| summary(&plan, container)).collect(),
+        appliance: plan.appliance,
+        hostname: plan.hostname,
+    })
+}
+
+fn read_plan<R: Read + Seek>(reader: &mut Reader<R>) -> Result<Plan> {
+    let Some(inode) = reader.lookup(plan::PATH.as_bytes())? else {
+        bail!("no {} in the filesystem: not a system image of Garboard", plan::PATH);
+    };
+    let bytes = reader.read(&inode, plan::MAX_SIZE as u64)?;
+    Plan::decode(&bytes).with_context(|| format!("read {}", plan::PATH))
+}
+
+/// The kernel that the first module is for.
+fn kernel_of_modules<R: Read + Seek>(reader: &mut Reader<R>, plan: &Plan) -> Result<Option<String>> {
+    let Some(module) = plan.modules.first() else { return Ok(None) };
+    let Some(inode) = reader.lookup(module.path.as_bytes())? else {
+        bail!("the plan names module {}, which isn't in the filesystem", module.path);
+    };
+    let info = modinfo::parse(&reader.read(&inode, MODULE_LIMIT)?)?;
+    Ok(info.vermagic.split(' ').next().map(str::to_owned))
+}
+
+fn module_name(path: &str) -> &str {
+    let file = path.rsplit('/').next().unwrap_or(path);
+    file.strip_suffix(".ko").unwrap_or(file)
+}
+
+/// Diff ids of a container's layers, the topmost first.
+fn layers_of(container: &Container) -> Vec<String> {
+    match &container.launch.root.source {
+        RootSource::Directory(_) => Vec::new(),
+        RootSource::Layers { layers, .. } => {
+            layers.iter().map(|path| path.rsplit('/').next().unwrap_or(path).to_owned()).collect()
+        }
+    }
+}
+
+/// Counts a layer's files.
+fn measure<R: Read + Seek>(reader: &mut Reader<R>, diff_id: String) -> Result<Layer> {
+    let path = format!("/layers/{diff_id}");
+    let Some(root) = reader.lookup(path.as_bytes())? else {
+        bail!("the plan names layer {path}, which isn't in the filesystem");
+    };
+    let mut layer = Layer { diff_id, bytes: 0, files: 0 };
+    let mut seen = BTreeSet::new();
+    let mut open: Vec<(Inode, usize)> = vec![(root, 0)];
+    while let Some((directory, depth)) = open.pop() {
+        for entry in reader.list(&directory)? {
+            // Hard links are one file. And directories are visited once, so that a circle ends.
+            if matches!(entry.name.as_slice(), b"." | b"..") || !seen.insert(entry.nid) {
+                continue;
+            }
+            let inode = reader.inode(entry.nid)?;
+            match inode.kind {
+                FileKind::Directory if depth < MAX_DEPTH => open.push((inode, depth + 1)),
+                FileKind::File => {
+                    layer.files += 1;
+                    layer.bytes = layer.bytes.saturating_add(inode.size);
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(layer)
+}
+
+fn summary(plan: &Plan, container: &Container) -> Summary {
+    let launch = &container.launch;
+    let upper = match &launch.root.source {
+        RootSource::Layers { upper: Upper::Tmpfs { size }, .. } => *size,
+        _ => 0,
+    };
+    let name_of = |index: u32| plan.containers.get(index as usize).map(|other| other.name.clone());
+    Summary {
+        name: container.name.clone(),
+        image: container.image.clone(),
+        args: launch.process.args.clone(),
+        user: format!("{}:{}", launch.process.uid, launch.process.gid),
+        ids_from: launch.ids.as_ref().and_then(|ids| ids.uids.first()).map(|range| range.outside),
+        layers: layers_of(container),
+        writable_bytes: upper,
+        limits: launch.cgroup.settings.iter().cloned().collect(),
+        restart: restart(container.restart),
+        depends_on: container.depends_on.iter().filter_map(|dependency| name_of(dependency.container)).collect(),
+        weakened: container.weakened.clone(),
+    }
+}
+
+fn restart(restart: Restart) -> String {
+    match restart {
+        Restart::No => "no".to_owned(),
+        Restart::Always => "always".to_owned(),
+        Restart::OnFailure(None) => "on-failure".to_owned(),
+        Restart::OnFailure(Some(most)) => format!("on-failure:{most}"),
+        Restart::UnlessStopped => "unless-stopped".to_owned(),
+    }
+}

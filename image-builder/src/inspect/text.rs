@@ -1,0 +1,73 @@
+//! The report, for a person.
+
+use std::fmt;
+
+use indicatif::HumanBytes;
+
+use super::report::{Report, Summary};
+
+/// Digits of a digest that tell layers apart.
+const SHORT: usize = 12;
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "appliance  {} (host name {})", printable(&self.appliance), printable(&self.hostname))?;
+        writeln!(f, "kernel     {}", self.kernel.as_deref().map_or("unknown".into(), printable))?;
+        writeln!(f, "system     {}, hash tree {}", HumanBytes(self.system_bytes), HumanBytes(self.hash_bytes))?;
+        writeln!(f, "root hash  {}", self.root_hash)?;
+        writeln!(f, "data       {}", self.data_uuid.as_deref().unwrap_or("none: nothing is kept"))?;
+        writeln!(f, "modules    {}", self.modules.iter().map(|name| printable(name)).collect::<Vec<_>>().join(" "))?;
+        writeln!(f, "\nlayers")?;
+        for layer in &self.layers {
+            let size = HumanBytes(layer.bytes).to_string();
+            writeln!(f, "  {}  {size:>12}  {} files", short(&layer.diff_id), layer.files)?;
+        }
+        for container in &self.containers {
+            write_container(f, container)?;
+        }
+        Ok(())
+    }
+}
+
+fn write_container(f: &mut fmt::Formatter<'_>, container: &Summary) -> fmt::Result {
+    writeln!(f, "\ncontainer {}", printable(&container.name))?;
+    let mut line = |key: &str, value: String| writeln!(f, "  {key:<11}{}", printable(&value));
+    line("image", container.image.clone())?;
+    line("runs", format!("{} as {}", container.args.join(" "), container.user))?;
+    line("ids", container.ids_from.map_or("the machine's own".to_owned(), |first| format!("from {first}")))?;
+    line("layers", container.layers.iter().map(|id| short(id)).collect::<Vec<_>>().join(" "))?;
+    let writable = container.writable_bytes;
+    line(
+        "root",
+        if writable == 0 { "read-only".into() } else { format!("writable, {} in memory", HumanBytes(writable)) },
+    )?;
+    if !container.limits.is_empty() {
+        let limits = container.limits.iter().map(|(file, value)| format!("{file}={value}"));
+        line("limits", limits.collect::<Vec<_>>().join(" "))?;
+    }
+    line("restart", container.restart.clone())?;
+    if !container.depends_on.is_empty() {
+        line("depends on", container.depends_on.join(" "))?;
+    }
+    for weakened in &container.weakened {
+        line("WEAKENED", weakened.clone())?;
+    }
+    Ok(())
+}
+
+fn short(digest: &str) -> String {
+    printable(digest).chars().take(SHORT).collect()
+}
+
+/// Control characters made visible: an image can't write to the terminal of whoever looks into it.
+fn printable(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn control_characters_are_shown() {
+        assert_eq!(super::printable("a\x1b[2Jb\n"), "a\\u{1b}[2Jb\\n");
+    }
+}

@@ -1,0 +1,96 @@
+//! The kernel that boots: where it comes from, and which of its modules the appliance carries.
+
+pub mod debian;
+#[cfg(test)]
+pub mod fake;
+pub mod image;
+pub mod modinfo;
+pub mod modules;
+pub mod select;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use modules::{Module, Tree};
+
+/// Which kernel a person asked for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Choice {
+    /// The kernel image; `None`: the distribution's.
+    pub image: Option<PathBuf>,
+    /// Its modules; `None` with an image: it has none.
+    pub modules: Option<PathBuf>,
+}
+
+/// A kernel to boot.
+#[derive(Debug)]
+pub struct Kernel {
+    /// `uname -r`, such as `6.12.1-amd64`.
+    pub release: String,
+    /// The bytes of its image (bzImage).
+    pub image: Vec<u8>,
+    tree: Tree,
+}
+
+/// The modules an appliance carries.
+#[derive(Debug, Default)]
+pub struct Modules {
+    /// In the initrd, in load order.
+    pub stage_one: Vec<Module>,
+    /// In the system image, in load order.
+    pub stage_two: Vec<Module>,
+}
+
+impl Kernel {
+    /// Opens the chosen kernel, fetching the distribution's if none was chosen.
+    pub fn open(choice: &Choice, say: &dyn Fn(&str)) -> Result<Self> {
+        let Choice { image, modules } = match choice.image {
+            Some(_) => choice.clone(),
+            None => debian::fetch(say)?,
+        };
+        let image = image.unwrap_or_default();
+        Self::read(&image, modules.as_deref()).with_context(|| format!("use kernel {}", image.display()))
+    }
+
+    fn read(image: &Path, modules: Option<&Path>) -> Result<Self> {
+        let image = std::fs::read(image).context("read it")?;
+        let release = image::release(&image)?;
+        image::require_supported(&release)?;
+        let tree = modules.map_or_else(|| Ok(Tree::monolithic()), Tree::scan)?;
+        Ok(Self { release, image, tree })
+    }
+
+    /// The modules to carry, those of the declaration included.
+    pub fn modules(&self, keeps_data: bool, extra: &[String]) -> Result<Modules> {
+        let stage_one = self.tree.select(&select::stage_one(), &[], &self.release)?;
+        let stage_two = self.tree.select(&select::stage_two(keeps_data, extra), &stage_one, &self.release)?;
+        Ok(Modules { stage_one, stage_two })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chosen_kernel_is_opened_without_fetching() {
+        let dir = tempfile::tempdir().unwrap();
+        let image = dir.path().join("vmlinuz");
+        std::fs::write(&image, fake::image("6.12.1-test")).unwrap();
+        let choice = Choice { image: Some(image), modules: None };
+        let kernel = Kernel::open(&choice, &|_| panic!("nothing to say")).unwrap();
+        assert_eq!(kernel.release, "6.12.1-test");
+        assert!(kernel.modules(true, &[]).unwrap().stage_one.is_empty());
+    }
+
+    #[test]
+    fn a_missing_kernel_is_named() {
+        let choice = Choice { image: Some("/nowhere/vmlinuz".into()), modules: None };
+        let error = Kernel::open(&choice, &|_| {}).unwrap_err();
+        assert_eq!(
+            format!("{error:#}"),
+            "use kernel /nowhere/vmlinuz: read it: No such file or directory (os error 2)"
+        );
+    }
+}

@@ -1,0 +1,306 @@
+//! From the modules that an appliance wants to the ones it must carry, in an order in which they load.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use super::modinfo::{self, Modinfo, normal};
+use super::select::Wanted;
+
+/// Directories this deep or deeper are not looked into; the kernel's own tree has eight levels.
+const MAX_DEPTH: usize = 16;
+
+/// The modules of one kernel.
+#[derive(Debug, Default)]
+pub struct Tree {
+    directory: PathBuf,
+    files: BTreeMap<String, PathBuf>,
+    built_in: BTreeSet<String>,
+    /// A kernel without modules: whatever is wanted has to be built in, and PID 1 finds out.
+    monolithic: bool,
+}
+
+/// A module to carry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Module {
+    /// Its name, with `_`.
+    pub name: String,
+    /// Its unpacked bytes.
+    pub bytes: Vec<u8>,
+    /// Patterns of the devices that call for it; empty: always loaded.
+    pub aliases: Vec<String>,
+}
+
+/// When a module is loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Condition {
+    Always,
+    Device(BTreeSet<String>),
+}
+
+impl Condition {
+    fn or(&mut self, other: &Self) {
+        match (&mut *self, other) {
+            (Self::Device(mine), Self::Device(theirs)) => mine.extend(theirs.iter().cloned()),
+            _ => *self = Self::Always,
+        }
+    }
+}
+
+impl Tree {
+    /// Looks for modules in a directory such as `/lib/modules/6.12.1-amd64`.
+    pub fn scan(directory: &Path) -> Result<Self> {
+        let mut files = BTreeMap::new();
+        collect(directory, 0, &mut files).with_context(|| format!("look for modules in {}", directory.display()))?;
+        let list = directory.join("modules.builtin");
+        let built_in = match std::fs::read_to_string(&list) {
+            Ok(text) => text.lines().filter_map(|line| module_name(Path::new(line))).collect(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => BTreeSet::new(),
+            Err(error) => return Err(error).with_context(|| format!("read {}", list.display())),
+        };
+        if files.is_empty() && built_in.is_empty() {
+            bail!(
+                "no kernel modules in {}: expected a directory such as /lib/modules/6.12.1-amd64",
+                directory.display()
+            );
+        }
+        Ok(Self { directory: directory.to_owned(), files, built_in, monolithic: false })
+    }
+
+    /// A kernel that comes without modules.
+    pub fn monolithic() -> Self {
+        Self { monolithic: true, ..Self::default() }
+    }
+
+    /// The wanted modules and what they depend on, each after its own dependencies, without those in `loaded` and those
+    /// built into the kernel. All must be made for the kernel `release`.
+    pub fn select(&self, wanted: &[Wanted], loaded: &[Module], release: &str) -> Result<Vec<Module>> {
+        if self.monolithic {
+            return Ok(Vec::new());
+        }
+        let mut selection = Selection { tree: self, release, order: Vec::new(), found: BTreeMap::new() };
+        for one in wanted {
+            let name = normal(&one.name);
+            if one.optional && !self.built_in.contains(&name) && !self.files.contains_key(&name) {
+                continue;
+            }
+            selection.add(&name, &one.reason, None, one.only_for_devices, &mut Vec::new())?;
+        }
+        let known = |name: &String| loaded.iter().any(|module| module.name == *name);
+        let Selection { order, mut found, .. } = selection;
+        Ok(order
+            .into_iter()
+            .filter(|name| !known(name))
+            .filter_map(|name| found.remove(&name).map(|found| found.into_module(name)))
+            .collect())
+    }
+
+    fn missing(&self, name: &str, reason: &str) -> anyhow::Error {
+        anyhow::anyhow!(
+            "module {name} ({reason}) is neither in {} nor built into that kernel: use a kernel that has it",
+            self.directory.display()
+        )
+    }
+}
+
+/// A selection being made.
+struct Selection<'a> {
+    tree: &'a Tree,
+    release: &'a str,
+    order: Vec<String>,
+    found: BTreeMap<String, Found>,
+}
+
+struct Found {
+    bytes: Vec<u8>,
+    info: Modinfo,
+    condition: Condition,
+}
+
+impl Found {
+    fn into_module(self, name: String) -> Module {
+        let aliases = match self.condition {
+            Condition::Always => Vec::new(),
+            Condition::Device(aliases) => aliases.into_iter().collect(),
+        };
+        Module { name, bytes: self.bytes, aliases }
+    }
+}
+
+impl Selection<'_> {
+    /// Adds a module behind what it depends on. A dependency is loaded whenever one of its dependents is.
+    fn add(
+        &mut self,
+        name: &str,
+        reason: &str,
+        condition: Option<&Condition>,
+        only_for_devices: bool,
+        path: &mut Vec<String>,
+    ) -> Result<()> {
+        if self.tree.built_in.contains(name) {
+            return Ok(());
+        }
+        if path.iter().any(|above| above == name) {
+            bail!("kernel modules depend on each other in a circle: {} → {name}", path.join(" → "));
+        }
+        let info = self.load(name, reason)?;
+        let condition = match condition {
+            Some(condition) => condition.clone(),
+            None if only_for_devices => Condition::Device(info.aliases.iter().cloned().collect()),
+            None => Condition::Always,
+        };
+        if let Some(found) = self.found.get_mut(name) {
+            found.condition.or(&condition);
+        }
+        path.push(name.to_owned());
+        for dependency in &info.depends {
+            self.add(dependency, &format!("needed by {name}"), Some(&condition), false, path)?;
+        }
+        for wish in info.soft_before.iter().filter(|wish| self.tree.files.contains_key(*wish)) {
+            self.add(wish, &format!("wanted by {name}"), Some(&condition), false, path)?;
+        }
+        path.pop();
+        if !self.order.iter().any(|ordered| ordered == name) {
+            self.order.push(name.to_owned());
+        }
+        Ok(())
+    }
+
+    /// Reads a module, once.
+    fn load(&mut self, name: &str, reason: &str) -> Result<Modinfo> {
+        if let Some(found) = self.found.get(name) {
+            return Ok(found.info.clone());
+        }
+        let file = self.tree.files.get(name).ok_or_else(|| self.tree.missing(name, reason))?;
+        let bytes = modinfo::read(file)?;
+        let info = modinfo::parse(&bytes).with_context(|| format!("read module {}", file.display()))?;
+        let made_for = info.vermagic.split(' ').next().unwrap_or_default();
+        if made_for != self.release {
+            bail!("module {} was made for kernel {made_for}, not for {}", file.display(), self.release);
+        }
+        let info = Modinfo { aliases: info.aliases.into_iter().filter(|alias| is_listable(alias)).collect(), ..info };
+        // Nothing has asked for it yet: the first who does sets the condition.
+        let condition = Condition::Device(BTreeSet::new());
+        self.found.insert(name.to_owned(), Found { bytes, info: info.clone(), condition });
+        Ok(info)
+    }
+}
+
+fn collect(directory: &Path, depth: usize, files: &mut BTreeMap<String, PathBuf>) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        let path = entry.path();
+        // `build` and `source` are symbolic links out of the tree; file_type() doesn't follow them.
+        if entry.file_type()?.is_dir() {
+            if depth < MAX_DEPTH {
+                collect(&path, depth + 1, files)?;
+            }
+        } else if let Some(name) = module_name(&path) {
+            files.insert(name, path);
+        }
+    }
+    Ok(())
+}
+
+/// Whether the order file, which separates with these, can hold an alias. Only device tree aliases have commas, and x86 has
+/// no device tree.
+fn is_listable(alias: &str) -> bool {
+    !alias.contains([',', '\t', '\n'])
+}
+
+/// The module's name by its file: `drivers/md/dm-mod.ko.xz` is `dm_mod`.
+fn module_name(path: &Path) -> Option<String> {
+    let (name, extension) = path.file_name()?.to_str()?.split_once(".ko")?;
+    matches!(extension, "" | ".xz" | ".zst" | ".gz").then(|| normal(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::fake;
+
+    const RELEASE: &str = "6.12.1-test";
+
+    /// A tree in which `disk` needs `bus` and `core`, `verity` needs `core`, and `crc` is built in.
+    fn tree() -> (tempfile::TempDir, Tree) {
+        let dir = tempfile::tempdir().unwrap();
+        fake::module(dir.path(), "core-lib", RELEASE, &[]);
+        fake::module(dir.path(), "bus", RELEASE, &["alias=pci:bus*"]);
+        fake::module(dir.path(), "disk", RELEASE, &["depends=bus,core-lib", "alias=disk:1*", "alias=of:N*C,x"]);
+        fake::module(dir.path(), "verity", RELEASE, &["depends=core-lib,crc", "softdep=pre: fast absent"]);
+        fake::module(dir.path(), "fast", RELEASE, &[]);
+        std::fs::write(dir.path().join("modules.builtin"), "kernel/lib/crc.ko\n").unwrap();
+        let tree = Tree::scan(dir.path()).unwrap();
+        (dir, tree)
+    }
+
+    fn summary(modules: &[Module]) -> Vec<(&str, Vec<&str>)> {
+        modules.iter().map(|m| (m.name.as_str(), m.aliases.iter().map(String::as_str).collect())).collect()
+    }
+
+    #[test]
+    fn dependencies_come_first_and_share_the_condition() {
+        let (_dir, tree) = tree();
+        let modules = tree.select(&[Wanted::device("disk", "x")], &[], RELEASE).unwrap();
+        assert_eq!(
+            summary(&modules),
+            [("bus", vec!["disk:1*"]), ("core_lib", vec!["disk:1*"]), ("disk", vec!["disk:1*"])]
+        );
+    }
+
+    #[test]
+    fn always_beats_a_device() {
+        let (_dir, tree) = tree();
+        let wanted = [Wanted::device("disk", "x"), Wanted::always("verity", "y")];
+        let modules = tree.select(&wanted, &[], RELEASE).unwrap();
+        assert_eq!(
+            summary(&modules),
+            [
+                ("bus", vec!["disk:1*"]),
+                ("core_lib", vec![]),
+                ("disk", vec!["disk:1*"]),
+                ("fast", vec![]),
+                ("verity", vec![])
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_loaded_or_built_in_is_left_out() {
+        let (_dir, tree) = tree();
+        let first = tree.select(&[Wanted::always("core-lib", "x")], &[], RELEASE).unwrap();
+        let second =
+            tree.select(&[Wanted::always("verity", "y"), Wanted::always("crc", "z")], &first, RELEASE).unwrap();
+        assert_eq!(summary(&second), [("fast", vec![]), ("verity", vec![])]);
+    }
+
+    #[test]
+    fn a_missing_module_is_named_with_its_reason_unless_optional() {
+        let (_dir, tree) = tree();
+        let error = tree.select(&[Wanted::always("erofs", "the system image's filesystem")], &[], RELEASE).unwrap_err();
+        let text = error.to_string();
+        assert!(text.starts_with("module erofs (the system image's filesystem) is neither in "), "{text}");
+        assert!(tree.select(&[Wanted::device("nvme", "x").if_present()], &[], RELEASE).unwrap().is_empty());
+        assert!(Tree::monolithic().select(&[Wanted::always("erofs", "x")], &[], RELEASE).unwrap().is_empty());
+    }
+
+    #[test]
+    fn circles_and_foreign_modules_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        fake::module(dir.path(), "a", RELEASE, &["depends=b"]);
+        fake::module(dir.path(), "b", RELEASE, &["depends=a"]);
+        fake::module(dir.path(), "old", "5.10.0", &[]);
+        let tree = Tree::scan(dir.path()).unwrap();
+        let error = tree.select(&[Wanted::always("a", "x")], &[], RELEASE).unwrap_err().to_string();
+        assert!(error.contains("a → b → a"), "{error}");
+        let error = tree.select(&[Wanted::always("old", "x")], &[], RELEASE).unwrap_err().to_string();
+        assert!(error.contains("was made for kernel 5.10.0, not for 6.12.1-test"), "{error}");
+    }
+
+    #[test]
+    fn an_empty_directory_is_no_module_tree() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(Tree::scan(dir.path()).unwrap_err().to_string().starts_with("no kernel modules in "));
+    }
+}

@@ -1,0 +1,69 @@
+//! Which modules an appliance wants, and why.
+
+/// A module that is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// Its name, `-` and `_` alike.
+    pub name: String,
+    /// What for, in a few words for the error if it is missing.
+    pub reason: String,
+    /// Load it only if the machine has a device that it serves.
+    pub only_for_devices: bool,
+    /// Do without if the kernel has none.
+    pub optional: bool,
+}
+
+impl Wanted {
+    /// Wanted in every boot.
+    pub fn always(name: &str, reason: &str) -> Self {
+        Self { name: name.to_owned(), reason: reason.to_owned(), only_for_devices: false, optional: false }
+    }
+
+    /// Wanted if the machine has a device for it.
+    pub fn device(name: &str, reason: &str) -> Self {
+        Self { only_for_devices: true, ..Self::always(name, reason) }
+    }
+
+    /// Not missed by a kernel that has none.
+    pub fn if_present(self) -> Self {
+        Self { optional: true, ..self }
+    }
+}
+
+/// What reaches the system image and mounts the first container: these are in the initrd. A bus comes before what is on it.
+pub fn stage_one() -> Vec<Wanted> {
+    let disk = "a disk that the system image may be on";
+    vec![
+        Wanted::device("virtio_mmio", "the bus of QEMU's microvm and of Firecracker").if_present(),
+        Wanted::device("virtio_pci", "the bus of virtual machines").if_present(),
+        Wanted::device("virtio_blk", "the disk of virtual machines"),
+        Wanted::device("nvme", disk).if_present(),
+        Wanted::device("virtio_scsi", disk).if_present(),
+        Wanted::device("ahci", disk).if_present(),
+        Wanted::device("sd_mod", disk).if_present(),
+        Wanted::always("dm_verity", "seals the system image"),
+        Wanted::always("erofs", "the system image's filesystem"),
+        Wanted::always("overlay", "containers' root filesystems"),
+    ]
+}
+
+/// What else the machine may need: these are in the system image, and `extra` are those that the declaration names.
+pub fn stage_two(keeps_data: bool, extra: &[String]) -> Vec<Wanted> {
+    let network = "a network interface";
+    let mut wanted = vec![
+        Wanted::device("virtio_net", "the network of virtual machines"),
+        Wanted::device("e1000e", network).if_present(),
+        Wanted::device("ena", network).if_present(),
+        Wanted::device("gve", network).if_present(),
+        Wanted::device("virtio_console", "the status port"),
+        Wanted::device("virtio_rng", "randomness from the host").if_present(),
+        Wanted::device("i6300esb", "the watchdog of virtual machines").if_present(),
+        Wanted::device("vmw_vsock_virtio_transport", "sockets to the host").if_present(),
+    ];
+    if keeps_data {
+        wanted.push(Wanted::always("ext4", "the data partition's filesystem"));
+    }
+    // A person asked for these by name: load them whether or not a device calls for them, and miss them loudly.
+    wanted.extend(extra.iter().map(|name| Wanted::always(name, "named in kernel.extra_modules")));
+    wanted
+}

@@ -31,9 +31,12 @@ install_packages() {
     for package in "$@"; do
         [ "$(dpkg-query --show --showformat '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
     done
+    # Package lists are needed later too: for the kernel and for the test images.
+    if [ ${#missing[@]} -gt 0 ] || ! apt-cache policy | grep 'Packages$' >/dev/null; then
+        as_root apt-get update --quiet=2 </dev/null >&2
+    fi
     [ ${#missing[@]} -gt 0 ] || return 0
     echo "Installing ${missing[*]}" >&2
-    as_root apt-get update --quiet=2 </dev/null >&2
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet=2 --no-install-recommends "${missing[@]}" </dev/null >&2
 }
 

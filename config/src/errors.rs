@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 
-use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Renderer, Snippet};
 
 /// One thing that is wrong with a declaration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,29 +80,37 @@ impl Errors {
     }
 
     fn group<'a>(&'a self, error: &'a Error) -> Group<'a> {
-        let mut group = Level::ERROR
-            .primary_title(&*error.message)
-            .element(self.snippet(&error.place, |span| AnnotationKind::Primary.span(span)));
-        if let Some((place, label)) = &error.related {
-            group = group.element(self.snippet(place, |span| AnnotationKind::Context.span(span).label(&**label)));
-        }
+        let title = Level::ERROR.primary_title(&*error.message);
+        let snippet = self.snippet(&error.place);
+        let snippet = snippet.annotation(AnnotationKind::Primary.span(self.within_line(&error.place)));
+        let group = match &error.related {
+            Some((place, label)) => {
+                let mark = AnnotationKind::Context.span(self.within_line(place)).label(&**label);
+                match place.line == error.place.line {
+                    true => title.element(snippet.annotation(mark)),
+                    false => title.element(snippet).element(self.snippet(place).annotation(mark)),
+                }
+            }
+            None => title.element(snippet),
+        };
         match &error.help {
             Some(help) => group.element(Level::HELP.message(&**help)),
             None => group,
         }
     }
 
-    /// The line on which `place` begins, marked. Only that line is handed over, so that the cost doesn't grow with the file.
-    fn snippet<'a>(
-        &'a self,
-        place: &Place,
-        mark: impl FnOnce(Range<usize>) -> annotate_snippets::Annotation<'a>,
-    ) -> Snippet<'a, annotate_snippets::Annotation<'a>> {
+    /// The line on which `place` begins. Only that line is handed over, so that the cost doesn't grow with the file.
+    fn snippet<'a>(&'a self, place: &Place) -> Snippet<'a, Annotation<'a>> {
         let line = line_around(&self.source, place.span.start);
-        let text = self.source.get(line.clone()).unwrap_or_default();
-        let start = place.span.start.saturating_sub(line.start).min(text.len());
-        let end = place.span.end.saturating_sub(line.start).clamp(start, text.len());
-        Snippet::source(text).path(&*self.file).line_start(place.line).annotation(mark(start..end))
+        let text = self.source.get(line).unwrap_or_default();
+        Snippet::source(text).path(&*self.file).line_start(place.line)
+    }
+
+    /// The part of `place` that lies on its first line, in bytes from the line's begin.
+    fn within_line(&self, place: &Place) -> Range<usize> {
+        let line = line_around(&self.source, place.span.start);
+        let start = place.span.start.saturating_sub(line.start).min(line.len());
+        start..place.span.end.saturating_sub(line.start).clamp(start, line.len())
     }
 
     fn summary(&self) -> String {

@@ -186,6 +186,7 @@ fn depends_on(
         } else if let Some(first) = seen.get(&other.value) {
             problems
                 .error(&other.span, format!("{} is given twice", quote(&other.value)))
+                .help("leave out one of them")
                 .related(first, "first given here");
         } else {
             seen.insert(other.value.clone(), other.span.clone());

@@ -77,7 +77,10 @@ fn security_options(keys: &ContainerKeys, isolation: &mut Isolation, problems: &
             }
         };
         if let Some(first) = first {
-            problems.error(&option.span, "this security option is given twice").related(&first, "first given here");
+            problems
+                .error(&option.span, "this security option is given twice")
+                .help("leave out one of them")
+                .related(&first, "first given here");
         }
     }
 }

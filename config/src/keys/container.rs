@@ -169,7 +169,7 @@ keys! {
 pub(crate) struct HostOnly;
 
 impl Choice for HostOnly {
-    const WHAT: &'static str = "a choice";
+    const WHAT: &'static str = "a possible value";
     const CHOICES: &'static [(&'static str, Self)] = &[("host", Self)];
     const REFUSED: &'static [(&'static str, &'static str)] = &[
         ("private", "that is the default; leave it out"),
@@ -186,7 +186,7 @@ pub(crate) enum HostOrPrivate {
 }
 
 impl Choice for HostOrPrivate {
-    const WHAT: &'static str = "a choice";
+    const WHAT: &'static str = "a possible value";
     const CHOICES: &'static [(&'static str, Self)] = &[("private", Self::Private), ("host", Self::Host)];
     const REFUSED: &'static [(&'static str, &'static str)] = &[
         ("none", "a container always has its own; write \"private\" or leave it out"),

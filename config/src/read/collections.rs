@@ -10,7 +10,7 @@ use super::{At, Item, Shape, Table, Text, Word, wrong_type};
 use crate::errors::quote;
 use crate::problems::Problems;
 
-/// A list. All its entries are read, so that every error is noted; with any, there is no list.
+/// A list. Entries that can't be read are noted and left out; if none is left, there is no list.
 #[derive(Debug)]
 pub(crate) struct List<T>(pub(crate) Vec<At<T>>);
 
@@ -18,8 +18,8 @@ impl<T: Shape> Shape for List<T> {
     fn read(item: &Item<'_>, problems: &mut Problems) -> Option<Self> {
         match item.get_ref() {
             DeValue::Array(array) => {
-                let entries: Vec<_> = array.iter().map(|item| At::read(item, problems)).collect();
-                entries.into_iter().collect::<Option<_>>().map(Self)
+                let entries: Vec<_> = array.iter().filter_map(|item| At::read(item, problems)).collect();
+                (array.is_empty() || !entries.is_empty()).then_some(Self(entries))
             }
             _ => {
                 wrong_type(item, "a list", problems);
@@ -179,7 +179,7 @@ fn unique(entries: Vec<(At<String>, At<String>)>, problems: &mut Problems) -> Ve
             problems.error(&name.span, "a name is empty or holds `=` or NUL").help("write \"NAME=value\"");
         } else if let Some(first) = seen.get(&name.value) {
             let message = format!("{} is given twice", quote(&name.value));
-            problems.error(&name.span, message).related(first, "first given here");
+            problems.error(&name.span, message).help("leave out one of them").related(first, "first given here");
         } else {
             seen.insert(name.value.clone(), name.span.clone());
             kept.push((name, value));

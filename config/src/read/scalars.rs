@@ -100,6 +100,7 @@ impl<T: Choice> Word for T {
         let fault = Fault::new(format!("{} isn't {}", quote(text), T::WHAT));
         Err(match nearest(text, words.iter().copied()) {
             Some(word) => fault.help(format!("did you mean \"{word}\"?")),
+            None if words.len() == 1 => fault.help(format!("write {}, or leave it out", quoted_list(&words))),
             None => fault.help(format!("write one of: {}", quoted_list(&words))),
         })
     }

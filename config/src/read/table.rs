@@ -50,8 +50,14 @@ pub(crate) fn check_unknown<T: Table>(key: &str, span: &Span, problems: &mut Pro
     }
     let problem = problems.error(span, format!("unknown key {} in {}", quote(key), T::WHAT));
     let meant = nearest(key, T::KEYS.iter().copied());
+    let refused = nearest(key, T::REFUSED.iter().map(|(name, _)| *name));
+    let refused = refused.and_then(|meant| T::REFUSED.iter().find(|(name, _)| *name == meant));
     match meant {
         Some(name) => problem.help(format!("did you mean `{name}`?")),
+        None if refused.is_some() => {
+            let (name, reason) = refused.copied().unwrap_or_default();
+            problem.help(format!("if you meant `{name}`: {reason}"))
+        }
         None if T::KEYS.len() > MAX_LISTED => {
             problem.help(format!("the keys of {} are Compose's; `garboard schema` prints them all", T::WHAT))
         }

@@ -68,7 +68,7 @@ impl Word for VolumeShort {
                 .help("write \"NAME:/path\" or \"NAME:/path:ro\""));
         };
         let Some(target) = target else {
-            let fault = Fault::new(format!("{} names no volume and a path", quote(text)));
+            let fault = Fault::new(format!("{} isn't a volume with a path", quote(text)));
             return Err(match name.starts_with('/') {
                 true => fault.help(format!("give it a name (\"NAME:{name}\", with a table [volumes.NAME]), or use tmpfs if nothing is to be kept")),
                 false => fault.help(format!("write \"{name}:/path/in/the/container\"")),

@@ -1,0 +1,303 @@
+//! What right declarations mean.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use garboard_config::*;
+
+/// The appliance of `text` with a name and a first container in front.
+fn appliance(text: &str) -> Appliance {
+    match parse("appliance.toml", &format!("name = \"demo\"\n{text}")) {
+        Ok(appliance) => appliance,
+        Err(errors) => panic!("{errors}"),
+    }
+}
+
+/// The container with these keys, alone.
+fn container(keys: &str) -> Container {
+    appliance(&format!("[volumes.data]\n[containers.web]\nimage = \"x\"\n{keys}")).containers.remove(0)
+}
+
+#[test]
+fn defaults_are_safe_and_composes() {
+    let appliance = appliance("[containers.web]\nimage = \"images/web\"");
+    assert_eq!(appliance.hostname, "demo");
+    assert_eq!(appliance.system, System { memory_mb: 512, sysctls: vec![], log_budget: 8 << 20 });
+    assert_eq!(appliance.kernel, Kernel::default());
+    assert_eq!(appliance.console, Console { logs: true, status: true });
+    assert_eq!(appliance.network, Network { address: Address::Dhcp, interface: None, dns: vec![] });
+    assert_eq!(appliance.data, Data { size: None, required: false });
+    assert!(!appliance.needs_data());
+    let web = &appliance.containers[0];
+    let expected = Container {
+        name: "web".into(),
+        image: "images/web".into(),
+        command: None,
+        entrypoint: None,
+        environment: vec![],
+        working_dir: None,
+        user: None,
+        group_add: vec![],
+        hostname: Some("web".into()),
+        domainname: None,
+        network: NetworkMode::None,
+        ports: vec![],
+        extra_hosts: vec![],
+        mounts: vec![],
+        devices: vec![],
+        read_only: false,
+        rootfs_size: None,
+        shm_size: None,
+        restart: Restart::No,
+        depends_on: vec![],
+        stop_signal: None,
+        stop_grace_period: Duration::from_secs(10),
+        init: false,
+        ids: Some(IdRange { base: 65_536, size: 65_536 }),
+        host_pid: false,
+        host_ipc: false,
+        host_uts: false,
+        host_cgroup: false,
+        cap_add: vec![],
+        cap_drop: vec![],
+        no_new_privileges: true,
+        seccomp: Seccomp::Default,
+        sysctls: vec![],
+        resources: Resources {
+            memory: None,
+            memory_and_swap: None,
+            memory_reservation: None,
+            cpu: None,
+            cpu_shares: None,
+            cpuset: None,
+            pids: Limit::At(2048),
+            io: Io::default(),
+        },
+        ulimits: vec![],
+        oom_score_adj: None,
+        labels: BTreeMap::new(),
+        weakened: vec![],
+    };
+    assert_eq!(web, &expected);
+}
+
+#[test]
+fn a_table_or_a_list_means_the_same() {
+    for (one, other) in [
+        (
+            "environment = { A = \"1\", B = 2, C = true, D = 0.5 }",
+            "environment = [\"A=1\", \"B=2\", \"C=true\", \"D=0.5\"]",
+        ),
+        ("labels = { a = 1 }", "labels = [\"a=1\"]"),
+        ("sysctls = { \"net.core.somaxconn\" = 1 }", "sysctls = [\"net.core.somaxconn=1\"]"),
+        ("command = \"a 'b c' d\\\\ e\"", "command = [\"a\", \"b c\", \"d e\"]"),
+        ("entrypoint = \"\"", "entrypoint = []"),
+        ("tmpfs = \"/run\"", "tmpfs = [\"/run\"]"),
+        (
+            "tmpfs = \"/run:size=1m,mode=0700\"",
+            "volumes = [{ type = \"tmpfs\", target = \"/run\", tmpfs = { size = \"1m\", mode = 0o700 } }]",
+        ),
+        ("volumes = [\"data:/x:ro\"]", "volumes = [{ source = \"data\", target = \"/x\", read_only = true }]"),
+        (
+            "devices = [\"/dev/fuse:/dev/f:rw\"]",
+            "devices = [{ source = \"/dev/fuse\", target = \"/dev/f\", permissions = \"wr\" }]",
+        ),
+        ("extra_hosts = { db = \"10.0.0.2\" }", "extra_hosts = [\"db:10.0.0.2\"]"),
+        ("ulimits = { nofile = 5 }", "ulimits = { nofile = { soft = 5, hard = \"5\" } }"),
+        ("cpus = 0.5", "cpu_quota = \"50ms\"\ncpu_period = 100000"),
+        ("cpus = \"2\"", "cpus = 2"),
+        ("mem_limit = 1048576", "mem_limit = \"1M\""),
+        ("stop_signal = 10", "stop_signal = \"usr1\""),
+        ("user = 5", "user = \"5\""),
+        ("stop_grace_period = \"1m30s\"", "stop_grace_period = \"90s\""),
+        ("security_opt = [\"no-new-privileges\"]", ""),
+        ("restart = \"no\"", ""),
+        ("ipc = \"private\"", ""),
+        (
+            "network_mode = \"host\"\nports = [\"80:80\", \"1-3/udp\"]",
+            "network_mode = \"host\"\nports = [{ target = 80, published = \"80\" }, { target = \"1-3\", protocol = \"udp\" }]",
+        ),
+    ] {
+        assert_eq!(container(one), container(other), "{one}\n{other}");
+    }
+}
+
+#[test]
+fn empty_and_absent_commands_differ() {
+    assert_eq!(container("command = []").command, Some(vec![]));
+    assert_eq!(container("").command, None);
+}
+
+#[test]
+fn containers_come_after_what_they_depend_on_else_as_declared() {
+    let appliance = appliance(
+        r#"
+        [containers.z]
+        image = "x"
+        depends_on = ["b", "a"]
+        [containers.m]
+        image = "x"
+        [containers.b]
+        image = "x"
+        depends_on = { a = { condition = "service_healthy" } }
+        [containers.a]
+        image = "x"
+        [containers.c]
+        image = "x"
+        "#,
+    );
+    let names: Vec<_> = appliance.containers.iter().map(|container| container.name.as_str()).collect();
+    assert_eq!(names, ["m", "a", "b", "z", "c"]);
+    assert_eq!(appliance.position("z"), Some(3));
+    for (index, container) in appliance.containers.iter().enumerate() {
+        for dependency in &container.depends_on {
+            assert!(appliance.position(&dependency.container).unwrap() < index);
+        }
+    }
+    let b = &appliance.containers[2];
+    assert_eq!(b.depends_on, [Dependency { container: "a".into(), condition: Condition::Healthy }]);
+}
+
+#[test]
+fn id_ranges_are_disjoint_and_stay_when_dependencies_change() {
+    let text = |depends: &str| {
+        format!(
+            "[containers.a]\nimage = \"x\"\n{depends}\n[containers.b]\nimage = \"x\"\nuserns_mode = \"host\"\n[containers.c]\nimage = \"x\"\n"
+        )
+    };
+    let bases = |appliance: Appliance| -> BTreeMap<String, Option<u32>> {
+        appliance.containers.into_iter().map(|container| (container.name, container.ids.map(|ids| ids.base))).collect()
+    };
+    let before = bases(appliance(&text("")));
+    assert_eq!(before, bases(appliance(&text("depends_on = [\"c\"]"))));
+    let expected = [("a".to_owned(), Some(65_536)), ("b".to_owned(), None), ("c".to_owned(), Some(3 * 65_536))];
+    assert_eq!(before, BTreeMap::from(expected));
+}
+
+#[test]
+fn what_weakens_isolation_is_told_in_the_declarations_words() {
+    let text = r#"
+        userns_mode = "host"
+        network_mode = "host"
+        pid = "host"
+        ipc = "host"
+        uts = "host"
+        cgroup = "host"
+        cap_add = ["NET_ADMIN", "sys_time"]
+        devices = ["/dev/fuse"]
+        security_opt = ["no-new-privileges:false", "seccomp=profile.json"]
+        pids_limit = -1
+    "#;
+    let web = container(text);
+    let expected = [
+        "userns_mode = \"host\"",
+        "network_mode = \"host\"",
+        "pid = \"host\"",
+        "ipc = \"host\"",
+        "uts = \"host\"",
+        "cgroup = \"host\"",
+        "security_opt = [\"no-new-privileges:false\"]",
+        "security_opt = [\"seccomp=profile.json\"]",
+        "cap_add = [\"NET_ADMIN\", \"SYS_TIME\"]",
+        "devices = [\"/dev/fuse\"]",
+        "pids_limit = -1",
+    ];
+    assert_eq!(web.weakened, expected);
+    assert_eq!(web.hostname, None);
+    // Each of these words is itself a declaration that weakens, and nothing else does.
+    for words in expected.iter().filter(|words| !words.contains("SYS_TIME")) {
+        assert_eq!(container(words).weakened, [*words]);
+    }
+}
+
+#[test]
+fn a_directory_is_mounted_before_what_lies_in_it() {
+    let web = container("volumes = [\"data:/a/b/c\"]\ntmpfs = [\"/a/b\", \"/z\", \"/a\"]");
+    let targets: Vec<_> = web.mounts.iter().map(|mount| mount.target.as_str()).collect();
+    assert_eq!(targets, ["/z", "/a", "/a/b", "/a/b/c"]);
+}
+
+#[test]
+fn users_keep_their_spelling() {
+    for text in ["www-data", "1000", "www-data:1000", "0:0"] {
+        assert_eq!(container(&format!("user = \"{text}\"")).user.unwrap().to_string(), text);
+    }
+    // The machine's own ids reach further than a container's.
+    assert!(container("userns_mode = \"host\"\nuser = 70000").user.is_some());
+}
+
+#[test]
+fn networks() {
+    let network = |text: &str| appliance(&format!("[network]\n{text}\n[containers.web]\nimage = \"x\"")).network;
+    assert_eq!(network("address = \"none\"").address, Address::None);
+    assert_eq!(network("address = [\"dhcp\"]").address, Address::Dhcp);
+    let fixed = network("address = [\"192.0.2.7/24\", \"2001:db8::7/64\"]\ngateway = \"fe80::1\"\ndns = \"9.9.9.9\"");
+    let Address::Static { addresses, gateway } = fixed.address else { panic!("{fixed:?}") };
+    assert_eq!(addresses.iter().map(Cidr::to_string).collect::<Vec<_>>(), ["192.0.2.7/24", "2001:db8::7/64"]);
+    assert_eq!(gateway.unwrap().to_string(), "fe80::1");
+    assert_eq!(fixed.dns, ["9.9.9.9".parse::<std::net::IpAddr>().unwrap()]);
+}
+
+#[test]
+fn an_address_knows_its_network() {
+    let cidr = |text: &str, prefix| Cidr { address: text.parse().unwrap(), prefix };
+    for (cidr, other, expected) in [
+        (cidr("192.0.2.7", 24), "192.0.2.255", true),
+        (cidr("192.0.2.7", 24), "192.0.3.7", false),
+        (cidr("192.0.2.7", 32), "192.0.2.7", true),
+        (cidr("192.0.2.7", 32), "192.0.2.6", false),
+        (cidr("192.0.2.7", 0), "8.8.8.8", true),
+        (cidr("2001:db8::7", 64), "2001:db8::1", true),
+        (cidr("2001:db8::7", 64), "2001:db8:1::1", false),
+        (cidr("2001:db8::7", 0), "::1", true),
+        (cidr("192.0.2.7", 24), "::1", false),
+    ] {
+        assert_eq!(cidr.contains(other.parse().unwrap()), expected, "{cidr} {other}");
+    }
+}
+
+#[test]
+fn the_machines_tables() {
+    let appliance = appliance(
+        r#"
+        [system]
+        memory = "1g"
+        hostname = "host.example.org"
+        sysctls = ["vm.swappiness=1"]
+        [kernel]
+        image = "k/vmlinuz"
+        cmdline = "quiet panic=1"
+        [data]
+        size = "1g"
+        required = true
+        [volumes.kept]
+        [volumes.fast]
+        kind = "tmpfs"
+        size = "16m"
+        [containers.web]
+        image = "x"
+        "#,
+    );
+    assert_eq!((appliance.system.memory_mb, appliance.hostname.as_str()), (1024, "host.example.org"));
+    assert_eq!(appliance.system.sysctls, [("vm.swappiness".to_owned(), "1".to_owned())]);
+    assert_eq!(appliance.kernel.cmdline, ["quiet", "panic=1"]);
+    assert_eq!(appliance.data, Data { size: Some(1 << 30), required: true });
+    assert_eq!(appliance.volumes["fast"], Volume::Tmpfs { size: Some(16 << 20) });
+    assert!(appliance.needs_data());
+}
+
+#[test]
+fn io_settings_are_gathered_by_device() {
+    let web = container(
+        r#"
+        [containers.web.blkio_config]
+        weight = 100
+        weight_device = [{ path = "/dev/vdb", weight = 200 }]
+        device_read_bps = [{ path = "/dev/vda", rate = "1m" }, { path = "/dev/vdb", rate = "2m" }]
+        device_write_iops = [{ path = "/dev/vda", rate = 7 }]
+        "#,
+    );
+    let b = IoDevice { path: "/dev/vdb".into(), weight: Some(200), read_bps: Some(2 << 20), ..IoDevice::default() };
+    let a = IoDevice { path: "/dev/vda".into(), read_bps: Some(1 << 20), write_iops: Some(7), ..IoDevice::default() };
+    assert_eq!(web.resources.io, Io { weight: Some(100), devices: vec![b, a] });
+}

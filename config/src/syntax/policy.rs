@@ -1,7 +1,5 @@
 //! `restart` and `security_opt`.
 
-use std::path::PathBuf;
-
 use serde_json::{Value, json};
 
 use super::path::FilePath;
@@ -72,7 +70,7 @@ impl Word for SecurityOption {
             ("no-new-privileges", Some("false")) => Ok(Self::NoNewPrivileges(false)),
             ("seccomp", Some("default" | "builtin")) => Ok(Self::Seccomp(Seccomp::Default)),
             ("seccomp", Some("unconfined")) => Ok(Self::Seccomp(Seccomp::Unconfined)),
-            ("seccomp", Some(path)) => FilePath::parse(path).map(|path: FilePath| Self::Seccomp(Seccomp::Profile(PathBuf::from(path.0)))),
+            ("seccomp", Some(path)) => FilePath::parse(path).map(|path: FilePath| Self::Seccomp(Seccomp::Profile(path.0))),
             ("apparmor" | "label" | "systempaths", _) => {
                 Err(Fault::new(format!("the security option {} isn't supported here yet", quote(name))).help("leave it out"))
             }

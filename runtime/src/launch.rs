@@ -146,6 +146,14 @@ pub struct Root {
     pub readonly: bool,
 }
 
+impl Root {
+    /// Whether the container can't write to it: said so, or there is nowhere to write to.
+    #[must_use]
+    pub fn is_readonly(&self) -> bool {
+        self.readonly || matches!(self.source, RootSource::Layers { upper: Upper::None, .. })
+    }
+}
+
 /// What a root filesystem is made of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RootSource {

@@ -104,7 +104,7 @@ fn build_root(inherited: &Inherited<'_>) -> Result<OwnedFd, Failure> {
     sysctl::set_all(&launch.sysctls)?;
     hide::make_readonly(launch, root.as_fd())?;
     hide::mask(launch, root.as_fd(), workspace.as_fd())?;
-    if launch.root.readonly {
+    if launch.root.is_readonly() {
         let change = Change { set: libc::MOUNT_ATTR_RDONLY, ..Change::default() };
         set_attributes(root.as_fd(), change).at(Step::MountAttributes, || "/ (read-only)")?;
     }

@@ -36,17 +36,13 @@ pub(crate) fn workspace(launch: &Launch) -> Result<OwnedFd, Failure> {
 pub(crate) fn build(launch: &Launch, trees: &Trees, workspace: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
     match (&launch.root.source, &trees.root) {
         (RootSource::Directory(path), Some(tree)) => place(tree, workspace, "root", path),
-        (RootSource::Layers { layers, upper }, _) => {
+        (RootSource::Layers { layers, .. }, _) => {
             directory(workspace, "layers")?;
             let mut opened = Vec::with_capacity(trees.layers.len());
             for (number, (tree, path)) in trees.layers.iter().zip(layers).enumerate() {
                 opened.push(place(tree, workspace, &format!("layers/{number}"), path)?);
             }
-            match (upper, opened.as_slice()) {
-                // One read-only layer needs no overlay, and overlay refuses it.
-                (Upper::None, [_]) => opened.pop().ok_or_else(|| Failure::check("no layers")),
-                _ => overlay(launch, trees, workspace, &opened),
-            }
+            overlay(launch, trees, workspace, &opened)
         }
         (RootSource::Directory(path), None) => Err(Failure::new(Step::Open, path.as_str(), Errno::BADF)),
     }
@@ -62,17 +58,17 @@ fn overlay(
     let upper = match (&launch.root.source, &trees.upper) {
         (RootSource::Layers { upper: Upper::Directory(path), .. }, Some(tree)) => {
             place(tree, workspace, "kept", path)?;
-            Some(("kept/upper", "kept/work"))
+            ("kept/upper", "kept/work")
         }
-        (RootSource::Layers { upper: Upper::Tmpfs { .. }, .. }, _) => {
+        // Also without one: absent mount points are made there before the root becomes read-only.
+        _ => {
             directory(workspace, "upper")?;
             directory(workspace, "work")?;
-            Some(("upper", "work"))
+            ("upper", "work")
         }
-        _ => None,
     };
-    if let (Some((upper, _)), Some(topmost)) = (upper, layers.first()) {
-        copy_root_attributes(workspace, upper, topmost.as_fd())?;
+    if let Some(topmost) = layers.first() {
+        copy_root_attributes(workspace, upper.0, topmost.as_fd())?;
     }
     // The overlay's own marks, for whoever mounts it in a user namespace (overlayfs.rst, "userxattr").
     let user_marks = launch.ids.is_some();
@@ -115,7 +111,7 @@ impl From<Failure> for Refusal {
     }
 }
 
-fn overlay_by_fsopen(layers: usize, upper: Option<(&str, &str)>, user_marks: bool) -> Result<OwnedFd, Refusal> {
+fn overlay_by_fsopen(layers: usize, (upper, work): (&str, &str), user_marks: bool) -> Result<OwnedFd, Refusal> {
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).at(Step::Mount, || "overlay")?;
     for number in 0..layers {
         match fsconfig_set_string(context.as_fd(), "lowerdir+", format!("layers/{number}")) {
@@ -123,10 +119,9 @@ fn overlay_by_fsopen(layers: usize, upper: Option<(&str, &str)>, user_marks: boo
             other => other.at(Step::MountOption, || format!("overlay lowerdir+ of layer {number}"))?,
         }
     }
-    if let Some((upper, work)) = upper {
-        fsconfig_set_string(context.as_fd(), "upperdir", upper).at(Step::MountOption, || "overlay upperdir")?;
-        fsconfig_set_string(context.as_fd(), "workdir", work).at(Step::MountOption, || "overlay workdir")?;
-    }
+    fsconfig_set_string(context.as_fd(), "source", "overlay").at(Step::MountOption, || "overlay source")?;
+    fsconfig_set_string(context.as_fd(), "upperdir", upper).at(Step::MountOption, || "overlay upperdir")?;
+    fsconfig_set_string(context.as_fd(), "workdir", work).at(Step::MountOption, || "overlay workdir")?;
     if user_marks {
         fsconfig_set_flag(context.as_fd(), "userxattr").at(Step::MountOption, || "overlay userxattr")?;
     }
@@ -136,12 +131,9 @@ fn overlay_by_fsopen(layers: usize, upper: Option<(&str, &str)>, user_marks: boo
 }
 
 /// For kernels before 6.7: every layer in one string, which mount(2) takes a page of.
-fn overlay_by_string(layers: usize, upper: Option<(&str, &str)>, user_marks: bool) -> Result<(), Errno> {
+fn overlay_by_string(layers: usize, (upper, work): (&str, &str), user_marks: bool) -> Result<(), Errno> {
     let lowers: Vec<String> = (0..layers).map(|number| format!("layers/{number}")).collect();
-    let mut options = format!("lowerdir={}", lowers.join(":"));
-    if let Some((upper, work)) = upper {
-        options.push_str(&format!(",upperdir={upper},workdir={work}"));
-    }
+    let mut options = format!("lowerdir={},upperdir={upper},workdir={work}", lowers.join(":"));
     if user_marks {
         options.push_str(",userxattr");
     }

@@ -1,0 +1,241 @@
+//! Device rules of a spec → an eBPF program for the device cgroup (`BPF_PROG_TYPE_CGROUP_DEVICE`). Pure.
+//!
+//! The last rule that matches decides, as in cgroup v1's list, so the program asks them from the last to the first. A request
+//! may ask for several kinds of access at once; a rule that allows matches if it allows all of them, one that denies if it
+//! denies any.
+
+use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
+
+use crate::spec::Error;
+
+/// Access bits and types of `struct bpf_cgroup_dev_ctx` (`linux/bpf.h`).
+const MKNOD: i32 = 1;
+const READ: i32 = 2;
+const WRITE: i32 = 4;
+const BLOCK: i32 = 1;
+const CHARACTER: i32 = 2;
+
+/// eBPF opcodes (`linux/bpf_common.h`, `linux/bpf.h`).
+const LDX_W: u8 = 0x61;
+const MOV32_REG: u8 = 0xbc;
+const MOV64_IMM: u8 = 0xb7;
+const AND32_IMM: u8 = 0x54;
+const RSH32_IMM: u8 = 0x74;
+const JEQ32_IMM: u8 = 0x16;
+const JNE32_IMM: u8 = 0x56;
+const EXIT: u8 = 0x95;
+
+/// Registers: r1 is the context, r2 the type, r3 the access, r4 major, r5 minor, r6 scratch.
+const CONTEXT: u8 = 1;
+const TYPE: u8 = 2;
+const ACCESS: u8 = 3;
+const MAJOR: u8 = 4;
+const MINOR: u8 = 5;
+const SCRATCH: u8 = 6;
+
+/// More rules than any real list, and few enough for the kernel's 4,096 instructions of an unprivileged program.
+const MAX_RULES: usize = 256;
+
+/// One eBPF instruction as the kernel has it: opcode, registers, offset, immediate.
+fn instruction(opcode: u8, destination: u8, source: u8, offset: i16, immediate: i32) -> [u8; 8] {
+    let (o, i) = (offset.to_le_bytes(), immediate.to_le_bytes());
+    [opcode, destination | (source << 4), o[0], o[1], i[0], i[1], i[2], i[3]]
+}
+
+/// The program for `rules`, 8 bytes per instruction. It returns 1 (allow) or 0; what no rule matches is denied.
+pub fn compile(rules: &[LinuxDeviceCgroup]) -> Result<Vec<u8>, Error> {
+    if rules.len() > MAX_RULES {
+        return Err(Error::new("linux.resources.devices", format!("{} rules; at most {MAX_RULES}", rules.len())));
+    }
+    let mut program = vec![
+        // access_type holds the type in its lower and the access in its upper half.
+        instruction(LDX_W, TYPE, CONTEXT, 0, 0),
+        instruction(MOV32_REG, ACCESS, TYPE, 0, 0),
+        instruction(AND32_IMM, TYPE, 0, 0, 0xffff),
+        instruction(RSH32_IMM, ACCESS, 0, 0, 16),
+        instruction(LDX_W, MAJOR, CONTEXT, 4, 0),
+        instruction(LDX_W, MINOR, CONTEXT, 8, 0),
+    ];
+    let mut decided = false;
+    for rule in rules.iter().rev() {
+        let block = one(rule)?;
+        program.extend(&block.instructions);
+        if block.matches_everything {
+            decided = true;
+            break;
+        }
+    }
+    if !decided {
+        program.extend(verdict(false));
+    }
+    Ok(program.concat())
+}
+
+/// `return allow`
+fn verdict(allow: bool) -> [[u8; 8]; 2] {
+    [instruction(MOV64_IMM, 0, 0, 0, i32::from(allow)), instruction(EXIT, 0, 0, 0, 0)]
+}
+
+/// One rule's instructions: its tests jump past its verdict.
+struct Block {
+    instructions: Vec<[u8; 8]>,
+    matches_everything: bool,
+}
+
+fn one(rule: &LinuxDeviceCgroup) -> Result<Block, Error> {
+    let access = access(rule)?;
+    // Each test: instructions, the last of which jumps when the rule doesn't match; its offset is set below.
+    let mut tests: Vec<[u8; 8]> = Vec::new();
+    match rule.typ() {
+        Some(LinuxDeviceType::B) => tests.push(instruction(JNE32_IMM, TYPE, 0, 1, BLOCK)),
+        Some(LinuxDeviceType::C | LinuxDeviceType::U) => tests.push(instruction(JNE32_IMM, TYPE, 0, 1, CHARACTER)),
+        Some(LinuxDeviceType::A) | None => {}
+        Some(LinuxDeviceType::P) => return Err(Error::new("linux.resources.devices", "type p is no device")),
+    }
+    if access != MKNOD | READ | WRITE {
+        tests.push(instruction(MOV32_REG, SCRATCH, ACCESS, 0, 0));
+        if rule.allow() {
+            tests.push(instruction(AND32_IMM, SCRATCH, 0, 0, !access & (MKNOD | READ | WRITE)));
+            tests.push(instruction(JNE32_IMM, SCRATCH, 0, 1, 0));
+        } else {
+            tests.push(instruction(AND32_IMM, SCRATCH, 0, 0, access));
+            tests.push(instruction(JEQ32_IMM, SCRATCH, 0, 1, 0));
+        }
+    }
+    for (register, number) in [(MAJOR, rule.major()), (MINOR, rule.minor())] {
+        // Absent and -1 are "any".
+        if let Some(number) = number.filter(|number| *number != -1) {
+            let number = u32::try_from(number).map_err(|_| {
+                Error::new("linux.resources.devices", format!("device number {number} is out of range"))
+            })?;
+            tests.push(instruction(JNE32_IMM, register, 0, 1, number.cast_signed()));
+        }
+    }
+    let verdict = verdict(rule.allow());
+    let length = tests.len() + verdict.len();
+    for (position, test) in tests.iter_mut().enumerate() {
+        if matches!(test[0], JNE32_IMM | JEQ32_IMM) {
+            // Relative to the next instruction; a block is far shorter than i16::MAX.
+            let past = i16::try_from(length - position - 1).unwrap_or(i16::MAX).to_le_bytes();
+            (test[2], test[3]) = (past[0], past[1]);
+        }
+    }
+    let matches_everything = tests.is_empty();
+    Ok(Block { instructions: tests.into_iter().chain(verdict).collect(), matches_everything })
+}
+
+fn access(rule: &LinuxDeviceCgroup) -> Result<i32, Error> {
+    // Without letters the rule is about every access, as runc has it.
+    let letters = rule.access().as_deref().filter(|letters| !letters.is_empty()).unwrap_or("rwm");
+    letters.chars().try_fold(0, |bits, letter| match letter {
+        'm' => Ok(bits | MKNOD),
+        'r' => Ok(bits | READ),
+        'w' => Ok(bits | WRITE),
+        other => Err(Error::new("linux.resources.devices", format!("access {other:?} is none of r, w and m"))),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Runs a program as the kernel would, for a device and an access.
+    fn run(program: &[u8], kind: u32, access: u32, major: u32, minor: u32) -> u64 {
+        let mut registers = [0_u64; 11];
+        let context = [kind | (access << 16), major, minor];
+        let mut at = 0;
+        loop {
+            let [opcode, regs, o0, o1, i @ ..]: [u8; 8] = program[at * 8..at * 8 + 8].try_into().unwrap();
+            let (to, from) = (usize::from(regs & 15), usize::from(regs >> 4));
+            let (offset, immediate) = (i16::from_le_bytes([o0, o1]), i32::from_le_bytes(i).cast_unsigned());
+            let mut next = at + 1;
+            let jump = (next as isize + isize::from(offset)) as usize;
+            match opcode {
+                LDX_W => registers[to] = u64::from(context[offset as usize / 4]),
+                MOV32_REG => registers[to] = registers[from] & 0xffff_ffff,
+                MOV64_IMM => registers[to] = u64::from(immediate),
+                AND32_IMM => registers[to] &= u64::from(immediate),
+                RSH32_IMM => registers[to] = (registers[to] & 0xffff_ffff) >> immediate,
+                JEQ32_IMM if registers[to] as u32 == immediate => next = jump,
+                JNE32_IMM if registers[to] as u32 != immediate => next = jump,
+                JEQ32_IMM | JNE32_IMM => {}
+                EXIT => return registers[0],
+                other => panic!("opcode {other:#x}"),
+            }
+            at = next;
+        }
+    }
+
+    /// The rules' meaning, written down again as a loop.
+    fn reference(rules: &[LinuxDeviceCgroup], kind: i32, wanted: i32, major: u32, minor: u32) -> bool {
+        for rule in rules.iter().rev() {
+            let bits = access(rule).unwrap();
+            let kind_matches = match rule.typ() {
+                Some(LinuxDeviceType::B) => kind == BLOCK,
+                Some(LinuxDeviceType::C) => kind == CHARACTER,
+                _ => true,
+            };
+            let number = |rule: Option<i64>, number: u32| rule.is_none_or(|n| n == -1 || n == i64::from(number));
+            let access_matches = if rule.allow() { wanted & !bits == 0 } else { wanted & bits != 0 || bits == 7 };
+            if kind_matches && access_matches && number(rule.major(), major) && number(rule.minor(), minor) {
+                return rule.allow();
+            }
+        }
+        false
+    }
+
+    fn rules(json: &str) -> Vec<LinuxDeviceCgroup> {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn the_last_rule_that_matches_decides() {
+        let rules = rules(
+            r#"[{"allow":false,"access":"rwm"},{"allow":true,"type":"c","major":1,"minor":3,"access":"rw"},
+                {"allow":true,"type":"c","major":136,"access":"rw"},{"allow":false,"type":"c","major":136,"minor":7}]"#,
+        );
+        let program = compile(&rules).unwrap();
+        let asks = |kind: i32, access: i32, major, minor| run(&program, kind as u32, access as u32, major, minor);
+        assert_eq!(asks(CHARACTER, READ | WRITE, 1, 3), 1);
+        assert_eq!(asks(CHARACTER, READ | MKNOD, 1, 3), 0);
+        assert_eq!(asks(BLOCK, READ, 1, 3), 0);
+        assert_eq!(asks(CHARACTER, READ, 1, 11), 0);
+        assert_eq!(asks(CHARACTER, READ, 136, 6), 1);
+        assert_eq!(asks(CHARACTER, READ, 136, 7), 0);
+        assert_eq!(asks(BLOCK, READ, 8, 0), 0);
+    }
+
+    #[test]
+    fn no_rules_allow_nothing_and_bad_ones_are_errors() {
+        assert_eq!(run(&compile(&[]).unwrap(), 2, 2, 1, 3), 0);
+        assert!(compile(&rules(r#"[{"allow":true,"access":"rx"}]"#)).is_err());
+        assert!(compile(&rules(r#"[{"allow":true,"major":4294967296}]"#)).is_err());
+        assert!(compile(&vec![LinuxDeviceCgroup::default(); 257]).is_err());
+    }
+
+    fn any_rule() -> impl Strategy<Value = LinuxDeviceCgroup> {
+        let kinds = prop_oneof![Just(None), Just(Some("a")), Just(Some("b")), Just(Some("c"))];
+        (any::<bool>(), kinds, prop::option::of(-1_i64..4), prop::option::of(-1_i64..4), 1_u8..8).prop_map(
+            |(allow, kind, major, minor, bits)| {
+                let access: String =
+                    [(1, 'm'), (2, 'r'), (4, 'w')].iter().filter(|(bit, _)| bits & bit != 0).map(|(_, c)| *c).collect();
+                let mut json = serde_json::json!({"allow": allow, "access": access, "major": major, "minor": minor});
+                if let Some(kind) = kind {
+                    json["type"] = kind.into();
+                }
+                serde_json::from_value(json).unwrap()
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn program_and_rules_agree(rules in prop::collection::vec(any_rule(), 0..8), kind in 1_i32..3, wanted in 1_i32..8,
+                                   major in 0_u32..4, minor in 0_u32..4) {
+            let program = compile(&rules).unwrap();
+            let allowed = run(&program, kind as u32, wanted as u32, major, minor) == 1;
+            prop_assert_eq!(allowed, reference(&rules, kind, wanted, major, minor));
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! A seccomp profile → classic BPF, by libseccomp; with a prologue that answers ENOSYS to calls newer than the profile.
+
+use libseccomp::{ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall};
+use oci_spec::runtime::{
+    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSeccompOperator,
+};
+use rustix::fs::{MemfdFlags, SeekFrom};
+
+use crate::launch::Seccomp;
+use crate::spec::Error;
+
+/// The newest system call that the default profile has an opinion on: `set_mempolicy_home_node` (Linux 5.17).
+///
+/// A program that tries a newer one should take the kernel for an older one (ENOSYS) and fall back, not give up (EPERM). A
+/// constant, as the same declaration must give the same bytes with any libseccomp.
+const NEWEST_KNOWN: u32 = 450;
+
+/// EPERM, ENOSYS of `asm-generic/errno.h`.
+const EPERM: i32 = 1;
+const ENOSYS: u32 = 38;
+/// `AUDIT_ARCH_X86_64` of `linux/audit.h`, and the bit that marks calls of the x32 ABI.
+const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
+const X32_BIT: u32 = 0x4000_0000;
+/// Flags of `linux/seccomp.h`.
+const FLAG_LOG: u32 = 2;
+const FLAG_SPEC_ALLOW: u32 = 4;
+
+/// Compiles `profile` for x86-64. Calls of other ABIs (i386, x32) give ENOSYS.
+pub fn compile(profile: &LinuxSeccomp) -> Result<Seccomp, Error> {
+    check(profile)?;
+    let default = action(profile.default_action(), profile.default_errno_ret())?;
+    let mut context = ScmpFilterContext::new(default).map_err(library("create filter"))?;
+    context.set_act_badarch(ScmpAction::Errno(ENOSYS.cast_signed())).map_err(library("foreign ABIs"))?;
+    // Setting no_new_privs is the launch's to decide.
+    context.set_ctl_nnp(false).map_err(library("no_new_privs"))?;
+    // A binary tree instead of a list: a dozen comparisons per call instead of hundreds.
+    context.set_ctl_optimize(2).map_err(library("optimise"))?;
+    let mut newest = NEWEST_KNOWN;
+    for rule in profile.syscalls().iter().flatten() {
+        let action = action(rule.action(), rule.errno_ret())?;
+        if action == default {
+            continue;
+        }
+        let conditions = rule.args().iter().flatten().map(condition).collect::<Result<Vec<_>, _>>()?;
+        for name in rule.names() {
+            // Names of other architectures and of newer kernels than libseccomp's are no calls here; as other runtimes do.
+            let Ok(call) = ScmpSyscall::from_name_by_arch(name, ScmpArch::X8664) else { continue };
+            let Ok(number) = u32::try_from(call.as_raw_syscall()) else { continue };
+            newest = newest.max(number);
+            let added = if conditions.is_empty() {
+                context.add_rule(action, call)
+            } else {
+                context.add_rule_conditional(action, call, &conditions)
+            };
+            added.map_err(library(name))?;
+        }
+    }
+    let body = export(&context)?;
+    let with_prologue = matches!(default, ScmpAction::Errno(_));
+    let bpf = if with_prologue { [prologue(newest), body].concat() } else { body };
+    Ok(Seccomp { bpf, flags: flags(profile)? })
+}
+
+/// What libseccomp can't do, or we don't.
+fn check(profile: &LinuxSeccomp) -> Result<(), Error> {
+    let unsupported = |what: String| Err(Error::new("linux.seccomp", format!("{what} isn't supported")));
+    if profile.listener_path().is_some() || profile.listener_metadata().is_some() {
+        return unsupported("a listener".to_owned());
+    }
+    let native = |arch: &Arch| matches!(arch, Arch::ScmpArchNative | Arch::ScmpArchX86_64);
+    let harmless = |arch: &Arch| native(arch) || matches!(arch, Arch::ScmpArchX86 | Arch::ScmpArchX32);
+    match profile.architectures().as_deref() {
+        None | Some([]) => Ok(()),
+        Some(list) if list.iter().any(native) && list.iter().all(harmless) => Ok(()),
+        Some(list) => unsupported(format!("a profile for {list:?}")),
+    }
+}
+
+fn flags(profile: &LinuxSeccomp) -> Result<u32, Error> {
+    profile.flags().iter().flatten().try_fold(0, |bits, flag| match flag {
+        LinuxSeccompFilterFlag::SeccompFilterFlagLog => Ok(bits | FLAG_LOG),
+        LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => Ok(bits | FLAG_SPEC_ALLOW),
+        // One thread loads it; there is nobody to synchronise with.
+        LinuxSeccompFilterFlag::SeccompFilterFlagTsync => Ok(bits),
+        other => Err(Error::new("linux.seccomp.flags", format!("{other:?} isn't supported"))),
+    })
+}
+
+fn action(action: LinuxSeccompAction, errno: Option<u32>) -> Result<ScmpAction, Error> {
+    Ok(match action {
+        LinuxSeccompAction::ScmpActAllow => ScmpAction::Allow,
+        LinuxSeccompAction::ScmpActErrno => {
+            let errno = errno.map_or(Ok(EPERM), i32::try_from).ok().filter(|errno| (0..4096).contains(errno));
+            ScmpAction::Errno(errno.ok_or_else(|| Error::new("linux.seccomp", "an errnoRet that is no errno"))?)
+        }
+        LinuxSeccompAction::ScmpActKill | LinuxSeccompAction::ScmpActKillThread => ScmpAction::KillThread,
+        LinuxSeccompAction::ScmpActKillProcess => ScmpAction::KillProcess,
+        LinuxSeccompAction::ScmpActTrap => ScmpAction::Trap,
+        LinuxSeccompAction::ScmpActLog => ScmpAction::Log,
+        other => return Err(Error::new("linux.seccomp", format!("action {other} isn't supported"))),
+    })
+}
+
+fn condition(argument: &LinuxSeccompArg) -> Result<ScmpArgCompare, Error> {
+    let index = u32::try_from(argument.index()).ok().filter(|index| *index < 6);
+    let index = index.ok_or_else(|| Error::new("linux.seccomp", format!("no argument {}", argument.index())))?;
+    let (op, value) = match argument.op() {
+        LinuxSeccompOperator::ScmpCmpNe => (ScmpCompareOp::NotEqual, argument.value()),
+        LinuxSeccompOperator::ScmpCmpLt => (ScmpCompareOp::Less, argument.value()),
+        LinuxSeccompOperator::ScmpCmpLe => (ScmpCompareOp::LessOrEqual, argument.value()),
+        LinuxSeccompOperator::ScmpCmpEq => (ScmpCompareOp::Equal, argument.value()),
+        LinuxSeccompOperator::ScmpCmpGe => (ScmpCompareOp::GreaterEqual, argument.value()),
+        LinuxSeccompOperator::ScmpCmpGt => (ScmpCompareOp::Greater, argument.value()),
+        // `value` is the mask, `valueTwo` what must be left of the argument under it.
+        LinuxSeccompOperator::ScmpCmpMaskedEq => {
+            (ScmpCompareOp::MaskedEqual(argument.value()), argument.value_two().unwrap_or(0))
+        }
+    };
+    Ok(ScmpArgCompare::new(index, op, value))
+}
+
+/// The filter's bytes. libseccomp 2.5 only writes them to a descriptor.
+fn export(context: &ScmpFilterContext) -> Result<Vec<u8>, Error> {
+    let io = |e: rustix::io::Errno| Error::new("linux.seccomp", format!("export filter: {e}"));
+    let file = rustix::fs::memfd_create("seccomp", MemfdFlags::CLOEXEC).map_err(io)?;
+    context.export_bpf(&file).map_err(library("export filter"))?;
+    rustix::fs::seek(&file, SeekFrom::Start(0)).map_err(io)?;
+    let mut bytes = Vec::new();
+    std::io::Read::read_to_end(&mut std::fs::File::from(file), &mut bytes)
+        .map_err(|e| Error::new("linux.seccomp", format!("export filter: {e}")))?;
+    Ok(bytes)
+}
+
+/// Before libseccomp's filter: native calls above `newest` give ENOSYS. Jumps are relative, so it can stand in front as it is.
+fn prologue(newest: u32) -> Vec<u8> {
+    // Opcodes of `linux/filter.h`; offsets into `struct seccomp_data`: 0 the call's number, 4 the architecture.
+    const LOAD: u16 = 0x20;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const JUMP_IF_GREATER: u16 = 0x25;
+    const JUMP_IF_GREATER_EQUAL: u16 = 0x35;
+    const RETURN: u16 = 0x06;
+    const SECCOMP_RET_ERRNO: u32 = 0x0005_0000;
+    let instruction = |code: u16, jt: u8, jf: u8, k: u32| -> [u8; 8] {
+        let (c, k) = (code.to_ne_bytes(), k.to_ne_bytes());
+        [c[0], c[1], jt, jf, k[0], k[1], k[2], k[3]]
+    };
+    [
+        instruction(LOAD, 0, 0, 4),
+        instruction(JUMP_IF_EQUAL, 0, 4, AUDIT_ARCH_X86_64),
+        instruction(LOAD, 0, 0, 0),
+        instruction(JUMP_IF_GREATER_EQUAL, 2, 0, X32_BIT),
+        instruction(JUMP_IF_GREATER, 0, 1, newest),
+        instruction(RETURN, 0, 0, SECCOMP_RET_ERRNO | ENOSYS),
+    ]
+    .concat()
+}
+
+fn library(what: &str) -> impl Fn(libseccomp::error::SeccompError) -> Error {
+    let what = what.to_owned();
+    move |e| Error::new("linux.seccomp", format!("{what}: {e}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::seccomp::{default_profile, parse};
+
+    const ALLOW: u32 = 0x7fff_0000;
+    const NOT_PERMITTED: u32 = 0x0005_0001;
+    const NO_SUCH_CALL: u32 = 0x0005_0000 | ENOSYS;
+
+    /// Runs a filter as the kernel would: classic BPF on `struct seccomp_data`.
+    fn run(filter: &[u8], arch: u32, number: u32, args: [u64; 6]) -> u32 {
+        let mut data = vec![0_u8; 64];
+        data[0..4].copy_from_slice(&number.to_ne_bytes());
+        data[4..8].copy_from_slice(&arch.to_ne_bytes());
+        for (n, argument) in args.iter().enumerate() {
+            data[16 + n * 8..24 + n * 8].copy_from_slice(&argument.to_ne_bytes());
+        }
+        let (mut a, mut at) = (0_u32, 0_usize);
+        loop {
+            let [c0, c1, jt, jf, k @ ..]: [u8; 8] = filter[at * 8..at * 8 + 8].try_into().unwrap();
+            let k = u32::from_ne_bytes(k);
+            at += 1;
+            let condition = match u16::from_ne_bytes([c0, c1]) {
+                0x20 => {
+                    a = u32::from_ne_bytes(data[k as usize..k as usize + 4].try_into().unwrap());
+                    continue;
+                }
+                0x54 => {
+                    a &= k;
+                    continue;
+                }
+                0x05 => {
+                    at += k as usize;
+                    continue;
+                }
+                0x06 => return k,
+                0x15 => a == k,
+                0x25 => a > k,
+                0x35 => a >= k,
+                other => panic!("opcode {other:#x}"),
+            };
+            at += usize::from(if condition { jt } else { jf });
+        }
+    }
+
+    fn number(name: &str) -> u32 {
+        ScmpSyscall::from_name(name).unwrap().as_raw_syscall().try_into().unwrap()
+    }
+
+    fn ask(filter: &Seccomp, name: &str, args: [u64; 6]) -> u32 {
+        run(&filter.bpf, AUDIT_ARCH_X86_64, number(name), args)
+    }
+
+    #[test]
+    fn the_default_profile_denies_what_it_says() {
+        let filter = compile(&default_profile(0)).unwrap();
+        for name in ["read", "openat", "execve", "futex", "epoll_wait", "fork", "accept4", "capset"] {
+            assert_eq!(ask(&filter, name, [0; 6]), ALLOW, "{name}");
+        }
+        for name in "keyctl add_key request_key bpf userfaultfd io_uring_setup io_uring_enter io_uring_register perf_event_open \
+                     mount umount2 pivot_root move_mount open_tree fsopen fsconfig fsmount fspick mount_setattr unshare setns \
+                     kexec_load kexec_file_load init_module finit_module delete_module ptrace process_vm_readv \
+                     process_vm_writev pidfd_getfd kcmp open_by_handle_at reboot swapon swapoff acct quotactl syslog \
+                     settimeofday clock_settime adjtimex iopl ioperm modify_ldt uselib ustat chroot"
+            .split_whitespace()
+        {
+            assert_eq!(ask(&filter, name, [0; 6]), NOT_PERMITTED, "{name}");
+        }
+    }
+
+    #[test]
+    fn arguments_are_looked_at() {
+        let filter = compile(&default_profile(0)).unwrap();
+        let first = |name: &str, argument: u64| ask(&filter, name, [argument, 0, 0, 0, 0, 0]);
+        assert_eq!(first("clone", 0x3d_0f00), ALLOW, "a thread");
+        for namespace in [0x80, 0x2_0000, 0x200_0000, 0x400_0000, 0x800_0000, 0x1000_0000, 0x2000_0000, 0x4000_0000_u64]
+        {
+            assert_eq!(first("clone", namespace | 17), NOT_PERMITTED, "{namespace:#x}");
+        }
+        assert_eq!(first("clone3", 0), NO_SUCH_CALL);
+        assert_eq!((first("socket", 2), first("socket", 1), first("socket", 16)), (ALLOW, ALLOW, ALLOW));
+        for family in [38, 40, 21, 29, 31] {
+            assert_eq!(first("socket", family), NOT_PERMITTED, "family {family}");
+        }
+        assert_eq!((first("personality", 0xffff_ffff), first("personality", 0x40_000)), (ALLOW, NOT_PERMITTED));
+    }
+
+    #[test]
+    fn newer_calls_and_other_abis_do_not_exist() {
+        let filter = compile(&default_profile(0)).unwrap();
+        for number in [451, 462, 999, 0x3fff_ffff] {
+            assert_eq!(run(&filter.bpf, AUDIT_ARCH_X86_64, number, [0; 6]), NO_SUCH_CALL, "{number}");
+        }
+        assert_eq!(run(&filter.bpf, AUDIT_ARCH_X86_64, X32_BIT, [0; 6]), NO_SUCH_CALL, "x32");
+        assert_eq!(run(&filter.bpf, 0x4000_0003, 1, [0; 6]), NO_SUCH_CALL, "i386");
+    }
+
+    #[test]
+    fn capabilities_open_their_calls() {
+        let admin = compile(&default_profile(1 << 21)).unwrap();
+        assert_eq!(ask(&admin, "mount", [0; 6]), ALLOW);
+        assert_eq!(ask(&admin, "clone", [0x1000_0000, 0, 0, 0, 0, 0]), ALLOW);
+        assert_eq!(ask(&admin, "bpf", [0; 6]), NOT_PERMITTED);
+        let debugger = compile(&default_profile(1 << 19)).unwrap();
+        assert_eq!(ask(&debugger, "ptrace", [0; 6]), ALLOW);
+        assert_eq!(ask(&debugger, "mount", [0; 6]), NOT_PERMITTED);
+    }
+
+    #[test]
+    fn equal_profiles_give_equal_bytes() {
+        assert_eq!(compile(&default_profile(0)).unwrap(), compile(&default_profile(0)).unwrap());
+    }
+
+    #[test]
+    fn what_is_not_supported_is_named() {
+        for (json, word) in [
+            (r#"{"defaultAction":"SCMP_ACT_NOTIFY"}"#, "SCMP_ACT_NOTIFY"),
+            (r#"{"defaultAction":"SCMP_ACT_ERRNO","defaultErrnoRet":99999}"#, "errnoRet"),
+            (r#"{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"/x"}"#, "listener"),
+            (r#"{"defaultAction":"SCMP_ACT_ALLOW","architectures":["SCMP_ARCH_AARCH64"]}"#, "Aarch64"),
+        ] {
+            let error = parse(json).and_then(|profile| compile(&profile)).unwrap_err().to_string();
+            assert!(error.contains(word), "{json}: {error}");
+        }
+    }
+}

@@ -9,6 +9,7 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|bytes: &[u8]| {
     match garboard_config::parse_bytes("fuzz.toml", bytes) {
         Ok(appliance) => {
+            assert!(!appliance.containers.is_empty());
             for (index, container) in appliance.containers.iter().enumerate() {
                 for dependency in &container.depends_on {
                     assert!(appliance.position(&dependency.container).is_some_and(|other| other < index));

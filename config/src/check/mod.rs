@@ -36,17 +36,20 @@ struct Draft {
 /// The appliance that `keys` declare. If anything is wrong, `problems` say so and the result means nothing.
 pub(crate) fn appliance(keys: ApplianceKeys, problems: &mut Problems) -> Appliance {
     require(&keys, "name", &(0..0), "`name` of the appliance is missing", "add: name = \"my-appliance\"", problems);
-    let named_containers = keys.given("containers");
+    let no_containers = match &keys.containers {
+        Some(field) => field.value.0.is_empty().then(|| field.key.clone()),
+        None => (!keys.given("containers")).then_some(0..0),
+    };
+    if let Some(place) = no_containers {
+        problems
+            .error(&place, "the appliance has no containers")
+            .help("declare at least one: a table [containers.NAME] with the key `image`");
+    }
     let name = value(keys.name).map(|name| name.0).unwrap_or_default();
     let volumes = volumes(value(keys.volumes).map(|named| named.0).unwrap_or_default(), problems);
     let data = machine::data(value(keys.data), problems);
     let (hostname, system) = machine::system(value(keys.system), &name, problems);
     let declared = value(keys.containers).map(|named| named.0).unwrap_or_default();
-    if declared.is_empty() && !named_containers {
-        problems
-            .error(&(0..0), "the appliance has no containers")
-            .help("declare at least one: a table [containers.NAME] with the key `image`");
-    }
     let drafts = containers(declared, &volumes, problems);
     ports::check_clashes(&drafts, problems);
     Appliance {

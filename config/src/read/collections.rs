@@ -101,7 +101,8 @@ impl Shape for Words {
     }
 }
 
-/// A table whose keys the declaration chooses, in its order. Entries that can't be read are noted and left out.
+/// A table whose keys the declaration chooses, in its order. Entries that can't be read are noted and left out; if none is
+/// left, there is no table.
 #[derive(Debug)]
 pub(crate) struct Named<T>(pub(crate) Vec<(At<String>, At<T>)>);
 
@@ -117,7 +118,7 @@ impl<T: Shape> Shape for Named<T> {
                 entries.push((At { span: key.span(), value: key.get_ref().to_string() }, value));
             }
         }
-        Some(Self(entries))
+        (table.is_empty() || !entries.is_empty()).then_some(Self(entries))
     }
 
     fn schema() -> Value {

@@ -22,10 +22,16 @@
 pub mod boot;
 pub mod clock;
 pub mod console;
+pub mod crash;
+pub mod etc_files;
+pub mod event_loop;
 pub mod kmsg_logger;
 pub mod logs;
+pub mod shutdown;
 pub mod snapshot;
+pub mod status;
 pub mod store;
 pub mod supervise;
 pub mod sys;
 pub mod work;
+pub mod worker;

@@ -1,2 +1,59 @@
-//! x
-fn main() {}
+//! `garboard-init`: process 1 of an appliance.
+
+use garboard_init::boot::{self, BootError, Trace};
+use garboard_init::console::Console;
+use garboard_init::event_loop::{Machine, Options, Supervisor};
+use garboard_init::{crash, kmsg_logger, shutdown, work, worker};
+
+fn main() {
+    let args: Vec<String> = std::env::args().collect();
+    let words: Vec<&str> = args.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        [worker::NAME, "stop", ..] => std::process::exit(shutdown::unmount()),
+        [worker::NAME, kind, ..] => std::process::exit(work::run(kind, args.get(2..).unwrap_or_default())),
+        [_, "--resume", state, reason] => resume(state, reason),
+        _ if rustix::process::getpid().is_init() => begin(),
+        _ => {
+            eprintln!("garboard-init is process 1 of an appliance; see `garboard build`");
+            std::process::exit(2);
+        }
+    }
+}
+
+/// From the kernel's exec of `/init` to the end of the machine.
+fn begin() -> ! {
+    let mut trace = Trace::begin();
+    let supervisor = crash::install()
+        .map_err(|e| BootError::new("install crash handlers", "", e))
+        .and_then(|()| boot::stage_one(&mut trace))
+        .and_then(|one| {
+            kmsg_logger::install();
+            boot::stage_two(one, &mut trace)
+        })
+        .and_then(|booted| {
+            let machine = Machine {
+                plan: booted.plan,
+                features: booted.features,
+                cgroup: Some(booted.cgroup),
+                trace,
+                warnings: booted.warnings,
+                console: Console::open(),
+                port: None,
+            };
+            let options = Options { crash_trigger: cfg!(feature = "crash-test"), ..Options::default() };
+            Supervisor::begin(machine, options).map_err(|e| BootError::new("begin to supervise", "", e))
+        });
+    match supervisor {
+        Ok(supervisor) => shutdown::carry_out(supervisor.run()),
+        Err(error) => boot::stop(&error),
+    }
+}
+
+/// The incarnation before crashed: its containers are our children now.
+fn resume(state: &str, reason: &str) -> ! {
+    kmsg_logger::install();
+    match Supervisor::resume(state, reason) {
+        Ok(supervisor) => shutdown::carry_out(supervisor.run()),
+        Err(error) => shutdown::give_up(&format!("PID 1 crashed ({reason}) and can't go on: {error}")),
+    }
+}

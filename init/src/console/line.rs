@@ -37,7 +37,7 @@ impl Layout {
         let name_width = name.len().max(self.name);
         let room = self.columns.saturating_sub(name_width.saturating_add(3)).max(NARROWEST_TEXT);
         let mut mark = if piece.continues { '>' } else { '|' };
-        let mut rest = &text[..];
+        let mut rest = text.as_str();
         loop {
             let (now, later) = rest.split_at_checked(fitting(rest, room)).unwrap_or((rest, ""));
             out(&format!("{name:<name_width$} {mark} {now}\n"));

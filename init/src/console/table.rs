@@ -102,15 +102,14 @@ pub fn duration(ms: u64) -> String {
 
 /// Bytes for people, at most 8 columns.
 pub fn size(bytes: u64) -> String {
-    let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
-    for (shift, unit) in units {
+    for (shift, unit) in [(30_u32, "GiB"), (20, "MiB"), (10, "KiB")] {
         let whole = bytes >> shift;
         if whole >= 100 {
             return format!("{whole} {unit}");
         }
         if whole > 0 {
-            let tenth = (bytes >> (shift - 10) & 1023).saturating_mul(10) >> 10;
-            return format!("{whole}.{tenth} {unit}");
+            let rest = bytes >> shift.saturating_sub(10) & 1023;
+            return format!("{whole}.{} {unit}", rest.saturating_mul(10) >> 10);
         }
     }
     format!("{bytes} B")

@@ -1,7 +1,9 @@
 //! How long to wait before a container is started again.
 
+use serde::{Deserialize, Serialize};
+
 /// The automaton's constants, in milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
     /// Delay after the first end.
     pub backoff_base_ms: u64,

@@ -2,7 +2,9 @@
 #![allow(unsafe_code)]
 
 pub mod block;
+pub mod crash;
 pub mod dm;
+pub mod fd;
 pub mod net;
 pub mod probe;
 pub mod signal;

@@ -80,6 +80,14 @@ pub fn send(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
     if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// PID 1's last means: SIGKILL to every process but itself. Another process than PID 1 sends nothing.
+pub fn kill_all_others() {
+    if rustix::process::getpid().is_init() {
+        // SAFETY: kill(2) has no memory-safety preconditions; -1 leaves out the caller and kernel threads.
+        unsafe { libc::kill(-1, libc::SIGKILL) };
+    }
+}
+
 /// The number of the first real-time signal that the C library leaves to programs.
 pub fn rt_min() -> i32 {
     libc::SIGRTMIN()

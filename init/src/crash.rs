@@ -1,0 +1,80 @@
+//! What to do when PID 1 itself fails: go on as a new incarnation, or start the machine over.
+
+use std::fmt::Write;
+
+use serde::{Deserialize, Serialize};
+
+use crate::sys::crash;
+
+/// A second crash within this time starts the machine over.
+pub const PROBATION_MS: u64 = 60_000;
+
+/// What is known of crashes so far.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct History {
+    /// How many there were since boot.
+    pub count: u32,
+    /// When the last one was, in milliseconds since boot.
+    pub last_ms: u64,
+    /// What it was.
+    pub reason: String,
+}
+
+impl History {
+    /// Notes a crash. False: it came too soon after the one before, and going on would only crash again.
+    pub fn note(&mut self, reason: &str, now: u64) -> bool {
+        let soon = self.count > 0 && now.saturating_sub(self.last_ms) < PROBATION_MS;
+        self.count = self.count.saturating_add(1);
+        self.last_ms = now;
+        self.reason = reason.chars().take(200).collect();
+        !soon
+    }
+}
+
+/// Makes panics and fatal signals of this process execute it again. See [`crash::arm`].
+pub fn install() -> std::io::Result<()> {
+    crash::install()?;
+    std::panic::set_hook(Box::new(|info| {
+        let mut text = Bounded { bytes: [0; 200], used: 0 };
+        let _ = write!(text, "panic");
+        if let Some(at) = info.location() {
+            let _ = write!(text, " at {}:{}", at.file(), at.line());
+        }
+        if let Some(message) = info.payload_as_str() {
+            let _ = write!(text, ": {message}");
+        }
+        crash::restart(text.bytes.get(..text.used).unwrap_or_default());
+    }));
+    Ok(())
+}
+
+/// A text without allocation: the allocator may be what has failed.
+struct Bounded {
+    bytes: [u8; 200],
+    used: usize,
+}
+
+impl Write for Bounded {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        for byte in text.bytes() {
+            let slot = self.bytes.get_mut(self.used).ok_or(std::fmt::Error)?;
+            *slot = byte;
+            self.used = self.used.saturating_add(1);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_crash_within_a_minute_is_too_much() {
+        let mut history = History::default();
+        assert!(history.note("one", 10));
+        assert!(history.note("two", 60_010));
+        assert!(!history.note("three", 120_009));
+        assert_eq!((history.count, &history.reason[..]), (3, "three"));
+    }
+}

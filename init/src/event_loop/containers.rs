@@ -1,0 +1,186 @@
+//! Doing what the automaton says, and telling it what becomes of children.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use garboard_runtime::cgroup::{self, AbsentController};
+use garboard_runtime::failure::Failure;
+use garboard_runtime::report::{self, Report};
+use garboard_runtime::start::{Site, Started, Stdio, start};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{WaitOptions, WaitStatus, wait};
+
+use super::sources::Source;
+use super::{Supervisor, Unit};
+use crate::etc_files;
+use crate::supervise::{Event, Exit, Fault};
+use crate::sys::signal;
+
+/// Children reaped in one turn of the loop.
+const REAPED_PER_TURN: usize = 1024;
+/// A reason is kept in a record of fixed size.
+pub(super) const LONGEST_REASON: usize = 300;
+/// So is this.
+const LONGEST_DEGRADED: usize = 200;
+
+impl Supervisor {
+    pub(super) fn launch(&mut self, index: usize) {
+        if !self.state.wants_launch(index) {
+            return;
+        }
+        match self.try_launch(index) {
+            Ok((started, output)) => {
+                let pid = started.pid;
+                self.sources.add_readable(&output, Source::Output(index));
+                self.sources.add_readable(&started.report, Source::Report(index));
+                let mut degraded = started.degraded.join("; ");
+                degraded.truncate(degraded.floor_char_boundary(LONGEST_DEGRADED));
+                if let Some(unit) = self.units.get_mut(index) {
+                    unit.pid = pid;
+                    unit.pidfd = Some(started.pidfd);
+                    unit.report = Some(started.report);
+                    unit.output = Some(output);
+                    unit.degraded = degraded;
+                }
+                self.pids.insert(pid, index);
+                let name = format!("launched {}", self.name(index));
+                self.trace.mark(name);
+                self.tell(Event::Launched(index));
+            }
+            Err(fault) => self.tell(Event::LaunchFailed(index, fault)),
+        }
+        // From here on the child is known to the next incarnation too.
+        self.persist();
+    }
+
+    fn try_launch(&mut self, index: usize) -> Result<(Started, OwnedFd), Fault> {
+        let run_dir = self.run_dir();
+        let missing = || Fault { text: "no such container".into(), transient: false };
+        let container = self.plan.containers.get(index).ok_or_else(missing)?;
+        let unit = self.units.get_mut(index).ok_or_else(missing)?;
+        etc_files::write(&run_dir, &container.name, &container.etc)
+            .map_err(|e| os_fault(&format!("write its files in {}", run_dir.display()), &e))?;
+        if unit.userns.is_none()
+            && let Some(ids) = &container.launch.ids
+        {
+            unit.userns = Some(garboard_runtime::userns::create(ids).map_err(|f| fault(&f))?);
+        }
+        let pipe = pipe_with(PipeFlags::CLOEXEC).map_err(|e| os_fault("make a pipe", &e.into()))?;
+        let (reader, writer) = pipe;
+        rustix::fs::fcntl_setfl(&reader, rustix::fs::OFlags::NONBLOCK)
+            .map_err(|e| os_fault("set up a pipe", &e.into()))?;
+        let site = Site {
+            cgroup_parent: self.cgroup.as_ref().map(AsFd::as_fd),
+            absent_controller: AbsentController::Record,
+            userns: unit.userns.as_ref().map(AsFd::as_fd),
+        };
+        // One pipe for both streams keeps their order.
+        let stdio = Stdio { stdin: None, stdout: Some(writer.as_fd()), stderr: Some(writer.as_fd()) };
+        let started = start(&container.launch, &container.name, &site, stdio).map_err(|f| fault(&f))?;
+        Ok((started, reader))
+    }
+
+    /// Asks the container's first process to stop.
+    pub(super) fn stop(&mut self, index: usize) {
+        let number = self.plan.containers.get(index).map_or(libc::SIGTERM, |c| i32::from(c.stop_signal));
+        if let Some(pidfd) = self.units.get(index).and_then(|u| u.pidfd.as_ref()) {
+            // It may be gone in this moment; its exit is on its way then.
+            let _ = signal::send(pidfd, number);
+        }
+    }
+
+    /// Kills every process of the container.
+    pub(super) fn kill(&mut self, index: usize) {
+        self.kill_cgroup(index);
+        if let Some(pidfd) = self.units.get(index).and_then(|u| u.pidfd.as_ref()) {
+            let _ = signal::send(pidfd, libc::SIGKILL);
+        }
+    }
+
+    pub(super) fn kill_cgroup(&self, index: usize) {
+        if let Some(parent) = &self.cgroup
+            && let Ok(dir) = cgroup::open(parent, self.name(index))
+            && let Err(failure) = cgroup::kill(&dir)
+        {
+            log::warn!("kill {}: {failure}", self.name(index));
+        }
+    }
+
+    /// Takes every child that ended: containers, workers, and strangers whose parents left them to us.
+    pub(super) fn reap(&mut self) {
+        for _ in 0..REAPED_PER_TURN {
+            let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) else { return };
+            let Some(exit) = exit_of(status) else { continue };
+            let pid = pid.as_raw_pid();
+            if let Some(index) = self.pids.remove(&pid) {
+                self.ended(index, exit);
+            } else {
+                self.worker_ended(pid, exit);
+            }
+        }
+        self.reap_again = true;
+    }
+
+    fn ended(&mut self, index: usize, exit: Exit) {
+        // What it had to say of its launch and on its output comes first.
+        self.take_report(index);
+        self.drain_output(index);
+        let Some(unit) = self.units.get_mut(index) else { return };
+        for fd in [unit.output.take(), unit.report.take()].into_iter().flatten() {
+            self.sources.remove(&fd);
+        }
+        unit.pid = 0;
+        unit.pidfd = None;
+        if let Some(parent) = &self.cgroup
+            && cgroup::remove(parent, self.name(index)).is_err()
+        {
+            // Processes outlived the first one (`pid: host`). The next launch finds the cgroup empty, or tries again later.
+            self.kill_cgroup(index);
+        }
+        self.tell(Event::Exited(index, exit));
+        self.announce_exit(index, exit);
+    }
+
+    /// Reads what became of a launch.
+    pub(super) fn take_report(&mut self, index: usize) {
+        let Some(unit) = self.units.get_mut(index) else { return };
+        let Some(pipe) = &unit.report else { return };
+        let event = match report::read(pipe) {
+            Report::Pending => return,
+            Report::Executed => Event::Executed(index),
+            Report::Failed(failure) => Event::SetupFailed(index, fault(&failure)),
+        };
+        if let Some(pipe) = unit.report.take() {
+            self.sources.remove(&pipe);
+        }
+        self.dirty.push(index);
+        if event == Event::Executed(index) {
+            let name = format!("executed {}", self.name(index));
+            self.trace.mark(name);
+        }
+        self.tell(event);
+    }
+}
+
+impl Unit {
+    /// Bytes charged to the container; 0 without the memory controller.
+    pub(super) fn memory(&self, parent: Option<&OwnedFd>, name: &str) -> u64 {
+        let Some(parent) = parent.filter(|_| self.pid != 0) else { return 0 };
+        cgroup::open(parent, name).ok().and_then(cgroup::memory_current).unwrap_or(0)
+    }
+}
+
+fn exit_of(status: WaitStatus) -> Option<Exit> {
+    status.exit_status().map(Exit::Code).or_else(|| status.terminating_signal().map(Exit::Signal))
+}
+
+fn fault(failure: &Failure) -> Fault {
+    let mut text = failure.to_string();
+    text.truncate(text.floor_char_boundary(LONGEST_REASON));
+    Fault { text, transient: failure.is_temporary() }
+}
+
+fn os_fault(operation: &str, error: &std::io::Error) -> Fault {
+    let short = [libc::ENOMEM, libc::EAGAIN, libc::EMFILE, libc::ENFILE, libc::ENOSPC];
+    let transient = error.raw_os_error().is_some_and(|e| short.contains(&e));
+    Fault { text: format!("{operation}: {error}"), transient }
+}

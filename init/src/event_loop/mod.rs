@@ -1,0 +1,243 @@
+//! The loop around the automaton: one thread, one epoll, no waiting anywhere else.
+//!
+//! Each turn: what changed is kept in the [`Store`], the console and the timer are brought up to date, events are taken, and
+//! what the automaton asked for is done, a few launches at a time so that nobody waits long for an answer.
+
+mod containers;
+mod output;
+mod persist;
+mod requests;
+mod setup;
+mod signals;
+mod sources;
+mod view;
+mod workers;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use garboard_runtime::plan::Plan;
+
+use crate::boot::{Feature, Trace};
+use crate::clock::now_ms;
+use crate::console::Console;
+use crate::crash::History;
+use crate::logs::{Lines, Rings};
+use crate::status::{Port, Uevents};
+use crate::store::Store;
+use crate::supervise::{Action, Event, Goal, State};
+use crate::sys::signal::SignalFd;
+use crate::work::report;
+use crate::worker::Worker;
+pub use setup::{Machine, Options, ResumeError};
+use sources::{Ready, Source, Sources};
+
+/// Launches in one turn of the loop: each takes about a millisecond.
+const LAUNCHES_PER_TURN: usize = 4;
+
+/// What a container is to the loop, besides its state in the automaton.
+#[derive(Debug, Default)]
+struct Unit {
+    /// Its first process; 0: none.
+    pid: i32,
+    pidfd: Option<OwnedFd>,
+    /// Read end of its standard output and error.
+    output: Option<OwnedFd>,
+    /// Read end of the report pipe, until the report is in.
+    report: Option<OwnedFd>,
+    /// Its user namespace, made once and kept for restarts.
+    userns: Option<OwnedFd>,
+    lines: Lines,
+    /// When its unfinished line is shown as it is.
+    flush_at: Option<u64>,
+    flood: output::Flood,
+    /// It printed something already, ever.
+    heard: bool,
+    /// Limits that could not be set.
+    degraded: String,
+}
+
+/// Everything PID 1 has.
+#[derive(Debug)]
+pub struct Supervisor {
+    plan: Plan,
+    options: Options,
+    cgroup: Option<OwnedFd>,
+    features: Vec<Feature>,
+    trace: Trace,
+    notes: Vec<String>,
+    network: report::Network,
+    data: report::Data,
+    history: History,
+
+    state: State,
+    units: Vec<Unit>,
+    /// Whose exit is whose: process ids of containers.
+    pids: BTreeMap<i32, usize>,
+    workers: Vec<Worker>,
+    /// When the network worker is started again.
+    network_again: Option<u64>,
+    actions: VecDeque<Action>,
+
+    store: Store,
+    rings: Rings,
+    console: Console,
+    /// The console is in the epoll.
+    console_waits: bool,
+    port: Option<Port>,
+    uevents: Option<Uevents>,
+    /// The port may have more to read.
+    port_again: bool,
+    /// A child may be left to reap.
+    reap_again: bool,
+    sources: Sources,
+    signals: SignalFd,
+    null: OwnedFd,
+    buffer: Vec<u8>,
+
+    /// When the next unfinished line is shown.
+    flush_at: Option<u64>,
+    announced: view::Announced,
+    outcome: Option<Goal>,
+    /// The part of what is kept that seldom changes did.
+    context_changed: bool,
+    /// So did what is not one container's.
+    common_dirty: bool,
+    /// Units whose descriptors changed since they were kept.
+    dirty: Vec<usize>,
+}
+
+impl Supervisor {
+    /// Runs until everything has ended, and says what is to be done with the machine.
+    pub fn run(mut self) -> Goal {
+        loop {
+            let now = now_ms();
+            self.persist();
+            self.announce(now);
+            self.flush_console();
+            if let Some(goal) = self.outcome {
+                self.drain_console();
+                return goal;
+            }
+            let deadline = self.next_deadline(now);
+            self.sources.arm(deadline);
+            let busy = !self.actions.is_empty() || self.port_again || self.reap_again;
+            for ready in self.sources.wait(busy) {
+                self.dispatch(ready);
+            }
+            if std::mem::take(&mut self.reap_again) {
+                self.reap();
+            }
+            if std::mem::take(&mut self.port_again) {
+                self.serve_port();
+            }
+            self.act();
+        }
+    }
+
+    fn dispatch(&mut self, ready: Ready) {
+        match ready.source {
+            Source::Signals => self.take_signals(),
+            Source::Timer => {
+                self.sources.disarm();
+                self.on_time(now_ms());
+            }
+            Source::Console => self.flush_console(),
+            Source::Port => {
+                if ready.hung_up
+                    && let Some(port) = &mut self.port
+                {
+                    port.hang_up();
+                }
+                self.serve_port();
+            }
+            Source::Uevents => self.look_for_port(),
+            Source::Output(index) => self.take_output(index),
+            Source::Report(index) => self.take_report(index),
+            Source::Worker(pid) => self.take_worker_output(pid),
+        }
+    }
+
+    /// Tells the automaton, and queues what it asks for.
+    fn tell(&mut self, event: Event) {
+        let now = now_ms();
+        log::debug!("{event:?}");
+        self.actions.extend(self.state.step(event, now));
+    }
+
+    /// Does what is queued, but only a few launches.
+    fn act(&mut self) {
+        let mut launches = 0_usize;
+        while launches < LAUNCHES_PER_TURN
+            && let Some(action) = self.actions.pop_front()
+        {
+            match action {
+                Action::Launch(index) => {
+                    launches = launches.saturating_add(1);
+                    self.launch(index);
+                }
+                Action::Stop(index) => self.stop(index),
+                Action::Kill(index) => self.kill(index),
+                Action::Finish(goal) => self.finish(goal),
+            }
+        }
+    }
+
+    fn on_time(&mut self, now: u64) {
+        self.tell(Event::Tick);
+        self.flush_partial_lines(now);
+        self.check_workers(now);
+    }
+
+    fn next_deadline(&self, now: u64) -> Option<u64> {
+        let workers = self.workers.iter().filter_map(|w| w.deadline);
+        let others = [self.state.next_deadline(now), self.flush_at, self.network_again, self.announced.due()];
+        others.into_iter().flatten().chain(workers).min()
+    }
+
+    /// Writes what the console takes; waits for room only while something is left.
+    fn flush_console(&mut self) {
+        let left = self.console.flush();
+        if left == self.console_waits {
+            return;
+        }
+        self.console_waits = left;
+        if let Some(fd) = self.console.fd() {
+            if left {
+                self.sources.add_writable(fd, Source::Console);
+            } else {
+                self.sources.remove(fd);
+            }
+        }
+    }
+
+    /// The last words: gives a reader a second to take them.
+    fn drain_console(&mut self) {
+        for _ in 0..100 {
+            if !self.console.flush() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    }
+
+    /// Remembers something that a person should know; the newest few are kept and shown.
+    fn note(&mut self, text: String) {
+        log::warn!("{text}");
+        self.console.say(&text);
+        if self.notes.len() >= 8 {
+            self.notes.remove(0);
+        }
+        self.notes.push(text.chars().take(300).collect());
+        self.context_changed = true;
+    }
+
+    fn name(&self, index: usize) -> &str {
+        self.plan.containers.get(index).map_or("?", |c| &c.name)
+    }
+
+    fn run_dir(&self) -> PathBuf {
+        self.options.run_dir.clone()
+    }
+}

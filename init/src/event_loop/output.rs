@@ -1,0 +1,153 @@
+//! From containers' pipes to rings and console, in bounded pieces.
+
+use rustix::io::Errno;
+use rustix::pipe::SpliceFlags;
+
+use super::Supervisor;
+use crate::clock::now_ms;
+
+/// An unfinished line is shown after so many milliseconds: a prompt, a progress bar.
+const FLUSH_MS: u64 = 200;
+/// Length of the window in which a container's output is measured, in milliseconds.
+const WINDOW_MS: u64 = 100;
+/// Output that is read in one window; more is thrown away unseen, and counted. Ten MiB a second is no log.
+const WINDOW_BYTES: u64 = 1 << 20;
+/// Reads from one container whose process has ended: a pipe holds 64 KiB.
+const DRAIN_READS: usize = 8;
+
+/// How much a container printed lately.
+#[derive(Debug, Default)]
+pub(super) struct Flood {
+    since: u64,
+    bytes: u64,
+}
+
+impl Flood {
+    /// Whether it prints too fast at `now`.
+    fn too_fast(&mut self, now: u64) -> bool {
+        if now.saturating_sub(self.since) >= WINDOW_MS {
+            *self = Self { since: now, bytes: 0 };
+        }
+        self.bytes >= WINDOW_BYTES
+    }
+}
+
+impl Supervisor {
+    /// Reads one piece of a container's output.
+    pub(super) fn take_output(&mut self, index: usize) {
+        if !self.read_output(index) {
+            self.close_output(index);
+        }
+    }
+
+    /// Reads what an ended container left in its pipe.
+    pub(super) fn drain_output(&mut self, index: usize) {
+        for _ in 0..DRAIN_READS {
+            match self.units.get(index).and_then(|u| u.output.as_ref()).map(rustix::io::ioctl_fionread) {
+                Some(Ok(n)) if n > 0 => {}
+                _ => break,
+            }
+            if !self.read_output(index) {
+                break;
+            }
+        }
+        self.flush_line(index, true);
+    }
+
+    /// False: every writer has closed it.
+    fn read_output(&mut self, index: usize) -> bool {
+        let now = now_ms();
+        let Some((unit, container)) = self.units.get_mut(index).zip(self.plan.containers.get(index)) else {
+            return false;
+        };
+        let Some(output) = &unit.output else { return false };
+        if unit.flood.too_fast(now) {
+            let null = &self.null;
+            let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
+            let megabyte = 1 << 20;
+            return match rustix::pipe::splice(output, None, null, None, megabyte, flags) {
+                Ok(0) => false,
+                Ok(n) => {
+                    self.rings.drop_bytes(index, u64::try_from(n).unwrap_or(0));
+                    true
+                }
+                Err(e) => e == Errno::AGAIN || e == Errno::INTR,
+            };
+        }
+        let n = match rustix::io::read(output, &mut self.buffer[..]) {
+            Ok(0) => return false,
+            Ok(n) => n,
+            Err(e) => return e == Errno::AGAIN || e == Errno::INTR,
+        };
+        unit.flood.bytes = unit.flood.bytes.saturating_add(u64::try_from(n).unwrap_or(0));
+        let (rings, console, shown) = (&mut self.rings, &mut self.console, self.plan.console.logs);
+        unit.lines.feed(self.buffer.get(..n).unwrap_or_default(), |piece| {
+            rings.push(piece, now);
+            if shown {
+                console.container(&container.name, piece);
+            }
+        });
+        rings.commit(index);
+        unit.flush_at = unit.lines.pending().then(|| now.saturating_add(FLUSH_MS));
+        if let Some(at) = unit.flush_at {
+            self.flush_at = Some(self.flush_at.map_or(at, |other| other.min(at)));
+        }
+        if !std::mem::replace(&mut unit.heard, true) {
+            self.trace.mark(format!("first output of {}", container.name));
+        }
+        true
+    }
+
+    fn close_output(&mut self, index: usize) {
+        self.flush_line(index, true);
+        if let Some(output) = self.units.get_mut(index).and_then(|u| u.output.take()) {
+            self.sources.remove(&output);
+        }
+        self.dirty.push(index);
+    }
+
+    /// Shows unfinished lines that have waited long enough.
+    pub(super) fn flush_partial_lines(&mut self, now: u64) {
+        if self.flush_at.is_none_or(|at| at > now) {
+            return;
+        }
+        for index in 0..self.units.len() {
+            if self.units.get(index).and_then(|u| u.flush_at).is_some_and(|at| at <= now) {
+                self.flush_line(index, false);
+            }
+        }
+        self.flush_at = self.units.iter().filter_map(|u| u.flush_at).min();
+    }
+
+    fn flush_line(&mut self, index: usize, ended: bool) {
+        let now = now_ms();
+        let Some((unit, container)) = self.units.get_mut(index).zip(self.plan.containers.get(index)) else { return };
+        let (rings, console, shown) = (&mut self.rings, &mut self.console, self.plan.console.logs);
+        unit.flush_at = None;
+        let mut any = false;
+        unit.lines.flush(ended, |piece| {
+            any = true;
+            rings.push(piece, now);
+            if shown {
+                console.container(&container.name, piece);
+            }
+        });
+        if any {
+            rings.commit(index);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_forgiven_in_the_next_window() {
+        let mut flood = Flood::default();
+        assert!(!flood.too_fast(1000));
+        flood.bytes = WINDOW_BYTES;
+        assert!(flood.too_fast(1000 + WINDOW_MS - 1));
+        assert!(!flood.too_fast(1000 + WINDOW_MS));
+    }
+}

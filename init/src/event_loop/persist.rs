@@ -1,0 +1,188 @@
+//! What the next incarnation of PID 1 has to know: the records of the [`crate::store::Store`].
+
+use std::os::fd::{AsFd, AsRawFd};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::{Options, Supervisor};
+use crate::boot::{Feature, Trace};
+use crate::crash::History;
+use crate::store::{self, Store};
+use crate::supervise;
+use crate::sys::fd::number;
+use crate::work::report;
+use crate::worker::Kind;
+
+/// What seldom changes and may be large.
+pub(super) const CONTEXT: usize = store::LARGE;
+/// [`History`]: read first, so that a state that can't be resumed is not resumed for ever.
+pub(super) const HISTORY: usize = 1;
+/// [`CommonRecord`].
+pub(super) const COMMON: usize = 2;
+/// The first container's [`UnitRecord`].
+pub(super) const FIRST_UNIT: usize = 3;
+
+/// What seldom changes.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Context {
+    pub(super) options: Options,
+    pub(super) features: Vec<Feature>,
+    pub(super) trace: Trace,
+    pub(super) notes: Vec<String>,
+    pub(super) network: report::Network,
+    pub(super) data: report::Data,
+}
+
+/// What is not one container's. Descriptors by number, -1: none.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct CommonRecord {
+    pub(super) common: supervise::Common,
+    pub(super) rings: i32,
+    pub(super) cgroup: i32,
+    pub(super) console: i32,
+    pub(super) port: i32,
+    pub(super) workers: Vec<WorkerRecord>,
+    pub(super) network_again: Option<u64>,
+}
+
+/// A worker that is at work.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct WorkerRecord {
+    pub(super) kind: Kind,
+    pub(super) pid: i32,
+    pub(super) pidfd: i32,
+    pub(super) output: i32,
+    pub(super) deadline: Option<u64>,
+}
+
+/// One container.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct UnitRecord {
+    pub(super) unit: supervise::Unit,
+    pub(super) pid: i32,
+    pub(super) pidfd: i32,
+    pub(super) output: i32,
+    pub(super) report: i32,
+    pub(super) userns: i32,
+    pub(super) heard: bool,
+    pub(super) degraded: String,
+}
+
+impl Supervisor {
+    /// Writes every record that changed.
+    pub(super) fn persist(&mut self) {
+        let (mut changed, common_changed) = self.state.take_changed();
+        self.announced.changed |= !changed.is_empty();
+        changed.append(&mut self.dirty);
+        changed.sort_unstable();
+        changed.dedup();
+        for index in changed {
+            if let Some(record) = self.unit_record(index) {
+                save(&mut self.store, FIRST_UNIT.saturating_add(index), &record);
+            }
+        }
+        if common_changed || std::mem::take(&mut self.common_dirty) {
+            let record = self.common_record();
+            save(&mut self.store, COMMON, &record);
+        }
+        if std::mem::take(&mut self.context_changed) {
+            let context = Context {
+                options: self.options.clone(),
+                features: self.features.clone(),
+                trace: self.trace.clone(),
+                notes: self.notes.clone(),
+                network: self.network.clone(),
+                data: self.data.clone(),
+            };
+            save(&mut self.store, CONTEXT, &context);
+        }
+    }
+
+    fn unit_record(&self, index: usize) -> Option<UnitRecord> {
+        let unit = self.units.get(index)?;
+        Some(UnitRecord {
+            unit: self.state.units().get(index)?.clone(),
+            pid: unit.pid,
+            pidfd: number(unit.pidfd.as_ref()),
+            output: number(unit.output.as_ref()),
+            report: number(unit.report.as_ref()),
+            userns: number(unit.userns.as_ref()),
+            heard: unit.heard,
+            degraded: unit.degraded.clone(),
+        })
+    }
+
+    fn common_record(&self) -> CommonRecord {
+        let worker = |w: &crate::worker::Worker| WorkerRecord {
+            kind: w.kind,
+            pid: w.pid,
+            pidfd: number(w.pidfd.as_ref()),
+            output: number(w.output.as_ref()),
+            deadline: w.deadline,
+        };
+        CommonRecord {
+            common: self.state.common().clone(),
+            rings: self.rings.as_fd().as_raw_fd(),
+            cgroup: number(self.cgroup.as_ref()),
+            console: self.console.fd().map_or(-1, |fd| fd.as_raw_fd()),
+            port: self.port.as_ref().map_or(-1, |port| port.as_fd().as_raw_fd()),
+            workers: self.workers.iter().map(worker).collect(),
+            network_again: self.network_again,
+        }
+    }
+}
+
+/// Writes one record. A record that doesn't fit is a fault of ours: the log says so, and the older one stays.
+pub(super) fn save(store: &mut Store, record: usize, value: &impl Serialize) {
+    let result =
+        postcard::to_stdvec(value).map_err(std::io::Error::other).and_then(|bytes| store.write(record, &bytes));
+    if let Err(e) = result {
+        log::error!("keep record {record}: {e}");
+    }
+}
+
+/// Reads one record; `None` when there is none that is whole.
+pub(super) fn load<T: DeserializeOwned>(store: &Store, record: usize) -> Option<T> {
+    postcard::from_bytes(&store.read(record)?).ok()
+}
+
+/// Room for so many containers.
+pub(super) fn records(containers: usize) -> usize {
+    FIRST_UNIT.saturating_add(containers)
+}
+
+/// The history of crashes in a state that is about to be resumed.
+pub(super) fn history(store: &Store) -> History {
+    load(store, HISTORY).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event_loop::containers::LONGEST_REASON;
+    use crate::supervise::{Reason, Unit};
+
+    #[test]
+    fn the_longest_record_fits() {
+        let text = "x".repeat(LONGEST_REASON);
+        let unit = Unit {
+            reason: Reason::Launch(text.clone()),
+            fault: Some((text, true)),
+            restarts: u32::MAX,
+            streak: u32::MAX,
+            failures: u32::MAX,
+            phase: supervise::Phase::Stopping { deadline: u64::MAX, kills: 255 },
+            exit: Some(supervise::Exit::Code(i32::MIN)),
+            ..Unit::new()
+        };
+        let n = i32::MIN;
+        let degraded = "y".repeat(200);
+        let record = UnitRecord { unit, pid: n, pidfd: n, output: n, report: n, userns: n, heard: true, degraded };
+        let mut store = Store::create(records(1)).unwrap();
+        let bytes = postcard::to_stdvec(&record).unwrap();
+        store.write(FIRST_UNIT, &bytes).unwrap();
+        let again: UnitRecord = load(&store, FIRST_UNIT).unwrap();
+        assert_eq!(again.unit, record.unit);
+    }
+}

@@ -1,0 +1,323 @@
+//! How a supervisor comes to be: new, or as the next incarnation of one that crashed.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use garboard_runtime::plan::{self, Plan};
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde::{Deserialize, Serialize};
+
+use super::persist::{self, CommonRecord, Context, UnitRecord};
+use super::sources::{Source, Sources};
+use super::{Supervisor, Unit, signals};
+use crate::boot::{Feature, Trace};
+use crate::clock::now_ms;
+use crate::console::Console;
+use crate::crash::{self, History};
+use crate::etc_files;
+use crate::logs::Rings;
+use crate::status::{Port, Uevents};
+use crate::store::{self, Store};
+use crate::supervise::{Event, Fault, Policy, Rules, State};
+use crate::sys::fd::Inherited;
+use crate::sys::signal::SignalFd;
+use crate::work::report;
+use crate::worker::Worker;
+
+/// Bytes read at once, from anything.
+const BUFFER: usize = 16 << 10;
+/// Descriptors of PID 1 itself, and of one container.
+const DESCRIPTORS: (u64, u64) = (256, 8);
+
+/// What may differ between a machine and a test.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Options {
+    /// Where the plan is read again after a crash.
+    pub plan: PathBuf,
+    /// Where files for containers are written.
+    pub run_dir: PathBuf,
+    /// Start the workers: modules, data, network. Without them `/data` counts as ready.
+    pub workers: bool,
+    /// Let signals make PID 1 crash. For tests only.
+    pub crash_trigger: bool,
+    /// The automaton's constants.
+    pub policy: Policy,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            plan: plan::PATH.into(),
+            run_dir: etc_files::RUN.into(),
+            workers: true,
+            crash_trigger: false,
+            policy: Policy::default(),
+        }
+    }
+}
+
+/// A machine that is ready for containers.
+#[derive(Debug)]
+pub struct Machine {
+    /// What is to run on it.
+    pub plan: Plan,
+    /// What its kernel can do.
+    pub features: Vec<Feature>,
+    /// Directory of the containers' cgroups; `None`: they stay in ours.
+    pub cgroup: Option<OwnedFd>,
+    /// How the boot went so far.
+    pub trace: Trace,
+    /// What went wrong and stops nothing.
+    pub warnings: Vec<String>,
+    /// Where to print.
+    pub console: Console,
+    /// A status port that is open already; `None`: it is looked for by name.
+    pub port: Option<OwnedFd>,
+}
+
+/// Why a crashed supervisor can't go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ResumeError {
+    /// What it left can't be used.
+    State(String),
+    /// It crashed twice within a minute.
+    Again(History),
+}
+
+impl fmt::Display for ResumeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::State(why) => write!(f, "its state can't be resumed: {why}"),
+            Self::Again(history) => {
+                write!(f, "crash number {} came within a minute of the one before: {}", history.count, history.reason)
+            }
+        }
+    }
+}
+
+impl std::error::Error for ResumeError {}
+
+impl Supervisor {
+    /// Begins: the first containers are launched in the first turn of [`Supervisor::run`].
+    ///
+    /// From here on a crash of this process makes it execute itself, if [`crash::install`] was called.
+    pub fn begin(machine: Machine, options: Options) -> io::Result<Self> {
+        let Machine { plan, features, cgroup, trace, warnings, console, port } = machine;
+        let count = plan.containers.len();
+        raise_descriptor_limit(count);
+        let signals = SignalFd::replace_mask(&signals::wanted())?;
+        let mut seed = [0_u8; 8];
+        let _ = rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::INSECURE);
+        let state = State::new(rules(&plan), options.policy, u64::from_ne_bytes(seed));
+        let store = Store::create(persist::records(count))?;
+        let rings = Rings::create(count, plan.log_budget)?;
+        let context = Context {
+            options,
+            features,
+            trace,
+            notes: Vec::new(),
+            network: report::Network::default(),
+            data: report::Data { state: report::DataState::None, detail: String::new(), bytes: 0 },
+        };
+        let mut new = Self::assemble(plan, context, state, store, rings, console, signals)?;
+        new.cgroup = cgroup;
+        if let Err(e) = etc_files::prepare_resolv_conf(&new.options.run_dir, &new.plan.network) {
+            new.note(format!("write resolv.conf: {e}"));
+        }
+        new.tell(Event::Begin);
+        new.persist();
+        crate::sys::crash::arm(new.store.as_fd().as_raw_fd());
+        // The first containers, before anything else is done.
+        new.act();
+        for warning in warnings {
+            new.note(warning);
+        }
+        new.begin_work();
+        new.open_port(port);
+        Ok(new)
+    }
+
+    /// Goes on where the process before crashed with `reason`. `state` is the descriptor of its state, from the command line.
+    pub fn resume(state: &str, reason: &str) -> Result<Self, ResumeError> {
+        let fault = |what: &str| ResumeError::State(what.to_owned());
+        let os = |what: &'static str| move |e: io::Error| ResumeError::State(format!("{what}: {e}"));
+        // The signal of the fault is still blocked; the next one must get through.
+        let signals = SignalFd::replace_mask(&signals::wanted()).map_err(os("signalfd"))?;
+        let mut inherited = Inherited::take_all();
+        let memory = state.parse().ok().and_then(|n| inherited.take(n)).ok_or_else(|| fault("no state descriptor"))?;
+        let number = memory.as_raw_fd();
+        let records = store::records_in(&memory).ok_or_else(|| fault("not a state"))?;
+        let mut store = Store::adopt(memory, records).map_err(os("open it"))?;
+        let mut history = persist::history(&store);
+        let bearable = history.note(reason, now_ms());
+        persist::save(&mut store, persist::HISTORY, &history);
+        crash::install().map_err(os("install handlers"))?;
+        crate::sys::crash::arm(number);
+        if !bearable {
+            return Err(ResumeError::Again(history));
+        }
+
+        let context: Context = persist::load(&store, persist::CONTEXT).ok_or_else(|| fault("no context"))?;
+        let common: CommonRecord = persist::load(&store, persist::COMMON).ok_or_else(|| fault("no common record"))?;
+        let plan = read_plan(&context.options.plan)?;
+        let count = plan.containers.len();
+        if persist::records(count) != records {
+            return Err(fault("made for another plan"));
+        }
+        let unit = |i: usize| persist::load::<UnitRecord>(&store, persist::FIRST_UNIT.saturating_add(i));
+        let units: Vec<Option<UnitRecord>> = (0..count).map(unit).collect();
+        let memories = units.iter().map(|u| u.as_ref().map(|u| u.unit.clone()).unwrap_or_default()).collect();
+        let state = State::resume(rules(&plan), context.options.policy, memories, common.common.clone());
+        let rings = inherited.take(common.rings).ok_or_else(|| fault("no log rings"))?;
+        let rings = Rings::adopt(rings, count, plan.log_budget);
+        let console = Console::on(inherited.take(common.console));
+        let mut again = Self::assemble(plan, context, state, store, rings, console, signals).map_err(os("epoll"))?;
+        again.history = history;
+        again.cgroup = inherited.take(common.cgroup);
+        again.adopt_units(units, &mut inherited);
+        again.adopt_workers(common, &mut inherited);
+        again.note(format!("PID 1 crashed and goes on, nothing was lost: {reason}"));
+        Ok(again)
+    }
+
+    fn assemble(
+        plan: Plan,
+        context: Context,
+        state: State,
+        store: Store,
+        rings: Rings,
+        mut console: Console,
+        signals: SignalFd,
+    ) -> io::Result<Self> {
+        let sources = Sources::new()?;
+        sources.add_readable(&signals, Source::Signals);
+        let null = rustix::fs::open("/dev/null", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+        console.align(plan.containers.iter().map(|c| c.name.len()));
+        let units = plan.containers.iter().map(|_| Unit::default()).collect();
+        let Context { options, features, trace, notes, network, data } = context;
+        Ok(Self {
+            plan,
+            options,
+            cgroup: None,
+            features,
+            trace,
+            notes,
+            network,
+            data,
+            history: History::default(),
+            state,
+            units,
+            pids: Default::default(),
+            workers: Vec::new(),
+            network_again: None,
+            actions: Default::default(),
+            store,
+            rings,
+            console,
+            console_waits: false,
+            port: None,
+            uevents: None,
+            port_again: false,
+            // A child may have ended before the signalfd was there.
+            reap_again: true,
+            sources,
+            signals,
+            null,
+            buffer: vec![0; BUFFER],
+            flush_at: None,
+            announced: Default::default(),
+            outcome: None,
+            context_changed: true,
+            common_dirty: true,
+            dirty: Vec::new(),
+        })
+    }
+
+    fn adopt_units(&mut self, records: Vec<Option<UnitRecord>>, inherited: &mut Inherited) {
+        let mut lost = Vec::new();
+        for (index, (unit, record)) in self.units.iter_mut().zip(records).enumerate() {
+            let Some(record) = record else { continue };
+            unit.userns = inherited.take(record.userns);
+            unit.heard = record.heard;
+            unit.degraded = record.degraded;
+            if record.pid != 0 {
+                unit.pid = record.pid;
+                unit.pidfd = inherited.take(record.pidfd);
+                unit.output = inherited.take(record.output);
+                unit.report = inherited.take(record.report);
+                self.pids.insert(record.pid, index);
+                for (fd, source) in [(&unit.output, Source::Output(index)), (&unit.report, Source::Report(index))] {
+                    if let Some(fd) = fd {
+                        self.sources.add_readable(fd, source);
+                    }
+                }
+            } else if self.state.wants_launch(index) {
+                lost.push(index);
+            }
+            self.dirty.push(index);
+        }
+        for index in lost {
+            // A child may have been made that nobody knows; its cgroup does.
+            self.kill_cgroup(index);
+            let text = "PID 1 crashed while launching it".to_owned();
+            self.tell(Event::LaunchFailed(index, Fault { text, transient: true }));
+        }
+    }
+
+    fn adopt_workers(&mut self, common: CommonRecord, inherited: &mut Inherited) {
+        for w in common.workers {
+            let worker = Worker::adopt(w.kind, w.pid, inherited.take(w.pidfd), inherited.take(w.output), w.deadline);
+            if let Some(output) = &worker.output {
+                self.sources.add_readable(output, Source::Worker(worker.pid));
+            }
+            self.workers.push(worker);
+        }
+        self.network_again = common.network_again;
+        let working = !self.workers.is_empty();
+        if let (Some(goal), true, false) = (common.common.goal, common.common.finished, working) {
+            // It crashed between the last container and the last worker.
+            self.finish(goal);
+        }
+        self.open_port(inherited.take(common.port));
+    }
+
+    fn open_port(&mut self, port: Option<OwnedFd>) {
+        if let Some(fd) = port {
+            self.use_port(Port::on(fd));
+            return;
+        }
+        match Uevents::subscribe() {
+            Ok(uevents) => {
+                self.sources.add_readable(&uevents, Source::Uevents);
+                self.uevents = Some(uevents);
+            }
+            Err(e) => log::warn!("subscribe to devices: {e}"),
+        }
+        self.look_for_port();
+    }
+}
+
+fn read_plan(path: &Path) -> Result<Plan, ResumeError> {
+    let fault = |e: &dyn fmt::Display| ResumeError::State(format!("read {}: {e}", path.display()));
+    let bytes = std::fs::read(path).map_err(|e| fault(&e))?;
+    Plan::decode(&bytes).map_err(|e| fault(&e))
+}
+
+fn rules(plan: &Plan) -> Vec<Rules> {
+    plan.containers.iter().enumerate().map(|(i, c)| Rules::of(c, i)).collect()
+}
+
+/// A thousand containers need more descriptors than the kernel's default allows PID 1. It is raised only if need be, as
+/// containers inherit it.
+fn raise_descriptor_limit(containers: usize) {
+    let (own, each) = DESCRIPTORS;
+    let wanted = own.saturating_add(each.saturating_mul(u64::try_from(containers).unwrap_or(0)));
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_some_and(|current| current < wanted) {
+        let maximum = limit.maximum.map(|m| m.max(wanted));
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum });
+    }
+}

@@ -1,0 +1,86 @@
+//! What signals to PID 1 mean.
+//!
+//! | signal | means | as in |
+//! |---|---|---|
+//! | SIGCHLD | reap | |
+//! | SIGTERM, SIGINT (ctrl-alt-del) | start over | systemd's PID 1 (SIGINT), busybox (both) |
+//! | SIGUSR2, SIGPWR, SIGRTMIN+4 | switch off | busybox and sysvinit, systemd |
+//! | SIGUSR1, SIGRTMIN+3 | halt | busybox, systemd |
+//! | SIGRTMIN+5 | start over | systemd |
+//! | SIGRTMIN+8, +9 | panic, fault: only with [`super::Options::crash_trigger`] | |
+//!
+//! Only processes of PID 1's own pid namespace can send them; containers are in theirs. Any other signal is blocked for good.
+
+use super::Supervisor;
+use crate::supervise::{Event, Goal};
+use crate::sys::{crash, signal};
+
+/// The signals that are taken from the signalfd. All others that could end a process are as the kernel protects PID 1.
+pub(super) fn wanted() -> Vec<i32> {
+    signal::forwardable()
+}
+
+impl Supervisor {
+    pub(super) fn take_signals(&mut self) {
+        // Ordinary signals don't queue, so this is bounded by the number of real-time ones sent; 64 a turn.
+        for _ in 0..64 {
+            let Ok(Some(received)) = self.signals.read() else { return };
+            if received.signal == libc::SIGCHLD {
+                self.reap_again = true;
+            } else if let Some(goal) = goal(received.signal) {
+                self.shut_down(goal, &format!("signal {}", received.signal));
+            } else if self.options.crash_trigger {
+                crash_on(received.signal);
+            }
+        }
+    }
+
+    /// Begins to stop everything, and says why.
+    pub(super) fn shut_down(&mut self, goal: Goal, why: &str) {
+        if self.state.common().goal.is_none() {
+            let text = match goal {
+                Goal::PowerOff => "switching off",
+                Goal::Reboot => "starting over",
+                Goal::Halt => "halting",
+            };
+            self.console.say(&format!("{text} ({why}); stopping containers"));
+        }
+        self.tell(Event::Shutdown(goal));
+    }
+}
+
+fn goal(number: i32) -> Option<Goal> {
+    let real_time = number.checked_sub(signal::rt_min());
+    match (number, real_time) {
+        (libc::SIGTERM | libc::SIGINT, _) | (_, Some(5)) => Some(Goal::Reboot),
+        (libc::SIGUSR2 | libc::SIGPWR, _) | (_, Some(4)) => Some(Goal::PowerOff),
+        (libc::SIGUSR1, _) | (_, Some(3)) => Some(Goal::Halt),
+        _ => None,
+    }
+}
+
+/// A crash on demand, for tests.
+#[allow(clippy::panic)]
+fn crash_on(number: i32) {
+    match number.checked_sub(signal::rt_min()) {
+        Some(8) => panic!("asked to"),
+        Some(9) => crash::fault(),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_signal_has_its_meaning() {
+        assert_eq!(goal(libc::SIGINT), Some(Goal::Reboot));
+        assert_eq!(goal(libc::SIGUSR2), Some(Goal::PowerOff));
+        assert_eq!(goal(libc::SIGUSR1), Some(Goal::Halt));
+        assert_eq!(goal(signal::rt_min() + 4), Some(Goal::PowerOff));
+        for none in [libc::SIGHUP, libc::SIGCHLD, libc::SIGPIPE, signal::rt_min() + 9] {
+            assert_eq!(goal(none), None);
+        }
+    }
+}

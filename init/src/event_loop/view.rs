@@ -1,0 +1,231 @@
+//! How everything is, for people and programs.
+
+use super::Supervisor;
+use crate::clock::now_ms;
+use crate::console::table;
+use crate::snapshot::{Container, ContainerState, Health, MachineState, Snapshot};
+use crate::supervise::{Exit, Phase, Reason, Unit};
+use garboard_runtime::plan::Condition;
+
+/// The table is printed so long after a change, in milliseconds: changes come together.
+const DEBOUNCE_MS: u64 = 500;
+/// Between two tables, unless readiness changed.
+const TABLE_EVERY_MS: u64 = 30_000;
+
+/// What the console was told.
+#[derive(Debug, Default)]
+pub(super) struct Announced {
+    /// Everything is as declared.
+    ready: bool,
+    /// Everything has settled at least once.
+    settled: bool,
+    /// A container's phase changed.
+    pub(super) changed: bool,
+    /// When the table is next printed.
+    due: Option<u64>,
+    /// When it was last printed.
+    last: Option<u64>,
+}
+
+impl Announced {
+    pub(super) fn due(&self) -> Option<u64> {
+        self.due
+    }
+}
+
+impl Supervisor {
+    /// Prints the table when it is time to.
+    pub(super) fn announce(&mut self, now: u64) {
+        let ready = self.state.ready(now);
+        if !self.announced.settled {
+            let moving = |u: &Unit| matches!(u.phase, Phase::Waiting | Phase::Launching | Phase::Starting { .. });
+            self.announced.settled = !self.state.units().iter().any(moving);
+        }
+        if std::mem::take(&mut self.announced.changed) && self.announced.due.is_none() {
+            let earliest = self.announced.last.map_or(0, |last| last.saturating_add(TABLE_EVERY_MS));
+            self.announced.due = Some(now.saturating_add(DEBOUNCE_MS).max(earliest));
+        }
+        if ready != self.announced.ready {
+            self.announced.ready = ready;
+            // A container that just failed has said so itself; the table follows if that lasts.
+            if ready {
+                self.announced.due = Some(now);
+            }
+        }
+        if self.announced.due.is_some_and(|due| due <= now) {
+            self.announced.due = None;
+            if self.plan.console.status && self.state.common().goal.is_none() {
+                self.announced.last = Some(now);
+                let table = table::render(&self.snapshot());
+                self.console.say(&table);
+            }
+        }
+    }
+
+    /// Says how a container ended.
+    pub(super) fn announce_exit(&mut self, index: usize, exit: Exit) {
+        let Some(unit) = self.state.units().get(index) else { return };
+        let name = self.name(index);
+        let how = match &unit.reason {
+            Reason::Launch(why) => format!("could not be started: {why}"),
+            _ => ending(exit),
+        };
+        let next = match unit.phase {
+            Phase::Backoff { until } => {
+                format!("; starts again in {}", table::duration(until.saturating_sub(now_ms())))
+            }
+            Phase::Failed if unit.reason == Reason::GaveUp => format!("; given up after {} restarts", unit.restarts),
+            _ => String::new(),
+        };
+        let text = format!("{name} {how}{next}");
+        self.console.say(&text);
+    }
+
+    /// Everything at this moment.
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let now = now_ms();
+        let state = match self.state.common().goal {
+            Some(_) => MachineState::Stopping,
+            None if self.announced.settled => MachineState::Running,
+            None => MachineState::Booting,
+        };
+        Snapshot {
+            appliance: self.plan.appliance.clone(),
+            hostname: self.plan.hostname.clone(),
+            state,
+            ready: self.state.ready(now),
+            uptime_ms: now,
+            pid1_rss_bytes: resident_bytes(),
+            features: self.features.clone(),
+            network: self.network.clone(),
+            data: self.data.clone(),
+            containers: (0..self.units.len()).filter_map(|i| self.container(i, now)).collect(),
+            notes: self.notes.clone(),
+        }
+    }
+
+    fn container(&self, index: usize, now: u64) -> Option<Container> {
+        let declared = self.plan.containers.get(index)?;
+        let unit = self.units.get(index)?;
+        let memory = self.state.units().get(index)?;
+        let (state, uptime_ms) = match memory.phase {
+            Phase::Waiting => (ContainerState::Waiting, None),
+            Phase::Launching | Phase::Starting { .. } => (ContainerState::Starting, None),
+            Phase::Running { since } => (ContainerState::Running, Some(now.saturating_sub(since))),
+            Phase::Backoff { .. } => (ContainerState::Backoff, None),
+            Phase::Stopping { .. } => (ContainerState::Stopping, None),
+            Phase::Exited => (ContainerState::Exited, None),
+            Phase::Failed => (ContainerState::Failed, None),
+        };
+        let mut detail = self.detail(index, memory, now);
+        if !unit.degraded.is_empty() {
+            let separator = if detail.is_empty() { "" } else { "; " };
+            detail.push_str(&format!("{separator}without {}", unit.degraded));
+        }
+        Some(Container {
+            name: declared.name.clone(),
+            image: declared.image.clone(),
+            state,
+            health: Health::None,
+            pid: (unit.pid != 0).then_some(unit.pid),
+            restarts: memory.restarts,
+            exit: memory.exit,
+            detail,
+            uptime_ms,
+            memory_bytes: unit.memory(self.cgroup.as_ref(), &declared.name),
+            log_dropped: self.rings.dropped(index),
+            weakened: declared.weakened.clone(),
+            as_declared: self.state.as_declared(index, now),
+        })
+    }
+
+    /// Why a container is where it is.
+    fn detail(&self, index: usize, unit: &Unit, now: u64) -> String {
+        let why = match &unit.reason {
+            Reason::None => String::new(),
+            Reason::Ended => unit.exit.map(ending).unwrap_or_default(),
+            Reason::GaveUp => {
+                let how = unit.exit.map(ending).unwrap_or_default();
+                format!("{how}; given up after {} restarts", unit.restarts)
+            }
+            Reason::Launch(why) => why.clone(),
+            Reason::Need(place) => self.need(index, *place, "which it can't be any more"),
+            Reason::Data(why) => format!("needs /data: {why}"),
+            Reason::Shutdown => "not started: the machine is stopping".to_owned(),
+            Reason::Unkillable => "could not be killed".to_owned(),
+        };
+        match unit.phase {
+            Phase::Waiting => self.waits_for(index),
+            Phase::Running { .. } => String::new(),
+            Phase::Backoff { until } => {
+                format!("{why}; starts again in {}", table::duration(until.saturating_sub(now)))
+            }
+            Phase::Exited if unit.exit.is_some_and(Exit::success) && unit.reason == Reason::Ended => "done".to_owned(),
+            _ => why,
+        }
+    }
+
+    fn waits_for(&self, index: usize) -> String {
+        let Some(rules) = self.state.rules().get(index) else { return String::new() };
+        let open = rules.needs.iter().enumerate().find(|(_, need)| {
+            self.state.units().get(need.on).is_some_and(|on| match need.condition {
+                Condition::Started => !on.started,
+                Condition::Healthy => !matches!(on.phase, Phase::Running { .. }),
+                Condition::Completed => !on.completed,
+            })
+        });
+        match open {
+            Some((place, _)) => self.need(index, place, ""),
+            None if rules.needs_data => "waits for /data".to_owned(),
+            None => String::new(),
+        }
+    }
+
+    fn need(&self, index: usize, place: usize, end: &str) -> String {
+        let need = self.state.rules().get(index).and_then(|r| r.needs.get(place));
+        let Some(need) = need else { return String::new() };
+        let what = match need.condition {
+            Condition::Started => "started",
+            Condition::Healthy => "healthy",
+            Condition::Completed => "completed",
+        };
+        let separator = if end.is_empty() { "" } else { ", " };
+        format!("waits for {} to be {what}{separator}{end}", self.name(need.on))
+    }
+}
+
+/// How a process ended, in words.
+pub(super) fn ending(exit: Exit) -> String {
+    match exit {
+        Exit::Code(code) => format!("exited with status {code}"),
+        Exit::Signal(number) => match signal_name(number) {
+            Some(name) => format!("was killed by {name}"),
+            None => format!("was killed by signal {number}"),
+        },
+    }
+}
+
+fn signal_name(number: i32) -> Option<&'static str> {
+    Some(match number {
+        libc::SIGHUP => "SIGHUP",
+        libc::SIGINT => "SIGINT",
+        libc::SIGQUIT => "SIGQUIT",
+        libc::SIGILL => "SIGILL",
+        libc::SIGABRT => "SIGABRT",
+        libc::SIGBUS => "SIGBUS",
+        libc::SIGFPE => "SIGFPE",
+        libc::SIGKILL => "SIGKILL",
+        libc::SIGSEGV => "SIGSEGV",
+        libc::SIGPIPE => "SIGPIPE",
+        libc::SIGTERM => "SIGTERM",
+        libc::SIGSYS => "SIGSYS (a system call that its filter forbids)",
+        _ => return None,
+    })
+}
+
+/// PID 1's own resident memory: the second field of `/proc/self/statm`, in pages.
+fn resident_bytes() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: u64 = text.split_whitespace().nth(1).and_then(|f| f.parse().ok()).unwrap_or(0);
+    pages.saturating_mul(u64::try_from(rustix::param::page_size()).unwrap_or(4096))
+}

@@ -1,0 +1,232 @@
+//! The port's descriptor: found by name, never waited for, in bounded pieces.
+
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use super::protocol::LONGEST_REQUEST;
+
+/// The device of the virtio-serial port with this name; `None`: there is none yet.
+///
+/// `/sys/class/virtio-ports/vport1p1/name`, see the kernel's `drivers/char/virtio_console.c`. The name arrives from the host a
+/// little after the port.
+pub fn find(class: &Path, name: &str) -> Option<PathBuf> {
+    let ports = fs::read_dir(class).ok()?;
+    let named =
+        ports.flatten().find(|p| fs::read_to_string(p.path().join("name")).is_ok_and(|n| n.trim_end() == name))?;
+    Some(Path::new("/dev").join(named.file_name()))
+}
+
+/// An open port.
+#[derive(Debug)]
+pub struct Port {
+    fd: OwnedFd,
+    /// What was read of requests not yet answered.
+    input: Vec<u8>,
+    /// The line being read is too long; the rest of it is skipped.
+    skipping: bool,
+    /// What was not yet written of replies.
+    output: Vec<u8>,
+    /// So much of it was.
+    written: usize,
+    /// A reply was abandoned in the middle of a line.
+    torn: bool,
+}
+
+impl Port {
+    /// Opens a port's device.
+    pub fn open(path: &Path) -> std::io::Result<Self> {
+        let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        Ok(Self::on(rustix::fs::open(path, flags, Mode::empty())?))
+    }
+
+    /// Talks on `fd`, which must not block.
+    pub fn on(fd: OwnedFd) -> Self {
+        Self { fd, input: Vec::new(), skipping: false, output: Vec::new(), written: 0, torn: false }
+    }
+
+    /// Reads what is there, at most a piece. True: there may be more.
+    pub fn read(&mut self, buffer: &mut [u8]) -> bool {
+        // Requests wait for their turn in the kernel, not here.
+        if self.input.len() >= LONGEST_REQUEST.saturating_mul(2) || self.busy() {
+            return false;
+        }
+        match rustix::io::read(&self.fd, &mut *buffer) {
+            Ok(0) => false,
+            Ok(n) => {
+                self.input.extend_from_slice(buffer.get(..n).unwrap_or_default());
+                true
+            }
+            Err(Errno::INTR) => true,
+            Err(_) => false,
+        }
+    }
+
+    /// The next whole request line, if every reply before it was written. A line that is too long comes as `Err`.
+    pub fn request(&mut self) -> Option<Result<Vec<u8>, ()>> {
+        if self.busy() {
+            return None;
+        }
+        loop {
+            let Some(end) = self.input.iter().position(|b| *b == b'\n') else {
+                if self.input.len() > LONGEST_REQUEST {
+                    self.input = Vec::new();
+                    return (!std::mem::replace(&mut self.skipping, true)).then_some(Err(()));
+                }
+                return None;
+            };
+            let rest = self.input.split_off(end.saturating_add(1));
+            let mut line = std::mem::replace(&mut self.input, rest);
+            line.truncate(end);
+            if std::mem::take(&mut self.skipping) {
+                continue;
+            }
+            if line.len() > LONGEST_REQUEST {
+                return Some(Err(()));
+            }
+            // An asker's way to find the place again is an empty line.
+            if !line.trim_ascii().is_empty() {
+                return Some(Ok(line));
+            }
+        }
+    }
+
+    /// Takes a reply line to write.
+    pub fn reply(&mut self, line: &[u8]) {
+        if std::mem::take(&mut self.torn) {
+            self.output.push(b'\n');
+        }
+        self.output.extend_from_slice(line);
+    }
+
+    /// Writes what is taken without waiting.
+    pub fn write(&mut self) {
+        // Bounded as the output is; the kernel takes at most 32 KiB at a time.
+        while let Some(rest) = self.output.get(self.written..).filter(|r| !r.is_empty()) {
+            match rustix::io::write(&self.fd, rest) {
+                Ok(0) | Err(Errno::AGAIN | Errno::INTR) => return,
+                Ok(n) => self.written = self.written.saturating_add(n),
+                Err(_) => {
+                    self.hang_up();
+                    return;
+                }
+            }
+        }
+        self.output = Vec::new();
+        self.written = 0;
+    }
+
+    /// The asker went away: what it asked and what it was being told is void.
+    pub fn hang_up(&mut self) {
+        self.torn |= self.written > 0 && self.busy();
+        self.output = Vec::new();
+        self.written = 0;
+        self.input = Vec::new();
+        self.skipping = false;
+    }
+
+    /// A reply is not yet written.
+    pub fn busy(&self) -> bool {
+        self.written < self.output.len()
+    }
+}
+
+impl AsFd for Port {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    fn pair() -> (Port, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        (Port::on(ours.into()), theirs)
+    }
+
+    fn read_all(port: &mut Port) -> Vec<Result<Vec<u8>, ()>> {
+        let mut buffer = [0; 4096];
+        let mut all = Vec::new();
+        while port.read(&mut buffer) {
+            all.extend(std::iter::from_fn(|| port.request()));
+        }
+        all
+    }
+
+    #[test]
+    fn requests_come_whole_and_in_order() {
+        let (mut port, mut host) = pair();
+        host.write_all(b"\nfir").unwrap();
+        assert_eq!(read_all(&mut port), []);
+        host.write_all(b"st\n \nsecond\nthi").unwrap();
+        assert_eq!(read_all(&mut port), [Ok(b"first".to_vec()), Ok(b"second".to_vec())]);
+    }
+
+    #[test]
+    fn the_next_request_waits_for_the_reply_to_the_one_before() {
+        let (mut port, mut host) = pair();
+        host.write_all(b"one\ntwo\n").unwrap();
+        port.read(&mut [0; 100]);
+        assert_eq!(port.request(), Some(Ok(b"one".to_vec())));
+        port.reply(b"reply\n");
+        assert_eq!(port.request(), None);
+        port.write();
+        assert_eq!(port.request(), Some(Ok(b"two".to_vec())));
+        let mut reply = [0; 6];
+        host.read_exact(&mut reply).unwrap();
+        assert_eq!(&reply, b"reply\n");
+    }
+
+    #[test]
+    fn endless_lines_are_refused_once_and_skipped() {
+        let (mut port, mut host) = pair();
+        let writer = std::thread::spawn(move || {
+            host.write_all(&vec![b'x'; 5 * LONGEST_REQUEST]).unwrap();
+            host.write_all(b"end\nnext\n").unwrap();
+            host
+        });
+        let mut seen = Vec::new();
+        while seen.len() < 2 {
+            seen.extend(read_all(&mut port));
+            assert!(port.input.len() <= 2 * LONGEST_REQUEST);
+        }
+        assert_eq!(seen, [Err(()), Ok(b"next".to_vec())]);
+        drop(writer.join().unwrap());
+    }
+
+    #[test]
+    fn a_torn_reply_is_closed_by_a_line_feed() {
+        let (mut port, mut host) = pair();
+        port.reply(&vec![b'y'; 10 << 20]);
+        port.write();
+        assert!(port.busy());
+        port.hang_up();
+        port.reply(b"whole\n");
+        host.set_nonblocking(true).unwrap();
+        let mut all = Vec::new();
+        for _ in 0..1000 {
+            let _ = host.read_to_end(&mut all);
+            port.write();
+        }
+        assert!(all.ends_with(b"y\nwhole\n"));
+    }
+
+    #[test]
+    fn is_found_by_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(find(dir.path(), "a.b"), None);
+        for (port, name) in [("vport1p1", "other\n"), ("vport1p2", "a.b\n"), ("vport0p1", "")] {
+            fs::create_dir(dir.path().join(port)).unwrap();
+            fs::write(dir.path().join(port).join("name"), name).unwrap();
+        }
+        assert_eq!(find(dir.path(), "a.b"), Some("/dev/vport1p2".into()));
+    }
+}

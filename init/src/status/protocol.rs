@@ -1,0 +1,173 @@
+//! Requests and replies: one JSON object per line, `"v":1` in every reply.
+//!
+//! | request | reply's `type` |
+//! |---|---|
+//! | `{"id":1,"request":"status"}` | `status`, with `snapshot` |
+//! | `{"id":2,"request":"logs","container":"web","tail":100}` | `logs`, with `container`, `lines` (`time_ms`, `text`, `continues`), `dropped` |
+//! | `{"id":3,"request":"trace"}` | `trace`, with `steps` (`name`, `at_us`) |
+//! | `{"id":4,"request":"poweroff"}` and `"reboot"` | `ok` |
+//! | anything else | `error`, with `message`; `id` is null when none could be read |
+//!
+//! `id` is any number of the asker's choice and comes back. A reader that finds half a line (the asker before it went away in the
+//! middle of a reply) skips to the next line feed.
+
+use serde::{Deserialize, Serialize};
+
+use crate::boot::Step;
+use crate::snapshot::Snapshot;
+
+/// A request line is never longer, in bytes.
+pub const LONGEST_REQUEST: usize = 64 << 10;
+/// Lines of a `logs` reply when the request doesn't say.
+pub const DEFAULT_TAIL: usize = 100;
+
+/// One request.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Request {
+    /// Comes back in the reply.
+    #[serde(default)]
+    pub id: Option<u64>,
+    /// What is asked.
+    #[serde(flatten)]
+    pub question: Question,
+}
+
+/// What is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(tag = "request", rename_all = "lowercase")]
+pub enum Question {
+    /// How everything is.
+    Status,
+    /// What a container printed lately.
+    Logs {
+        /// Its name.
+        container: String,
+        /// At most so many lines.
+        #[serde(default)]
+        tail: Option<usize>,
+    },
+    /// How long each step of the boot took.
+    Trace,
+    /// Stop everything and switch off.
+    Poweroff,
+    /// Stop everything and start over.
+    Reboot,
+}
+
+/// One reply.
+#[derive(Debug, Serialize)]
+pub struct Reply<'a> {
+    v: u32,
+    id: Option<u64>,
+    #[serde(flatten)]
+    answer: Answer<'a>,
+}
+
+/// What is answered.
+#[derive(Debug, Serialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum Answer<'a> {
+    /// To [`Question::Status`].
+    Status {
+        /// How everything is.
+        snapshot: Box<Snapshot>,
+    },
+    /// To [`Question::Logs`].
+    Logs {
+        /// The container's name.
+        container: &'a str,
+        /// The newest lines, oldest first.
+        lines: Vec<Line>,
+        /// Bytes of its output that were thrown away unseen.
+        dropped: u64,
+    },
+    /// To [`Question::Trace`].
+    Trace {
+        /// The steps, in order.
+        steps: &'a [Step],
+    },
+    /// It will be done.
+    Ok,
+    /// It won't.
+    Error {
+        /// Why.
+        message: String,
+    },
+}
+
+/// One line of a log.
+#[derive(Debug, Serialize)]
+pub struct Line {
+    /// Milliseconds since boot.
+    pub time_ms: u64,
+    /// The text, what is not UTF-8 replaced.
+    pub text: String,
+    /// It goes on from the line before.
+    pub continues: bool,
+}
+
+/// Reads a request line. On failure: the id if there was one, and what is wrong.
+pub fn parse(line: &[u8]) -> Result<Request, (Option<u64>, String)> {
+    #[derive(Deserialize)]
+    struct Id {
+        id: Option<u64>,
+    }
+    serde_json::from_slice(line).map_err(|e| {
+        let id = serde_json::from_slice::<Id>(line).ok().and_then(|i| i.id);
+        let known = "known requests: status, logs (with \"container\"), trace, poweroff, reboot";
+        (id, format!("not a request: {e}; {known}"))
+    })
+}
+
+/// A reply as a line, with its line feed.
+pub fn encode(id: Option<u64>, answer: Answer<'_>) -> Vec<u8> {
+    let reply = Reply { v: 1, id, answer };
+    let mut line = serde_json::to_vec(&reply)
+        .unwrap_or_else(|_| br#"{"v":1,"id":null,"type":"error","message":"the reply could not be written"}"#.to_vec());
+    line.push(b'\n');
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_read() {
+        let ask = |line: &str| parse(line.as_bytes()).unwrap();
+        assert_eq!(ask(r#"{"id":7,"request":"status"}"#), Request { id: Some(7), question: Question::Status });
+        let logs = Question::Logs { container: "web".into(), tail: Some(3) };
+        assert_eq!(
+            ask(r#"{"request":"logs","container":"web","tail":3,"later":true}"#),
+            Request { id: None, question: logs }
+        );
+        assert_eq!(ask(r#"{"id":1,"request":"poweroff"}"#).question, Question::Poweroff);
+    }
+
+    #[test]
+    fn a_bad_request_gets_its_id_back_and_help() {
+        let (id, message) = parse(br#"{"id":7,"request":"dance"}"#).unwrap_err();
+        assert_eq!(id, Some(7));
+        assert!(message.contains("dance") && message.contains("known requests"), "{message}");
+        assert_eq!(parse(b"\xff\x00").unwrap_err().0, None);
+    }
+
+    #[test]
+    fn replies_are_one_line() {
+        let line = encode(Some(2), Answer::Error { message: "a\nb".into() });
+        assert_eq!(line, b"{\"v\":1,\"id\":2,\"type\":\"error\",\"message\":\"a\\nb\"}\n");
+        assert_eq!(encode(None, Answer::Ok), b"{\"v\":1,\"id\":null,\"type\":\"ok\"}\n");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_get_an_answer(line in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300)) {
+            let _ = parse(&line);
+        }
+
+        #[test]
+        fn deep_nesting_is_bounded(depth in 1..5000_usize) {
+            proptest::prop_assert!(parse(&b"[".repeat(depth)).is_err());
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Whatever may block runs in a child process of the same binary: `garboard-worker KIND`, its results on a pipe, a deadline on it.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
+use rustix::fs::OFlags;
+use rustix::process::{Pid, PidfdFlags};
+use serde::{Deserialize, Serialize};
+
+use crate::sys::signal;
+
+/// The name by which a process of this binary knows that it is a worker.
+pub const NAME: &str = "garboard-worker";
+/// A worker's line is never longer, in bytes.
+const LONGEST_LINE: usize = 64 << 10;
+
+/// What a worker does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Kind {
+    /// Loads the plan's modules; see [`crate::work`].
+    Modules,
+    /// Mounts the data filesystem.
+    Data,
+    /// Configures the uplink and keeps its lease.
+    Network,
+    /// Syncs and unmounts, the last thing before the machine goes.
+    Stop,
+}
+
+impl Kind {
+    /// The word on its command line.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Modules => "modules",
+            Self::Data => "data",
+            Self::Network => "network",
+            Self::Stop => "stop",
+        }
+    }
+
+    /// How long it may take, in milliseconds; `None`: it may stay.
+    fn allowance_ms(self) -> Option<u64> {
+        match self {
+            Self::Modules => Some(60_000),
+            // Growing and checking a large disk takes its time; containers without volumes don't wait for it.
+            Self::Data => Some(600_000),
+            Self::Network => None,
+            Self::Stop => Some(20_000),
+        }
+    }
+}
+
+/// A worker that was started.
+#[derive(Debug)]
+pub struct Worker {
+    /// What it does.
+    pub kind: Kind,
+    /// Its process id.
+    pub pid: i32,
+    /// Its process; `None` only for one that ended before it could be opened.
+    pub pidfd: Option<OwnedFd>,
+    /// Read end of its standard output, non-blocking; `None` once it was closed at the other end.
+    pub output: Option<OwnedFd>,
+    /// When it is killed, in milliseconds since boot.
+    pub deadline: Option<u64>,
+    /// An unfinished line.
+    partial: Vec<u8>,
+}
+
+impl Worker {
+    /// Starts one. Returns when it was executed, which takes well under a millisecond: the binary is in memory.
+    pub fn spawn(kind: Kind, now: u64) -> io::Result<Self> {
+        // The standard library empties the signal mask of the child.
+        let mut child = Command::new("/proc/self/exe")
+            .arg0(NAME)
+            .arg(kind.word())
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let pid = Pid::from_child(&child);
+        let output = child.stdout.take().map(OwnedFd::from);
+        if let Some(output) = &output {
+            rustix::fs::fcntl_setfl(output, OFlags::NONBLOCK)?;
+        }
+        let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok();
+        let deadline = kind.allowance_ms().map(|ms| now.saturating_add(ms));
+        Ok(Self { kind, pid: pid.as_raw_pid(), pidfd, output, deadline, partial: Vec::new() })
+    }
+
+    /// One that the process before this one started.
+    pub fn adopt(kind: Kind, pid: i32, pidfd: Option<OwnedFd>, output: Option<OwnedFd>, deadline: Option<u64>) -> Self {
+        Self { kind, pid, pidfd, output, deadline, partial: Vec::new() }
+    }
+
+    /// Reads what is there and gives out whole lines. False: nothing more will come.
+    pub fn read(&mut self, buffer: &mut [u8], mut line: impl FnMut(&[u8])) -> bool {
+        let Some(output) = &self.output else { return false };
+        let n = match rustix::io::read(output, &mut *buffer) {
+            Ok(0) => return false,
+            Ok(n) => n,
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return true,
+            Err(_) => return false,
+        };
+        for part in buffer.get(..n).unwrap_or_default().split_inclusive(|b| *b == b'\n') {
+            self.partial.extend_from_slice(part);
+            if self.partial.len() > LONGEST_LINE {
+                self.partial.clear();
+            }
+            if let Some(whole) = self.partial.strip_suffix(b"\n") {
+                line(whole);
+                self.partial = Vec::new();
+            }
+        }
+        true
+    }
+
+    /// Kills it; its exit is reaped as any other.
+    pub fn kill(&self) {
+        if let Some(pidfd) = &self.pidfd {
+            let _ = signal::send(pidfd, libc::SIGKILL);
+        }
+    }
+}

@@ -187,7 +187,8 @@ pub(super) fn plan(tree: &Tree, contents: &Contents) -> Result<Layout> {
     for placed in &mut nodes {
         offset = place(tree.get(placed.id), contents, placed, offset);
     }
-    let late_block = meta_block + offset.div_ceil(BLOCK_SIZE);
+    // fsck.erofs 1.5 looks for attributes behind every inode, even the last one: let there be something.
+    let late_block = meta_block + (offset + SLOT).div_ceil(BLOCK_SIZE);
     next = late_block;
     assign(&late_contents, &mut next);
     if next > u64::from(u32::MAX) {

@@ -81,7 +81,7 @@ pub(crate) fn write(tree: &Tree, contents: &Contents, out: &mut File) -> Result<
         output.pad_to(plan.meta_block * BLOCK_SIZE + placed.offset)?;
         write_inode(&mut output, tree, contents, &plan, placed)?;
     }
-    output.pad_block()?;
+    output.pad_to(plan.late_block * BLOCK_SIZE)?;
     write_contents(&mut output, contents, &plan.late_contents)?;
     debug_assert_eq!(output.position, plan.blocks * BLOCK_SIZE);
     let superblock = Superblock {

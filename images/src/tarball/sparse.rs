@@ -83,7 +83,7 @@ impl Map {
 }
 
 fn pair(numbers: Vec<u64>) -> io::Result<Vec<Extent>> {
-    if numbers.len() % 2 != 0 {
+    if !numbers.len().is_multiple_of(2) {
         return Err(invalid("a sparse map with half an extent"));
     }
     Ok(numbers.chunks_exact(2).map(|pair| Extent { offset: pair[0], length: pair[1] }).collect())

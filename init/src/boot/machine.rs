@@ -10,6 +10,7 @@ use rustix::mount::MountFlags;
 
 use super::{BootError, root};
 use crate::sys;
+use crate::work::address;
 
 /// Where the control group tree is mounted.
 pub const CGROUP_ROOT: &str = "/sys/fs/cgroup";
@@ -17,6 +18,9 @@ pub const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 pub const CGROUP: &str = "/sys/fs/cgroup/garboard";
 /// Controllers that containers get, as far as the kernel has them.
 const CONTROLLERS: [&str; 5] = ["memory", "cpu", "pids", "io", "cpuset"];
+
+/// Name servers of the machine, bound into containers. Rewritten in place, so that those who have it bound see the change.
+pub const RESOLV_CONF: &str = "/run/garboard/resolv.conf";
 
 /// Settings of every machine. What a kernel does not have is passed over; the plan's own settings are applied after these.
 const SYSCTLS: &[(&str, &str)] = &[
@@ -102,10 +106,18 @@ pub fn configure(plan: &Plan) -> Vec<String> {
     if let Err(e) = rustix::system::sethostname(plan.hostname.as_bytes()) {
         warnings.push(format!("set the host name {}: {e}", plan.hostname));
     }
+    if let Err(e) = std::fs::create_dir_all("/run/garboard").and_then(|()| write_resolv_conf(&plan.network.dns)) {
+        warnings.push(format!("write {RESOLV_CONF}: {e}"));
+    }
     if let Err(e) = loopback_up() {
         warnings.push(format!("set up the loopback interface: {e}"));
     }
     warnings
+}
+
+/// Writes [`RESOLV_CONF`].
+pub fn write_resolv_conf(servers: &[String]) -> std::io::Result<()> {
+    std::fs::write(RESOLV_CONF, address::resolv_conf(servers))
 }
 
 /// File of a sysctl: dots separate directories; a slash stands for a dot inside a name, as in `sysctl(8)`.

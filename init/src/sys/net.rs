@@ -1,11 +1,10 @@
-//! Network interfaces by the classic ioctls (`netdevice(7)`, `rtentry`): flags, IPv4 address, default route.
+//! Network interfaces by the classic ioctls (`netdevice(7)`, `ipv6(7)`, `rtentry`): flags, addresses, default routes.
 //!
-//! They cover one address per interface and one gateway, all that an uplink has; rtnetlink would be a library for that.
+//! They cover all that an uplink has: addresses and one gateway.
 
 use std::io;
-use std::net::Ipv4Addr;
-use std::os::fd::AsRawFd;
-use std::os::fd::BorrowedFd;
+use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// The kernel copies whole `struct ifreq`s of 40 bytes: name, then the union.
 #[repr(C)]
@@ -88,6 +87,67 @@ pub fn add_default_route(socket: BorrowedFd<'_>, name: &str, gateway: Ipv4Addr) 
     // SAFETY: SIOCADDRT reads one `rtentry`, which is live, and the NUL-terminated name at `rt_dev`, whose array `device`
     // outlives the call.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCADDRT, &raw const route) };
+    unless_there(result)
+}
+
+/// `struct in6_ifreq`
+#[repr(C)]
+struct Address6 {
+    address: [u8; 16],
+    prefix: u32,
+    index: libc::c_int,
+}
+
+/// `struct in6_rtmsg`
+#[repr(C)]
+struct Route6 {
+    destination: [u8; 16],
+    source: [u8; 16],
+    gateway: [u8; 16],
+    kind: u32,
+    destination_length: u16,
+    source_length: u16,
+    metric: u32,
+    info: libc::c_ulong,
+    flags: u32,
+    index: libc::c_int,
+}
+
+/// Adds an IPv6 address to the interface. One that is already there is fine.
+pub fn add_address6(name: &str, address: Ipv6Addr, prefix: u8) -> io::Result<()> {
+    let socket = UdpSocket::bind("[::]:0")?;
+    let value = Address6 { address: address.octets(), prefix: u32::from(prefix), index: index(&socket, name)? };
+    // SAFETY: on an IPv6 socket SIOCSIFADDR reads one `in6_ifreq`; `Address6` is laid out as it and is live.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFADDR, &raw const value) };
+    unless_there(result)
+}
+
+/// Adds the IPv6 default route over `gateway`. One that is already there is fine.
+pub fn add_default_route6(name: &str, gateway: Ipv6Addr) -> io::Result<()> {
+    let socket = UdpSocket::bind("[::]:0")?;
+    let value = Route6 {
+        destination: [0; 16],
+        source: [0; 16],
+        gateway: gateway.octets(),
+        kind: 0,
+        destination_length: 0,
+        source_length: 0,
+        metric: 1,
+        info: 0,
+        flags: u32::from(libc::RTF_UP | libc::RTF_GATEWAY),
+        index: index(&socket, name)?,
+    };
+    // SAFETY: on an IPv6 socket SIOCADDRT reads one `in6_rtmsg`; `Route6` is laid out as it and is live.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCADDRT, &raw const value) };
+    unless_there(result)
+}
+
+fn index(socket: &UdpSocket, name: &str) -> io::Result<libc::c_int> {
+    let index = rustix::net::netdevice::name_to_index(socket, name)?;
+    libc::c_int::try_from(index).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))
+}
+
+fn unless_there(result: libc::c_int) -> io::Result<()> {
     match io::Error::last_os_error() {
         _ if result == 0 => Ok(()),
         error if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
@@ -114,7 +174,6 @@ pub fn bind_to_device(socket: BorrowedFd<'_>, name: &str) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::UdpSocket;
     use std::os::fd::AsFd;
 
     #[test]
@@ -131,5 +190,6 @@ mod tests {
     fn address_is_a_sockaddr_in() {
         assert_eq!(address_bytes(Ipv4Addr::new(10, 0, 2, 15))[..8], [2, 0, 0, 0, 10, 0, 2, 15]);
         assert_eq!(size_of::<Request>(), size_of::<libc::ifreq>());
+        assert_eq!((size_of::<Address6>(), size_of::<Route6>()), (24, 80));
     }
 }

@@ -11,10 +11,33 @@
 //!
 //! `data` and `network` want the modules of `modules`: start them when it has ended.
 
+pub mod address;
+pub mod data;
+pub mod dhcp;
+pub mod ext4;
+pub mod lease;
+pub mod modules;
+pub mod network;
 pub mod report;
+
+use std::io::Write;
+
+use serde::Serialize;
 
 /// Runs the body of the worker `kind`; the result is the process's exit status.
 pub fn run(kind: &str, _args: &[String]) -> i32 {
-    let _ = kind;
-    1
+    match kind {
+        "modules" => modules::run(),
+        "data" => data::run(),
+        "network" => network::run(),
+        _ => 1,
+    }
+}
+
+/// Writes a report; the result is the exit status of a worker that has nothing else to do.
+fn emit<T: Serialize>(report: &T) -> i32 {
+    let Ok(mut line) = serde_json::to_vec(report) else { return 1 };
+    line.push(b'\n');
+    let mut out = std::io::stdout().lock();
+    if out.write_all(&line).and_then(|()| out.flush()).is_ok() { 0 } else { 1 }
 }

@@ -1,0 +1,321 @@
+//! The conversation that gets and keeps a DHCPv4 lease (RFC 2131, section 4.4), as a pure automaton: it is told the time and what
+//! arrived, and says what to send and to set.
+
+use std::net::Ipv4Addr;
+
+use super::address;
+use super::dhcp::{Kind, Query, Reply};
+
+/// How long to wait for the first answer; doubled with every attempt.
+const FIRST_WAIT: u64 = 1000;
+const LONGEST_WAIT: u64 = 64_000;
+/// Requests for one offer before asking anew.
+const REQUESTS: u32 = 4;
+/// A renewal isn't repeated sooner (RFC 2131, section 4.4.5), and no lease is taken for shorter.
+const MINUTE: u64 = 60_000;
+
+/// What a server gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// The address.
+    pub address: Ipv4Addr,
+    /// Its network's prefix length.
+    pub prefix: u8,
+    /// Default gateway.
+    pub gateway: Option<Ipv4Addr>,
+    /// Name servers.
+    pub dns: Vec<Ipv4Addr>,
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Send to every server.
+    Broadcast(Vec<u8>),
+    /// Send to this one.
+    Unicast(Ipv4Addr, Vec<u8>),
+    /// Use this lease from now on.
+    Configure(Lease),
+    /// Stop using the address.
+    Deconfigure,
+}
+
+/// Times in milliseconds at which a lease must be seen to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Times {
+    renew: u64,
+    rebind: u64,
+    expire: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum State {
+    /// Asking for offers.
+    Selecting,
+    /// Taking an offer.
+    Requesting { offer: Reply },
+    /// Having a lease; past its renewal time also asking to keep it.
+    Bound { address: Ipv4Addr, server: Option<Ipv4Addr>, times: Times },
+}
+
+/// A client on one interface.
+#[derive(Debug)]
+pub struct Client {
+    mac: [u8; 6],
+    hostname: String,
+    xid: u32,
+    state: State,
+    attempt: u32,
+    deadline: u64,
+}
+
+impl Client {
+    /// A client that has no lease and wants to ask at once. `seed` makes its transactions its own.
+    pub fn new(mac: [u8; 6], hostname: &str, seed: u32, now: u64) -> Self {
+        let hostname = hostname.to_owned();
+        Self { mac, hostname, xid: seed, state: State::Selecting, attempt: 0, deadline: now }
+    }
+
+    /// When [`Self::tick`] wants to be called, in milliseconds of the same clock.
+    pub fn deadline(&self) -> u64 {
+        self.deadline
+    }
+
+    /// How often it has asked without an answer.
+    pub fn attempts(&self) -> u32 {
+        self.attempt
+    }
+
+    /// The deadline has passed.
+    pub fn tick(&mut self, now: u64) -> Vec<Action> {
+        match self.state.clone() {
+            State::Selecting => self.discover(now),
+            State::Requesting { offer } if self.attempt < REQUESTS => self.request(&offer, now),
+            State::Requesting { .. } => self.restart(now),
+            State::Bound { times, .. } if now >= times.expire => {
+                let mut actions = vec![Action::Deconfigure];
+                actions.extend(self.restart(now));
+                actions
+            }
+            State::Bound { address, server, times } => self.renew(address, server, times, now),
+        }
+    }
+
+    /// A datagram has arrived.
+    pub fn receive(&mut self, data: &[u8], now: u64) -> Vec<Action> {
+        let Some(reply) = Reply::parse(data, self.mac).filter(|reply| reply.xid == self.xid) else { return Vec::new() };
+        match (&self.state, reply.kind) {
+            (State::Selecting, Kind::Offer) if is_usable(reply.address) => {
+                self.attempt = 0;
+                self.state = State::Requesting { offer: reply.clone() };
+                self.request(&reply, now)
+            }
+            (State::Requesting { .. } | State::Bound { .. }, Kind::Ack) if is_usable(reply.address) => {
+                self.bind(&reply, now)
+            }
+            (State::Requesting { .. }, Kind::Nak) => self.restart(now),
+            (State::Bound { times, .. }, Kind::Nak) if now >= times.renew => {
+                let mut actions = vec![Action::Deconfigure];
+                actions.extend(self.restart(now));
+                actions
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn discover(&mut self, now: u64) -> Vec<Action> {
+        self.xid = self.xid.wrapping_add(1);
+        self.wait(now);
+        let query = self.query(Kind::Discover);
+        vec![Action::Broadcast(query.encode())]
+    }
+
+    fn request(&mut self, offer: &Reply, now: u64) -> Vec<Action> {
+        self.wait(now);
+        let query = Query { requested: Some(offer.address), server: offer.server, ..self.query(Kind::Request) };
+        vec![Action::Broadcast(query.encode())]
+    }
+
+    fn renew(&mut self, address: Ipv4Addr, server: Option<Ipv4Addr>, times: Times, now: u64) -> Vec<Action> {
+        if now < times.renew {
+            self.deadline = times.renew;
+            return Vec::new();
+        }
+        self.xid = self.xid.wrapping_add(1);
+        let bytes = Query { current: Some(address), ..self.query(Kind::Request) }.encode();
+        let (until, action) = match server {
+            Some(server) if now < times.rebind => (times.rebind, Action::Unicast(server, bytes)),
+            _ => (times.expire, Action::Broadcast(bytes)),
+        };
+        // Halfway to the next change of manners, but at most once a minute.
+        let half = until.saturating_sub(now).checked_div(2).unwrap_or(0).max(MINUTE);
+        self.deadline = now.saturating_add(half).min(until);
+        vec![action]
+    }
+
+    fn bind(&mut self, ack: &Reply, now: u64) -> Vec<Action> {
+        let seconds = |value: Option<u32>| value.map(|s| u64::from(s).saturating_mul(1000));
+        // No lease time, or the longest: for ever.
+        let length = seconds(ack.lease.filter(|s| *s != u32::MAX)).unwrap_or(u64::MAX).max(MINUTE);
+        let part = |eighths: u64| length.checked_div(8).unwrap_or(0).saturating_mul(eighths);
+        let rebind = seconds(ack.rebind).filter(|t| *t < length).unwrap_or_else(|| part(7));
+        let renew = seconds(ack.renew).filter(|t| *t < rebind).unwrap_or_else(|| part(4).min(rebind));
+        let times = Times {
+            renew: now.saturating_add(renew),
+            rebind: now.saturating_add(rebind),
+            expire: now.saturating_add(length),
+        };
+        self.attempt = 0;
+        self.deadline = times.renew;
+        let server = match &self.state {
+            State::Requesting { offer } => ack.server.or(offer.server),
+            State::Bound { server, .. } => ack.server.or(*server),
+            State::Selecting => ack.server,
+        };
+        self.state = State::Bound { address: ack.address, server, times };
+        vec![Action::Configure(Lease {
+            address: ack.address,
+            prefix: ack.netmask.map_or(24, address::prefix),
+            gateway: ack.routers.first().copied(),
+            dns: ack.dns.clone(),
+        })]
+    }
+
+    fn restart(&mut self, now: u64) -> Vec<Action> {
+        self.state = State::Selecting;
+        self.attempt = 0;
+        self.discover(now)
+    }
+
+    /// Sets the deadline for an answer: doubled with every attempt, with up to a second of jitter, so that machines which
+    /// started together don't ask together.
+    fn wait(&mut self, now: u64) {
+        let wait = FIRST_WAIT.checked_shl(self.attempt).unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT);
+        let jitter = u64::from(self.xid.wrapping_mul(0x9e37_79b9) >> 22);
+        self.attempt = self.attempt.saturating_add(1).min(32);
+        self.deadline = now.saturating_add(wait).saturating_add(jitter);
+    }
+
+    fn query(&self, kind: Kind) -> Query<'_> {
+        let (xid, mac, hostname) = (self.xid, self.mac, self.hostname.as_str());
+        Query { kind, xid, mac, current: None, requested: None, server: None, hostname }
+    }
+}
+
+/// Not every address can be an interface's.
+fn is_usable(address: Ipv4Addr) -> bool {
+    !(address.is_unspecified() || address.is_broadcast() || address.is_multicast() || address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::work::dhcp::tests::{MAC, reply};
+    use proptest::prelude::*;
+
+    const SERVER: &[u8] = &[54, 4, 10, 0, 2, 2];
+    const HOUR: &[u8] = &[51, 4, 0, 0, 14, 16];
+
+    fn xid(actions: &[Action]) -> u32 {
+        let (Action::Broadcast(bytes) | Action::Unicast(_, bytes)) = &actions[actions.len() - 1] else {
+            panic!("a message")
+        };
+        u32::from_be_bytes(bytes[4..8].try_into().unwrap())
+    }
+
+    fn bound() -> Client {
+        let mut client = Client::new(MAC, "demo", 1, 0);
+        let asked = client.tick(0);
+        let requested = client.receive(&reply(2, xid(&asked), &[SERVER]), 10);
+        assert!(matches!(requested[..], [Action::Broadcast(_)]));
+        let actions = client
+            .receive(&reply(5, xid(&requested), &[SERVER, HOUR, &[3, 4, 10, 0, 2, 2], &[1, 4, 255, 255, 0, 0]]), 20);
+        let lease =
+            Lease { address: [10, 0, 2, 15].into(), prefix: 16, gateway: Some([10, 0, 2, 2].into()), dns: vec![] };
+        assert_eq!(actions, [Action::Configure(lease)]);
+        client
+    }
+
+    #[test]
+    fn a_lease_is_renewed_with_its_server_then_with_any_then_given_up() {
+        let mut client = bound();
+        assert_eq!(client.deadline(), 20 + 1_800_000);
+        assert!(
+            matches!(client.tick(1_800_020)[..], [Action::Unicast(server, _)] if server == Ipv4Addr::new(10, 0, 2, 2))
+        );
+        assert!(matches!(client.tick(3_150_020)[..], [Action::Broadcast(_)]));
+        assert!(matches!(client.tick(3_600_020)[..], [Action::Deconfigure, Action::Broadcast(_)]));
+    }
+
+    #[test]
+    fn a_renewed_lease_lasts_from_then() {
+        let mut client = bound();
+        let asked = client.tick(1_800_020);
+        let actions = client.receive(&reply(5, xid(&asked), &[HOUR]), 1_800_030);
+        assert!(matches!(actions[..], [Action::Configure(_)]));
+        assert_eq!(client.deadline(), 1_800_030 + 1_800_000);
+        assert!(matches!(client.tick(client.deadline())[..], [Action::Unicast(..)]), "its server is remembered");
+    }
+
+    #[test]
+    fn silence_is_met_with_patience() {
+        let mut client = Client::new(MAC, "demo", 1, 0);
+        let mut now = 0;
+        let waits: Vec<u64> = (0..10)
+            .map(|_| {
+                assert!(matches!(client.tick(now)[..], [Action::Broadcast(_)]));
+                let wait = client.deadline() - now;
+                now = client.deadline();
+                wait
+            })
+            .collect();
+        assert!(waits[0] >= 1000 && waits[0] < 2100 && waits[9] >= 64_000 && waits[9] < 65_100, "{waits:?}");
+    }
+
+    #[test]
+    fn a_refusal_or_a_mute_server_starts_over() {
+        let mut client = Client::new(MAC, "demo", 1, 0);
+        let asked = client.tick(0);
+        let requested = client.receive(&reply(2, xid(&asked), &[SERVER]), 10);
+        assert!(matches!(client.receive(&reply(6, xid(&requested), &[]), 20)[..], [Action::Broadcast(_)]));
+        assert_eq!(client.state, State::Selecting);
+        let asked = client.tick(client.deadline());
+        client.receive(&reply(2, xid(&asked), &[SERVER]), 30);
+        for _ in 0..REQUESTS {
+            client.tick(client.deadline());
+        }
+        assert_eq!(client.state, State::Selecting);
+    }
+
+    #[test]
+    fn strangers_are_not_heard() {
+        let mut client = Client::new(MAC, "demo", 1, 0);
+        let asked = client.tick(0);
+        assert!(
+            client.receive(&reply(2, xid(&asked).wrapping_add(1), &[SERVER]), 10).is_empty(),
+            "another transaction"
+        );
+        assert!(client.receive(&reply(5, xid(&asked), &[SERVER]), 10).is_empty(), "an ack nobody asked for");
+        let mut none = reply(2, xid(&asked), &[SERVER]);
+        none[16..20].fill(0);
+        assert!(client.receive(&none, 10).is_empty(), "no address");
+    }
+
+    proptest! {
+        #[test]
+        fn it_always_wants_to_be_called_again(steps in proptest::collection::vec((0u8..8, 0u64..10_000_000, any::<[u8; 12]>()), 0..60)) {
+            let mut client = Client::new(MAC, "demo", 1, 0);
+            let mut now = 0;
+            for (kind, pass, options) in steps {
+                now += pass;
+                if kind == 0 {
+                    client.tick(now);
+                    prop_assert!(client.deadline() > now, "a tick moves the deadline");
+                } else {
+                    let message = reply(kind, client.xid, &[&[51, 4], &options[..4], &[58, 4], &options[4..8], &[59, 4], &options[8..]]);
+                    client.receive(&message, now);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! The `modules` worker: what the first container could start without.
+
+use super::{emit, report};
+use crate::boot::{self, Trace, modules};
+
+/// Loads the plan's modules in order, then forbids loading any more. Nothing else may load one: there is no `modprobe`, and a
+/// container that breaks out finds the door shut.
+pub fn run() -> i32 {
+    let (plan, cmdline) = match (boot::read_plan(), boot::read_cmdline()) {
+        (Ok(plan), Ok(cmdline)) => (plan, cmdline),
+        (Err(error), _) | (_, Err(error)) => {
+            return emit(&report::Modules { failed: vec![error.to_string()], ..report::Modules::default() });
+        }
+    };
+    let mut trace = Trace::default();
+    let mut failed: Vec<String> =
+        modules::load(&plan.modules, &cmdline, &mut trace).iter().map(ToString::to_string).collect();
+    let locked = modules::lock();
+    if let Err(e) = &locked {
+        failed.push(format!("lock module loading: {e}"));
+    }
+    let loaded = u32::try_from(trace.steps().len()).unwrap_or(u32::MAX);
+    emit(&report::Modules { loaded, failed, locked: locked.is_ok() })
+}

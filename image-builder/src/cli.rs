@@ -1,12 +1,22 @@
 //! The command line.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
+use clap::builder::TypedValueParser;
 use clap::{Args, Parser, Subcommand};
+use garboard_qemu::{Accel, Machine};
 
 /// Where each command's help shows its examples: first.
 const TEMPLATE: &str = "{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}";
 const EXIT_STATUS: &str = "Exit status: 0 done, 1 failed (the reason is on stderr), 2 wrong usage.";
+
+const RUN_STATUS: &str = "\
+Declared ports are forwarded from the same port of 127.0.0.1 if it is free, else from another, which is printed.
+Volumes are kept in DIR.state beside the built files' directory; remove it, or use --fresh, to begin anew.
+
+Exit status: 0 the appliance became ready (--until-ready), or switched itself off, or you quit; 1 it failed or wasn't ready in
+time (the reason is on stderr); 2 wrong usage.";
 
 /// Builds, runs and inspects appliances: containers baked with a kernel into one sealed, bootable image.
 #[derive(Debug, Parser)]
@@ -56,6 +66,16 @@ Examples:
   garboard build --json | jq -r .root_hash
 ")]
     Build(Build),
+
+    /// Boot a built appliance in QEMU, on this terminal
+    #[command(help_template = TEMPLATE, after_help = RUN_STATUS, before_help = "\
+Examples:
+  garboard run                          ./out on this terminal; Ctrl-a x quits
+  garboard run --port 8080:80           port 80 of the appliance as 127.0.0.1:8080
+  garboard run --machine uefi           the disk image, from firmware on
+  garboard run --until-ready            for scripts: boot, wait until all containers are as declared, switch off
+")]
+    Run(Run),
 
     /// Show what is in a built image, from the image alone
     #[command(help_template = TEMPLATE, after_help = EXIT_STATUS, before_help = "\
@@ -120,6 +140,67 @@ pub struct Build {
     pub json: bool,
 }
 
+/// `garboard run`
+#[derive(Debug, Args)]
+pub struct Run {
+    /// What `garboard build` made
+    #[arg(value_name = "DIR", default_value = "out")]
+    pub directory: PathBuf,
+    /// Kind of computer: microvm boots fastest, q35 is a PC, uefi is that PC booting disk.raw
+    #[arg(long, value_name = "KIND", default_value = "microvm", value_parser = clap::builder::PossibleValuesParser::new(["microvm", "q35", "uefi"]).try_map(|text| text.parse::<Machine>()))]
+    pub machine: Machine,
+    /// How to execute its instructions: kvm or tcg; without it kvm is tried
+    #[arg(long, value_name = "HOW", value_parser = clap::builder::PossibleValuesParser::new(["kvm", "tcg"]).try_map(|text| text.parse::<Accel>()))]
+    pub accel: Option<Accel>,
+    /// Memory in MiB instead of what is declared
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(32..))]
+    pub memory: Option<u32>,
+    /// Processors
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub cpus: u32,
+    /// Forward a port of 127.0.0.1 to one of the appliance; may be repeated
+    #[arg(long = "port", value_name = "HOST:GUEST[/udp]")]
+    pub ports: Vec<Forwarding>,
+    /// Room for volumes in MiB; the appliance grows into it
+    #[arg(long, value_name = "MIB", default_value_t = 1024)]
+    pub data_size: u64,
+    /// Begin with empty volumes and forget them at the end
+    #[arg(long)]
+    pub fresh: bool,
+    /// Wait until every container is as declared, print the status, switch off
+    #[arg(long)]
+    pub until_ready: bool,
+    /// How long to wait for that, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, requires = "until_ready")]
+    pub timeout: u64,
+}
+
+/// `HOST:GUEST[/tcp|/udp]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forwarding {
+    /// Port of 127.0.0.1.
+    pub host: u16,
+    /// Port of the appliance.
+    pub guest: u16,
+    /// `tcp` or `udp`.
+    pub protocol: String,
+}
+
+impl FromStr for Forwarding {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("'{text}' is not HOST:GUEST with two port numbers, such as 8080:80 or 5353:53/udp");
+        let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+        let (host, guest) = ports.split_once(':').ok_or_else(wrong)?;
+        let port = |text: &str| text.parse::<u16>().ok().filter(|&port| port != 0).ok_or_else(wrong);
+        if !matches!(protocol, "tcp" | "udp") {
+            return Err(wrong());
+        }
+        Ok(Self { host: port(host)?, guest: port(guest)?, protocol: protocol.to_owned() })
+    }
+}
+
 /// `garboard inspect`
 #[derive(Debug, Args)]
 pub struct Inspect {
@@ -128,4 +209,34 @@ pub struct Inspect {
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn forwardings_are_two_ports() {
+        let of = |host, guest, protocol: &str| Ok(Forwarding { host, guest, protocol: protocol.into() });
+        assert_eq!("8080:80".parse(), of(8080, 80, "tcp"));
+        assert_eq!("5353:53/udp".parse(), of(5353, 53, "udp"));
+        for wrong in ["80", "0:80", "80:65536", "a:b", "80:80/icmp", ":", "1:2:3"] {
+            assert!(wrong.parse::<Forwarding>().unwrap_err().contains("8080:80"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_timeout_is_for_waiting() {
+        assert!(Cli::try_parse_from(["garboard", "run", "--timeout", "5"]).is_err());
+        assert!(
+            Cli::try_parse_from(["garboard", "run", "--until-ready", "--timeout", "5", "--machine", "uefi"]).is_ok()
+        );
+        assert!(Cli::try_parse_from(["garboard", "run", "--machine", "vax"]).is_err());
+    }
 }

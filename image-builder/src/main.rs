@@ -13,6 +13,8 @@ mod inspect;
 mod kernel;
 mod output;
 mod progress;
+#[cfg(test)]
+mod testing;
 mod verity;
 
 use std::process::ExitCode;
@@ -26,6 +28,7 @@ fn main() -> ExitCode {
         Command::New(options) => commands::new::run(&options),
         Command::Check(options) => commands::check::run(&options),
         Command::Build(options) => commands::build::run(&options),
+        Command::Run(options) => commands::run::run(&options),
         Command::Inspect(options) => commands::inspect::run(&options),
         Command::Schema => commands::schema::run(),
     };

@@ -43,7 +43,7 @@ fn boots_and_talks_over_the_console() {
     let (_directory, image) = bare();
     for machine in [Machine::Microvm, Machine::Q35] {
         let vm = Vm::builder(&image).machine(machine).boot().unwrap();
-        let time = vm.wait_console("bare init", secs(60)).unwrap();
+        let time = vm.wait_console("bare init", secs(120)).unwrap();
         println!("{machine}: bare init after {} ms", time.as_millis());
         vm.console().send(b"hello\n");
         vm.wait_line(secs(20), |line| line == "typed: hello").unwrap();
@@ -55,9 +55,9 @@ fn boots_and_talks_over_the_console() {
 fn an_end_is_told_with_the_console() {
     let (_directory, image) = bare();
     let vm = Vm::boot(&image).unwrap();
-    vm.wait_console("bare init", secs(60)).unwrap();
+    vm.wait_console("bare init", secs(120)).unwrap();
     vm.console().send(b"end\n");
-    let message = match vm.wait_console("never printed", secs(60)) {
+    let message = match vm.wait_console("never printed", secs(120)) {
         Err(e @ Error::Ended { ending: Ending::Reboot, .. }) => e.to_string(),
         other => panic!("{other:?}"),
     };
@@ -69,10 +69,10 @@ fn an_end_is_told_with_the_console() {
 fn a_machine_may_restart_itself() {
     let (_directory, image) = bare();
     let vm = Vm::builder(&image).reboot().boot().unwrap();
-    vm.wait_console("bare init", secs(60)).unwrap();
+    vm.wait_console("bare init", secs(120)).unwrap();
     vm.console().send(b"end\n");
     let mut starts = 0;
-    vm.wait_line(secs(60), |line| {
+    vm.wait_line(secs(120), |line| {
         starts += u32::from(line == "bare init");
         starts == 2
     })
@@ -84,7 +84,7 @@ fn a_machine_may_restart_itself() {
 fn a_deadline_is_kept_and_named() {
     let (_directory, image) = bare();
     let vm = Vm::boot(&image).unwrap();
-    vm.wait_console("bare init", secs(60)).unwrap();
+    vm.wait_console("bare init", secs(120)).unwrap();
     let message = vm.wait_console("never printed", secs(1)).unwrap_err().to_string();
     assert!(message.contains("never printed") && message.contains("bare init"), "{message}");
     // Nobody listens at the status port of a bare init.
@@ -111,7 +111,7 @@ fn a_machine_ends_with_its_handle() {
 fn a_machine_outlives_the_thread_that_booted_it() {
     let (_directory, image) = bare();
     let vm = std::thread::spawn(move || Vm::boot(&image).unwrap()).join().unwrap();
-    vm.wait_console("bare init", secs(60)).unwrap();
+    vm.wait_console("bare init", secs(120)).unwrap();
 }
 
 #[test]

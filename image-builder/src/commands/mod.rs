@@ -4,6 +4,7 @@ pub mod build;
 pub mod check;
 pub mod inspect;
 pub mod new;
+pub mod run;
 pub mod schema;
 
 use std::io::{self, Write};

@@ -1,0 +1,146 @@
+//! `garboard run`: boots a built appliance in QEMU, for a person at a terminal or for a script.
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use garboard_qemu::{Builder, Ending, Forward, Image, Machine, Vm, secs};
+
+use crate::{cli, commands};
+
+/// Time for containers to stop and disks to be written at the end of `--until-ready`.
+const POWER_OFF: Duration = secs(60);
+/// A machine that a person watches may run for as long as they like.
+const FOREVER: Duration = secs(10 * 365 * 24 * 60 * 60);
+
+/// Runs the command.
+pub fn run(options: &cli::Run) -> Result<ExitCode> {
+    let image = Image::load(&options.directory)?;
+    let attached = !options.until_ready && io::stdin().is_terminal() && io::stdout().is_terminal();
+    let mut builder = machine(options, &image)?;
+    builder = if attached { builder.terminal().reboot() } else { builder.echo(io::stdout()) };
+    eprintln!("garboard: booting {} on {}", image.appliance, options.machine);
+    let vm = builder.boot()?;
+    for line in forwarded(vm.forwards()) {
+        eprintln!("garboard: {line}");
+    }
+    if attached {
+        eprintln!("garboard: this terminal is the console; Ctrl-a x quits, Ctrl-a h helps");
+    }
+    if options.until_ready { until_ready(&vm, secs(options.timeout)) } else { until_end(&vm) }
+}
+
+/// The machine that the options describe.
+fn machine(options: &cli::Run, image: &Image) -> Result<Builder> {
+    let mut builder =
+        Vm::builder(image).machine(options.machine).cpus(options.cpus).data_size(disk_size(options, image)?);
+    if let Some(accel) = options.accel {
+        builder = builder.accel(accel);
+    }
+    if let Some(memory) = options.memory {
+        builder = builder.memory_mb(memory);
+    }
+    if !options.fresh {
+        builder = builder.state(state_directory(&options.directory)?);
+    }
+    let wanted = options.ports.iter().map(|p| (p.host, p.guest, p.protocol.as_str()));
+    for (host, guest, protocol) in wanted.chain(declared(image)) {
+        builder = builder.forward_from(host, guest, protocol);
+    }
+    Ok(builder)
+}
+
+/// Every declared port from the same one of this computer, if that is free (0: whichever is).
+fn declared(image: &Image) -> impl Iterator<Item = (u16, u16, &str)> {
+    image.ports.iter().map(|port| {
+        let host = if garboard_qemu::port_is_free(port.port, &port.protocol) { port.port } else { 0 };
+        (host, port.port, port.protocol.as_str())
+    })
+}
+
+/// Bytes that the writable disk is to have: on UEFI everything else is on it too.
+fn disk_size(options: &cli::Run, image: &Image) -> Result<u64> {
+    let data = options.data_size << 20;
+    match image.disk.as_ref().filter(|_| options.machine == Machine::Uefi && image.data.is_some()) {
+        Some(disk) => {
+            let size = disk.metadata().with_context(|| format!("read {}", disk.display()))?.len();
+            Ok(size + data)
+        }
+        None if options.machine == Machine::Uefi => Ok(0),
+        None => Ok(data),
+    }
+}
+
+/// `DIR.state`, beside the built files: a build replaces those and must not touch volumes.
+fn state_directory(directory: &Path) -> Result<PathBuf> {
+    let whole = directory.canonicalize().with_context(|| format!("read {}", directory.display()))?;
+    let mut name = whole.file_name().map_or_else(|| OsString::from("out"), OsString::from);
+    name.push(".state");
+    Ok(whole.with_file_name(name))
+}
+
+/// What to tell about ports.
+fn forwarded(forwards: &[Forward]) -> Vec<String> {
+    let line = |f: &Forward| {
+        let note = if f.host == f.guest { "" } else { " (another port than in the appliance)" };
+        format!("127.0.0.1:{} leads to {} port {}{note}", f.host, f.protocol, f.guest)
+    };
+    forwards.iter().map(line).collect()
+}
+
+/// For scripts: ready or not, and why not.
+fn until_ready(vm: &Vm, timeout: Duration) -> Result<ExitCode> {
+    vm.wait_ready(timeout)?;
+    let took = vm.elapsed();
+    let status = vm.status()?;
+    commands::print(&format!("\n{}\n", status.table()))?;
+    vm.power_off(POWER_OFF)?;
+    eprintln!("garboard: {} was ready after {:.1} s and is switched off", status.appliance, took.as_secs_f64());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// For people: until the machine ends.
+fn until_end(vm: &Vm) -> Result<ExitCode> {
+    match vm.wait_exit(FOREVER)? {
+        Ending::PowerOff | Ending::Stopped => Ok(ExitCode::SUCCESS),
+        Ending::Reboot => bail!("the machine restarted itself, or its kernel panicked: see above"),
+        Ending::Qemu(status) => bail!("QEMU ended: {status}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn volumes_are_kept_beside_the_built_files() {
+        let directory = tempfile::tempdir().unwrap();
+        let out = directory.path().join("out");
+        std::fs::create_dir(&out).unwrap();
+        let wanted = directory.path().canonicalize().unwrap().join("out.state");
+        assert_eq!(state_directory(&out).unwrap(), wanted);
+        assert_eq!(state_directory(&out.join("../out/")).unwrap(), wanted);
+    }
+
+    #[test]
+    fn ports_that_differ_are_pointed_out() {
+        let forward = |host, guest| Forward { protocol: "tcp".into(), host, guest };
+        let lines = forwarded(&[forward(8080, 8080), forward(40000, 80)]);
+        assert_eq!(lines[0], "127.0.0.1:8080 leads to tcp port 8080");
+        assert!(lines[1].contains("127.0.0.1:40000") && lines[1].contains("another port"), "{}", lines[1]);
+    }
+
+    #[test]
+    fn a_declared_port_that_is_taken_gets_another() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let mut image = Image::bare("kernel", "initrd", "");
+        image.ports = vec![garboard_qemu::Port { port, protocol: "tcp".into() }];
+        assert_eq!(declared(&image).next().unwrap(), (0, port, "tcp"));
+        drop(taken);
+        assert_eq!(declared(&image).next().unwrap(), (port, port, "tcp"));
+    }
+}

@@ -11,7 +11,7 @@ use garboard_runtime::spec::{self, Limits, Mount, MountKind, NamespaceChoice, Op
 
 use super::plan::Compiled;
 use super::sources::Sources;
-use super::{devices, system};
+use super::{devices, plan, system};
 use crate::declaration::Declaration;
 
 /// Where the reaper is seen in a container. `/dev` is a tmpfs of the container's own, so nothing of the image is covered.
@@ -20,8 +20,12 @@ const REAPER_TARGET: &str = "/dev/.garboard-init";
 const DATA_VOLUMES: &str = "/data/volumes";
 /// Directory of volumes in memory.
 const MEMORY_VOLUMES: &str = "/run/garboard/volumes";
+/// Directory of the files that PID 1 writes for containers.
+const RUN: &str = "/run/garboard";
 /// What a container may write to its root, in bytes, unless declared or half of the memory is less.
 const ROOT_SIZE: u64 = 256 << 20;
+/// Room above a read-only root for mount points that the image lacks. The root is made read-only once they are there.
+const MOUNT_POINTS: u64 = 1 << 20;
 
 /// Compiles the launch of every container, in order. The images' layers must be in the store.
 pub fn all(declaration: &Declaration, sources: &Sources, store: &Store) -> Result<Vec<Compiled>> {
@@ -47,12 +51,12 @@ fn one(declaration: &Declaration, container: &config::Container, image: &Image, 
 
 /// The overlay over the image's layers.
 fn root(appliance: &config::Appliance, container: &config::Container, layers: Vec<String>) -> Root {
-    let upper = if container.read_only {
-        Upper::None
-    } else {
-        Upper::Tmpfs { size: container.rootfs_size.unwrap_or_else(|| default_root_size(appliance)) }
+    let size = match container.rootfs_size {
+        _ if container.read_only => MOUNT_POINTS,
+        Some(size) => size,
+        None => default_root_size(appliance),
     };
-    Root { source: RootSource::Layers { layers, upper }, readonly: container.read_only }
+    Root { source: RootSource::Layers { layers, upper: Upper::Tmpfs { size } }, readonly: container.read_only }
 }
 
 fn default_root_size(appliance: &config::Appliance) -> u64 {
@@ -125,9 +129,20 @@ fn ids(range: config::IdRange) -> IdMap {
 fn mounts(appliance: &config::Appliance, container: &config::Container) -> Result<Vec<Mount>> {
     let mut mounts =
         container.mounts.iter().map(|mount| declared_mount(appliance, mount)).collect::<Result<Vec<_>>>()?;
-    if container.init {
-        let kind = MountKind::Bind { source: system::REAPER.to_owned(), recursive: false };
-        mounts.push(Mount { target: REAPER_TARGET.to_owned(), kind, read_only: true, noexec: false });
+    let etc = plan::etc(&appliance.hostname, container);
+    let of_container = |name: &str| format!("{RUN}/etc/{}/{name}", container.name);
+    let generated = [
+        etc.hosts.map(|_| ("/etc/hosts", of_container("hosts"))),
+        etc.hostname.map(|_| ("/etc/hostname", of_container("hostname"))),
+        etc.resolv_conf.then(|| ("/etc/resolv.conf", format!("{RUN}/resolv.conf"))),
+        container.init.then(|| (REAPER_TARGET, system::REAPER.to_owned())),
+    ];
+    for (target, source) in generated.into_iter().flatten() {
+        // What a person mounts there is what they want there.
+        if !mounts.iter().any(|mount| mount.target == target) {
+            let kind = MountKind::Bind { source, recursive: false };
+            mounts.push(Mount { target: target.to_owned(), kind, read_only: true, noexec: false });
+        }
     }
     Ok(mounts)
 }
@@ -234,5 +249,86 @@ impl spec::ImageFiles for Files<'_> {
             gid: found.gid,
             mode: found.mode,
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+
+    fn options_of(keys: &str) -> Result<Options> {
+        let volumes =
+            "[volumes.kept]\n[volumes.quick]\nkind = \"tmpfs\"\n[volumes.small]\nkind = \"tmpfs\"\nsize = \"1m\"\n";
+        let text = format!("name = \"x\"\n[containers.a]\nimage = \"i\"\n{keys}\n{volumes}");
+        let appliance = testing::appliance(&text);
+        options(&appliance, &appliance.containers[0], SeccompChoice::Default)
+    }
+
+    fn sources(options: &Options) -> Vec<(&str, String)> {
+        let of = |kind: &MountKind| match kind {
+            MountKind::Bind { source, .. } => format!("bind {source}"),
+            MountKind::Volume { source } => format!("volume {source}"),
+            MountKind::Tmpfs { .. } => "tmpfs".to_owned(),
+        };
+        options.mounts.iter().map(|mount| (mount.target.as_str(), of(&mount.kind))).collect()
+    }
+
+    #[test]
+    fn mounts_are_volumes_then_generated_files() {
+        let made = options_of("init = true\nvolumes = [\"kept:/k\", \"quick:/q\"]\ntmpfs = \"/t\"").unwrap();
+        let expected = [
+            ("/k", "volume /data/volumes/kept"),
+            ("/q", "volume /run/garboard/volumes/quick"),
+            ("/t", "tmpfs"),
+            ("/etc/hosts", "bind /run/garboard/etc/a/hosts"),
+            ("/etc/hostname", "bind /run/garboard/etc/a/hostname"),
+            ("/dev/.garboard-init", "bind /garboard/reaper"),
+        ];
+        let expected: Vec<(&str, String)> = expected.into_iter().map(|(t, s)| (t, s.to_owned())).collect();
+        assert_eq!(sources(&made), expected);
+        assert!(made.mounts.iter().filter(|m| matches!(m.kind, MountKind::Bind { .. })).all(|m| m.read_only));
+        assert_eq!(made.init.as_deref(), Some("/dev/.garboard-init"));
+    }
+
+    #[test]
+    fn a_mount_of_ones_own_wins_over_a_generated_file() {
+        let made = options_of("volumes = [\"kept:/etc/hosts\"]").unwrap();
+        let hosts: Vec<_> = sources(&made).into_iter().filter(|(target, _)| *target == "/etc/hosts").collect();
+        assert_eq!(hosts, [("/etc/hosts", "volume /data/volumes/kept".to_owned())]);
+    }
+
+    #[test]
+    fn a_limited_volume_in_memory_is_refused() {
+        let error = options_of("volumes = [\"small:/s\"]").unwrap_err().to_string();
+        assert!(error.contains("volume small") && error.contains("tmpfs"), "{error}");
+    }
+
+    #[test]
+    fn safe_unless_declared_otherwise() {
+        let made = options_of("").unwrap();
+        let own = [&made.pid, &made.network, &made.ipc, &made.uts, &made.cgroup];
+        assert!(own.into_iter().all(|choice| *choice == NamespaceChoice::New));
+        assert!(made.ids.is_some() && made.no_new_privileges && made.seccomp == SeccompChoice::Default);
+        assert_eq!(made.limits.pids, Some(2048));
+        let open = options_of("network_mode = \"host\"\npid = \"host\"\nuserns_mode = \"host\"").unwrap();
+        assert_eq!((open.network, open.pid, open.ids), (NamespaceChoice::Host, NamespaceChoice::Host, None));
+    }
+
+    #[test]
+    fn processor_time_keeps_its_period() {
+        let made = options_of("cpu_quota = 5000\ncpu_period = 20000").unwrap();
+        assert_eq!(made.limits.unified.get("cpu.max").map(String::as_str), Some("5000 20000"));
+    }
+
+    #[test]
+    fn limits_of_single_disks_are_written_one_by_one() {
+        let text = "name = \"x\"\n[containers.a]\nimage = \"i\"\n[containers.a.blkio_config]\n\
+            device_read_bps = [{ path = \"/dev/sda\", rate = \"1m\" }, { path = \"/dev/sdb\", rate = 5 }]\n";
+        let appliance = testing::appliance(text);
+        let mut launch = testing::launch();
+        add_device_limits(&mut launch, &appliance.containers[0].resources.io).unwrap();
+        let settings: Vec<_> = launch.cgroup.settings.iter().map(|(file, value)| format!("{file} {value}")).collect();
+        assert_eq!(settings, ["io.max 8:0 rbps=1048576", "io.max 8:16 rbps=5"]);
     }
 }

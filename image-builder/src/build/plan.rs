@@ -9,6 +9,9 @@ use sha2::{Digest, Sha256};
 
 use crate::kernel::modules;
 
+/// The limit of processes that nobody declared: a kernel that can't enforce it still runs the appliance.
+const DEFAULT_PIDS: u64 = 2048;
+
 /// What image and declaration together say about starting and stopping a container.
 #[derive(Debug)]
 pub struct Compiled {
@@ -77,7 +80,7 @@ fn needs(appliance: &config::Appliance) -> Vec<String> {
     let cpu = all().any(|r| r.cpu.is_some() || r.cpu_shares.is_some());
     let cpuset = all().any(|r| r.cpuset.is_some());
     let io = all().any(|r| r.io != config::Io::default());
-    let pids = all().any(|r| r.pids != config::Limit::Unlimited);
+    let pids = all().any(|r| !matches!(r.pids, config::Limit::Unlimited | config::Limit::At(DEFAULT_PIDS)));
     let named = [("memory", memory), ("cpu", cpu), ("cpuset", cpuset), ("io", io), ("pids", pids)];
     named.into_iter().filter(|(_, needed)| *needed).map(|(name, _)| name.to_owned()).collect()
 }
@@ -116,8 +119,9 @@ fn edge(appliance: &config::Appliance, dependency: &config::Dependency) -> Optio
     Some(Dependency { container, condition })
 }
 
-/// The files in `/etc` that every container runtime provides.
-fn etc(machine: &str, declared: &config::Container) -> Etc {
+/// The files in `/etc` that every container runtime provides; the launch mounts them. Name servers are of use on the
+/// machine's network only.
+pub fn etc(machine: &str, declared: &config::Container) -> Etc {
     let hostname = declared.hostname.as_deref().unwrap_or(machine);
     let mut hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned();
     if hostname != "localhost" {
@@ -126,5 +130,57 @@ fn etc(machine: &str, declared: &config::Container) -> Etc {
     for (name, address) in &declared.extra_hosts {
         hosts.push_str(&format!("{address}\t{name}\n"));
     }
-    Etc { hosts: Some(hosts), hostname: Some(format!("{hostname}\n")), resolv_conf: true }
+    let resolv_conf = declared.network == config::NetworkMode::Host;
+    Etc { hosts: Some(hosts), hostname: Some(format!("{hostname}\n")), resolv_conf }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+
+    fn plan(text: &str) -> Plan {
+        let appliance = testing::appliance(text);
+        let compiled = appliance.containers.iter().map(|_| Compiled { launch: testing::launch(), stop_signal: 15 });
+        make(&appliance, compiled.collect(), &[])
+    }
+
+    #[test]
+    fn dependencies_are_edges_to_earlier_containers() {
+        let plan = plan(
+            "name = \"x\"\n[containers.a]\nimage = \"i\"\ndepends_on = { z = { condition = \"service_completed_successfully\" } }\n\
+             [containers.z]\nimage = \"i\"\n",
+        );
+        let names: Vec<&str> = plan.containers.iter().map(|container| container.name.as_str()).collect();
+        assert_eq!(names, ["z", "a"]);
+        assert_eq!(plan.containers[1].depends_on, [Dependency { container: 0, condition: Condition::Completed }]);
+    }
+
+    #[test]
+    fn only_declared_limits_are_needed() {
+        assert!(plan("name = \"x\"\n[containers.a]\nimage = \"i\"\n").needs.is_empty());
+        let limited =
+            plan("name = \"x\"\n[containers.a]\nimage = \"i\"\nmem_limit = \"8m\"\npids_limit = 9\ncpus = 1\n");
+        assert_eq!(limited.needs, ["memory", "cpu", "pids"]);
+    }
+
+    #[test]
+    fn data_is_there_when_a_volume_is_kept_and_found_again_by_the_name() {
+        let without = "[containers.a]\nimage = \"i\"\n";
+        let with = "[containers.a]\nimage = \"i\"\nvolumes = [\"v:/v\"]\n[volumes.v]\n";
+        assert_eq!(plan(&format!("name = \"x\"\n{without}")).data, None);
+        let uuid = |name: &str| plan(&format!("name = \"{name}\"\n{with}")).data.unwrap().uuid;
+        assert_eq!(uuid("x"), uuid("x"));
+        assert_ne!(uuid("x"), uuid("y"));
+        assert_eq!((uuid("x")[6] >> 4, uuid("x")[8] >> 6), (8, 2), "version and variant");
+    }
+
+    #[test]
+    fn etc_names_the_container_and_its_extra_hosts() {
+        let text = "name = \"x\"\n[containers.a]\nimage = \"i\"\nextra_hosts = [\"db=192.0.2.7\"]\n";
+        let etc = &plan(text).containers[0].etc;
+        assert_eq!(etc.hostname.as_deref(), Some("a\n"));
+        assert!(etc.hosts.as_deref().unwrap().ends_with("127.0.1.1\ta\n192.0.2.7\tdb\n"));
+        assert!(!etc.resolv_conf, "it has no network to look names up on");
+    }
 }

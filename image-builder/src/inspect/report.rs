@@ -172,7 +172,7 @@ fn measure<R: Read + Seek>(reader: &mut Reader<R>, diff_id: String) -> Result<La
 fn summary(plan: &Plan, container: &Container) -> Summary {
     let launch = &container.launch;
     let upper = match &launch.root.source {
-        RootSource::Layers { upper: Upper::Tmpfs { size }, .. } => *size,
+        RootSource::Layers { upper: Upper::Tmpfs { size }, .. } if !launch.root.readonly => *size,
         _ => 0,
     };
     let name_of = |index: u32| plan.containers.get(index as usize).map(|other| other.name.clone());

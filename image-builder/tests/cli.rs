@@ -1,0 +1,141 @@
+//! The command line as a person or a script uses it: the built program, from outside.
+
+mod support;
+
+use std::fs;
+
+use support::{Project, garboard, text};
+
+#[test]
+fn help_begins_with_examples_and_ends_with_exit_statuses() {
+    for arguments in
+        [&["--help"][..], &["new", "--help"], &["check", "--help"], &["build", "--help"], &["inspect", "--help"]]
+    {
+        let output = garboard(arguments);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}");
+        let help = text(&output.stdout);
+        let place = |what: &str| help.find(what).unwrap_or_else(|| panic!("no {what} in {help}"));
+        assert!(place("Examples:") < place("Usage:"), "{help}");
+        assert!(help.trim_end().lines().last().unwrap().starts_with("Exit status: 0 done, 1 failed"), "{help}");
+    }
+}
+
+#[test]
+fn wrong_usage_is_exit_status_2() {
+    for arguments in [&[][..], &["bake"], &["build", "--modules", "x"], &["inspect"]] {
+        let output = garboard(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(text(&output.stderr).contains("Usage:"), "{arguments:?}");
+    }
+}
+
+#[test]
+fn new_writes_a_declaration_that_check_explains() {
+    let project = Project::empty();
+    let output = project.garboard(&["new"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    // All that is wrong with the scaffold is that nobody has fetched its image yet.
+    project.refused(&["check"], &["images/nginx", "web"]);
+}
+
+#[test]
+fn new_overwrites_nothing() {
+    let project = Project::with("# mine\n");
+    project.refused(&["new"], &["appliance.toml exists already"]);
+    project.refused(&["new", "--demo"], &["appliance.toml exists already"]);
+    assert_eq!(fs::read_to_string(project.path("appliance.toml")).unwrap(), "# mine\n");
+    assert!(!project.path("images").exists());
+}
+
+#[test]
+fn the_demo_checks_and_is_the_same_each_time() {
+    let (one, two) = (Project::demo(), Project::demo());
+    let output = one.garboard(&["check"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stdout), "appliance.toml: right, 3 containers\n");
+    assert_eq!(one.files("."), two.files("."));
+}
+
+#[test]
+fn errors_of_a_declaration_come_all_at_once_and_as_json() {
+    let project = Project::demo();
+    project.replace("pids_limit", "pid_limit");
+    project.replace("cpus = 0.5", "cpus = \"many\"");
+    let output = project.garboard(&["check"]);
+    assert_eq!(output.status.code(), Some(1));
+    let message = text(&output.stderr);
+    for part in ["appliance.toml:", "pid_limit", "pids_limit", "cpus", "2 errors"] {
+        assert!(message.contains(part), "no {part} in {message}");
+    }
+    let output = project.garboard(&["check", "--json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["ok"], false);
+    let errors = report["errors"].as_array().unwrap();
+    assert_eq!(errors.len(), 2);
+    assert!(errors.iter().all(|error| error["line"].as_u64() > Some(1) && error["column"].as_u64() > Some(0)));
+}
+
+#[test]
+fn a_missing_declaration_says_how_to_get_one() {
+    for command in ["check", "build"] {
+        Project::empty().refused(&[command], &["read appliance.toml", "garboard new", "No such file"]);
+    }
+}
+
+#[test]
+fn a_missing_image_is_named() {
+    for command in ["check", "build"] {
+        let project = Project::demo();
+        fs::remove_dir_all(project.path("images")).unwrap();
+        project.refused(&[command], &["images/demo"]);
+    }
+}
+
+#[test]
+fn an_altered_image_is_refused() {
+    let project = Project::demo();
+    let index = fs::read_to_string(project.path("images/demo/index.json")).unwrap();
+    let index: serde_json::Value = serde_json::from_str(&index).unwrap();
+    let manifest = index["manifests"][0]["digest"].as_str().unwrap().replace(':', "/");
+    let manifest = project.path("images/demo/blobs").join(manifest);
+    let mut bytes = fs::read(&manifest).unwrap();
+    let end = bytes.len() - 1;
+    bytes[end] = b' ';
+    fs::write(manifest, bytes).unwrap();
+    project.refused(&["check"], &["images/demo", "sha256:"]);
+}
+
+#[test]
+fn a_broken_archive_is_refused() {
+    let project = Project::demo();
+    fs::write(project.path("images/demo.tar"), "this is no archive").unwrap();
+    project.replace("image = \"images/demo\"", "image = \"oci-archive:images/demo.tar\"");
+    project.refused(&["check"], &["images/demo.tar"]);
+}
+
+#[test]
+fn a_kernel_that_is_none_is_refused() {
+    let project = Project::demo();
+    project.refused(&["build", "--kernel", "no/vmlinuz"], &["no/vmlinuz", "No such file"]);
+    project.refused(&["build", "--kernel", "appliance.toml"], &["appliance.toml", "not an x86 kernel image"]);
+    assert!(!project.path("out/image.json").exists());
+    // The same by declaration, which `check` looks at too.
+    project.append("[kernel]\nimage = \"no/vmlinuz\"\n");
+    project.refused(&["check"], &["no/vmlinuz"]);
+}
+
+#[test]
+fn schema_is_json() {
+    let output = garboard(&["schema"]);
+    let schema: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(schema["properties"]["containers"].is_object());
+}
+
+#[test]
+fn inspect_refuses_what_is_no_image() {
+    let project = Project::demo();
+    project.refused(&["inspect", "appliance.toml"], &["neither a system image (EROFS)"]);
+    project.refused(&["inspect", "."], &["image.json", "build's output directory"]);
+    project.refused(&["inspect", "nothing"], &["nothing", "No such file"]);
+}

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use support::{Project, command, fixture, flip_bit, judge, text, tool};
+use support::{Project, command, copy_tree, fixtures, flip_bit, judge, text, tool};
 
 /// The size that PID 1 may have, stripped, in bytes.
 const INIT_LIMIT: u64 = 4 << 20;
@@ -19,29 +19,32 @@ fn baked() -> &'static Path {
     static BAKED: OnceLock<(Project, PathBuf)> = OnceLock::new();
     &BAKED
         .get_or_init(|| {
-            let project = Project::new(&declaration());
+            let project = project();
             let out = project.build();
             (project, out)
         })
         .1
 }
 
-fn declaration() -> String {
-    format!(
+/// The declaration with the images beside it, so that it says the same in any directory.
+fn project() -> Project {
+    let project = Project::new(
         r#"
         name = "artifacts"
         [volumes.keep]
         [containers.web]
-        image = "{}"
+        image = "oci:nginx"
         network_mode = "host"
         ports = ["80:80"]
         [containers.store]
-        image = "{}"
+        image = "oci-archive:redis.oci.tar"
         volumes = ["keep:/data"]
         "#,
-        fixture("oci", "nginx"),
-        fixture("oci-archive", "redis.oci.tar"),
-    )
+    );
+    for name in ["nginx", "redis.oci.tar"] {
+        copy_tree(&fixtures().join(name), &project.path(name));
+    }
+    project
 }
 
 fn image_json(out: &Path) -> serde_json::Value {
@@ -146,22 +149,16 @@ fn disk_has_a_sound_partition_table_with_room_for_two_systems() {
 /// devices.
 #[test]
 fn the_same_input_gives_the_same_bytes_to_any_user() {
-    let other = Project::new(&declaration());
+    let other = project();
     let home = tempfile::tempdir_in("/tmp").unwrap();
     // What the first build fetched, so that this one does not need the network again.
     let cache = std::env::var_os("XDG_CACHE_HOME")
         .map_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache"), PathBuf::from);
     baked();
     fs::create_dir_all(home.path().join("cache/garboard")).unwrap();
-    support::copy_tree(&cache.join("garboard/kernels"), &home.path().join("cache/garboard/kernels"));
+    copy_tree(&cache.join("garboard/kernels"), &home.path().join("cache/garboard/kernels"));
     let program = home.path().join("garboard");
     fs::copy(tool(), &program).unwrap();
-    // The test images may be below a home that nobody else may enter.
-    let images = home.path().join("images");
-    support::copy_tree(&support::fixtures().join("nginx"), &images.join("nginx"));
-    fs::copy(support::fixtures().join("redis.oci.tar"), images.join("redis.oci.tar")).unwrap();
-    let moved = declaration().replace(support::fixtures().to_str().unwrap(), images.to_str().unwrap());
-    fs::write(other.path("appliance.toml"), moved).unwrap();
 
     let is_root = user_id() == 0;
     let mut build = if is_root {

@@ -55,7 +55,7 @@ fn summary(manifest: &Manifest, output: &Path) -> String {
     for name in always.into_iter().chain(&manifest.data).chain(&manifest.disk) {
         let path = output.join(name);
         let size = fs::metadata(&path).map(|metadata| HumanBytes(metadata.len()).to_string()).unwrap_or_default();
-        text.push_str(&format!("  {:<12} {size:>12}\n", path.display()));
+        text.push_str(&format!("  {:<20} {size:>12}\n", path.display()));
     }
     text.push_str(&format!("  {}\n  root hash {}\n", output.join(MANIFEST).display(), manifest.root_hash));
     text

@@ -244,3 +244,85 @@ impl Writer<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn contents() -> Contents {
+        Contents::new(tempfile::tempfile().unwrap())
+    }
+
+    fn put(contents: &mut Contents, pieces: &[(bool, usize)]) -> ContentId {
+        let mut writer = contents.writer();
+        for &(zero, length) in pieces {
+            if zero {
+                writer.write_zeros(length as u64).unwrap();
+            } else {
+                writer.write(&vec![b'x'; length]).unwrap();
+            }
+        }
+        writer.finish().unwrap()
+    }
+
+    proptest! {
+        /// However it is cut into pieces, holes declared or written out: one content, which reads back anywhere.
+        #[test]
+        fn contents_come_back(
+            pieces in prop::collection::vec((any::<bool>(), 0usize..200_000), 0..8),
+            cuts in prop::collection::vec(1usize..100_000, 1..5),
+            at in any::<prop::sample::Index>(),
+        ) {
+            let whole: Vec<u8> = pieces.iter().flat_map(|&(zero, n)| vec![if zero { 0 } else { b'x' }; n]).collect();
+            let mut contents = contents();
+            let id = put(&mut contents, &pieces);
+            let mut writer = contents.writer();
+            let mut rest = &whole[..];
+            for cut in cuts.iter().cycle() {
+                let (part, others) = rest.split_at(rest.len().min(*cut));
+                writer.write(part).unwrap();
+                rest = others;
+                if rest.is_empty() {
+                    break;
+                }
+            }
+            prop_assert_eq!(writer.finish().unwrap(), id);
+            let content = contents.get(id);
+            prop_assert_eq!(content.size, whole.len() as u64);
+            if content.holes.is_empty() {
+                prop_assert_eq!(content.digest, Digest::of(&whole));
+            }
+            let from = if whole.is_empty() { 0 } else { at.index(whole.len()) };
+            let mut read = vec![1; whole.len() - from];
+            contents.read_at(id, from as u64, &mut read).unwrap();
+            prop_assert!(read == whole[from..]);
+        }
+    }
+
+    #[test]
+    fn holes_are_found_and_bounded() {
+        let mut contents = contents();
+        let id = put(&mut contents, &[(false, 4096), (true, 16 * 4096), (false, 4096), (true, 15 * 4096), (false, 1)]);
+        assert_eq!(*contents.get(id).holes, [Hole { start: 1, count: 16 }]);
+        assert_eq!(contents.get(id).stored(), 4096 * 17 + 1);
+        let many: Vec<_> = (0..MOST_HOLES + 10).flat_map(|_| [(false, 4096), (true, 16 * 4096)]).collect();
+        let id = put(&mut contents, &many);
+        assert_eq!(contents.get(id).holes.len(), MOST_HOLES);
+    }
+
+    /// Two contents with the same bytes between different holes differ.
+    #[test]
+    fn holes_are_part_of_what_is_compared() {
+        let mut contents = contents();
+        let first = put(&mut contents, &[(false, 4096), (true, 1 << 20), (false, 4096)]);
+        let second = put(&mut contents, &[(false, 8192), (true, 1 << 20)]);
+        let third = put(&mut contents, &[(false, 8192)]);
+        assert_eq!(contents.get(first).digest, contents.get(third).digest);
+        assert!(first != second && second != third && first != third);
+        assert_eq!(contents.shared(), 0);
+        assert_eq!(put(&mut contents, &[(false, 8192)]), third);
+        assert_eq!(contents.shared(), 8192);
+    }
+}

@@ -51,13 +51,18 @@ fn find(root: BorrowedFd<'_>, path: &str, step: Step) -> Result<Option<(OwnedFd,
         other => other.at(step, || path)?,
     };
     if path.starts_with("/proc/") {
-        let filesystem = rustix::fs::fstatfs(&place).at(step, || path)?;
-        if i64::from(filesystem.f_type) != PROC_SUPER_MAGIC {
-            return Err(Failure::new(step, format!("{path}, which isn't on a proc filesystem"), Errno::INVAL));
-        }
+        expect_procfs(place.as_fd(), path, step)?;
     }
     let kind = FileType::from_raw_mode(rustix::fs::fstat(&place).at(step, || path)?.st_mode);
     Ok(Some((place, kind)))
+}
+
+/// Refuses a place that isn't on a proc filesystem, whatever its name is.
+pub(crate) fn expect_procfs(place: BorrowedFd<'_>, path: &str, step: Step) -> Result<(), Failure> {
+    if rustix::fs::fstatfs(place).at(step, || path)?.f_type == PROC_SUPER_MAGIC {
+        return Ok(());
+    }
+    Err(Failure::new(step, format!("{path}, which isn't on a proc filesystem"), Errno::INVAL))
 }
 
 /// A copy of the cover, which is made at its first use.

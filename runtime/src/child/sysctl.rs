@@ -1,12 +1,14 @@
-//! Sysctls of the container's namespaces, through a proc filesystem that is mounted nowhere: nothing can stand in its way.
+//! Sysctls of the container's namespaces, through the machine's own `/proc`, before the root is changed.
+//!
+//! What a sysctl file stands for follows the namespaces of whoever opens it, so the machine's `/proc` serves as well as the
+//! container's, and nothing of the image can stand in its way.
 
 use std::os::fd::AsFd;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
-use rustix::mount::MountAttrFlags;
 
-use super::rootfs;
+use super::hide::expect_procfs;
 use crate::failure::{Context, Failure, Step};
 
 /// Sets each `(dotted name, value)`.
@@ -14,7 +16,8 @@ pub(crate) fn set_all(sysctls: &[(String, String)]) -> Result<(), Failure> {
     if sysctls.is_empty() {
         return Ok(());
     }
-    let proc = rootfs::filesystem("proc", &[], MountAttrFlags::empty())?;
+    let proc = super::open_directory("/proc")?;
+    expect_procfs(proc.as_fd(), "/proc", Step::SetSysctl)?;
     let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
     for (name, value) in sysctls {
         let path = format!("sys/{}", path(name));

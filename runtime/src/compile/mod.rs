@@ -28,12 +28,13 @@ pub fn launch(spec: &Spec, root: Root, volumes: &[(String, CreateDir)]) -> Resul
     let linux = spec.linux().as_ref().ok_or_else(|| Error::new("linux", "missing"))?;
     refuse_unsupported(linux)?;
     let process = spec.process().as_ref().ok_or_else(|| Error::new("process", "missing"))?;
+    let namespaces = namespaces(linux)?;
     let ids = ids(linux)?;
     let resources = linux.resources().as_ref();
     let readonly = root.readonly || spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly).unwrap_or(false);
     Ok(Launch {
         process: process::process(process)?,
-        namespaces: namespaces(linux)?,
+        namespaces,
         root: Root { readonly, ..root },
         mounts: mounts::mounts(spec.mounts().as_deref().unwrap_or_default(), volumes, ids.is_some())?,
         ids,

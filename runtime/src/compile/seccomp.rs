@@ -171,7 +171,7 @@ mod tests {
 
     /// Runs a filter as the kernel would: classic BPF on `struct seccomp_data`.
     fn run(filter: &[u8], arch: u32, number: u32, args: [u64; 6]) -> u32 {
-        let mut data = vec![0_u8; 64];
+        let mut data = [0_u8; 64];
         data[0..4].copy_from_slice(&number.to_ne_bytes());
         data[4..8].copy_from_slice(&arch.to_ne_bytes());
         for (n, argument) in args.iter().enumerate() {

@@ -10,6 +10,8 @@ mod options;
 mod resources;
 pub mod seccomp;
 pub mod signal;
+#[cfg(test)]
+mod tests;
 mod user;
 mod weakened;
 

@@ -22,19 +22,33 @@ pub(crate) fn set_limit(pid: i32, limit: &Rlimit) -> Result<(), Errno> {
     Ok(())
 }
 
+/// `struct sigaction` as the kernel has it on x86-64 and arm64; all zeroes is SIG_DFL.
+#[repr(C)]
+#[derive(Default)]
+struct KernelSigaction {
+    handler: usize,
+    flags: u64,
+    restorer: usize,
+    mask: u64,
+}
+
 /// Gives every signal its default action and blocks none. Ignored and blocked signals would outlive exec.
+///
+/// By the system calls, as the C library keeps two signals (32, 33) from its callers, and a launcher may ignore those, too.
 pub(crate) fn reset_signals() {
+    let (default, none) = (KernelSigaction::default(), 0_u64);
     for signal in 1..=64 {
-        // KILL, STOP and the C library's own two are refused, and are at their defaults.
-        // SAFETY: SIG_DFL installs no code; changing a disposition has no memory effects.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // KILL and STOP are refused, and always at their defaults.
+        // SAFETY: SIG_DFL installs no code; `default` is a kernel sigaction and 8 the size of its mask; a null old one is
+        // allowed.
+        unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, signal, &raw const default, std::ptr::null_mut::<libc::c_void>(), 8);
+        }
     }
-    // SAFETY: sigset_t is plain data for which all zeroes is a valid value; sigemptyset then sets it.
-    let mut none: libc::sigset_t = unsafe { std::mem::zeroed() };
-    // SAFETY: `none` is a valid signal set for both calls; a null old set is allowed.
+    // SAFETY: `none` is a kernel signal set of the size passed; a null old set is allowed.
     unsafe {
-        libc::sigemptyset(&raw mut none);
-        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+        let old = std::ptr::null_mut::<libc::c_void>();
+        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const none, old, 8);
     }
 }
 

@@ -1,0 +1,241 @@
+//! From an image's configuration and options to a launch, without starting anything.
+
+use oci_spec::image::ImageConfiguration;
+
+use super::*;
+use crate::compile;
+use crate::launch::{IdMap, IdRange, Launch, MountSource, Namespace, RootSource, Upper};
+
+/// An image with a passwd file and one directory.
+struct Image;
+
+impl ImageFiles for Image {
+    fn read(&self, path: &str, _limit: usize) -> std::io::Result<Option<Vec<u8>>> {
+        Ok(match path {
+            "/etc/passwd" => Some(b"root:x:0:0::/root:\nredis:x:999:998::/var/lib/redis:\n".to_vec()),
+            "/etc/group" => Some(b"redis:x:998:\n".to_vec()),
+            _ => None,
+        })
+    }
+
+    fn metadata(&self, path: &str) -> std::io::Result<Option<FileMetadata>> {
+        let data = FileMetadata { directory: true, uid: 999, gid: 998, mode: 0o750 };
+        Ok(Some(data).filter(|_| path == "/var/lib/redis"))
+    }
+}
+
+fn image(config: &str) -> ImageConfiguration {
+    let json = format!(
+        r#"{{"architecture":"amd64","os":"linux","rootfs":{{"type":"layers","diff_ids":[]}},"config":{config}}}"#
+    );
+    serde_json::from_str(&json).unwrap()
+}
+
+const REDIS: &str = r#"{"User":"redis","ExposedPorts":{"6379/tcp":{},"16379-16380/udp":{}},"Env":["PATH=/usr/bin:/bin","VERSION=7"],
+    "Entrypoint":["/entry"],"Cmd":["redis-server","--port","6379"],"Volumes":{"/var/lib/redis":{}},"WorkingDir":"/data",
+    "StopSignal":"SIGINT"}"#;
+
+fn ids() -> IdMap {
+    let range = vec![IdRange { inside: 0, outside: 100_000, size: 65_536 }];
+    IdMap { uids: range.clone(), gids: range }
+}
+
+fn safe() -> Options {
+    Options { ids: Some(ids()), ..Options::default() }
+}
+
+fn root() -> crate::launch::Root {
+    let source = RootSource::Layers { layers: vec!["/layers/a".to_owned()], upper: Upper::Tmpfs { size: 1 } };
+    crate::launch::Root { source, readonly: false }
+}
+
+fn made(options: &Options) -> Container {
+    from_image(&image(REDIS), options, &Image).unwrap()
+}
+
+fn launch(options: &Options) -> Launch {
+    let container = made(options);
+    compile::launch(&container.spec, root(), &container.volumes).unwrap()
+}
+
+fn strings(list: &[&str]) -> Vec<String> {
+    list.iter().map(|s| (*s).to_owned()).collect()
+}
+
+#[test]
+fn an_image_s_configuration_is_followed() {
+    let container = made(&safe());
+    assert_eq!((container.stop_signal, container.weakened.len()), (2, 0));
+    let ports = [(6379, "tcp"), (16379, "udp"), (16380, "udp")].map(|(port, protocol)| (port, protocol.to_owned()));
+    assert_eq!(container.exposed_ports, ports);
+    let process = launch(&safe()).process;
+    assert_eq!(process.args, ["/entry", "redis-server", "--port", "6379"]);
+    assert_eq!(process.env, ["HOME=/var/lib/redis", "PATH=/usr/bin:/bin", "VERSION=7"]);
+    assert_eq!((process.uid, process.gid, process.cwd.as_str()), (999, 998, "/data"));
+    assert!(process.no_new_privileges);
+}
+
+#[test]
+fn entrypoint_and_command_follow_docker() {
+    let args = |entrypoint: Option<&[&str]>, command: Option<&[&str]>| {
+        let options = Options { entrypoint: entrypoint.map(strings), command: command.map(strings), ..safe() };
+        from_image(&image(REDIS), &options, &Image).map(|c| c.spec.process().as_ref().unwrap().args().clone().unwrap())
+    };
+    assert_eq!(args(None, Some(&["sh"])).unwrap(), ["/entry", "sh"]);
+    assert_eq!(args(Some(&["/mine"]), None).unwrap(), ["/mine"]);
+    assert_eq!(args(Some(&[]), Some(&["sh"])).unwrap(), ["sh"]);
+    assert!(args(Some(&[]), None).unwrap_err().to_string().contains("names no program"));
+    let with_init = Options { init: Some("/dev/.init".to_owned()), command: Some(strings(&["x"])), ..safe() };
+    assert_eq!(launch(&with_init).process.args, ["/dev/.init", "/entry", "x"]);
+}
+
+#[test]
+fn the_default_is_the_safe_one() {
+    let launch = launch(&safe());
+    let n = &launch.namespaces;
+    for namespace in [&n.pid, &n.network, &n.ipc, &n.uts, &n.cgroup] {
+        assert_eq!(*namespace, Namespace::New);
+    }
+    assert_eq!(launch.ids, Some(ids()));
+    assert!(launch.seccomp.is_some() && !launch.cgroup.device_filter.is_empty());
+    assert!(launch.masked_paths.contains(&"/proc/kcore".to_owned()));
+    assert!(launch.readonly_paths.contains(&"/proc/sys".to_owned()));
+    // A user other than root holds nothing.
+    let sets = launch.process.capabilities;
+    assert_eq!((sets.effective, sets.permitted, sets.inheritable, sets.ambient), (0, 0, 0, 0));
+    assert_ne!(sets.bounding, 0);
+    let writable: Vec<&str> = launch.mounts.iter().filter(|m| !m.flags.readonly).map(|m| m.target.as_str()).collect();
+    assert_eq!(writable, ["/proc", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue"]);
+    assert!(launch.mounts.iter().all(|m| m.flags.nosuid));
+    // The same for every launcher: the order of maps must not show.
+    assert_eq!(launch, self::launch(&safe()));
+}
+
+#[test]
+fn volumes_take_over_the_image_s_directory() {
+    let kind = MountKind::Volume { source: "/data/volumes/db".to_owned() };
+    let volume = Mount { target: "/var/lib/redis".to_owned(), kind, read_only: false, noexec: false };
+    // An image volume that is declared isn't covered again.
+    let options = Options { mounts: vec![volume], image_volumes: Some(1 << 20), ..safe() };
+    let launch = launch(&options);
+    let mounts: Vec<_> = launch.mounts.iter().filter(|m| m.target == "/var/lib/redis").collect();
+    let [mount] = mounts[..] else { panic!("{mounts:?}") };
+    let MountSource::Bind { path, idmap, create: Some(create), .. } = &mount.source else { panic!("{mount:?}") };
+    assert_eq!(
+        (path.as_str(), *idmap, create.uid, create.gid, create.mode),
+        ("/data/volumes/db", true, 999, 998, 0o750)
+    );
+    assert!(mount.flags.nosuid && mount.flags.nodev);
+}
+
+#[test]
+fn image_volumes_are_tmpfs_with_the_image_s_owner() {
+    let launch = launch(&Options { image_volumes: Some(4096), ..safe() });
+    let volume = launch.mounts.iter().find(|m| m.target == "/var/lib/redis").unwrap();
+    let MountSource::Filesystem { options, .. } = &volume.source else { panic!("{volume:?}") };
+    assert_eq!(*options, ["size=4096", "mode=750", "uid=999", "gid=998"]);
+    assert!(self::launch(&safe()).mounts.iter().all(|m| m.target != "/var/lib/redis"));
+}
+
+#[test]
+fn shared_namespaces_get_mounts_that_the_kernel_allows() {
+    let shared = Options { network: NamespaceChoice::Host, pid: NamespaceChoice::Host, ..safe() };
+    let launch = launch(&shared);
+    assert_eq!((&launch.namespaces.network, &launch.namespaces.pid), (&Namespace::Host, &Namespace::Host));
+    for target in ["/sys", "/proc"] {
+        let mount = launch.mounts.iter().find(|m| m.target == target).unwrap();
+        assert!(matches!(&mount.source, MountSource::Bind { recursive: true, .. }), "{mount:?}");
+    }
+    assert!(launch.sysctls.is_empty(), "the machine's network is left alone: {:?}", launch.sysctls);
+    assert_eq!(made(&shared).weakened, ["pid namespace of the machine", "network namespace of the machine"]);
+}
+
+#[test]
+fn whatever_weakens_is_said() {
+    let options = Options {
+        cap_add: strings(&["NET_RAW", "SYS_PTRACE"]),
+        seccomp: SeccompChoice::Unconfined,
+        no_new_privileges: false,
+        masked_paths: Some(Vec::new()),
+        ..Options::default()
+    };
+    let expected = [
+        "user namespace of the machine",
+        "more capabilities: CAP_NET_RAW CAP_SYS_PTRACE",
+        "no system call filter",
+        "new privileges allowed",
+        "own list of masked paths",
+    ];
+    assert_eq!(made(&options).weakened, expected);
+}
+
+#[test]
+fn options_that_cannot_be_are_refused_by_name() {
+    let tmpfs = |target: &str| {
+        let kind = MountKind::Tmpfs { size: None, mode: None, uid: None, gid: None };
+        vec![Mount { target: target.to_owned(), kind, read_only: false, noexec: false }]
+    };
+    let cases: Vec<(Options, &str)> = vec![
+        (Options { mounts: tmpfs("/proc/self"), ..safe() }, "/proc"),
+        (Options { mounts: tmpfs("/a/../proc"), ..safe() }, "'..'"),
+        (Options { mounts: tmpfs("/dev/."), ..safe() }, "/dev"),
+        (Options { mounts: tmpfs("/"), ..safe() }, "nothing can be mounted on /"),
+        (Options { mounts: tmpfs("relative"), ..safe() }, "absolute"),
+        (Options { user: Some("nobody".to_owned()), ..safe() }, "nobody"),
+        (Options { working_dir: Some("data".to_owned()), ..safe() }, "working_dir"),
+        (Options { stop_signal: Some("SIGWHAT".to_owned()), ..safe() }, "SIGWHAT"),
+        (Options { cap_drop: strings(&["NOTHING"]), ..safe() }, "cap_drop"),
+        (Options { ulimits: vec![Ulimit { name: "files".to_owned(), soft: 1, hard: 1 }], ..safe() }, "files"),
+        (Options { ulimits: vec![Ulimit { name: "nofile".to_owned(), soft: 2, hard: 1 }], ..safe() }, "nofile"),
+        (Options { seccomp: SeccompChoice::Profile("{}x".to_owned()), ..safe() }, "seccomp"),
+        (Options { env: [("A=B".to_owned(), Some(String::new()))].into(), ..safe() }, "environment"),
+    ];
+    for (options, word) in cases {
+        let error = from_image(&image(REDIS), &options, &Image).unwrap_err().to_string();
+        assert!(error.contains(word), "{word}: {error}");
+    }
+    assert!(from_image(&image(r#"{"ExposedPorts":{"http":{}},"Cmd":["x"]}"#), &safe(), &Image).is_err());
+}
+
+#[test]
+fn spec_fields_that_are_not_supported_are_refused_by_name() {
+    let spec = serde_json::to_value(made(&safe()).spec).unwrap();
+    let cases = [
+        ("/hooks", serde_json::json!({"prestart": []}), "hooks"),
+        ("/process/terminal", serde_json::json!(true), "process.terminal"),
+        ("/process/apparmorProfile", serde_json::json!("x"), "apparmorProfile"),
+        ("/process/args", serde_json::json!([]), "process.args"),
+        ("/process/cwd", serde_json::json!("x"), "process.cwd"),
+        ("/linux/rootfsPropagation", serde_json::json!("shared"), "rootfsPropagation"),
+        ("/linux/personality", serde_json::json!({"domain": "LINUX32"}), "personality"),
+        ("/linux/cgroupsPath", serde_json::json!("/a"), "cgroupsPath"),
+        ("/linux/uidMappings", serde_json::json!([]), "uidMappings"),
+        ("/linux/namespaces", serde_json::json!([{"type": "mount"}, {"type": "mount"}]), "given twice"),
+        ("/linux/namespaces", serde_json::json!([{"type": "pid"}]), "mount namespace"),
+        ("/linux/namespaces", serde_json::json!([{"type": "time"}]), "time"),
+        ("/linux/devices", serde_json::json!([{"path": "/dev/x", "type": "c", "major": 1, "minor": 1}]), "devices"),
+        ("/mounts", serde_json::json!([{"destination": "/x", "type": "ext4"}]), "ext4"),
+        ("/mounts", serde_json::json!([{"destination": "/x", "type": "tmpfs", "options": ["shared"]}]), "shared"),
+        ("/mounts", serde_json::json!([{"destination": "/x", "type": "proc", "options": ["size=1"]}]), "size=1"),
+        ("/mounts", serde_json::json!([{"destination": "/x", "source": "rel", "options": ["bind"]}]), "rel"),
+        ("/ociVersion", serde_json::json!("2.0.0"), "ociVersion"),
+    ];
+    for (pointer, value, word) in cases {
+        let mut changed = spec.clone();
+        let (parent, key) = pointer.rsplit_once('/').unwrap();
+        changed.pointer_mut(parent).unwrap()[key] = value;
+        let changed: Spec = serde_json::from_value(changed).unwrap();
+        let error = compile::launch(&changed, root(), &[]).unwrap_err().to_string();
+        assert!(error.contains(word), "{pointer}: {error}");
+    }
+    // The spec itself survives being written down, as a bundle's config.json.
+    let read: Spec = serde_json::from_value(spec).unwrap();
+    assert_eq!(compile::launch(&read, root(), &[]).unwrap(), launch(&safe()));
+}
+
+#[test]
+fn a_launch_fits_the_plan_s_encoding() {
+    let launch = launch(&safe());
+    let bytes = postcard::to_stdvec(&launch).unwrap();
+    assert_eq!(postcard::from_bytes::<Launch>(&bytes).unwrap(), launch);
+}

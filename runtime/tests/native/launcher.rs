@@ -1,0 +1,112 @@
+//! A launcher to attack: a copy of this executable that starts a container and goes away, as a runtime's command line does.
+
+use std::io::{Read, Seek, Write};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// The script in the image whose interpreter is `/proc/self/exe`: executing it executes the launcher's program again.
+pub const TRAP: &str = "/trap";
+
+/// `launcher BASE user|host`: starts a container whose program is the trap, waits until it is executed, and ends.
+pub fn run(arguments: &[String]) -> i32 {
+    use garboard_runtime::launch::*;
+    use garboard_runtime::start::{Site, Stdio, start};
+    let proc = Mount {
+        target: "/proc".to_owned(),
+        source: MountSource::Filesystem { fstype: "proc".to_owned(), options: Vec::new() },
+        flags: MountFlags::default(),
+    };
+    let launch = Launch {
+        process: Process {
+            args: vec![TRAP.to_owned()],
+            env: Vec::new(),
+            cwd: "/".to_owned(),
+            uid: 0,
+            gid: 0,
+            additional_gids: Vec::new(),
+            umask: None,
+            capabilities: Capabilities {
+                bounding: u64::MAX,
+                effective: 0xff,
+                permitted: 0xff,
+                ..Capabilities::default()
+            },
+            rlimits: Vec::new(),
+            no_new_privileges: false,
+            oom_score_adj: None,
+        },
+        namespaces: Namespaces::default(),
+        ids: (arguments[1] == "user").then(|| crate::site::ids(crate::site::BASE_ID)),
+        root: Root {
+            source: RootSource::Layers { layers: vec![arguments[0].clone()], upper: Upper::Tmpfs { size: 1 << 20 } },
+            readonly: false,
+        },
+        mounts: vec![proc],
+        devices: Vec::new(),
+        masked_paths: Vec::new(),
+        readonly_paths: Vec::new(),
+        hostname: None,
+        domainname: None,
+        sysctls: Vec::new(),
+        cgroup: Cgroup::default(),
+        seccomp: None,
+    };
+    let site =
+        Site { cgroup_parent: None, absent_controller: garboard_runtime::cgroup::AbsentController::Fail, userns: None };
+    let (stdout, stderr) = (std::io::stdout(), std::io::stderr());
+    use std::os::fd::AsFd;
+    let stdio = Stdio { stdin: None, stdout: Some(stdout.as_fd()), stderr: Some(stderr.as_fd()) };
+    let started = match start(&launch, "launcher", &site, stdio) {
+        Ok(started) => started,
+        Err(failure) => {
+            eprintln!("{failure}");
+            return 1;
+        }
+    };
+    match crate::site::wait_for_report(&started) {
+        garboard_runtime::report::Report::Executed => 0,
+        other => {
+            eprintln!("{other:?}");
+            1
+        }
+    }
+}
+
+/// The attacker's code in the launcher's program: keeps a descriptor to it over exec, so that nobody executes it any more,
+/// and has a shell write through that descriptor.
+pub fn sprung() -> i32 {
+    let exe = rustix::fs::open("/proc/self/exe", rustix::fs::OFlags::PATH, rustix::fs::Mode::empty()).unwrap();
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&exe);
+    let script = format!(
+        "i=0; while [ $i -lt 200 ]; do if echo overwritten > /proc/self/fd/{fd}; then exit 0; fi; sleep 0.01; i=$((i+1)); done 2>/tmp/why; cat /tmp/why | sort -u; exit 1"
+    );
+    let error = std::os::unix::process::CommandExt::exec(std::process::Command::new("/bin/sh").args(["-c", &script]));
+    eprintln!("{error}");
+    2
+}
+
+/// Runs the attack on the launcher at `copy` and tells whether the file was changed.
+pub fn attack(copy: &Path, base: &Path, user: &str) -> (bool, String) {
+    let before = std::fs::metadata(copy).unwrap().len();
+    let mut log = tempfile::tempfile().unwrap();
+    let status = std::process::Command::new(copy)
+        .args(["launcher", base.to_str().unwrap(), user])
+        .stdin(std::process::Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log.try_clone().unwrap())
+        .status()
+        .unwrap();
+    // The container outlives its launcher; it ends by itself after its tries.
+    let until = Instant::now() + Duration::from_secs(4);
+    let mut changed = false;
+    while Instant::now() < until && !changed {
+        changed = std::fs::metadata(copy).unwrap().len() != before;
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let mut text = String::new();
+    log.flush().unwrap();
+    log.rewind().unwrap();
+    log.read_to_string(&mut text).unwrap();
+    assert!(status.success(), "the launcher didn't start the container: {text}");
+    (changed, text)
+}

@@ -1,0 +1,69 @@
+//! The same runtime for an ordinary user: one id mapped to the user's own, no cgroup.
+
+use garboard_runtime::launch::{IdMap, IdRange};
+use libtest_mimic::Trial;
+
+use crate::site::{Container, fields, program, scratch, shell};
+
+pub fn tests() -> Vec<Trial> {
+    let test = |name: &str, run: fn()| {
+        Trial::test(format!("ordinary::{name}"), move || {
+            run();
+            Ok(())
+        })
+    };
+    vec![
+        test("a_container_runs_with_the_user_s_one_id", a_container_runs_with_the_user_s_one_id),
+        test("isolation_is_the_same", isolation_is_the_same),
+        test("errors_say_what_an_ordinary_user_lacks", errors_say_what_an_ordinary_user_lacks),
+        test("nothing_is_left_behind", nothing_is_left_behind),
+    ]
+}
+
+/// Root of the container is the user.
+fn own(container: Container) -> Container {
+    let map = |id: u32| vec![IdRange { inside: 0, outside: id, size: 1 }];
+    let ids = IdMap { uids: map(rustix::process::geteuid().as_raw()), gids: map(rustix::process::getegid().as_raw()) };
+    container.options(move |o| o.ids = Some(ids))
+}
+
+fn a_container_runs_with_the_user_s_one_id() {
+    let text =
+        own(shell("id -u; cat /proc/self/uid_map; cat /etc/passwd | head -n 1; echo written > /file && cat /file"))
+            .output();
+    let id = rustix::process::geteuid().as_raw().to_string();
+    let words: Vec<&str> = text.split_whitespace().collect();
+    assert_eq!(words[..4], ["0", "0", &id, "1"], "{text}");
+    assert!(text.ends_with("root:x:0:0::/root:/bin/sh\nwritten\n"), "{text}");
+    assert!(!scratch("base").join("file").exists());
+}
+
+fn isolation_is_the_same() {
+    let text = own(shell("echo pid: $$; ls -id / /..; cat /proc/self/status; cat /proc/self/mountinfo; echo 1 > /proc/sys/net/ipv4/ip_forward"))
+        .run()
+        .unwrap()
+        .output;
+    let status = fields(&text);
+    assert_eq!((status["pid"].as_str(), status["NoNewPrivs"].as_str(), status["Seccomp"].as_str()), ("1", "1", "2"));
+    assert!(!text.contains("ext4") && text.contains("Read-only file system"), "{text}");
+}
+
+fn errors_say_what_an_ordinary_user_lacks() {
+    let text = shell("true").refusal();
+    assert!(text.contains("uid_map: EPERM: the ids don't belong to this user"), "{text}");
+    let text = own(program(&["/bin/absent"])).refusal();
+    assert!(text.contains("execute /bin/absent: ENOENT"), "{text}");
+    let text = own(shell("true")).options(|o| o.user = Some("web".to_owned())).refusal();
+    assert!(text.contains("EINVAL") || text.contains("EPERM"), "{text}");
+}
+
+fn nothing_is_left_behind() {
+    let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let before = descriptors();
+    for _ in 0..10 {
+        own(shell("true")).output();
+        own(program(&["/bin/absent"])).refusal();
+    }
+    assert_eq!(descriptors(), before);
+    assert_eq!(std::fs::read_to_string("/proc/thread-self/children").unwrap(), "");
+}

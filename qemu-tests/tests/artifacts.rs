@@ -152,11 +152,9 @@ fn the_same_input_gives_the_same_bytes_to_any_user() {
     let other = project();
     let home = tempfile::tempdir_in("/tmp").unwrap();
     // What the first build fetched, so that this one does not need the network again.
-    let cache = std::env::var_os("XDG_CACHE_HOME")
-        .map_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache"), PathBuf::from);
     baked();
     fs::create_dir_all(home.path().join("cache/garboard")).unwrap();
-    copy_tree(&cache.join("garboard/kernels"), &home.path().join("cache/garboard/kernels"));
+    copy_tree(&support::cache().join("garboard/kernels"), &home.path().join("cache/garboard/kernels"));
     let program = home.path().join("garboard");
     fs::copy(tool(), &program).unwrap();
 

@@ -6,7 +6,7 @@ mod support;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use support::{Project, copy_tree, fixtures, flip_bit};
+use support::{Project, copy_tree, fixtures, flip_bit, judge};
 
 fn one_container(image: &str) -> String {
     format!("name = \"bad\"\n[containers.one]\nimage = \"{image}\"\ncommand = [\"true\"]\n")
@@ -22,7 +22,7 @@ fn with_image(transport: &str, name: &str) -> (Project, PathBuf) {
     } else {
         fs::copy(from, &image).map(drop).unwrap()
     }
-    project.build();
+    project.build_without_disk();
     fs::remove_dir_all(project.path("out")).unwrap();
     (project, image)
 }
@@ -76,18 +76,18 @@ fn manifest_with_a_wrong_digest() {
     let index: serde_json::Value = serde_json::from_slice(&fs::read(image.join("index.json")).unwrap()).unwrap();
     let digest = index["manifests"][0]["digest"].as_str().unwrap();
     let manifest = image.join("blobs").join(digest.replace(':', "/"));
-    let mut bytes = fs::read(&manifest).unwrap();
-    // White space: still the same JSON, no longer the same digest.
-    bytes.push(b'\n');
-    fs::write(manifest, bytes).unwrap();
-    project.refused(&["sha256:"]);
+    // As long as before, and JSON as before.
+    let altered = fs::read_to_string(&manifest).unwrap().replacen("\"schemaVersion\":2", "\"schemaVersion\":3", 1);
+    fs::write(manifest, altered).unwrap();
+    project.refused(&["sha256:", "damaged"]);
 }
 
 #[test]
 fn layer_that_is_absent() {
     let (project, image) = with_image("oci", "busybox");
-    fs::remove_file(layer(&image)).unwrap();
-    project.refused(&["sha256:"]);
+    let layer = layer(&image);
+    fs::remove_file(&layer).unwrap();
+    project.refused(&[layer.file_name().unwrap().to_str().unwrap(), "No such file"]);
 }
 
 #[test]
@@ -114,18 +114,28 @@ fn missing_kernel() {
     project.refused(&["no/vmlinuz"]);
 }
 
+/// A kernel whose modules lack the filesystem that the system image needs.
 #[test]
 fn missing_module() {
     let (project, _) = with_image("oci", "busybox");
-    // Debian's own kernel, as the first build unpacked it, with a module directory that has none of what it needs.
-    let kernel = project.build().join("vmlinuz");
-    fs::rename(&kernel, project.path("vmlinuz")).unwrap();
-    fs::remove_dir_all(project.path("out")).unwrap();
-    fs::create_dir(project.path("modules")).unwrap();
-    for name in ["modules.dep", "modules.builtin", "modules.order", "modules.alias"] {
-        fs::write(project.path("modules").join(name), "").unwrap();
-    }
-    let declaration = format!("{}[kernel]\nimage = \"vmlinuz\"\nmodules = \"modules\"\n", one_container("oci:image"));
+    let (image, modules) = cached_kernel();
+    copy_tree(&modules, &project.path("modules"));
+    let declaration =
+        format!("{}[kernel]\nimage = \"{}\"\nmodules = \"modules\"\n", one_container("oci:image"), image.display());
     fs::write(project.path("appliance.toml"), declaration).unwrap();
+    project.build_without_disk();
+    fs::remove_dir_all(project.path("out")).unwrap();
+
+    fs::remove_dir_all(project.path("modules/kernel/fs/erofs")).unwrap();
     project.refused(&["erofs"]);
+}
+
+/// The distribution's kernel and its modules, as the build before has unpacked them.
+fn cached_kernel() -> (PathBuf, PathBuf) {
+    let find = |pattern: &str| {
+        let kernels = support::cache().join("garboard/kernels");
+        let found = judge("sh", ["-c", &format!("ls -d {}/*/{pattern} | tail -n 1", kernels.display())]);
+        PathBuf::from(found.trim())
+    };
+    (find("boot/vmlinuz-*"), find("lib/modules/*"))
 }

@@ -38,6 +38,12 @@ pub fn fixtures() -> PathBuf {
     path
 }
 
+/// The user's cache directory (XDG Base Directory Specification).
+pub fn cache() -> PathBuf {
+    let home = || PathBuf::from(env::var_os("HOME").expect("HOME")).join(".cache");
+    env::var_os("XDG_CACHE_HOME").map_or_else(home, PathBuf::from)
+}
+
 /// The reference of a test image in a declaration, for example `fixture("oci", "nginx")`.
 pub fn fixture(transport: &str, name: &str) -> String {
     format!("{transport}:{}", fixtures().join(name).display())
@@ -85,7 +91,7 @@ impl Project {
     /// Bakes the declaration, which must be refused: exit status 1, nothing left in `out`, no panic, a short message that
     /// holds all of `words`.
     pub fn refused(&self, words: &[&str]) {
-        let output = self.garboard(["build", "-o", "out"]);
+        let output = self.garboard(["build", "-o", "out", "--no-disk"]);
         assert_refused(&output, words);
         assert!(!self.path("out").join("image.json").exists(), "a refused build left an image behind");
     }

@@ -27,6 +27,15 @@ const FIRMWARE: [(&str, &str); 5] = [
 /// Attempts when another process takes a free port before QEMU does.
 const PORT_ATTEMPTS: u32 = 5;
 
+/// A port that is to be forwarded.
+#[derive(Debug, Clone)]
+struct Wish {
+    /// With 0 for any free port of this computer.
+    forward: Forward,
+    /// If the port isn't free, any other will do.
+    or_another: bool,
+}
+
 /// A machine to boot, from [`Vm::builder`].
 pub struct Builder {
     image: Image,
@@ -40,7 +49,7 @@ pub struct Builder {
     data: bool,
     data_size: u64,
     network: bool,
-    forwards: Vec<Forward>,
+    forwards: Vec<Wish>,
     state: Option<PathBuf>,
     console: SerialConsole,
     echo: Option<Box<dyn Write + Send>>,
@@ -149,8 +158,17 @@ impl Builder {
     }
 
     /// Forwards `host` of 127.0.0.1 (0: any free one) to `guest` in the machine; for declared ports too.
-    pub fn forward_from(mut self, host: u16, guest: u16, protocol: &str) -> Self {
-        self.forwards.push(Forward { protocol: protocol.to_owned(), host, guest });
+    pub fn forward_from(self, host: u16, guest: u16, protocol: &str) -> Self {
+        self.wish(host, guest, protocol, false)
+    }
+
+    /// Forwards `host` of 127.0.0.1 to `guest` in the machine; if `host` is taken or not allowed, any free port.
+    pub fn forward_preferably_from(self, host: u16, guest: u16, protocol: &str) -> Self {
+        self.wish(host, guest, protocol, true)
+    }
+
+    fn wish(mut self, host: u16, guest: u16, protocol: &str, or_another: bool) -> Self {
+        self.forwards.push(Wish { forward: Forward { protocol: protocol.to_owned(), host, guest }, or_another });
         self
     }
 
@@ -201,16 +219,16 @@ impl Builder {
         let directory = directory.map_err(Error::file("make a directory in", &std::env::temp_dir()))?;
         let mut hardware = self.hardware(&qemu, &directory)?;
         let (echo, read) = (self.echo.take(), self.read_console);
-        let automatic = self.automatic_forwards();
+        let wishes = self.wishes();
         let mut attempt = 1;
         loop {
             if hardware.network.is_some() {
-                hardware.network = Some(self.resolve(&automatic)?);
+                hardware.network = Some(resolve(&wishes, attempt)?);
             }
-            // QEMU says so at once if a port is taken.
             match process::start(&qemu, &hardware) {
+                // Another process was faster.
                 Err(Error::Unsuitable(message)) if message.contains("host forwarding") && attempt < PORT_ATTEMPTS => {
-                    attempt += 1
+                    attempt += 1;
                 }
                 Err(e) => return Err(e),
                 Ok((process, monitor)) => return Ok(Vm::attach(process, monitor, &hardware, directory, echo, read)),
@@ -218,36 +236,20 @@ impl Builder {
         }
     }
 
-    /// Declared ports come first; a wish for a certain host port replaces the automatic one.
-    fn automatic_forwards(&self) -> Vec<Forward> {
-        let declared =
-            self.image.ports.iter().map(|p| Forward { protocol: p.protocol.clone(), host: 0, guest: p.port });
-        let mut all: Vec<Forward> = Vec::new();
-        for forward in self.forwards.iter().cloned().chain(declared) {
-            if !all.iter().any(|f| f.guest == forward.guest && f.protocol == forward.protocol) {
-                all.push(forward);
+    /// What was asked for, then the declared ports that nothing was asked for.
+    fn wishes(&self) -> Vec<Wish> {
+        let declared = self.image.ports.iter().map(|port| {
+            let forward = Forward { protocol: port.protocol.clone(), host: 0, guest: port.port };
+            Wish { forward, or_another: true }
+        });
+        let mut all: Vec<Wish> = Vec::new();
+        for wish in self.forwards.iter().cloned().chain(declared) {
+            let same = |other: &Forward| other.guest == wish.forward.guest && other.protocol == wish.forward.protocol;
+            if !all.iter().any(|other| same(&other.forward)) {
+                all.push(wish);
             }
         }
         all
-    }
-
-    /// Puts free ports in place of 0.
-    fn resolve(&self, forwards: &[Forward]) -> Result<Vec<Forward>> {
-        let resolve = |forward: &Forward| {
-            let host = match forward.host {
-                0 => ports::any(&forward.protocol)
-                    .map_err(|e| Error::Unsuitable(format!("find a free port of 127.0.0.1: {e}")))?,
-                taken if !ports::is_free(taken, &forward.protocol) => {
-                    return Err(Error::Unsuitable(format!(
-                        "forward {} port {taken} of 127.0.0.1: it is taken, or below 1024 and you are not root; choose another",
-                        forward.protocol
-                    )));
-                }
-                free => free,
-            };
-            Ok(Forward { host, ..forward.clone() })
-        };
-        forwards.iter().map(resolve).collect()
     }
 
     fn hardware(&self, qemu: &Path, directory: &TempDir) -> Result<Hardware> {
@@ -324,6 +326,25 @@ impl Builder {
     }
 }
 
+/// Ports of this computer for all wishes. After the first attempt those that may be others are others.
+fn resolve(wishes: &[Wish], attempt: u32) -> Result<Vec<Forward>> {
+    let resolve = |wish: &Wish| {
+        let Forward { host, protocol, .. } = &wish.forward;
+        let free = *host != 0 && ports::is_free(*host, protocol);
+        let host = if *host == 0 || wish.or_another && (!free || attempt > 1) {
+            ports::any(protocol).map_err(|e| Error::Unsuitable(format!("find a free port of 127.0.0.1: {e}")))?
+        } else if free {
+            *host
+        } else {
+            return Err(Error::Unsuitable(format!(
+                "forward {protocol} port {host} of 127.0.0.1: it is taken, or below 1024 and you are not root; choose another"
+            )));
+        };
+        Ok(Forward { host, ..wish.forward.clone() })
+    };
+    wishes.iter().map(resolve).collect()
+}
+
 /// UEFI with a copy of its variables in `directory`.
 fn firmware(directory: &Path) -> Result<Firmware> {
     let found = FIRMWARE.iter().find(|(code, variables)| Path::new(code).is_file() && Path::new(variables).is_file());
@@ -350,7 +371,7 @@ mod tests {
     fn declared_ports_are_forwarded_and_wishes_win() {
         let free = ports::any("tcp").unwrap();
         let builder = builder().forward_from(free, 80, "tcp").forward(8080);
-        let forwards = builder.resolve(&builder.automatic_forwards()).unwrap();
+        let forwards = resolve(&builder.wishes(), 1).unwrap();
         let of = |guest| forwards.iter().filter(|f| f.guest == guest).map(|f| f.host).collect::<Vec<_>>();
         assert_eq!(of(80), [free]);
         assert!(of(8080)[0] != 0 && of(53)[0] != 0);
@@ -361,9 +382,14 @@ mod tests {
     fn a_taken_port_is_named() {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = taken.local_addr().unwrap().port();
-        let builder = builder().forward_from(port, 80, "tcp");
-        let message = builder.resolve(&builder.automatic_forwards()).unwrap_err().to_string();
+        let message = resolve(&builder().forward_from(port, 80, "tcp").wishes(), 1).unwrap_err().to_string();
         assert!(message.contains(&port.to_string()), "{message}");
+
+        let preferred = builder().forward_preferably_from(port, 80, "tcp").wishes();
+        assert_ne!(resolve(&preferred, 1).unwrap()[0].host, port);
+        drop(taken);
+        assert_eq!(resolve(&preferred, 1).unwrap()[0].host, port);
+        assert_ne!(resolve(&preferred, 2).unwrap()[0].host, port);
     }
 
     #[test]

@@ -56,7 +56,6 @@ pub use console::Console;
 pub use error::{Error, Result};
 pub use image::{Image, Port};
 pub use machine::{Disk, Firmware, Forward, Hardware, Kernel, Machine, SerialConsole};
-pub use ports::is_free as port_is_free;
 pub use qmp::Ending;
 pub use status::{ContainerStatus, DataStatus, Exit, Feature, NetworkStatus, Snapshot};
 pub use vm::Vm;

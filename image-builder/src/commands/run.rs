@@ -46,19 +46,14 @@ fn machine(options: &cli::Run, image: &Image) -> Result<Builder> {
     if !options.fresh {
         builder = builder.state(state_directory(&options.directory)?);
     }
-    let wanted = options.ports.iter().map(|p| (p.host, p.guest, p.protocol.as_str()));
-    for (host, guest, protocol) in wanted.chain(declared(image)) {
-        builder = builder.forward_from(host, guest, protocol);
+    for port in &options.ports {
+        builder = builder.forward_from(port.host, port.guest, &port.protocol);
+    }
+    // The first wish for a port of the appliance counts.
+    for port in &image.ports {
+        builder = builder.forward_preferably_from(port.port, port.port, &port.protocol);
     }
     Ok(builder)
-}
-
-/// Every declared port from the same one of this computer, if that is free (0: whichever is).
-fn declared(image: &Image) -> impl Iterator<Item = (u16, u16, &str)> {
-    image.ports.iter().map(|port| {
-        let host = if garboard_qemu::port_is_free(port.port, &port.protocol) { port.port } else { 0 };
-        (host, port.port, port.protocol.as_str())
-    })
 }
 
 /// Bytes that the writable disk is to have: on UEFI everything else is on it too.
@@ -131,16 +126,5 @@ mod tests {
         let lines = forwarded(&[forward(8080, 8080), forward(40000, 80)]);
         assert_eq!(lines[0], "127.0.0.1:8080 leads to tcp port 8080");
         assert!(lines[1].contains("127.0.0.1:40000") && lines[1].contains("another port"), "{}", lines[1]);
-    }
-
-    #[test]
-    fn a_declared_port_that_is_taken_gets_another() {
-        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = taken.local_addr().unwrap().port();
-        let mut image = Image::bare("kernel", "initrd", "");
-        image.ports = vec![garboard_qemu::Port { port, protocol: "tcp".into() }];
-        assert_eq!(declared(&image).next().unwrap(), (0, port, "tcp"));
-        drop(taken);
-        assert_eq!(declared(&image).next().unwrap(), (port, port, "tcp"));
     }
 }

@@ -3,6 +3,7 @@
 use garboard_init::boot::{self, BootError, Trace};
 use garboard_init::console::Console;
 use garboard_init::event_loop::{Machine, Options, Supervisor};
+use garboard_init::sys::fd::Inherited;
 use garboard_init::{crash, kmsg_logger, shutdown, work, worker};
 
 fn main() {
@@ -51,8 +52,10 @@ fn begin() -> ! {
 
 /// The incarnation before crashed: its containers are our children now.
 fn resume(state: &str, reason: &str) -> ! {
+    // Before anything is opened: what is not taken from it is closed.
+    let inherited = Inherited::take_all();
     kmsg_logger::install();
-    match Supervisor::resume(state, reason) {
+    match Supervisor::resume(inherited, state, reason) {
         Ok(supervisor) => shutdown::carry_out(supervisor.run()),
         Err(error) => shutdown::give_up(&format!("PID 1 crashed ({reason}) and can't go on: {error}")),
     }

@@ -72,15 +72,10 @@ pub struct Worker {
 impl Worker {
     /// Starts one. Returns when it was executed, which takes well under a millisecond: the binary is in memory.
     pub fn spawn(kind: Kind, now: u64) -> io::Result<Self> {
-        // The standard library empties the signal mask of the child.
-        let mut child = Command::new("/proc/self/exe")
-            .arg0(NAME)
-            .arg(kind.word())
-            .env_clear()
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()?;
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0(NAME).arg(kind.word()).env_clear();
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = signal::unblock_in_child(&mut command).spawn()?;
         let pid = Pid::from_child(&child);
         let output = child.stdout.take().map(OwnedFd::from);
         if let Some(output) = &output {

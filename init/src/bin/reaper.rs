@@ -25,8 +25,7 @@ fn main() -> ExitCode {
             return ExitCode::from(125);
         }
     };
-    // The standard library empties the signal mask in the child.
-    let child = match Command::new(&program).args(args).arg0(&program).spawn() {
+    let child = match signal::unblock_in_child(Command::new(&program).args(args).arg0(&program)).spawn() {
         Ok(child) => Pid::from_child(&child),
         Err(e) => {
             eprintln!("garboard-reaper: execute {}: {e}", program.display());

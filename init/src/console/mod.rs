@@ -54,6 +54,9 @@ impl Console {
     /// Prints a container's line or part of one.
     pub fn container(&mut self, name: &str, piece: Piece<'_>) {
         let queue = &mut self.queue;
+        if queue.refuses_foreign() {
+            return;
+        }
         self.layout.rows(name, piece, |row| queue.push_foreign(row));
     }
 

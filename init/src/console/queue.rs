@@ -6,6 +6,8 @@ use std::collections::VecDeque;
 const FOREIGN: usize = 24 << 10;
 /// Bytes in all: what is above is kept for our own lines.
 const ALL: usize = 40 << 10;
+/// Less room than this is none.
+const NEARLY: usize = 128;
 
 /// A bounded queue of whole lines. What doesn't fit is dropped and counted.
 #[derive(Debug, Default)]
@@ -29,6 +31,13 @@ impl Queue {
             self.push(&note, ALL);
         }
         self.push(line, FOREIGN);
+    }
+
+    /// Whether a container's line would be dropped; then it is counted as that, and need not even be put together.
+    pub fn refuses_foreign(&mut self) -> bool {
+        let full = self.bytes.len() >= FOREIGN.saturating_sub(NEARLY);
+        self.dropped = self.dropped.saturating_add(u64::from(full));
+        full
     }
 
     fn push(&mut self, line: &str, limit: usize) {

@@ -10,8 +10,8 @@ use crate::clock::now_ms;
 const FLUSH_MS: u64 = 200;
 /// Length of the window in which a container's output is measured, in milliseconds.
 const WINDOW_MS: u64 = 100;
-/// Output that is read in one window; more is thrown away unseen, and counted. Ten MiB a second is no log.
-const WINDOW_BYTES: u64 = 1 << 20;
+/// Output that is read in one window; more is thrown away unseen, and counted. 2.5 MiB a second is no log, and costs PID 1 little.
+const WINDOW_BYTES: u64 = 256 << 10;
 /// Reads from one container whose process has ended: a pipe holds 64 KiB.
 const DRAIN_READS: usize = 8;
 

@@ -140,13 +140,13 @@ impl Supervisor {
         Ok(new)
     }
 
-    /// Goes on where the process before crashed with `reason`. `state` is the descriptor of its state, from the command line.
-    pub fn resume(state: &str, reason: &str) -> Result<Self, ResumeError> {
+    /// Goes on where the process before crashed with `reason`. `state` is the descriptor of its state, from the command line;
+    /// `inherited` is what [`Inherited::take_all`] found before anything else was opened.
+    pub fn resume(mut inherited: Inherited, state: &str, reason: &str) -> Result<Self, ResumeError> {
         let fault = |what: &str| ResumeError::State(what.to_owned());
         let os = |what: &'static str| move |e: io::Error| ResumeError::State(format!("{what}: {e}"));
         // The signal of the fault is still blocked; the next one must get through.
         let signals = SignalFd::replace_mask(&signals::wanted()).map_err(os("signalfd"))?;
-        let mut inherited = Inherited::take_all();
         let memory = state.parse().ok().and_then(|n| inherited.take(n)).ok_or_else(|| fault("no state descriptor"))?;
         let number = memory.as_raw_fd();
         let records = store::records_in(&memory).ok_or_else(|| fault("not a state"))?;

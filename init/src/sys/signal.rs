@@ -3,6 +3,8 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 /// A signal that was taken from a [`SignalFd`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +82,20 @@ pub fn send(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
     if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Lets the program that `command` will execute begin with no signal blocked. The standard library passes our own mask on.
+pub fn unblock_in_child(command: &mut Command) -> &mut Command {
+    // SAFETY: the closure runs in a fork of this process and makes one system call on a set of its own: async-signal-safe.
+    unsafe {
+        command.pre_exec(|| {
+            let none = set_of(&[]);
+            match libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut()) {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            }
+        })
+    }
+}
+
 /// PID 1's last means: SIGKILL to every process but itself. Another process than PID 1 sends nothing.
 pub fn kill_all_others() {
     if rustix::process::getpid().is_init() {
@@ -119,7 +135,7 @@ mod tests {
 
     #[test]
     fn real_time_signals_reach_a_pidfd() {
-        let mut child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
+        let mut child = Command::new("sleep").arg("100").spawn().unwrap();
         let pid = rustix::process::Pid::from_child(&child);
         let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
         send(&pidfd, rt_min()).unwrap();

@@ -1,0 +1,80 @@
+//! The supervisor itself crashes.
+
+use garboard_runtime::plan::Restart;
+
+use crate::rig::{Rig, find, kill, shell, with};
+
+/// By name.
+pub const TESTS: &[(&str, fn())] = &[
+    ("crash::a_panic_loses_nothing", a_panic_loses_nothing),
+    ("crash::a_fault_loses_nothing", a_fault_loses_nothing),
+    ("crash::aborts_and_bus_errors_are_survived", aborts_and_bus_errors_are_survived),
+];
+
+const PANIC: i32 = 34 + 8;
+const FAULT: i32 = 34 + 9;
+
+fn survives(signal: i32, reason: &str) {
+    let ticking = "i=0; while true; do echo tick $i; i=$((i+1)); usleep 20000; done";
+    let mut rig = Rig::new(vec![
+        with(Restart::Always, shell("ticking", ticking)),
+        with(Restart::Always, shell("quiet", "sleep 10000")),
+        shell("ending", "sleep 10000"),
+    ]);
+    let running = |s: &serde_json::Value| s["containers"].as_array().unwrap().iter().all(|c| c["state"] == "running");
+    let before = rig.wait("running", running);
+    let descriptors = rig.descriptors();
+    let pid = |s: &serde_json::Value, name: &str| find(s, name)["pid"].as_i64().unwrap() as i32;
+
+    // One container ends while nobody is there to see it.
+    rig.signal(19);
+    kill(pid(&before, "ending"), 9);
+    kill(rig.pid(), signal);
+    rig.signal(18);
+
+    let after = rig.wait("resumed", |s| s["notes"].as_array().is_some_and(|n| !n.is_empty()));
+    let note = after["notes"][0].as_str().unwrap();
+    assert!(note.contains("crashed and goes on") && note.contains(reason), "{note}");
+    for name in ["ticking", "quiet"] {
+        assert_eq!(pid(&after, name), pid(&before, name), "{name} is the same process");
+        assert_eq!((&find(&after, name)["state"], &find(&after, name)["restarts"]), (&"running".into(), &0.into()));
+    }
+    assert_eq!(rig.wait_state("ending", "failed")["exit"]["signal"], 9);
+    assert!(rig.descriptors() <= descriptors, "{descriptors} → {}", rig.descriptors());
+
+    // Still supervised: started again, in the same user namespace, and heard.
+    kill(pid(&before, "quiet"), 9);
+    let again =
+        rig.wait("started again", |s| find(s, "quiet")["restarts"] == 1 && find(s, "quiet")["state"] == "running");
+    assert_ne!(pid(&again, "quiet"), pid(&before, "quiet"));
+
+    let log = rig.log("ticking");
+    let numbers: Vec<u64> = log.iter().map(|l| l.strip_prefix("tick ").unwrap().parse().unwrap()).collect();
+    assert!(numbers.len() > 10 && numbers[0] == 0, "{numbers:?}");
+    assert!(numbers.windows(2).all(|w| w[1] == w[0] + 1), "no line was lost: {numbers:?}");
+
+    // The second within a minute is the last.
+    kill(rig.pid(), signal);
+    let (status, _) = rig.end();
+    assert_eq!(status, 70);
+}
+
+fn a_panic_loses_nothing() {
+    survives(PANIC, "panic at init/src/event_loop/signals.rs");
+}
+
+fn a_fault_loses_nothing() {
+    survives(FAULT, "fatal signal 11 at address 0x8");
+}
+
+/// Signals that nobody sent on purpose are no different.
+fn aborts_and_bus_errors_are_survived() {
+    for (number, name) in [(6, "fatal signal 6"), (7, "fatal signal 7"), (4, "fatal signal 4")] {
+        let mut rig = Rig::new(vec![shell("web", "sleep 10000")]);
+        let pid = rig.wait_state("web", "running")["pid"].clone();
+        kill(rig.pid(), number);
+        let after = rig.wait("resumed", |s| s["notes"].as_array().is_some_and(|n| !n.is_empty()));
+        assert!(after["notes"][0].as_str().unwrap().contains(name), "{after}");
+        assert_eq!(find(&after, "web")["pid"], pid);
+    }
+}

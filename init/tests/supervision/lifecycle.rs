@@ -1,0 +1,138 @@
+//! Starting, ending, starting again.
+
+use garboard_runtime::launch::{Mount, MountFlags, MountSource, Namespace};
+use garboard_runtime::plan::{Condition, Restart};
+
+use crate::rig::{Rig, Setup, after, find, kill, shell, with};
+
+/// By name.
+pub const TESTS: &[(&str, fn())] = &[
+    ("lifecycle::exact_ends_are_kept_and_the_policy_applied", exact_ends_are_kept_and_the_policy_applied),
+    ("lifecycle::a_program_that_is_not_there_is_named", a_program_that_is_not_there_is_named),
+    ("lifecycle::readiness_is_told", readiness_is_told),
+    ("lifecycle::crash_loops_leak_nothing", crash_loops_leak_nothing),
+    ("lifecycle::five_hundred_exits_at_once_are_all_seen", five_hundred_exits_at_once_are_all_seen),
+    ("lifecycle::orphans_are_reaped", orphans_are_reaped),
+];
+
+fn exact_ends_are_kept_and_the_policy_applied() {
+    let mut rig = Rig::new(vec![
+        shell("good", "echo fine"),
+        shell("bad", "echo out; echo err >&2; exit 7"),
+        shell("killed", "sleep 1000"),
+        with(Restart::OnFailure(Some(2)), shell("stubborn", "exit 3")),
+        after(1, Condition::Completed, shell("hopeless", "echo never")),
+        after(0, Condition::Completed, shell("later", "echo after good; sleep 1000")),
+    ]);
+    let pid = rig.wait_state("killed", "running")["pid"].as_i64().unwrap();
+    kill(pid as i32, 9);
+    let status = rig.wait("settled", |s| {
+        find(s, "stubborn")["state"] == "failed"
+            && find(s, "killed")["state"] == "failed"
+            && find(s, "later")["as_declared"] == true
+    });
+    assert_eq!(
+        (&find(&status, "good")["state"], &find(&status, "good")["exit"]["code"]),
+        (&"exited".into(), &0.into())
+    );
+    assert_eq!((&find(&status, "bad")["state"], &find(&status, "bad")["exit"]["code"]), (&"failed".into(), &7.into()));
+    assert_eq!(find(&status, "killed")["exit"]["signal"], 9);
+    let stubborn = find(&status, "stubborn");
+    assert_eq!(
+        (&stubborn["restarts"], &stubborn["detail"]),
+        (&2.into(), &"exited with status 3; given up after 2 restarts".into())
+    );
+    let hopeless = find(&status, "hopeless");
+    assert_eq!(
+        (&hopeless["state"], &hopeless["detail"]),
+        (&"failed".into(), &"waits for bad to be completed, which it can't be any more".into())
+    );
+    assert_eq!((&status["ready"], &status["state"]), (&false.into(), &"running".into()));
+    assert_eq!(rig.log("bad"), ["out", "err"]);
+    rig.wait_console("good     | fine\n");
+    rig.wait_console("garboard: bad exited with status 7\n");
+    assert!(!rig.console().contains("never"));
+    assert_eq!(rig.children().len(), 1, "only `later` is left");
+}
+
+fn a_program_that_is_not_there_is_named() {
+    let mut container = shell("typo", "");
+    container.launch.process.args = vec!["/bin/nonesuch".into()];
+    let mut rig = Rig::new(vec![container]);
+    let detail = rig.wait_state("typo", "failed")["detail"].as_str().unwrap().to_owned();
+    assert!(detail.starts_with("execute /bin/nonesuch: ENOENT"), "{detail}");
+}
+
+fn readiness_is_told() {
+    let mut rig = Rig::new(vec![with(Restart::Always, shell("web", "echo up; sleep 1000")), shell("once", "true")]);
+    let status = rig.wait("ready", |s| s["ready"] == true);
+    assert_eq!((&status["state"], &status["appliance"]), (&"running".into(), &"test".into()));
+    assert!(status["pid1_rss_bytes"].as_u64().unwrap() > 100_000);
+    rig.wait_console("garboard: test is running, all containers are as declared");
+    let trace = rig.ask(serde_json::json!({"request": "trace"}));
+    let steps: Vec<_> = trace["steps"].as_array().unwrap().iter().map(|s| s["name"].as_str().unwrap()).collect();
+    let place = |name: &str| steps.iter().position(|s| *s == name).unwrap_or_else(|| panic!("{name} in {steps:?}"));
+    assert!(place("launched web") < place("executed web") && place("executed web") < place("first output of web"));
+    let error = rig.ask(serde_json::json!({"request": "logs", "container": "nobody"}));
+    assert_eq!((&error["type"], &error["message"]), (&"error".into(), &"no container is named \"nobody\"".into()));
+}
+
+/// Many instant crashes leave nothing behind.
+fn crash_loops_leak_nothing() {
+    let crashing = |name: &str| with(Restart::Always, shell(name, "exit 1"));
+    let mut rig = Rig::with(vec![crashing("a"), crashing("b")], Setup { quick: true, unread: false });
+    let restarts = |s: &serde_json::Value| find(s, "a")["restarts"].as_u64().unwrap();
+    let before = rig.wait("warm", |s| restarts(s) >= 100);
+    let descriptors = rig.descriptors();
+    let after = rig.wait("long at it", |s| restarts(s) >= 600);
+    let rss = |s: &serde_json::Value| s["pid1_rss_bytes"].as_u64().unwrap();
+    assert!(rss(&after) <= rss(&before) + (256 << 10), "{} → {}", rss(&before), rss(&after));
+    assert!(rig.descriptors() <= descriptors + 8, "{descriptors} → {}", rig.descriptors());
+}
+
+/// All exits at once, while the supervisor is stopped.
+fn five_hundred_exits_at_once_are_all_seen() {
+    let count = 500;
+    let mut rig = Rig::new((0..count).map(|n| shell(&format!("c{n}"), "sleep 10000")).collect());
+    let status =
+        rig.wait("all running", |s| s["containers"].as_array().unwrap().iter().all(|c| c["state"] == "running"));
+    let pids: Vec<String> = status["containers"].as_array().unwrap().iter().map(|c| c["pid"].to_string()).collect();
+    assert_eq!(rig.children().len(), count);
+    rig.signal(19);
+    assert!(std::process::Command::new("kill").arg("-9").args(&pids).status().unwrap().success());
+    while rig.children().iter().any(|(_, state)| *state != 'Z') {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    rig.signal(18);
+    rig.wait("all ended", |s| s["containers"].as_array().unwrap().iter().all(|c| c["exit"]["signal"] == 9));
+    assert_eq!(rig.children(), []);
+}
+
+/// Grandchildren whose parents end come to the supervisor when the container shares its pid namespace.
+fn orphans_are_reaped() {
+    let mut container = shell("parent", "i=0; while [ $i -lt 200 ]; do (sleep 0.2 &); i=$((i+1)); done; sleep 10000");
+    container.launch.namespaces.pid = Namespace::Host;
+    // A new proc instance would show the wrong namespace; it isn't needed.
+    container.launch.mounts.retain(|m| m.target != "/proc");
+    container.launch.mounts.push(Mount {
+        target: "/proc".into(),
+        source: MountSource::Bind { path: "/proc".into(), recursive: true, idmap: false, create: None },
+        flags: MountFlags::default(),
+    });
+    let mut rig = Rig::new(vec![container]);
+    rig.wait_state("parent", "running");
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    let mut most = 0;
+    loop {
+        let children = rig.children();
+        most = most.max(children.len());
+        if most > 1 && children.len() == 1 {
+            break;
+        }
+        assert!(std::time::Instant::now() < until, "{most} orphans seen, {children:?} left");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    // Its own end takes every process that outlived it.
+    kill(rig.children()[0].0, 9);
+    rig.wait_state("parent", "failed");
+}

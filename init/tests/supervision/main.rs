@@ -1,0 +1,30 @@
+//! PID 1's event loop with real containers, as an ordinary process. Needs root, for namespaces and cgroups.
+//!
+//! The executable is also that process (`supervisor`), and what it executes when it crashes.
+
+mod crash;
+mod flood;
+mod lifecycle;
+mod rig;
+mod shutdown;
+mod supervisor;
+
+use libtest_mimic::{Arguments, Trial};
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["garboard-init", "--resume", state, reason] => supervisor::resume(state, reason),
+        [_, "supervisor", plan, run_dir, cgroup, policy] => supervisor::begin(plan, run_dir, cgroup, policy),
+        _ => {}
+    }
+    let tests = [lifecycle::TESTS, crash::TESTS, shutdown::TESTS, flood::TESTS].concat();
+    let trial = |(name, test): (&str, fn())| {
+        Trial::test(name, move || {
+            test();
+            Ok(())
+        })
+    };
+    libtest_mimic::run(&Arguments::from_args(), tests.into_iter().map(trial).collect()).exit();
+}

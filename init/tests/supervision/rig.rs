@@ -1,0 +1,323 @@
+//! A supervisor under test: its process, its console, its status port.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use garboard_runtime::launch::*;
+use garboard_runtime::plan::{self, Addressing, Condition, Dependency, Etc, Network, Plan, Restart};
+use serde_json::Value;
+
+/// Nothing in these tests takes longer on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A container that runs a shell script, as small as a container gets.
+pub fn shell(name: &str, script: &str) -> plan::Container {
+    let ids = vec![IdRange { inside: 0, outside: 1_000_000, size: 65_536 }];
+    let filesystem = |fstype: &str| MountSource::Filesystem { fstype: fstype.into(), options: vec![] };
+    let mount = |target: &str, source| Mount { target: target.into(), source, flags: MountFlags::default() };
+    let launch = Launch {
+        process: Process {
+            args: ["/bin/sh", "-c", script].map(String::from).into(),
+            env: vec!["PATH=/bin".into()],
+            cwd: "/".into(),
+            uid: 0,
+            gid: 0,
+            additional_gids: vec![],
+            umask: None,
+            capabilities: Capabilities::default(),
+            rlimits: vec![],
+            no_new_privileges: true,
+            oom_score_adj: None,
+        },
+        namespaces: Namespaces::default(),
+        ids: Some(IdMap { uids: ids.clone(), gids: ids }),
+        root: Root {
+            source: RootSource::Layers { layers: vec![base().to_str().unwrap().into()], upper: Upper::None },
+            readonly: true,
+        },
+        mounts: vec![mount("/proc", filesystem("proc")), mount("/dev", filesystem("tmpfs"))],
+        devices: vec![],
+        masked_paths: vec![],
+        readonly_paths: vec![],
+        hostname: None,
+        domainname: None,
+        sysctls: vec![],
+        cgroup: Cgroup::default(),
+        seccomp: None,
+    };
+    plan::Container {
+        name: name.into(),
+        image: "test".into(),
+        launch,
+        weakened: vec![],
+        restart: Restart::No,
+        depends_on: vec![],
+        stop_signal: 15,
+        stop_grace_ms: 10_000,
+        etc: Etc::default(),
+    }
+}
+
+/// The same, depending on the container at `on`.
+pub fn after(on: u32, condition: Condition, container: plan::Container) -> plan::Container {
+    plan::Container { depends_on: vec![Dependency { container: on, condition }], ..container }
+}
+
+pub fn with(restart: Restart, container: plan::Container) -> plan::Container {
+    plan::Container { restart, ..container }
+}
+
+/// Busybox, and nothing else. Shared by all tests; left in the temporary directory of the build.
+fn base() -> &'static Path {
+    static BASE: OnceLock<PathBuf> = OnceLock::new();
+    BASE.get_or_init(|| {
+        let base = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("base-{}", std::process::id()));
+        for directory in ["bin", "proc", "dev", "mnt"] {
+            std::fs::create_dir_all(base.join(directory)).unwrap();
+        }
+        std::fs::copy("/bin/busybox", base.join("bin/busybox")).expect("busybox-static is installed");
+        for applet in ["sh", "sleep", "cat", "yes", "true", "usleep"] {
+            std::os::unix::fs::symlink("busybox", base.join("bin").join(applet)).unwrap();
+        }
+        // What leads there need not be open to everybody, as the layers are mounted by root.
+        base
+    })
+}
+
+fn cgroups() -> PathBuf {
+    static MOUNT: OnceLock<PathBuf> = OnceLock::new();
+    let mount = MOUNT.get_or_init(|| {
+        assert!(rustix::process::geteuid().is_root(), "these tests make namespaces and cgroups: run them as root");
+        // The unified hierarchy, wherever this machine has it.
+        let table = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        let existing = table.lines().find_map(|line| match line.split(' ').collect::<Vec<_>>()[..] {
+            [_, at, "cgroup2", ..] => Some(PathBuf::from(at)),
+            _ => None,
+        });
+        existing.expect("a cgroup2 mount")
+    });
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let path = mount.join(format!("garboard-init-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::SeqCst)));
+    std::fs::create_dir(&path).unwrap();
+    path
+}
+
+pub struct Rig {
+    child: Child,
+    port: BufReader<UnixStream>,
+    console: Arc<Mutex<String>>,
+    /// Keeps an unread console open.
+    _unread: Option<OwnedFd>,
+    cgroup: PathBuf,
+    _scratch: tempfile::TempDir,
+    next_id: u64,
+}
+
+/// How a rig differs from the usual.
+#[derive(Default)]
+pub struct Setup {
+    /// Short delays.
+    pub quick: bool,
+    /// Nobody reads the console.
+    pub unread: bool,
+}
+
+impl Rig {
+    pub fn new(containers: Vec<plan::Container>) -> Self {
+        Self::with(containers, Setup::default())
+    }
+
+    pub fn with(containers: Vec<plan::Container>, setup: Setup) -> Self {
+        let scratch = tempfile::tempdir().unwrap();
+        let plan = Plan {
+            appliance: "test".into(),
+            hostname: "test".into(),
+            modules: vec![],
+            needs: vec![],
+            sysctls: vec![],
+            network: Network { address: Addressing::None, interface: None, dns: vec![] },
+            data: None,
+            console: plan::Console { logs: true, status: true },
+            log_budget: 16 << 20,
+            containers,
+        };
+        let plan_path = scratch.path().join("plan");
+        std::fs::write(&plan_path, plan.encode().unwrap()).unwrap();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_read_timeout(Some(PATIENCE)).unwrap();
+        let cgroup = cgroups();
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.arg("supervisor").arg(&plan_path).arg(scratch.path().join("run")).arg(&cgroup);
+        command.arg(if setup.quick { "quick" } else { "usual" });
+        let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        let child = command.stdin(OwnedFd::from(theirs)).stdout(writer).spawn().expect("start the supervisor");
+        drop(command);
+        let console = Arc::new(Mutex::new(String::new()));
+        let mut unread = None;
+        if setup.unread {
+            unread = Some(reader);
+        } else {
+            let text = Arc::clone(&console);
+            std::thread::spawn(move || collect(reader, &text));
+        }
+        let port = BufReader::new(ours);
+        Self { child, port, console, _unread: unread, cgroup, _scratch: scratch, next_id: 0 }
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.child.id().cast_signed()
+    }
+
+    pub fn ask(&mut self, mut request: Value) -> Value {
+        self.next_id += 1;
+        request["id"] = self.next_id.into();
+        self.port.get_mut().write_all(format!("{request}\n").as_bytes()).unwrap();
+        loop {
+            let mut line = String::new();
+            assert_ne!(
+                self.port.read_line(&mut line).expect("a reply"),
+                0,
+                "the supervisor is gone\n{}",
+                self.last_words()
+            );
+            let reply: Value = serde_json::from_str(&line).unwrap_or(Value::Null);
+            if reply["id"] == self.next_id {
+                return reply;
+            }
+        }
+    }
+
+    pub fn status(&mut self) -> Value {
+        let mut reply = self.ask(serde_json::json!({"request": "status"}));
+        assert_eq!((&reply["v"], &reply["type"]), (&1.into(), &"status".into()));
+        reply["snapshot"].take()
+    }
+
+    /// One container's part of the status.
+    pub fn container(&mut self, name: &str) -> Value {
+        let mut status = self.status();
+        let all = status["containers"].as_array_mut().unwrap();
+        all.iter_mut().find(|c| c["name"] == name).map(Value::take).expect("a container of that name")
+    }
+
+    /// Asks until it is so.
+    pub fn wait(&mut self, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let status = self.status();
+            if holds(&status) {
+                return status;
+            }
+            assert!(Instant::now() < until, "not {what}: {status:#}\n{}", self.last_words());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    pub fn wait_state(&mut self, name: &str, state: &str) -> Value {
+        self.wait(&format!("{name} {state}"), |s| find(s, name)["state"] == state);
+        self.container(name)
+    }
+
+    pub fn log(&mut self, name: &str) -> Vec<String> {
+        let reply = self.ask(serde_json::json!({"request": "logs", "container": name, "tail": 100_000}));
+        assert_eq!(reply["type"], "logs", "{reply}");
+        reply["lines"].as_array().unwrap().iter().map(|l| l["text"].as_str().unwrap().to_owned()).collect()
+    }
+
+    pub fn console(&self) -> String {
+        self.console.lock().unwrap().clone()
+    }
+
+    /// The end of the console, to be shown when a test fails.
+    fn last_words(&self) -> String {
+        let text = self.console();
+        text[text.ceil_char_boundary(text.len().saturating_sub(3000))..].to_owned()
+    }
+
+    pub fn wait_console(&self, text: &str) {
+        let until = Instant::now() + PATIENCE;
+        while !self.console().contains(text) {
+            assert!(Instant::now() < until, "no {text:?} in\n{}", self.last_words());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Sends a signal to the supervisor; real-time ones too.
+    pub fn signal(&self, number: i32) {
+        kill(self.pid(), number);
+    }
+
+    /// Waits for its end; its status and all that it printed.
+    pub fn end(mut self) -> (i32, String) {
+        let until = Instant::now() + PATIENCE;
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(Instant::now() < until, "it does not end\n{}", self.last_words());
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        std::thread::sleep(Duration::from_millis(50));
+        (status.code().unwrap_or(-1), self.console())
+    }
+
+    /// Open descriptors of the supervisor.
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
+    }
+
+    /// Children of the supervisor, as `(pid, state letter)`.
+    pub fn children(&self) -> Vec<(i32, char)> {
+        let path = format!("/proc/{0}/task/{0}/children", self.pid());
+        let pids = std::fs::read_to_string(path).unwrap();
+        let state = |pid: &str| {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            Some((pid.parse().ok()?, stat.rsplit_once(") ")?.1.chars().next()?))
+        };
+        pids.split_whitespace().filter_map(state).collect()
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::write(self.cgroup.join("cgroup.kill"), "1");
+        for _ in 0..500 {
+            for entry in std::fs::read_dir(&self.cgroup).into_iter().flatten().flatten() {
+                let _ = std::fs::remove_dir(entry.path());
+            }
+            if std::fs::remove_dir(&self.cgroup).is_ok() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+pub fn find<'a>(status: &'a Value, name: &str) -> &'a Value {
+    status["containers"].as_array().unwrap().iter().find(|c| c["name"] == name).expect("a container of that name")
+}
+
+pub fn kill(pid: i32, number: i32) {
+    // The shell's own `kill` has numbers for real-time signals too.
+    let status = Command::new("kill").arg(format!("-{number}")).arg(pid.to_string()).stderr(Stdio::null()).status();
+    assert!(status.unwrap().success(), "kill -{number} {pid}");
+}
+
+fn collect(reader: OwnedFd, text: &Mutex<String>) {
+    let mut reader = std::fs::File::from(reader);
+    let mut buffer = [0; 4096];
+    while let Ok(n) = reader.read(&mut buffer) {
+        if n == 0 {
+            break;
+        }
+        text.lock().unwrap().push_str(&String::from_utf8_lossy(&buffer[..n]));
+    }
+}

@@ -1,0 +1,56 @@
+//! PID 1's event loop as an ordinary process: runs the containers of a plan file and supervises them as a subreaper, the console
+//! on standard output, the status port on standard input (a socket).
+//!
+//! SIGRTMIN+8 makes it panic and SIGRTMIN+9 makes it fault, and it goes on as PID 1 would. It ends with status 0 (power off),
+//! 10 (reboot), 11 (halt) or 70 (two crashes within a minute).
+
+use std::os::fd::AsFd;
+
+use garboard_init::boot::Trace;
+use garboard_init::console::Console;
+use garboard_init::event_loop::{Machine, Options, Supervisor};
+use garboard_init::supervise::Policy;
+use garboard_init::sys::fd::Inherited;
+use garboard_init::{crash, shutdown};
+use garboard_runtime::plan::Plan;
+use rustix::fs::{Mode, OFlags};
+
+/// Goes on after a crash.
+pub fn resume(state: &str, reason: &str) -> ! {
+    match Supervisor::resume(Inherited::take_all(), state, reason) {
+        Ok(supervisor) => shutdown::carry_out(supervisor.run()),
+        Err(error) => shutdown::give_up(&error.to_string()),
+    }
+}
+
+/// Begins; `policy` is `quick` for short delays.
+pub fn begin(plan: &str, run_dir: &str, cgroup: &str, policy: &str) -> ! {
+    let policy = match policy {
+        "quick" => {
+            Policy { backoff_base_ms: 1, backoff_cap_ms: 4, settle_ms: 50, resettle_ms: 50, ..Policy::default() }
+        }
+        _ => Policy::default(),
+    };
+    let trace = Trace::begin();
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).expect("become a subreaper");
+    crash::install().expect("install crash handlers");
+    let bytes = std::fs::read(plan).expect("read the plan");
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let cgroup = rustix::fs::open(cgroup, flags, Mode::empty()).expect("open the cgroup");
+    let output = std::io::stdout().as_fd().try_clone_to_owned().expect("duplicate standard output");
+    rustix::fs::fcntl_setfl(&output, OFlags::NONBLOCK).expect("set standard output up");
+    let port = std::io::stdin().as_fd().try_clone_to_owned().expect("duplicate standard input");
+    rustix::fs::fcntl_setfl(&port, OFlags::NONBLOCK).expect("set standard input up");
+    let machine = Machine {
+        plan: Plan::decode(&bytes).expect("decode the plan"),
+        features: Vec::new(),
+        cgroup: Some(cgroup),
+        trace,
+        warnings: Vec::new(),
+        console: Console::on(Some(output)),
+        port: Some(port),
+    };
+    let options = Options { plan: plan.into(), run_dir: run_dir.into(), workers: false, crash_trigger: true, policy };
+    let supervisor = Supervisor::begin(machine, options).expect("begin to supervise");
+    shutdown::carry_out(supervisor.run())
+}

@@ -1,4 +1,6 @@
 //! Entry points for the fuzz targets: one call per parser of foreign bytes. Not part of the interface.
+//!
+//! `cargo +nightly fuzz run layer_tar` (or `erofs`, `manifests`) in this crate's directory, with cargo-fuzz installed.
 
 use std::io::Cursor;
 

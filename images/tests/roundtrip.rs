@@ -193,7 +193,7 @@ fn check_with_other_reader(baked: &Baked, expected: &BTreeMap<Vec<u8>, Expected>
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 20, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn random_trees_come_back(all in prop::collection::vec(made(), 0..60)) {

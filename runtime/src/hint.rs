@@ -24,6 +24,7 @@ pub(crate) fn of(step: Step, errno: Errno, object: &str) -> Option<&'static str>
         (Step::SetCgroup, Errno::NOENT) => "the controller isn't enabled in the parent's cgroup.subtree_control or not in the kernel",
         (Step::LoadDeviceFilter | Step::AttachDeviceFilter, Errno::INVAL | Errno::NOSYS) => "the kernel lacks CONFIG_CGROUP_BPF",
         (Step::LoadDeviceFilter, Errno::PERM) => "loading BPF needs CAP_BPF or CAP_SYS_ADMIN",
+        (Step::CreateVolume, Errno::LOOP) => "its path leads through a symbolic link",
         (Step::CreateVolume, Errno::ROFS) => "the data filesystem is read-only",
         (Step::CreateVolume, Errno::NOSPC) => "the data filesystem is full",
         (Step::IdMapMount, Errno::INVAL) => "this filesystem can't be mounted with mapped ids by this kernel",

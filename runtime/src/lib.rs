@@ -4,9 +4,6 @@
 //! the `compile` feature and runs on the developer's machine. What *obeys* ([`launch`], `start`, `sys`) is all that PID 1
 //! links.
 
-pub mod launch;
-pub mod plan;
-
 // A panic in here would be PID 1's.
 macro_rules! obey {
     ($($(#[$attribute:meta])* $visibility:vis mod $name:ident;)*) => {$(
@@ -32,7 +29,9 @@ obey! {
     mod child;
     pub mod failure;
     mod hint;
+    pub mod launch;
     mod launcher;
+    pub mod plan;
     pub mod report;
     pub mod start;
     mod sys;

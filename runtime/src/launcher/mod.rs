@@ -7,7 +7,7 @@ mod volume;
 use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, SealFlags, StatVfsMountFlags};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Signal;
@@ -33,19 +33,36 @@ pub(crate) fn start(launch: &Launch, name: &str, site: &Site<'_>, stdio: Stdio<'
     let stdio = [stdio.stdin, stdio.stdout, stdio.stderr].map(|fd| fd.unwrap_or(null.as_fd()));
     give_pipes_to(launch, &stdio);
 
+    let exposed = exposed_program(launch);
     let Some(parent) = site.cgroup_parent else {
         let (pid, pidfd, report) = run(launch, &trees, None, stdio)?;
-        return Ok(Started { pid, pidfd, report, cgroup: None, degraded: Vec::new() });
+        return Ok(Started { pid, pidfd, report, cgroup: None, degraded: exposed.into_iter().collect() });
     };
-    let (group, degraded) = cgroup::create(parent, name, &launch.cgroup, site.absent_controller)?;
+    let (group, mut degraded) = cgroup::create(parent, name, &launch.cgroup, site.absent_controller)?;
     match run(launch, &trees, Some(group.as_fd()), stdio) {
-        Ok((pid, pidfd, report)) => Ok(Started { pid, pidfd, report, cgroup: Some(group), degraded }),
+        Ok((pid, pidfd, report)) => {
+            degraded.extend(exposed);
+            Ok(Started { pid, pidfd, report, cgroup: Some(group), degraded })
+        }
         Err(failure) => {
             // The failure of the start is the one to report.
             let _ = cgroup::remove(parent, name);
             Err(failure)
         }
     }
+}
+
+/// Whether the container could overwrite the launcher's own program through `/proc/self/exe` (CVE-2019-5736).
+///
+/// In a user namespace it can't, as the file isn't its root's. Otherwise the file must be on a read-only mount or sealed.
+fn exposed_program(launch: &Launch) -> Option<String> {
+    const OWN_PROGRAM: &str = "/proc/self/exe";
+    let guarded = launch.ids.is_some()
+        || rustix::fs::statvfs(OWN_PROGRAM).is_ok_and(|fs| fs.f_flag.contains(StatVfsMountFlags::RDONLY))
+        || rustix::fs::open(OWN_PROGRAM, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .and_then(rustix::fs::fcntl_get_seals)
+            .is_ok_and(|seals| seals.contains(SealFlags::WRITE));
+    (!guarded).then(|| "the launcher's own program is on a writable mount and within reach of the container's root".to_owned())
 }
 
 /// Makes the child, does for it what only the launcher may, and lets it go.

@@ -37,6 +37,7 @@ pub fn tests() -> Vec<Trial> {
         test("r8_cgroup_files_are_not_writable", r8_cgroup_files_are_not_writable),
         test("r9_system_calls_are_denied_as_documented", r9_system_calls_are_denied_as_documented),
         test("r9_devices_are_denied_by_the_filter", r9_devices_are_denied_by_the_filter),
+        test("r9_a_declared_device_is_allowed_as_declared", r9_a_declared_device_is_allowed_as_declared),
         test("r9_nodes_cannot_be_made", r9_nodes_cannot_be_made),
         test("r10_other_containers_are_out_of_reach", r10_other_containers_are_out_of_reach),
         test("r12_root_is_nobody_outside", r12_root_is_nobody_outside),
@@ -72,7 +73,10 @@ fn r1_the_launcher_s_program_cannot_be_overwritten() {
     std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
 
     let (changed, log) = launcher::attack(&copy, &image, "user");
-    assert!(!changed && log.contains("Permission denied"), "the attack must have been tried: {log}");
+    assert!(
+        !changed && log.contains("Permission denied") && log.contains("degraded: []"),
+        "the attack must have been tried: {log}"
+    );
 
     // What a container without a user namespace needs: a launcher on a read-only mount.
     let mount = scratch("r1-readonly");
@@ -80,11 +84,12 @@ fn r1_the_launcher_s_program_cannot_be_overwritten() {
     let flags = rustix::mount::MountFlags::BIND | rustix::mount::MountFlags::RDONLY;
     rustix::mount::mount_remount(&mount, flags, c"").unwrap();
     let (changed, log) = launcher::attack(&mount.join("launcher"), &image, "host");
-    assert!(!changed && log.contains("Read-only file system"), "{log}");
+    assert!(!changed && log.contains("Read-only file system") && log.contains("degraded: []"), "{log}");
     rustix::mount::unmount(&mount, UnmountFlags::empty()).unwrap();
 
     let (changed, log) = launcher::attack(&copy, &image, "host");
     assert!(changed, "control: root of the machine can overwrite it: {log}");
+    assert!(log.contains("own program is on a writable mount"), "and the launcher said so: {log}");
 }
 
 fn r2_only_the_three_streams_are_open() {
@@ -339,6 +344,31 @@ fn r9_devices_are_denied_by_the_filter() {
         .change(|l| l.cgroup.device_filter.clear())
         .output();
     assert!(output.contains("made"), "control: {output}");
+}
+
+fn r9_a_declared_device_is_allowed_as_declared() {
+    // A number that no driver has: what the filter lets through gives ENXIO.
+    let node = scratch("r9").join("node");
+    let (kind, mode) = (rustix::fs::FileType::CharacterDevice, Mode::from_raw_mode(0o666));
+    rustix::fs::mknodat(rustix::fs::CWD, &node, kind, mode, rustix::fs::makedev(240, 7)).unwrap();
+    std::fs::set_permissions(&node, PermissionsExt::from_mode(0o666)).unwrap();
+    let device = |access: &str| garboard_runtime::spec::Device {
+        source: node.to_str().unwrap().to_owned(),
+        target: "/dev/of/machine".to_owned(),
+        kind: 'c',
+        major: 240,
+        minor: Some(7),
+        access: access.to_owned(),
+    };
+    let script = "cat < /dev/of/machine; echo > /dev/of/machine; true";
+    let output = shell(script).options(|o| o.devices = vec![device("r")]).output();
+    let denied = "can't create /dev/of/machine: Operation not permitted";
+    assert!(
+        output.contains("can't open /dev/of/machine: No such device or address") && output.contains(denied),
+        "{output}"
+    );
+    let output = shell(script).options(|o| o.devices = vec![device("rw")]).output();
+    assert!(!output.contains("not permitted"), "control: {output}");
 }
 
 fn r9_nodes_cannot_be_made() {

@@ -63,6 +63,7 @@ pub fn run(arguments: &[String]) -> i32 {
             return 1;
         }
     };
+    println!("degraded: {:?}", started.degraded);
     match crate::site::wait_for_report(&started) {
         garboard_runtime::report::Report::Executed => 0,
         other => {

@@ -16,6 +16,7 @@ pub fn tests() -> Vec<Trial> {
         test("a_container_runs_with_the_user_s_one_id", a_container_runs_with_the_user_s_one_id),
         test("isolation_is_the_same", isolation_is_the_same),
         test("errors_say_what_an_ordinary_user_lacks", errors_say_what_an_ordinary_user_lacks),
+        test("a_shortage_is_temporary", a_shortage_is_temporary),
         test("nothing_is_left_behind", nothing_is_left_behind),
     ]
 }
@@ -66,4 +67,14 @@ fn nothing_is_left_behind() {
     }
     assert_eq!(descriptors(), before);
     assert_eq!(std::fs::read_to_string("/proc/thread-self/children").unwrap(), "");
+}
+
+fn a_shortage_is_temporary() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let before = getrlimit(Resource::Nproc);
+    setrlimit(Resource::Nproc, Rlimit { current: Some(1), maximum: before.maximum }).unwrap();
+    let failure = own(shell("true")).run().unwrap_err();
+    setrlimit(Resource::Nproc, before).unwrap();
+    assert!(failure.is_temporary() && failure.to_string().contains("RLIMIT_NPROC"), "{failure}");
+    own(shell("true")).output();
 }

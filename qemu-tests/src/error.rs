@@ -1,5 +1,6 @@
 //! What can go wrong, with what the machine last said.
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,7 +11,9 @@ use crate::qmp::Ending;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why a machine didn't do what the test asked.
-#[derive(Debug, thiserror::Error)]
+///
+/// Its `Debug` is its `Display`: `unwrap` in a test then shows the console as lines and not as one escaped string.
+#[derive(thiserror::Error)]
 pub enum Error {
     /// A file couldn't be read, copied or written.
     #[error("{operation} {}: {cause}", .path.display())]
@@ -84,6 +87,12 @@ pub enum Error {
         /// The end of the console.
         evidence: String,
     },
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl Error {

@@ -1,14 +1,16 @@
 //! Loads kernel modules in the order the builder found.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use garboard_runtime::plan::Module;
 use rustix::io::Errno;
 
 use super::{BootError, Cmdline, Trace, modalias, order};
+use crate::sys;
 
 /// The initrd's list of modules.
 const ORDER: &str = "/modules/order";
@@ -51,16 +53,15 @@ fn insert(module: &Module, given: &str) -> Result<(), BootError> {
     let file = File::open(&module.path).map_err(|e| fault(&e).fix("build the image again: it lacks that file"))?;
     let parameters = format!("{} {given}", module.parameters);
     let parameters = CString::new(parameters.trim()).map_err(|e| fault(&e))?;
-    let loaded = rustix::system::finit_module(&file, &parameters, 0).or_else(|errno| match errno {
-        Errno::KEYREJECTED | Errno::PERM => insert_signed(&module.path, &parameters).unwrap_or(Err(errno)),
-        errno => Err(errno),
-    });
+    let loaded = load_file(&file, &parameters).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO));
     match loaded {
         Ok(()) | Err(Errno::EXIST) => Ok(()),
         Err(errno) => Err(match errno {
             Errno::NOEXEC => fault(&errno).fix("it was built for another kernel, or is damaged"),
             Errno::NOENT => fault(&"it uses symbols that no loaded module has").fix("list its dependencies before it"),
-            Errno::KEYREJECTED | Errno::PERM => fault(&errno).fix("the kernel accepts signed modules only"),
+            Errno::KEYREJECTED | Errno::PERM => {
+                fault(&errno).fix("the kernel accepts modules signed by its maker only")
+            }
             Errno::NODEV => {
                 fault(&errno).fix("its device is not there: give it aliases, so that it is loaded on demand")
             }
@@ -69,19 +70,64 @@ fn insert(module: &Module, given: &str) -> Result<(), BootError> {
     }
 }
 
-/// Loads the module with the signature that lies beside it in `PATH.sig`; `None` if there is none.
+/// Loads the module without its signature, and with it only if the kernel insists (Secure Boot's lockdown,
+/// `module.sig_enforce`).
 ///
-/// The builder takes signatures off: checking one takes the kernel 20 ms under emulation, and initrd and image are as
-/// trustworthy as the kernel itself. A kernel that insists (Secure Boot's lockdown, `module.sig_enforce`) gets module and
-/// signature together.
-fn insert_signed(path: &str, parameters: &CString) -> Option<rustix::io::Result<()>> {
-    let signature = std::fs::read(format!("{path}.sig")).ok()?;
-    let mut module = std::fs::read(path).ok()?;
-    module.extend(signature);
-    Some(rustix::system::init_module(&module, parameters))
+/// Checking a signature takes the kernel 20 ms under emulation, for each module. It protects a running kernel from whoever may load
+/// modules; these lie in the initrd or under the verity root, as trustworthy as PID 1 itself, and loading is locked afterwards.
+fn load_file(file: &File, parameters: &CStr) -> io::Result<()> {
+    let with_signature = || rustix::system::finit_module(file, parameters, 0).map_err(io::Error::from);
+    let Some(length) = unsigned_length(file)? else { return with_signature() };
+    match sys::module::load_prefix(file, length, parameters) {
+        Err(e) if matches!(e.raw_os_error(), Some(libc::EKEYREJECTED | libc::EPERM)) => with_signature(),
+        result => result,
+    }
+}
+
+/// What a signed module ends with (`include/linux/module_signature.h`).
+const SIGNATURE_MARK: &[u8] = b"~Module signature appended~\n";
+/// Before it: `struct module_signature`, whose last field is the signature's length, big-endian.
+const SIGNATURE_HEADER: usize = 12;
+const TRAILER: usize = SIGNATURE_HEADER + SIGNATURE_MARK.len();
+
+/// Length of the module in the file without its signature; `None` if it has none.
+fn unsigned_length(file: &File) -> io::Result<Option<usize>> {
+    let length = file.metadata()?.len();
+    let Some(start) = length.checked_sub(u64::try_from(TRAILER).unwrap_or(u64::MAX)) else { return Ok(None) };
+    let mut trailer = [0; TRAILER];
+    file.read_exact_at(&mut trailer, start)?;
+    let signature = signature_length(&trailer).map(u64::from);
+    Ok(signature.and_then(|signature| usize::try_from(start.checked_sub(signature)?).ok()))
+}
+
+fn signature_length(trailer: &[u8; TRAILER]) -> Option<u32> {
+    let header = trailer.strip_suffix(SIGNATURE_MARK)?;
+    header.last_chunk::<4>().map(|length| u32::from_be_bytes(*length))
 }
 
 /// Forbids loading any further module until the machine starts anew.
 pub fn lock() -> io::Result<()> {
     std::fs::write("/proc/sys/kernel/modules_disabled", "1")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn length_of(bytes: &[u8]) -> Option<usize> {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        unsigned_length(&file).unwrap()
+    }
+
+    #[test]
+    fn a_signature_is_recognised() {
+        let signed = [&b"MODULE"[..], b"SIGNATURE", &[0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 9], SIGNATURE_MARK].concat();
+        assert_eq!(length_of(&signed), Some(6));
+        assert_eq!(length_of(&signed[..signed.len() - 1]), None, "no mark at the end");
+        assert_eq!(length_of(b"MODULE"), None);
+        let beyond = [&[0u8; 8][..], &[0xff; 4], SIGNATURE_MARK].concat();
+        assert_eq!(length_of(&beyond), None, "longer than the file");
+    }
 }

@@ -129,12 +129,19 @@ pub fn corrupt_fix() -> &'static str {
 /// to give its memory back. (`pivot_root` can't be used: the initramfs can't be moved. A chroot alone would forbid user
 /// namespaces.)
 pub fn switch() -> Result<(), BootError> {
-    let step = |object: &str, errno: Errno| BootError::new("make the system image the root", object, errno);
+    let step = |object: &str, errno: Errno| {
+        let error = BootError::new("make the system image the root:", object, errno);
+        if errno == Errno::IO { error.fix(corrupt_fix()) } else { error }
+    };
     let open = OFlags::DIRECTORY | OFlags::CLOEXEC;
     let initramfs = rustix::fs::open("/", open, Mode::empty()).map_err(|e| step("open /", e))?;
     for name in ["/proc", "/sys", "/dev", "/run"] {
-        rustix::mount::mount_move(name, format!("{SYSROOT}{name}"))
-            .map_err(|e| step(&format!("move {name}"), e).fix("the image lacks that directory: build it again"))?;
+        rustix::mount::mount_move(name, format!("{SYSROOT}{name}")).map_err(|errno| {
+            match (step(&format!("move {name}"), errno), errno) {
+                (error, Errno::NOENT) => error.fix("the image lacks that directory: build it again"),
+                (error, _) => error,
+            }
+        })?;
     }
     rustix::process::chdir(SYSROOT).map_err(|e| step("enter", e))?;
     rustix::mount::mount_move(".", "/").map_err(|e| step("move over /", e))?;

@@ -7,6 +7,8 @@ use garboard_runtime::launch::RootSource;
 use garboard_runtime::plan::Plan;
 use serde::{Deserialize, Serialize};
 
+use super::order;
+
 /// What a feature's presence or absence means for this appliance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -121,6 +123,9 @@ pub fn check(kernel: &dyn Kernel, plan: Option<&Plan>) -> Vec<Feature> {
 }
 
 fn judge(row: &Row, present: bool, plan: Option<&Plan>) -> Feature {
+    // What the first container can do without may still be among the modules that are loaded after it.
+    let comes_later = |plan: &Plan| plan.modules.iter().any(|module| order::module_name(&module.path) == row.name);
+    let present = present || matches!(row.without, GoOn) && plan.is_some_and(comes_later);
     let needed = plan.is_some_and(|plan| plan.needs.iter().any(|need| need == row.name));
     let stop = needed
         || match row.without {
@@ -237,6 +242,19 @@ pub(crate) mod tests {
         plan.needs = vec!["memory".into()];
         assert_eq!(verdict("memory", Some(&plan)), Verdict::Missing);
         assert_eq!(verdict("pids", Some(&plan)), Verdict::Degraded);
+    }
+
+    #[test]
+    fn a_filesystem_that_is_loaded_later_is_not_missing() {
+        let mut plan = plan();
+        let module = |name: &str| garboard_runtime::plan::Module {
+            path: format!("/garboard/modules/{name}.ko"),
+            aliases: vec![],
+            parameters: String::new(),
+        };
+        plan.modules = vec![module("ext4"), module("overlay")];
+        assert_eq!(verdict("ext4", Some(&plan)), Verdict::Ok);
+        assert_eq!(verdict("overlay", Some(&plan)), Verdict::Missing, "the first container needs it at once");
     }
 
     #[test]

@@ -58,7 +58,7 @@ pub enum Error {
         evidence: String,
     },
     /// The machine ended while something was waited for.
-    #[error("the machine ended ({ending}) before {what}{evidence}")]
+    #[error("the machine ended ({ending}) while waiting for {what}{evidence}")]
     Ended {
         /// What was waited for.
         what: String,

@@ -118,6 +118,17 @@ impl Vm {
         self.started.elapsed()
     }
 
+    /// Processor time that QEMU has used so far: what a boot costs, whatever else the computer does. Zero once it has ended.
+    pub fn cpu_time(&self) -> Duration {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.process.pid)).into_iter().flatten().flatten();
+        let used = |task: std::fs::DirEntry| {
+            // Nanoseconds on a processor come first (Documentation/scheduler/sched-stats.rst).
+            let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+            text.split_whitespace().next()?.parse::<u64>().ok()
+        };
+        Duration::from_nanos(tasks.filter_map(used).sum())
+    }
+
     /// How often the machine has restarted itself (with [`Builder::reboot`]).
     pub fn reboots(&self) -> u32 {
         self.monitor.resets()
@@ -282,6 +293,9 @@ impl Vm {
                 Ok(snapshot) if reached(&snapshot)? => return Ok(self),
                 Ok(snapshot) => last = Some(snapshot),
                 Err(Error::Timeout { .. }) => {}
+                Err(Error::Ended { ending, evidence, .. }) => {
+                    return Err(Error::Ended { what: what.to_owned(), ending, evidence });
+                }
                 Err(e) => return Err(e),
             }
             if begun.elapsed() >= timeout {
@@ -306,7 +320,7 @@ impl Vm {
         }
         match self.wait_exit(timeout.saturating_sub(begun.elapsed()).max(PAUSE))? {
             Ending::PowerOff => Ok(()),
-            ending => Err(Error::Ended { what: "it was switched off".into(), ending, evidence: self.evidence() }),
+            ending => Err(Error::Ended { what: "power off".into(), ending, evidence: self.evidence() }),
         }
     }
 

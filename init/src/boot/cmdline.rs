@@ -23,6 +23,8 @@ pub struct Cmdline {
     pub root_hash: Option<[u8; 32]>,
     /// `garboard.stop=poweroff|reboot|halt`: what to do when the boot fails.
     pub stop: Option<Stop>,
+    /// `garboard.trace`: print the boot trace on the console once the first container runs.
+    pub trace: bool,
     /// `MODULE.PARAMETER[=VALUE]` words, for modules loaded later (the kernel applies them to built-in code only).
     pub module_parameters: Vec<(String, String)>,
 }
@@ -53,8 +55,9 @@ impl Cmdline {
                         _ => return Err(fault(word, "unknown action").fix("use poweroff, reboot or halt")),
                     });
                 }
+                "garboard.trace" => line.trace = true,
                 _ if name.starts_with("garboard.") => {
-                    return Err(fault(word, "unknown option").fix("the only one is garboard.stop="));
+                    return Err(fault(word, "unknown option").fix("known are garboard.stop= and garboard.trace"));
                 }
                 _ => {
                     if let Some((module, parameter)) = word.split_once('.').filter(|(m, _)| is_module_name(m)) {

@@ -41,7 +41,11 @@ fn begin() -> ! {
                 console: Console::open(),
                 port: None,
             };
-            let options = Options { crash_trigger: cfg!(feature = "crash-test"), ..Options::default() };
+            let options = Options {
+                print_trace: booted.cmdline.trace,
+                crash_trigger: cfg!(feature = "crash-test"),
+                ..Options::default()
+            };
             Supervisor::begin(machine, options).map_err(|e| BootError::new("begin to supervise", "", e))
         });
     match supervisor {

@@ -92,7 +92,8 @@ pub fn duration(ms: u64) -> String {
     let part = |divisor: u64| ms.checked_div(divisor).unwrap_or(0);
     let rest = |divisor: u64, of: u64| part(divisor).checked_rem(of).unwrap_or(0);
     match ms {
-        0..10_000 => format!("{}.{} s", part(1000), rest(100, 10)),
+        0..1000 => format!("{ms} ms"),
+        1000..10_000 => format!("{}.{} s", part(1000), rest(100, 10)),
         10_000..120_000 => format!("{} s", part(1000)),
         120_000..7_200_000 => format!("{} min", part(60_000)),
         7_200_000..172_800_000 => format!("{}h{:02}m", part(3_600_000), rest(60_000, 60)),
@@ -201,7 +202,7 @@ demo is running, all containers are as declared (12 s up, PID 1 uses 2.3 MiB)
     #[test]
     fn numbers_for_people() {
         let durations: Vec<_> = [0, 1234, 59_999, 119_999, 7_199_999, 90_000_000, 400_000_000].map(duration).into();
-        assert_eq!(durations, ["0.0 s", "1.2 s", "59 s", "119 s", "119 min", "25h00m", "4d15h"]);
+        assert_eq!(durations, ["0 ms", "1.2 s", "59 s", "119 s", "119 min", "25h00m", "4d15h"]);
         let sizes: Vec<_> = [0, 1023, 1024, 1536, 104_857_600, 5 << 30].map(size).into();
         assert_eq!(sizes, ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "100 MiB", "5.0 GiB"]);
     }

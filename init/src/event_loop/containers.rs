@@ -156,6 +156,7 @@ impl Supervisor {
         if event == Event::Executed(index) {
             let name = format!("executed {}", self.name(index));
             self.trace.mark(name);
+            self.hasten_work(super::workers::HOLD_EXECUTED_MS);
         }
         self.tell(event);
     }

@@ -78,6 +78,8 @@ pub struct Supervisor {
     workers: Vec<Worker>,
     /// When the network worker is started again.
     network_again: Option<u64>,
+    /// When the first worker is started: containers that can start without have the machine to themselves for a moment.
+    work_at: Option<u64>,
     actions: VecDeque<Action>,
 
     store: Store,
@@ -192,7 +194,8 @@ impl Supervisor {
 
     fn next_deadline(&self, now: u64) -> Option<u64> {
         let workers = self.workers.iter().filter_map(|w| w.deadline);
-        let others = [self.state.next_deadline(now), self.flush_at, self.network_again, self.announced.due()];
+        let others =
+            [self.state.next_deadline(now), self.flush_at, self.network_again, self.work_at, self.announced.due()];
         others.into_iter().flatten().chain(workers).min()
     }
 

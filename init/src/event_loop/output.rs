@@ -94,6 +94,7 @@ impl Supervisor {
         }
         if !std::mem::replace(&mut unit.heard, true) {
             self.trace.mark(format!("first output of {}", container.name));
+            self.hasten_work(0);
         }
         true
     }

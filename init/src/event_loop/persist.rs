@@ -44,6 +44,7 @@ pub(super) struct CommonRecord {
     pub(super) port: i32,
     pub(super) workers: Vec<WorkerRecord>,
     pub(super) network_again: Option<u64>,
+    pub(super) work_at: Option<u64>,
 }
 
 /// A worker that is at work.
@@ -129,6 +130,7 @@ impl Supervisor {
             port: self.port.as_ref().map_or(-1, |port| port.as_fd().as_raw_fd()),
             workers: self.workers.iter().map(worker).collect(),
             network_again: self.network_again,
+            work_at: self.work_at,
         }
     }
 }

@@ -41,6 +41,8 @@ pub struct Options {
     pub run_dir: PathBuf,
     /// Start the workers: modules, data, network. Without them `/data` counts as ready.
     pub workers: bool,
+    /// Print the boot trace once every container has started or settled otherwise.
+    pub print_trace: bool,
     /// Let signals make PID 1 crash. For tests only.
     pub crash_trigger: bool,
     /// The automaton's constants.
@@ -53,6 +55,7 @@ impl Default for Options {
             plan: plan::PATH.into(),
             run_dir: etc_files::RUN.into(),
             workers: true,
+            print_trace: false,
             crash_trigger: false,
             policy: Policy::default(),
         }
@@ -135,7 +138,7 @@ impl Supervisor {
         for warning in warnings {
             new.note(warning);
         }
-        new.begin_work();
+        new.hold_work();
         new.open_port(port);
         Ok(new)
     }
@@ -213,6 +216,7 @@ impl Supervisor {
             pids: Default::default(),
             workers: Vec::new(),
             network_again: None,
+            work_at: None,
             actions: Default::default(),
             store,
             rings,
@@ -276,6 +280,7 @@ impl Supervisor {
             self.workers.push(worker);
         }
         self.network_again = common.network_again;
+        self.work_at = common.work_at;
         let working = !self.workers.is_empty();
         if let (Some(goal), true, false) = (common.common.goal, common.common.finished, working) {
             // It crashed between the last container and the last worker.

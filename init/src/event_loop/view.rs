@@ -9,6 +9,8 @@ use garboard_runtime::plan::Condition;
 
 /// The table is printed so long after a change, in milliseconds: changes come together.
 const DEBOUNCE_MS: u64 = 500;
+/// The first table comes after so long even if not everything has started.
+const PATIENCE_MS: u64 = 10_000;
 /// Between two tables, unless readiness changed.
 const TABLE_EVERY_MS: u64 = 30_000;
 
@@ -21,6 +23,8 @@ pub(super) struct Announced {
     settled: bool,
     /// A container's phase changed.
     pub(super) changed: bool,
+    /// When the first change was.
+    begun: Option<u64>,
     /// When the table is next printed.
     due: Option<u64>,
     /// When it was last printed.
@@ -40,9 +44,23 @@ impl Supervisor {
         if !self.announced.settled {
             let moving = |u: &Unit| matches!(u.phase, Phase::Waiting | Phase::Launching | Phase::Starting { .. });
             self.announced.settled = !self.state.units().iter().any(moving);
+            if self.announced.settled {
+                // The trace is whole now.
+                self.context_changed = true;
+                self.announced.due = Some(now.saturating_add(DEBOUNCE_MS));
+                if self.options.print_trace {
+                    self.print_trace();
+                }
+            }
         }
         if std::mem::take(&mut self.announced.changed) && self.announced.due.is_none() {
-            let earliest = self.announced.last.map_or(0, |last| last.saturating_add(TABLE_EVERY_MS));
+            let begun = *self.announced.begun.get_or_insert(now);
+            let earliest = match self.announced.last {
+                Some(last) => last.saturating_add(TABLE_EVERY_MS),
+                // Not between the first lines of containers that are only just starting.
+                None if self.announced.settled => 0,
+                None => begun.saturating_add(PATIENCE_MS),
+            };
             self.announced.due = Some(now.saturating_add(DEBOUNCE_MS).max(earliest));
         }
         if ready != self.announced.ready {
@@ -60,6 +78,18 @@ impl Supervisor {
                 self.console.say(&table);
             }
         }
+    }
+
+    /// Prints how the boot went: when each step was reached and how long it took, in milliseconds.
+    fn print_trace(&mut self) {
+        let mut before = None;
+        let mut text = String::from("boot trace, in milliseconds since the kernel started:\n");
+        for step in self.trace.steps() {
+            let took = step.at_us.saturating_sub(before.unwrap_or(step.at_us));
+            text.push_str(&format!("  {} {} {}\n", millis(step.at_us), millis(took), step.name));
+            before = Some(step.at_us);
+        }
+        self.console.say(&text);
     }
 
     /// Says how a container ended.
@@ -221,6 +251,12 @@ fn signal_name(number: i32) -> Option<&'static str> {
         libc::SIGSYS => "SIGSYS (a system call that its filter forbids)",
         _ => return None,
     })
+}
+
+/// Microseconds as milliseconds with three decimals.
+fn millis(us: u64) -> String {
+    let (whole, rest) = (us.checked_div(1000).unwrap_or(0), us.checked_rem(1000).unwrap_or(0));
+    format!("{whole:>6}.{rest:03}")
 }
 
 /// PID 1's own resident memory: the second field of `/proc/self/statm`, in pages.

@@ -8,16 +8,31 @@ use crate::supervise::{Event, Exit, Goal};
 use crate::work::report::{self, DataState, NetworkState};
 use crate::worker::{Kind, Worker};
 
+/// The first worker is not held back longer, in milliseconds.
+const HOLD_MS: u64 = 1000;
+/// Nor longer than this once a container's program was executed.
+pub(super) const HOLD_EXECUTED_MS: u64 = 250;
 /// The network worker is started again after so many milliseconds if it fails.
 const NETWORK_AGAIN_MS: u64 = 10_000;
 
 impl Supervisor {
-    /// Starts the first worker: the others want the modules it loads.
-    pub(super) fn begin_work(&mut self) {
-        if self.options.workers {
-            self.start_worker(Kind::Modules);
-        } else {
+    /// Decides when the first worker is started. A container that can start without any has the machine to itself until its
+    /// first line, or for a moment if it has nothing to say: that line is what somebody waits for.
+    pub(super) fn hold_work(&mut self) {
+        if !self.options.workers {
             self.tell(Event::DataReady);
+            return;
+        }
+        let starting = !self.pids.is_empty();
+        self.work_at = Some(if starting { now_ms().saturating_add(HOLD_MS) } else { 0 });
+        self.common_dirty = true;
+    }
+
+    /// A container's program runs, or has said something: the first worker is started `delay` milliseconds from now.
+    pub(super) fn hasten_work(&mut self, delay: u64) {
+        if let Some(at) = self.work_at {
+            self.work_at = Some(at.min(now_ms().saturating_add(delay)));
+            self.common_dirty = true;
         }
     }
 
@@ -155,6 +170,11 @@ impl Supervisor {
                 }
             }
         }
+        if self.work_at.is_some_and(|at| now >= at) {
+            self.work_at = None;
+            self.common_dirty = true;
+            self.start_worker(Kind::Modules);
+        }
         if self.network_again.is_some_and(|at| now >= at) {
             self.network_again = None;
             self.start_worker(Kind::Network);
@@ -164,6 +184,7 @@ impl Supervisor {
     /// Every container has ended.
     pub(super) fn finish(&mut self, goal: Goal) {
         self.network_again = None;
+        self.work_at = None;
         for worker in &self.workers {
             worker.kill();
         }

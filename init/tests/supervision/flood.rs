@@ -24,7 +24,7 @@ fn flooded(unread: bool) {
         .into_iter()
         .map(with_zero)
         .collect(),
-        Setup { quick: false, unread },
+        Setup { unread, ..Setup::default() },
     );
     rig.wait("flooded", |s| {
         find(s, "lines")["log_dropped"].as_u64() > Some(1 << 20)

@@ -80,7 +80,7 @@ fn readiness_is_told() {
 /// Many instant crashes leave nothing behind.
 fn crash_loops_leak_nothing() {
     let crashing = |name: &str| with(Restart::Always, shell(name, "exit 1"));
-    let mut rig = Rig::with(vec![crashing("a"), crashing("b")], Setup { quick: true, unread: false });
+    let mut rig = Rig::with(vec![crashing("a"), crashing("b")], Setup { quick: true, ..Setup::default() });
     let restarts = |s: &serde_json::Value| find(s, "a")["restarts"].as_u64().unwrap();
     let before = rig.wait("warm", |s| restarts(s) >= 100);
     let descriptors = rig.descriptors();

@@ -8,6 +8,7 @@ mod lifecycle;
 mod rig;
 mod shutdown;
 mod supervisor;
+mod workers;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -17,9 +18,10 @@ fn main() {
     match words.as_slice() {
         ["garboard-init", "--resume", state, reason] => supervisor::resume(state, reason),
         [_, "supervisor", plan, run_dir, cgroup, policy] => supervisor::begin(plan, run_dir, cgroup, policy),
+        ["garboard-worker", kind] => std::process::exit(workers::run(kind)),
         _ => {}
     }
-    let tests = [lifecycle::TESTS, crash::TESTS, shutdown::TESTS, flood::TESTS].concat();
+    let tests = [lifecycle::TESTS, crash::TESTS, shutdown::TESTS, flood::TESTS, workers::TESTS].concat();
     let trial = |(name, test): (&str, fn())| {
         Trial::test(name, move || {
             test();

@@ -126,6 +126,8 @@ pub struct Setup {
     pub quick: bool,
     /// Nobody reads the console.
     pub unread: bool,
+    /// Workers are started, and the plan has a data filesystem; true: that is required.
+    pub data: Option<bool>,
 }
 
 impl Rig {
@@ -142,7 +144,7 @@ impl Rig {
             needs: vec![],
             sysctls: vec![],
             network: Network { address: Addressing::None, interface: None, dns: vec![] },
-            data: None,
+            data: setup.data.map(|required| plan::Data { uuid: [7; 16], required }),
             console: plan::Console { logs: true, status: true },
             log_budget: 16 << 20,
             containers,
@@ -154,7 +156,11 @@ impl Rig {
         let cgroup = cgroups();
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.arg("supervisor").arg(&plan_path).arg(scratch.path().join("run")).arg(&cgroup);
-        command.arg(if setup.quick { "quick" } else { "usual" });
+        command.arg(match setup {
+            Setup { data: Some(_), .. } => "workers",
+            Setup { quick: true, .. } => "quick",
+            _ => "usual",
+        });
         let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
         let child = command.stdin(OwnedFd::from(theirs)).stdout(writer).spawn().expect("start the supervisor");
         drop(command);

@@ -23,8 +23,9 @@ pub fn resume(state: &str, reason: &str) -> ! {
     }
 }
 
-/// Begins; `policy` is `quick` for short delays.
+/// Begins; `policy` is `quick` for short delays, `workers` to start workers (those of `workers.rs`).
 pub fn begin(plan: &str, run_dir: &str, cgroup: &str, policy: &str) -> ! {
+    let workers = policy == "workers";
     let policy = match policy {
         "quick" => {
             Policy { backoff_base_ms: 1, backoff_cap_ms: 4, settle_ms: 50, resettle_ms: 50, ..Policy::default() }
@@ -50,7 +51,14 @@ pub fn begin(plan: &str, run_dir: &str, cgroup: &str, policy: &str) -> ! {
         console: Console::on(Some(output)),
         port: Some(port),
     };
-    let options = Options { plan: plan.into(), run_dir: run_dir.into(), workers: false, crash_trigger: true, policy };
+    let options = Options {
+        plan: plan.into(),
+        run_dir: run_dir.into(),
+        workers,
+        print_trace: false,
+        crash_trigger: true,
+        policy,
+    };
     let supervisor = Supervisor::begin(machine, options).expect("begin to supervise");
     shutdown::carry_out(supervisor.run())
 }

@@ -14,7 +14,7 @@ use garboard_runtime::plan::{self, Addressing, Condition, Dependency, Etc, Netwo
 use serde_json::Value;
 
 /// Nothing in these tests takes longer on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A container that runs a shell script, as small as a container gets.
 pub fn shell(name: &str, script: &str) -> plan::Container {

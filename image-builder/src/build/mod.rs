@@ -70,7 +70,7 @@ pub fn build(options: &Options<'_>, progress: &Progress) -> Result<Manifest> {
 
     let write = |name: &str, bytes: &[u8]| fs::write(output.path(name), bytes).with_context(|| format!("write {name}"));
     write(manifest::KERNEL, &kernel.image)?;
-    write(manifest::INITRD, &initrd::build(embedded::INIT, &modules.stage_one)?)?;
+    write(manifest::INITRD, &initrd::build(embedded::INIT, &modules.direct)?)?;
     let data = output.path(manifest::DATA);
     if let Some(wanted) = &plan.data {
         progress.step("making the data filesystem");
@@ -78,12 +78,15 @@ pub fn build(options: &Options<'_>, progress: &Progress) -> Result<Manifest> {
     }
     if options.disk {
         progress.step("writing the disk image");
+        // It doesn't stay: on the disk it is part of the UKI.
+        let initrd = output.scratch().join("initrd-of-disk");
+        fs::write(&initrd, initrd::build(embedded::INIT, &modules.disk)?).context("write the disk's initrd")?;
         let spec = DiskSpec {
             version: VERSION,
             title: &appliance.name,
             kernel: &output.path(manifest::KERNEL),
             release: &kernel.release,
-            initrd: &output.path(manifest::INITRD),
+            initrd: &initrd,
             cmdline: &cmdline::for_disk(&cmdline),
             system: &system,
             verity: &verity,

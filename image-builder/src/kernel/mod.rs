@@ -36,8 +36,10 @@ pub struct Kernel {
 /// The modules an appliance carries.
 #[derive(Debug, Default)]
 pub struct Modules {
-    /// In the initrd, in load order.
-    pub stage_one: Vec<Module>,
+    /// In the initrd for direct boot, in load order.
+    pub direct: Vec<Module>,
+    /// In the disk image's initrd, in load order: the same and more.
+    pub disk: Vec<Module>,
     /// In the system image, in load order.
     pub stage_two: Vec<Module>,
 }
@@ -63,9 +65,11 @@ impl Kernel {
 
     /// The modules to carry, those of the declaration included.
     pub fn modules(&self, keeps_data: bool, extra: &[String]) -> Result<Modules> {
-        let stage_one = self.tree.select(&select::stage_one(), &[], &self.release)?;
-        let stage_two = self.tree.select(&select::stage_two(keeps_data, extra), &stage_one, &self.release)?;
-        Ok(Modules { stage_one, stage_two })
+        let select = |wanted: &[_], loaded: &[_]| self.tree.select(wanted, loaded, &self.release);
+        let direct = select(&select::direct(), &[])?;
+        let disk = select(&select::disk(), &[])?;
+        let stage_two = select(&select::stage_two(keeps_data, extra), &direct)?;
+        Ok(Modules { direct, disk, stage_two })
     }
 }
 
@@ -81,7 +85,7 @@ mod tests {
         let choice = Choice { image: Some(image), modules: None };
         let kernel = Kernel::open(&choice, &|_| panic!("nothing to say")).unwrap();
         assert_eq!(kernel.release, "6.12.1-test");
-        assert!(kernel.modules(true, &[]).unwrap().stage_one.is_empty());
+        assert!(kernel.modules(true, &[]).unwrap().disk.is_empty());
     }
 
     #[test]

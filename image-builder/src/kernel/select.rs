@@ -30,17 +30,33 @@ impl Wanted {
     }
 }
 
-/// What reaches the system image and mounts the first container: these are in the initrd. A bus comes before what is on it.
-pub fn stage_one() -> Vec<Wanted> {
-    let disk = "a disk that the system image may be on";
-    vec![
+/// What reaches the system image of a virtual machine and mounts the first container: the modules of the initrd for direct
+/// boot. A bus comes before what is on it. Each module costs boot time even if it isn't loaded, so there are no others.
+pub fn direct() -> Vec<Wanted> {
+    let mut wanted = vec![
         Wanted::device("virtio_mmio", "the bus of QEMU's microvm and of Firecracker").if_present(),
         Wanted::device("virtio_pci", "the bus of virtual machines").if_present(),
         Wanted::device("virtio_blk", "the disk of virtual machines"),
-        Wanted::device("nvme", disk).if_present(),
-        Wanted::device("virtio_scsi", disk).if_present(),
-        Wanted::device("ahci", disk).if_present(),
-        Wanted::device("sd_mod", disk).if_present(),
+        Wanted::device("nvme", "a disk that the system image may be on").if_present(),
+    ];
+    wanted.extend(system());
+    wanted
+}
+
+/// The same for machines that boot from a disk of their own, whatever that is attached to: the modules of the disk image's
+/// initrd.
+pub fn disk() -> Vec<Wanted> {
+    let attached = "a disk that the system image may be on";
+    let mut wanted = direct();
+    let more = ["virtio_scsi", "ahci", "sd_mod"].map(|name| Wanted::device(name, attached).if_present());
+    let system = wanted.len() - system().len();
+    wanted.splice(system..system, more);
+    wanted
+}
+
+/// What makes a root of the system image, wherever it is.
+fn system() -> Vec<Wanted> {
+    vec![
         Wanted::always("dm_verity", "seals the system image"),
         Wanted::always("erofs", "the system image's filesystem"),
         Wanted::always("overlay", "containers' root filesystems"),
@@ -66,4 +82,18 @@ pub fn stage_two(keeps_data: bool, extra: &[String]) -> Vec<Wanted> {
     // A person asked for these by name: load them whether or not a device calls for them, and miss them loudly.
     wanted.extend(extra.iter().map(|name| Wanted::always(name, "named in kernel.extra_modules")));
     wanted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_has_all_that_direct_boot_has_and_drivers_before_the_filesystem() {
+        let names = |wanted: Vec<Wanted>| wanted.into_iter().map(|one| one.name).collect::<Vec<_>>();
+        let (direct, disk) = (names(direct()), names(disk()));
+        assert!(direct.iter().all(|name| disk.contains(name)));
+        let place = |name: &str| disk.iter().position(|other| other == name).unwrap();
+        assert!(place("virtio_pci") < place("virtio_scsi") && place("sd_mod") < place("dm_verity"), "{disk:?}");
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::ffi::CStr;
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
@@ -147,15 +147,24 @@ pub fn switch() -> Result<(), BootError> {
     rustix::mount::mount_move(".", "/").map_err(|e| step("move over /", e))?;
     rustix::process::chroot(".").map_err(|e| step("chroot", e))?;
     rustix::process::chdir("/").map_err(|e| step("enter /", e))?;
-    empty(initramfs);
-    Ok(())
+    empty(initramfs.as_fd());
+    seal(initramfs.as_fd())
+}
+
+/// Makes the initramfs read-only: the running program lies there, and a container that shares the machine's user ids could
+/// otherwise write to it through `/proc/self/exe` (CVE-2019-5736).
+fn seal(initramfs: BorrowedFd<'_>) -> Result<(), BootError> {
+    // It has no name any more, but its descriptor has one.
+    let path = format!("/proc/self/fd/{}", initramfs.as_raw_fd());
+    rustix::mount::mount_remount(path, MountFlags::RDONLY | MountFlags::BIND, c"")
+        .map_err(|errno| BootError::new("make the initramfs", "read-only", errno))
 }
 
 /// Removes everything beneath a directory, on its own filesystem only. What can't be removed stays; it costs memory only. The
 /// running program was executed from there: its file stays in memory for as long as it runs.
-fn empty(directory: OwnedFd) {
-    if let Ok(stat) = rustix::fs::fstat(&directory) {
-        empty_beneath(directory.as_fd(), stat.st_dev, 16);
+fn empty(directory: BorrowedFd<'_>) {
+    if let Ok(stat) = rustix::fs::fstat(directory) {
+        empty_beneath(directory, stat.st_dev, 16);
     }
 }
 
@@ -206,7 +215,7 @@ mod tests {
         std::fs::write(dir.path().join("modules/deep/a.ko"), "").unwrap();
         std::fs::write(dir.path().join("init"), "").unwrap();
         std::os::unix::fs::symlink(outside.path(), dir.path().join("link")).unwrap();
-        empty(rustix::fs::open(dir.path(), OFlags::DIRECTORY, Mode::empty()).unwrap());
+        empty(rustix::fs::open(dir.path(), OFlags::DIRECTORY, Mode::empty()).unwrap().as_fd());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
         assert!(outside.path().join("kept").exists());
     }

@@ -101,11 +101,21 @@ fn crash_loops_leak_nothing() {
     let mut rig = Rig::with(vec![crashing("a"), crashing("b")], Setup { quick: true, ..Setup::default() });
     let restarts = |s: &serde_json::Value| find(s, "a")["restarts"].as_u64().unwrap();
     let before = rig.wait("warm", |s| restarts(s) >= 100);
-    let descriptors = rig.descriptors();
+    let descriptors = least_descriptors(&rig);
     let after = rig.wait("long at it", |s| restarts(s) >= 400);
     let rss = |s: &serde_json::Value| s["pid1_rss_bytes"].as_u64().unwrap();
     assert!(rss(&after) <= rss(&before) + (256 << 10), "{} → {}", rss(&before), rss(&after));
-    assert!(rig.descriptors() <= descriptors + 8, "{descriptors} → {}", rig.descriptors());
+    let now = least_descriptors(&rig);
+    assert!(now <= descriptors + 2, "{descriptors} → {now}");
+}
+
+/// What stays open, without what the starts under way at one moment need for it.
+fn least_descriptors(rig: &Rig) -> usize {
+    let sample = |_| {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        rig.descriptors()
+    };
+    (0..100).map(sample).min().unwrap()
 }
 
 /// All exits at once, while the supervisor is stopped.

@@ -9,7 +9,7 @@ use super::{Inherited, identity};
 use crate::failure::{Context, Failure, Step};
 use crate::launch::Process;
 use crate::sys::exec::{Strings, execve};
-use crate::sys::process::{SeccompFilter, close_on_exec_from, reset_signals};
+use crate::sys::process::{SeccompFilter, close_on_exec_from, reset_signals, set_limit};
 
 /// Where a program without a slash is looked for when `env` has no `PATH`; Docker's default.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -33,6 +33,10 @@ pub(crate) fn execute(inherited: &Inherited<'_>) -> Result<(), Failure> {
     rustix::process::setsid().at(Step::CreateSession, || name)?;
     close_on_exec_from(3).at(Step::CloseDescriptors, || "from 3")?;
     identity::limit_bounding_set(&process.capabilities)?;
+    for limit in &process.rlimits {
+        set_limit(limit)
+            .at(Step::SetResourceLimit, || format!("{} to {}:{}", limit.resource, limit.soft, limit.hard))?;
+    }
     if !process.no_new_privileges {
         // Without no_new_privs only CAP_SYS_ADMIN may load a filter, so it is loaded while there is one.
         load(filter.as_ref())?;

@@ -116,7 +116,9 @@ fn prepare(pid: i32, launch: &Launch) -> Result<(), Failure> {
         userns::write_maps(pid, ids)?;
     }
     for limit in &launch.process.rlimits {
-        sys::process::set_limit(pid, limit)
+        // Only the launcher may raise a limit. Down to the declared one the child goes itself when it is set up: it needs more
+        // descriptors for that than the program may be allowed.
+        sys::process::raise_limit(pid, limit)
             .at(Step::SetResourceLimit, || format!("{} to {}:{}", limit.resource, limit.soft, limit.hard))?;
     }
     if let Some(score) = launch.process.oom_score_adj {

@@ -6,20 +6,32 @@ use rustix::io::Errno;
 
 use crate::launch::Rlimit;
 
-/// Sets one resource limit of another process (prlimit(2)).
-pub(crate) fn set_limit(pid: i32, limit: &Rlimit) -> Result<(), Errno> {
-    let new = libc::rlimit64 { rlim_cur: limit.soft, rlim_max: limit.hard };
-    // SAFETY: `new` is an rlimit64 that outlives the call, which only reads it; a null old limit is allowed.
+/// Sets one resource limit of this process exactly.
+pub(crate) fn set_limit(limit: &Rlimit) -> Result<(), Errno> {
+    prlimit(0, limit.resource, Some(libc::rlimit64 { rlim_cur: limit.soft, rlim_max: limit.hard })).map(|_| ())
+}
+
+/// Makes one resource limit of process `pid` at least this large.
+pub(crate) fn raise_limit(pid: i32, limit: &Rlimit) -> Result<(), Errno> {
+    let old = prlimit(pid, limit.resource, None)?;
+    let new = libc::rlimit64 { rlim_cur: old.rlim_cur.max(limit.soft), rlim_max: old.rlim_max.max(limit.hard) };
+    prlimit(pid, limit.resource, Some(new)).map(|_| ())
+}
+
+/// Reads and, with `new`, then sets a limit of process `pid` (0: this one). See prlimit(2).
+fn prlimit(pid: i32, resource: u32, new: Option<libc::rlimit64>) -> Result<libc::rlimit64, Errno> {
+    let mut old = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: both structures outlive the call, which reads `new` and writes `old`; a null new limit is allowed.
     super::check(unsafe {
         libc::syscall(
             libc::SYS_prlimit64,
             pid,
-            libc::c_long::from(limit.resource),
-            &raw const new,
-            std::ptr::null_mut::<libc::rlimit64>(),
+            libc::c_long::from(resource),
+            new.as_ref().map_or(std::ptr::null(), std::ptr::from_ref),
+            &raw mut old,
         )
     })?;
-    Ok(())
+    Ok(old)
 }
 
 /// `struct sigaction` as the kernel has it on x86-64 and arm64; all zeroes is SIG_DFL.

@@ -81,11 +81,12 @@ fn process_settings_arrive() {
         })
         .change(|launch| {
             launch.process.umask = Some(0o077);
-            launch.process.rlimits = vec![Rlimit { resource: 7, soft: 100, hard: 200 }];
+            // Fewer descriptors than the launch itself needs.
+            launch.process.rlimits = vec![Rlimit { resource: 7, soft: 8, hard: 16 }];
         })
         .output();
     for expected in
-        ["/made/for/it\n0077\n100\n200\n321\n", "GREETING=hello world\n", "HOME=/root\n", "PATH=/usr/local/sbin:"]
+        ["/made/for/it\n0077\n8\n16\n321\n", "GREETING=hello world\n", "HOME=/root\n", "PATH=/usr/local/sbin:"]
     {
         assert!(text.contains(expected), "{expected}: {text}");
     }

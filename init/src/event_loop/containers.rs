@@ -124,12 +124,14 @@ impl Supervisor {
         // What it had to say of its launch and on its output comes first.
         self.take_report(index);
         self.drain_output(index);
+        let out_of_memory = exit == Exit::Signal(libc::SIGKILL) && self.lacked_memory(index);
         let Some(unit) = self.units.get_mut(index) else { return };
         for fd in [unit.output.take(), unit.report.take()].into_iter().flatten() {
             self.sources.remove(&fd);
         }
         unit.pid = 0;
         unit.pidfd = None;
+        unit.out_of_memory = out_of_memory;
         if let Some(parent) = &self.cgroup
             && cgroup::remove(parent, self.name(index)).is_err()
         {
@@ -138,6 +140,12 @@ impl Supervisor {
         }
         self.tell(Event::Exited(index, exit));
         self.announce_exit(index, exit);
+    }
+
+    /// Whether the kernel killed one of the container's processes for want of memory, its own or the machine's.
+    fn lacked_memory(&self, index: usize) -> bool {
+        let group = self.cgroup.as_ref().and_then(|parent| cgroup::open(parent, self.name(index)).ok());
+        group.and_then(cgroup::memory_events).is_some_and(|events| events.oom_kill > 0)
     }
 
     /// Reads what became of a launch.

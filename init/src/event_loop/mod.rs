@@ -54,6 +54,8 @@ struct Unit {
     flood: output::Flood,
     /// It printed something already, ever.
     heard: bool,
+    /// Its last run ended because it, or the machine, was out of memory.
+    out_of_memory: bool,
     /// Limits that could not be set.
     degraded: String,
 }

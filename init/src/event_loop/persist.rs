@@ -67,6 +67,7 @@ pub(super) struct UnitRecord {
     pub(super) report: i32,
     pub(super) userns: i32,
     pub(super) heard: bool,
+    pub(super) out_of_memory: bool,
     pub(super) degraded: String,
 }
 
@@ -110,6 +111,7 @@ impl Supervisor {
             report: number(unit.report.as_ref()),
             userns: number(unit.userns.as_ref()),
             heard: unit.heard,
+            out_of_memory: unit.out_of_memory,
             degraded: unit.degraded.clone(),
         })
     }
@@ -180,7 +182,17 @@ mod tests {
         };
         let n = i32::MIN;
         let degraded = "y".repeat(200);
-        let record = UnitRecord { unit, pid: n, pidfd: n, output: n, report: n, userns: n, heard: true, degraded };
+        let record = UnitRecord {
+            unit,
+            pid: n,
+            pidfd: n,
+            output: n,
+            report: n,
+            userns: n,
+            heard: true,
+            out_of_memory: true,
+            degraded,
+        };
         let mut store = Store::create(records(1)).unwrap();
         let bytes = postcard::to_stdvec(&record).unwrap();
         store.write(FIRST_UNIT, &bytes).unwrap();

@@ -246,6 +246,7 @@ impl Supervisor {
             let Some(record) = record else { continue };
             unit.userns = inherited.take(record.userns);
             unit.heard = record.heard;
+            unit.out_of_memory = record.out_of_memory;
             unit.degraded = record.degraded;
             if record.pid != 0 {
                 unit.pid = record.pid;

@@ -98,7 +98,7 @@ impl Supervisor {
         let name = self.name(index);
         let how = match &unit.reason {
             Reason::Launch(why) => format!("could not be started: {why}"),
-            _ => ending(exit),
+            _ => self.ending_of(index, exit),
         };
         let next = match unit.phase {
             Phase::Backoff { until } => {
@@ -173,9 +173,9 @@ impl Supervisor {
     fn detail(&self, index: usize, unit: &Unit, now: u64) -> String {
         let why = match &unit.reason {
             Reason::None => String::new(),
-            Reason::Ended => unit.exit.map(ending).unwrap_or_default(),
+            Reason::Ended => unit.exit.map(|exit| self.ending_of(index, exit)).unwrap_or_default(),
             Reason::GaveUp => {
-                let how = unit.exit.map(ending).unwrap_or_default();
+                let how = unit.exit.map(|exit| self.ending_of(index, exit)).unwrap_or_default();
                 format!("{how}; given up after {} restarts", unit.restarts)
             }
             Reason::Launch(why) => why.clone(),
@@ -193,6 +193,15 @@ impl Supervisor {
             Phase::Exited if unit.exit.is_some_and(Exit::success) && unit.reason == Reason::Ended => "done".to_owned(),
             _ => why,
         }
+    }
+
+    /// How a container's last run ended, and why as far as the kernel says.
+    fn ending_of(&self, index: usize, exit: Exit) -> String {
+        let cause = match self.units.get(index) {
+            Some(unit) if unit.out_of_memory => ": out of memory",
+            _ => "",
+        };
+        format!("{}{cause}", ending(exit))
     }
 
     fn waits_for(&self, index: usize) -> String {

@@ -221,3 +221,66 @@ impl Plan {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A plan of everything but containers, which `spec::tests` encodes.
+    fn plan() -> Plan {
+        Plan {
+            appliance: "shop".to_owned(),
+            hostname: "shop".to_owned(),
+            modules: vec![Module {
+                path: "/garboard/modules/virtio_net.ko".to_owned(),
+                aliases: vec!["virtio:d00000001v*".to_owned()],
+                parameters: String::new(),
+            }],
+            needs: vec!["memory".to_owned()],
+            sysctls: vec![("vm.swappiness".to_owned(), "0".to_owned())],
+            network: Network { address: Addressing::Dhcp, interface: None, dns: vec!["192.0.2.1".to_owned()] },
+            data: Some(Data { uuid: [7; 16], required: true }),
+            console: Console { logs: true, status: true },
+            log_budget: 8 << 20,
+            containers: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_plan_comes_back() {
+        assert_eq!(Plan::decode(&plan().encode().unwrap()), Ok(plan()));
+    }
+
+    #[test]
+    fn what_is_no_plan_is_named() {
+        let good = plan().encode().unwrap();
+        assert_eq!(Plan::decode(b"GARB"), Err(PlanError::NotAPlan));
+        assert_eq!(Plan::decode(&MAGIC), Err(PlanError::NotAPlan));
+        let mut other = good.clone();
+        other[MAGIC.len()] ^= 0xff;
+        assert!(matches!(Plan::decode(&other), Err(PlanError::Version(_))));
+        assert!(matches!(Plan::decode(&good[..good.len() - 1]), Err(PlanError::Malformed(_))));
+        assert!(matches!(Plan::decode(&[&good[..], &[0]].concat()), Err(PlanError::Malformed(_))));
+        assert_eq!(Plan::decode(&vec![0; MAX_SIZE + 1]), Err(PlanError::TooLarge(MAX_SIZE + 1)));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_plan_or_an_error(body in proptest::collection::vec(any::<u8>(), 0..512)) {
+            let bytes = [&MAGIC[..], &VERSION.to_le_bytes(), &body].concat();
+            if let Ok(plan) = Plan::decode(&bytes) {
+                prop_assert_eq!(Plan::decode(&plan.encode().unwrap()), Ok(plan));
+            }
+        }
+
+        #[test]
+        fn one_changed_byte_never_panics(at in any::<proptest::sample::Index>(), flip in 1_u8..) {
+            let mut bytes = plan().encode().unwrap();
+            let at = at.index(bytes.len());
+            bytes[at] ^= flip;
+            let _ = Plan::decode(&bytes);
+        }
+    }
+}

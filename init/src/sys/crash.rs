@@ -95,11 +95,8 @@ extern "C" fn handler(signal: c_int, info: *mut siginfo_t, _context: *mut c_void
     let mut text = Text::new();
     text.push(b"fatal signal ");
     text.push_number(u64::from(signal.unsigned_abs()), 10);
-    if !info.is_null() && signal != libc::SIGABRT {
-        text.push(b" at address 0x");
-        // SAFETY: the kernel passes a valid siginfo to an SA_SIGINFO handler; for these signals it has an address, or zero.
-        let address = unsafe { (*info).si_addr() };
-        text.push_number(u64::try_from(address.addr()).unwrap_or(0), 16);
+    if !info.is_null() {
+        describe(info, &mut text);
     }
     restart(text.bytes());
     // A fork: let it die of the signal, as it would have.
@@ -108,6 +105,25 @@ extern "C" fn handler(signal: c_int, info: *mut siginfo_t, _context: *mut c_void
     if signal == libc::SIGABRT {
         // SAFETY: raise(3) is async-signal-safe. The signal is blocked until the handler returns.
         unsafe { libc::raise(signal) };
+    }
+}
+
+/// Says where the fault was, or who sent the signal.
+fn describe(info: *const siginfo_t, text: &mut Text) {
+    // SAFETY: the kernel passes a valid siginfo to an SA_SIGINFO handler; every one has a code.
+    if unsafe { (*info).si_code } > 0 {
+        text.push(b" at address 0x");
+        // SAFETY: as above; a code above zero means a fault, and the siginfo of the FATAL signals then has an address, or zero.
+        let address = unsafe { (*info).si_addr() };
+        text.push_number(u64::try_from(address.addr()).unwrap_or(0), 16);
+        return;
+    }
+    // SAFETY: as above; any other code means that a process sent it, and the siginfo then has a process id.
+    let sender = unsafe { (*info).si_pid() };
+    // SAFETY: getpid(2) has no preconditions.
+    if sender != unsafe { libc::getpid() } {
+        text.push(b" sent by process ");
+        text.push_number(u64::from(sender.unsigned_abs()), 10);
     }
 }
 

@@ -1,0 +1,113 @@
+//! PID 1 of a real machine is made to crash by a container that the declaration gives the means to.
+
+mod support;
+
+use garboard_qemu::{Ending, Image, Snapshot, Vm, secs};
+use std::time::Duration;
+use support::{Project, fixture};
+
+const BOOT: Duration = secs(120);
+
+/// `saboteur` crashes PID 1 twelve seconds after its start, and with `again` once more. `prisoner` is an ordinary container
+/// that tries the same and more from inside.
+fn bake(again: bool) -> (Project, Image) {
+    let again = if again { "sleep 10; echo strikes twice; kill -BUS 1; " } else { "" };
+    let project = Project::new(
+        &r#"
+        name = "crash"
+        [volumes.keep]
+
+        [containers.prisoner]
+        image = "BUSYBOX"
+        command = ["sh", "-c", '''
+        trap "echo TERM to myself" TERM
+        echo pid $$
+        for signal in SEGV KILL TERM ABRT; do kill -$signal 1; done
+        kill -KILL -1
+        set -- /proc/[0-9]*; echo processes $#
+        # The ids that PID 1, the threads of the kernel and the other containers have outside.
+        i=2; reached=0
+        while [ $((i += 1)) -lt 400 ]; do kill -KILL $i 2>&- && : $((reached += 1)); done
+        echo reached $reached
+        while :; do sleep 1; done
+        ''']
+        restart = "always"
+
+        [containers.keeper]
+        image = "BUSYBOX"
+        command = ["sh", "-c", "i=0; while :; do echo beat $((i += 1)); sleep 1; done"]
+        volumes = ["keep:/keep"]
+        network_mode = "host"
+        restart = "always"
+
+        [containers.saboteur]
+        image = "BUSYBOX"
+        command = ["sh", "-c", "sleep 12; echo strikes once; kill -SEGV 1; AGAIN while :; do sleep 1; done"]
+        pid = "host"
+        userns_mode = "host"
+        cap_add = ["KILL"]
+        restart = "always"
+        "#
+        .replace("BUSYBOX", &fixture("oci", "busybox"))
+        .replace("AGAIN", again),
+    );
+    let image = Image::load(project.build_without_disk()).unwrap();
+    (project, image)
+}
+
+/// What must be the same before and after: processes, starts.
+fn lives(status: &Snapshot) -> Vec<(String, Option<u32>, u64)> {
+    status.containers.iter().map(|c| (c.name.clone(), c.pid, c.restarts)).collect()
+}
+
+/// The number after the last `beat` that was logged.
+fn beats(vm: &Vm) -> u32 {
+    let log = vm.logs("keeper", 1).unwrap();
+    log.first().and_then(|line| line.strip_prefix("beat ")?.parse().ok()).unwrap_or(0)
+}
+
+#[test]
+fn a_crash_of_pid_1_loses_no_container_and_no_log() {
+    let (_project, image) = bake(false);
+    let vm = Vm::boot(&image).unwrap();
+    vm.wait_ready(BOOT).unwrap();
+    vm.wait_console("beat 3", secs(30)).unwrap();
+    let before = vm.status().unwrap();
+    assert!(!vm.console().contains("strikes"), "the crash came before the test was ready for it");
+    assert!(lives(&before).iter().all(|(_, pid, _)| pid.is_some()), "{}", before.table());
+
+    vm.wait_console("garboard: PID 1 crashed and goes on, nothing was lost: fatal signal 11 sent by process", secs(60))
+        .unwrap();
+    let after = vm.status().unwrap();
+    assert_eq!(lives(&before), lives(&after), "{}", after.table());
+    assert!(after.uptime_ms >= before.uptime_ms && after.ready, "{}", after.table());
+    assert_eq!((&before.data, &before.network), (&after.data, &after.network));
+    // What was logged before is there, and what is printed now arrives.
+    let log = vm.logs("keeper", 1000).unwrap();
+    assert!(log.iter().any(|line| line == "beat 1"), "{log:?}");
+    let counted = beats(&vm);
+    vm.wait_status("further beats", secs(30), |_| Ok(beats(&vm) > counted + 1)).unwrap();
+
+    // An ordinary container had tried the like at its start: its PID 1 is itself, and it reaches no other process. That the
+    // saboteur's signals do arrive is the control.
+    let log = vm.logs("prisoner", 100).unwrap();
+    for line in ["pid 1", "processes 1", "reached 0"] {
+        assert!(log.iter().any(|logged| logged == line), "{line}: {log:?}");
+    }
+    vm.power_off(secs(60)).unwrap();
+}
+
+#[test]
+fn a_second_crash_within_a_minute_starts_the_machine_over() {
+    let (_project, image) = bake(true);
+    let vm = Vm::boot(&image).unwrap();
+    let ending = vm.wait_exit(BOOT).unwrap();
+    let console = vm.console().transcript();
+    assert_eq!(ending, Ending::Reboot, "{console}");
+    assert!(console.contains("PID 1 crashed and goes on, nothing was lost: fatal signal 11"), "{console}");
+    let sentence =
+        console.lines().find(|line| line.starts_with("garboard: PID 1 crashed (fatal signal 7 sent by process "));
+    let sentence = sentence.unwrap_or_else(|| panic!("no reason: {console}"));
+    assert!(sentence.contains("can't go on: crash number 2 came within a minute of the one before"), "{sentence}");
+    assert!(!console.contains("Kernel panic"), "{console}");
+}

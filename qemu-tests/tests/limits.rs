@@ -1,0 +1,316 @@
+//! Limits and devices, seen and tried from inside: what is declared holds, and what breaks a limit harms only itself.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use garboard_qemu::{Exit, Image, Vm, secs};
+use support::{Project, fixture};
+
+/// What an emulated machine may need from its start until its containers have done their work.
+const BOOT: Duration = secs(120);
+/// Within so long the status port answers, whatever the containers do.
+const ANSWER: Duration = secs(1);
+
+fn bake(declaration: &str) -> (Project, Image) {
+    let project = Project::new(&declaration.replace("BUSYBOX", &fixture("oci", "busybox")));
+    let image = Image::load(project.build_without_disk()).unwrap();
+    (project, image)
+}
+
+/// Waits until the container has ended for good; how, and the `key value` lines it printed.
+fn finished(vm: &Vm, name: &str) -> (Exit, BTreeMap<String, String>) {
+    vm.wait_status(&format!("end of {name}"), BOOT, |status| {
+        Ok(status.container(name).is_some_and(|container| container.exit.is_some()))
+    })
+    .unwrap();
+    let lines = vm.logs(name, 200).unwrap();
+    let pairs = lines.iter().filter_map(|line| line.split_once(' '));
+    let pairs = pairs.map(|(key, value)| (key.to_owned(), value.trim().to_owned())).collect();
+    (vm.status().unwrap().container(name).unwrap().exit.unwrap(), pairs)
+}
+
+fn expect(found: &BTreeMap<String, String>, wanted: &[(&str, &str)]) {
+    for (key, value) in wanted {
+        assert_eq!(found.get(*key).map(String::as_str), Some(*value), "{key} in {found:#?}");
+    }
+}
+
+const LIMITS: &str = r#"
+name = "limits"
+[console]
+status = false
+
+[containers.declared]
+image = "BUSYBOX"
+command = ["sh", "-c", '''
+cd /sys/fs/cgroup
+for file in memory.max memory.low memory.swap.max pids.max cpu.max cpu.weight cpuset.cpus io.weight io.max; do
+    echo $file $(cat $file)
+done
+echo nofile $(ulimit -Sn) $(ulimit -Hn)
+(ulimit -n 64) 2>&- && echo raised yes || echo raised no
+(echo max > memory.max) 2>&- && echo lifted yes || echo lifted no
+echo map $(cat /proc/self/uid_map)
+''']
+mem_limit = "48m"
+mem_reservation = "8m"
+memswap_limit = "64m"
+pids_limit = 40
+cpus = 0.5
+cpu_shares = 2048
+cpuset = "0"
+ulimits = { nofile = { soft = 16, hard = 32 } }
+blkio_config = { weight = 300 }
+
+# What declares nothing is the control.
+[containers.plain]
+image = "BUSYBOX"
+command = ["sh", "-c", '''
+for file in memory.max cpu.max pids.max; do echo $file $(cat /sys/fs/cgroup/$file); done
+echo map $(cat /proc/self/uid_map)
+''']
+
+# 96 MiB, written to by reading into them.
+[containers.hog]
+image = "BUSYBOX"
+command = ["dd", "if=/dev/zero", "of=/dev/null", "bs=96M", "count=1"]
+mem_limit = "32m"
+
+[containers.free-hog]
+image = "BUSYBOX"
+command = ["dd", "if=/dev/zero", "of=/dev/null", "bs=96M", "count=1"]
+
+# The hog is a child of a shell that would go on; both belong to one group, which ends as one.
+[containers.half-hog]
+image = "BUSYBOX"
+command = ["sh", "-c", "dd if=/dev/zero of=/dev/null bs=96M count=1; echo survived yes"]
+mem_limit = "32m"
+
+[containers.many]
+image = "BUSYBOX"
+command = ["sh", "-c", '''
+(i=0; while [ $((i += 1)) -le 60 ]; do sleep 1000 & done) 2>&-
+set -- /proc/[0-9]*
+echo processes $#
+while read -r line; do echo $line; done < /sys/fs/cgroup/pids.events
+''']
+pids_limit = 20
+
+[containers.free-many]
+image = "BUSYBOX"
+command = ["sh", "-c", '''
+(i=0; while [ $((i += 1)) -le 60 ]; do sleep 1000 & done) 2>&-
+set -- /proc/[0-9]*
+echo processes $#
+''']
+
+[containers.space]
+image = "BUSYBOX"
+command = ["sh", "-c", '''
+for file in /small/f /dev/shm/f /f /large/f; do
+    dd if=/dev/zero of=$file bs=64k count=64 2>/tmp/said && echo $file all || echo $file $(sed -n 's/.*: //p;q' /tmp/said)
+    echo size$file $(stat -c %s $file)
+    rm $file
+done
+''']
+tmpfs = ["/small:size=1m", "/large", "/tmp"]
+shm_size = "512k"
+storage_opt = { size = "2m" }
+
+[containers.port]
+image = "BUSYBOX"
+command = ["sh", "-c", '''
+httpd -p 80 -h /etc && echo page $(wget -q -O - http://127.0.0.1/group | head -n 1)
+echo interfaces $(ls /sys/class/net)
+''']
+
+# Capabilities of the machine's own root, so that only the device filter stands between it and the kernel's log.
+[containers.device]
+image = "BUSYBOX"
+command = ["sh", "-c", '''
+mknod /dev/own c 1 11 2>&- && echo mknod yes || echo mknod no
+[ -e /dev/kmsg ] && echo node yes || echo node no
+''']
+userns_mode = "host"
+cap_add = ["MKNOD"]
+
+[containers.free-device]
+image = "BUSYBOX"
+command = ["sh", "-c", '''
+mknod /dev/own c 1 11 2>&- && echo mknod yes || echo mknod no
+[ -c /dev/kmsg ] && echo node yes || echo node no
+dd if=/dev/kmsg of=/dev/null bs=8k count=1 2>&- && echo read yes || echo read no
+dd if=/dev/zero of=/dev/kmsg bs=1 count=1 2>&- && echo write yes || echo write no
+''']
+userns_mode = "host"
+cap_add = ["MKNOD", "SYSLOG"]
+devices = ["/dev/kmsg:/dev/kmsg:rm"]
+
+# An ordinary container with the same device.
+[containers.own-device]
+image = "BUSYBOX"
+command = ["sh", "-c", '''
+mknod /dev/own c 1 11 2>&- && echo mknod yes || echo mknod no
+[ -c /dev/kmsg ] && echo node yes || echo node no
+''']
+devices = ["/dev/kmsg:/dev/kmsg:rm"]
+
+[containers.sibling]
+image = "BUSYBOX"
+command = ["sleep", "1000000"]
+restart = "always"
+"#;
+
+/// What is declared holds; the container beside each one declares nothing and is the control.
+#[test]
+fn what_is_declared_holds_and_nothing_else_is_limited() {
+    let (_project, image) = bake(LIMITS);
+    let vm = Vm::boot(&image).unwrap();
+    limits_are_seen_as_declared(&vm);
+    memory_limits_kill_who_breaks_them(&vm);
+    no_more_processes_than_declared(&vm);
+    space_ends_where_declared(&vm);
+    low_ports_are_there_for_root(&vm);
+    devices_are_there_when_declared(&vm);
+
+    let status = vm.status().unwrap();
+    let sibling = status.container("sibling").unwrap();
+    assert_eq!((sibling.restarts, sibling.as_declared), (0, true), "{}", status.table());
+    vm.power_off(secs(60)).unwrap();
+}
+
+fn limits_are_seen_as_declared(vm: &Vm) {
+    let (exit, found) = finished(vm, "declared");
+    assert_eq!(exit, Exit::Code(0));
+    let wanted = [
+        ("memory.max", "50331648"),
+        ("memory.low", "8388608"),
+        ("memory.swap.max", "16777216"),
+        ("pids.max", "40"),
+        ("cpu.max", "50000 100000"),
+        ("cpu.weight", "79"),
+        ("cpuset.cpus", "0"),
+        ("io.weight", "default 300"),
+        ("nofile", "16 32"),
+        ("raised", "no"),
+        ("lifted", "no"),
+    ];
+    expect(&found, &wanted);
+    let (_, plain) = finished(vm, "plain");
+    expect(&plain, &[("memory.max", "max"), ("cpu.max", "max 100000"), ("pids.max", "2048")]);
+
+    // Each has ids of its own, and none has the machine's.
+    let range = |found: &BTreeMap<String, String>| -> Vec<u32> {
+        found["map"].split_whitespace().map(|number| number.parse().unwrap()).collect()
+    };
+    let (one, other) = (range(&found), range(&plain));
+    for range in [&one, &other] {
+        assert!(range[0] == 0 && range[1] >= 65_536 && range[2] == 65_536, "{range:?}");
+    }
+    assert!(one[1].abs_diff(other[1]) >= 65_536, "{one:?} and {other:?} overlap");
+}
+
+fn memory_limits_kill_who_breaks_them(vm: &Vm) {
+    let (_, shell) = finished(vm, "half-hog");
+    assert!(!shell.contains_key("survived"), "half of a container outlived the other");
+    for name in ["hog", "half-hog"] {
+        assert_eq!(finished(vm, name).0, Exit::Signal(9), "{name}");
+        let status = vm.status().unwrap();
+        let hog = status.container(name).unwrap();
+        assert_eq!((hog.state.as_str(), hog.detail.as_str()), ("failed", "was killed by SIGKILL: out of memory"));
+    }
+    assert_eq!(finished(vm, "free-hog").0, Exit::Code(0));
+}
+
+fn no_more_processes_than_declared(vm: &Vm) {
+    let count = |name| finished(vm, name).1["processes"].parse::<u32>().unwrap();
+    let limited = count("many");
+    assert!((15..=20).contains(&limited), "{limited}");
+    assert_eq!(count("free-many"), 61);
+    assert_ne!(finished(vm, "many").1["max"], "0", "the limit was never reached");
+}
+
+fn space_ends_where_declared(vm: &Vm) {
+    let (_, found) = finished(vm, "space");
+    let full = "No space left on device";
+    expect(&found, &[("/small/f", full), ("/dev/shm/f", full), ("/f", full), ("/large/f", "all")]);
+    let sizes =
+        [("size/small/f", "1048576"), ("size/dev/shm/f", "524288"), ("size/f", "2097152"), ("size/large/f", "4194304")];
+    expect(&found, &sizes);
+}
+
+fn low_ports_are_there_for_root(vm: &Vm) {
+    let (_, found) = finished(vm, "port");
+    expect(&found, &[("page", "root:x:0:"), ("interfaces", "lo")]);
+}
+
+fn devices_are_there_when_declared(vm: &Vm) {
+    expect(&finished(vm, "device").1, &[("mknod", "no"), ("node", "no")]);
+    // The control: the same program with the device declared. It may read it, and what isn't declared stays denied.
+    expect(&finished(vm, "free-device").1, &[("mknod", "yes"), ("node", "yes"), ("read", "yes"), ("write", "no")]);
+    // With ids of its own a container has the node that is declared and can make none.
+    expect(&finished(vm, "own-device").1, &[("mknod", "no"), ("node", "yes")]);
+}
+
+const BESIEGED: &str = r#"
+name = "besieged"
+[console]
+status = false
+
+# Processes that make processes for ever: each that can't ends and makes room for another.
+[containers.bomb]
+image = "BUSYBOX"
+command = ["sh", "-c", "bomb() { while :; do bomb & done; }; bomb 2>&- & while :; do :; done"]
+pids_limit = 64
+mem_limit = "48m"
+restart = "always"
+
+[containers.hog]
+image = "BUSYBOX"
+command = ["dd", "if=/dev/zero", "of=/dev/null", "bs=96M", "count=1"]
+mem_limit = "32m"
+restart = "always"
+
+[containers.flood]
+image = "BUSYBOX"
+command = ["yes", "flood flood flood flood flood flood flood flood"]
+cpu_shares = 256
+restart = "always"
+
+[containers.sibling]
+image = "BUSYBOX"
+command = ["sh", "-c", "while :; do echo beat; sleep 1; done"]
+restart = "always"
+"#;
+
+/// A fork bomb, a memory hog and a log flood at once harm neither their sibling nor the status port.
+#[test]
+fn bombs_hogs_and_floods_harm_only_themselves() {
+    let (_project, image) = bake(BESIEGED);
+    let vm = Vm::boot(&image).unwrap();
+    // All three have been at it for a while.
+    vm.wait_status("siege", BOOT, |status| {
+        let of = |name| status.container(name).unwrap();
+        Ok(of("bomb").is_healthy() && of("flood").is_healthy() && of("hog").restarts >= 2)
+    })
+    .unwrap();
+    let mut slowest = Duration::ZERO;
+    for _ in 0..10 {
+        std::thread::sleep(Duration::from_millis(300));
+        let asked = Instant::now();
+        let status = vm.status().unwrap();
+        slowest = slowest.max(asked.elapsed());
+        for name in ["sibling", "bomb", "flood"] {
+            let container = status.container(name).unwrap();
+            assert_eq!((container.restarts, container.as_declared), (0, true), "{name}: {}", status.table());
+        }
+    }
+    println!("slowest answer: {slowest:?}");
+    assert!(slowest < ANSWER, "an answer took {slowest:?}");
+    assert_eq!(vm.status().unwrap().container("hog").unwrap().exit, Some(Exit::Signal(9)));
+    assert!(vm.console().contains("garboard: hog was killed by SIGKILL: out of memory; starts again in"));
+    assert!(vm.logs("sibling", 10).unwrap().iter().any(|line| line == "beat"));
+    vm.power_off(secs(60)).unwrap();
+}

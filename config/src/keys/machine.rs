@@ -177,12 +177,12 @@ impl Choice for VolumeKind {
     const CHOICES: &'static [(&'static str, Self)] = &[("data", Self::Data), ("tmpfs", Self::Tmpfs)];
 }
 
-/// Memory of the machine in MiB, 64 MiB to 1 TiB.
+/// Memory of the machine in MiB, 80 MiB to 1 TiB: with less, a distribution's kernel ends before PID 1 could say why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Memory(pub(crate) u32);
 
 impl Memory {
-    const MIN: u32 = 64;
+    const MIN: u32 = 80;
     const MAX: u32 = 1 << 20;
 }
 
@@ -205,6 +205,6 @@ impl Word for Memory {
 }
 
 fn out_of_range() -> Fault {
-    Fault::new("the machine's memory must be from 64 MiB to 1 TiB")
+    Fault::new("the machine's memory must be from 80 MiB to 1 TiB")
         .help("a number without a unit is in MiB here: 512, or \"512m\"")
 }

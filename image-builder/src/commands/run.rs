@@ -88,9 +88,14 @@ fn forwarded(forwards: &[Forward]) -> Vec<String> {
 
 /// For scripts: ready or not, and why not.
 fn until_ready(vm: &Vm, timeout: Duration) -> Result<ExitCode> {
-    vm.wait_ready(timeout)?;
+    // The very snapshot that was ready: the next one may differ.
+    let mut ready = None;
+    vm.wait_status("appliance as declared", timeout, |snapshot| {
+        ready = snapshot.ready.then(|| snapshot.clone());
+        Ok(snapshot.ready)
+    })?;
     let took = vm.elapsed();
-    let status = vm.status()?;
+    let status = ready.context("the appliance was ready without a status")?;
     commands::print(&format!("\n{}\n", status.table()))?;
     vm.power_off(POWER_OFF)?;
     eprintln!("garboard: {} was ready after {:.1} s and is switched off", status.appliance, took.as_secs_f64());

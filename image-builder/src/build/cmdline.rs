@@ -3,8 +3,8 @@
 /// Messages below an error stay off the console: a serial line would take longer for them than the whole boot. `dmesg` has them.
 const QUIET: &str = "quiet";
 /// The kernel tests its own ciphers and jitter generator at each boot. Only FIPS 140 asks for that, getrandom(2) uses neither
-/// test nor jitter generator, and under emulation a tenth of the boot goes into it. `cryptomgr.notests=0` in the declaration brings the former
-/// back.
+/// test nor jitter generator, and under emulation a tenth of the boot goes into it. `cryptomgr.notests=0` in the declaration
+/// brings the former back.
 const NO_CIPHER_TESTS: &str = "cryptomgr.notests initcall_blacklist=jent_mod_init";
 /// Seconds from a kernel panic to a restart, long enough to read it.
 const PANIC: &str = "panic=5";

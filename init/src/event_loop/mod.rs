@@ -4,6 +4,7 @@
 //! what the automaton asked for is done, a few launches at a time so that nobody waits long for an answer.
 
 mod containers;
+mod launches;
 mod output;
 mod persist;
 mod requests;
@@ -30,6 +31,7 @@ use crate::supervise::{Action, Event, Goal, State};
 use crate::sys::signal::SignalFd;
 use crate::work::report;
 use crate::worker::Worker;
+use launches::Launches;
 pub use setup::{Machine, Options, ResumeError};
 use sources::{Ready, Source, Sources};
 
@@ -83,6 +85,7 @@ pub struct Supervisor {
     /// When the first worker is started: containers that can start without have the machine to themselves for a moment.
     work_at: Option<u64>,
     actions: VecDeque<Action>,
+    launches: Launches,
 
     store: Store,
     rings: Rings,
@@ -95,6 +98,8 @@ pub struct Supervisor {
     port_again: bool,
     /// A child may be left to reap.
     reap_again: bool,
+    /// A launch may have its turn at once.
+    launch_again: bool,
     sources: Sources,
     signals: SignalFd,
     null: OwnedFd,
@@ -126,7 +131,7 @@ impl Supervisor {
             }
             let deadline = self.next_deadline(now);
             self.sources.arm(deadline);
-            let busy = !self.actions.is_empty() || self.port_again || self.reap_again;
+            let busy = self.port_again || self.reap_again || self.launch_again;
             for ready in self.sources.wait(busy) {
                 self.dispatch(ready);
             }
@@ -172,20 +177,34 @@ impl Supervisor {
 
     /// Does what is queued, but only a few launches.
     fn act(&mut self) {
-        let mut launches = 0_usize;
-        while launches < LAUNCHES_PER_TURN
-            && let Some(action) = self.actions.pop_front()
-        {
-            match action {
-                Action::Launch(index) => {
-                    launches = launches.saturating_add(1);
-                    self.launch(index);
+        let mut launched = 0_usize;
+        loop {
+            if let Some(action) = self.actions.pop_front() {
+                match action {
+                    Action::Launch(index) => self.launches.push(index),
+                    Action::Stop(index) => self.stop(index),
+                    Action::Kill(index) => self.kill(index),
+                    Action::Finish(goal) => self.finish(goal),
                 }
-                Action::Stop(index) => self.stop(index),
-                Action::Kill(index) => self.kill(index),
-                Action::Finish(goal) => self.finish(goal),
+            } else if launched == LAUNCHES_PER_TURN {
+                self.launch_again = !self.launches.is_empty();
+                return;
+            } else if let Some(index) = self.next_launch() {
+                launched = launched.saturating_add(1);
+                self.launch(index);
+            } else {
+                self.launch_again = false;
+                return;
             }
         }
+    }
+
+    fn next_launch(&mut self) -> Option<usize> {
+        if self.launches.is_empty() {
+            return None;
+        }
+        let setting_up = self.units.iter().filter(|unit| unit.report.is_some()).count();
+        self.launches.next(setting_up, now_ms())
     }
 
     fn on_time(&mut self, now: u64) {
@@ -196,8 +215,14 @@ impl Supervisor {
 
     fn next_deadline(&self, now: u64) -> Option<u64> {
         let workers = self.workers.iter().filter_map(|w| w.deadline);
-        let others =
-            [self.state.next_deadline(now), self.flush_at, self.network_again, self.work_at, self.announced.due()];
+        let others = [
+            self.state.next_deadline(now),
+            self.flush_at,
+            self.network_again,
+            self.work_at,
+            self.announced.due(),
+            self.launches.due(),
+        ];
         others.into_iter().flatten().chain(workers).min()
     }
 

@@ -10,6 +10,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
+use super::launches::Launches;
 use super::persist::{self, CommonRecord, Context, UnitRecord};
 use super::sources::{Source, Sources};
 use super::{Supervisor, Unit, signals};
@@ -218,6 +219,7 @@ impl Supervisor {
             network_again: None,
             work_at: None,
             actions: Default::default(),
+            launches: Launches::new(),
             store,
             rings,
             console,
@@ -227,6 +229,7 @@ impl Supervisor {
             port_again: false,
             // A child may have ended before the signalfd was there.
             reap_again: true,
+            launch_again: false,
             sources,
             signals,
             null,

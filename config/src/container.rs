@@ -176,6 +176,8 @@ pub struct Mount {
     pub source: MountSource,
     /// Mounted read-only.
     pub read_only: bool,
+    /// A volume that is empty stays so (`nocopy`). Else it gets what the image has at the target, before the first start.
+    pub nocopy: bool,
 }
 
 /// What a mount shows.

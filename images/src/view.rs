@@ -51,7 +51,7 @@ impl<'a> View<'a> {
 
     /// What lies at `path` (absolute inside the image; a relative one is taken from `/`); `None` if nothing does.
     pub fn metadata(&self, path: &str) -> Result<Option<Metadata>> {
-        let Some(node) = self.resolve(path)? else { return Ok(None) };
+        let Some(node) = self.node(path)? else { return Ok(None) };
         let (kind, size) = match &node.kind {
             tree::Kind::File(id) => (Kind::File, self.contents.get(*id).size),
             tree::Kind::Directory(_) => (Kind::Directory, 0),
@@ -61,10 +61,21 @@ impl<'a> View<'a> {
         Ok(Some(Metadata { kind, uid, gid, mode: mode.into(), size }))
     }
 
+    /// Whether a directory with something in it lies at `path`, which is resolved as in [`View::metadata`].
+    pub fn has_entries(&self, path: &str) -> Result<bool> {
+        let Some(merged) = self.resolve(path)? else { return Ok(false) };
+        let names = merged.iter().flat_map(|&id| match &self.tree.get(id).kind {
+            tree::Kind::Directory(entries) => entries.keys().collect(),
+            _ => Vec::new(),
+        });
+        // A name may be there only to hide one below.
+        Ok(names.into_iter().any(|name| self.child(&merged, name).is_some()))
+    }
+
     /// The content of the regular file at `path`; `None` if nothing lies there, an error if it is more than `limit` bytes
     /// or no regular file.
     pub fn read(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>> {
-        let Some(node) = self.resolve(path)? else { return Ok(None) };
+        let Some(node) = self.node(path)? else { return Ok(None) };
         let object = || format!("`{}` in the image", path.escape_debug());
         let tree::Kind::File(id) = node.kind else {
             return Err(Error::unsupported(object(), "not a regular file"));
@@ -88,8 +99,13 @@ impl<'a> View<'a> {
         node.is_directory().then_some(&node.attributes)
     }
 
-    /// The node at a path, links followed.
-    fn resolve(&self, path: &str) -> Result<Option<&'a Node>> {
+    /// The topmost node at a path, links followed.
+    fn node(&self, path: &str) -> Result<Option<&'a Node>> {
+        Ok(self.resolve(path)?.and_then(|merged| merged.first().map(|&id| self.tree.get(id))))
+    }
+
+    /// What lies at a path, links followed.
+    fn resolve(&self, path: &str) -> Result<Option<Merged>> {
         let looped = || Error::unsupported(path, format!("more than {MOST_LINKS} symbolic links in its path"));
         let mut steps: Vec<Merged> = vec![self.roots.clone()];
         let mut pending: Vec<Box<[u8]>> = path::split(path.as_bytes()).rev().map(Box::from).collect();
@@ -119,7 +135,7 @@ impl<'a> View<'a> {
             }
             steps.push(found);
         }
-        Ok(steps.last().and_then(|merged| merged.first()).map(|&id| self.tree.get(id)))
+        Ok(steps.pop())
     }
 
     /// An entry of a merged directory.

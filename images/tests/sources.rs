@@ -268,6 +268,29 @@ fn one_layer_over_different_ones() {
     assert!(empty.view(&images[0]).is_err());
 }
 
+/// What is hidden by upper layers isn't there: names, and a whole directory.
+#[test]
+fn the_view_knows_an_empty_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let layers = [
+        tarball(&[file("one/a", ""), file("one/b", ""), file("two/a", ""), file("three/a", ""), common::dir("four")]),
+        tarball(&[
+            file("one/.wh.a", ""),
+            file("one/.wh.b", ""),
+            file("two/.wh..wh..opq", ""),
+            file("three/.wh.a", ""),
+            file("three/b", ""),
+        ]),
+    ];
+    write_layout(&dir.path().join("layout"), &layers.map(|tar| plain(&tar)));
+    let image = source::open("layout", dir.path()).unwrap();
+    let mut store = garboard_images::store::Store::new(dir.path()).unwrap();
+    (0..2).for_each(|n| drop(store.add_layer(&image, n, &mut |_| {}).unwrap()));
+    let view = store.view(&image).unwrap();
+    let found = ["/one", "/two", "/three", "/four"].map(|path| view.has_entries(path).unwrap());
+    assert_eq!(found, [false, false, true, false]);
+}
+
 #[test]
 fn the_view_resolves_links_inside_the_image() {
     let dir = tempfile::tempdir().unwrap();
@@ -300,5 +323,7 @@ fn the_view_resolves_links_inside_the_image() {
     assert!(view.read("/etc/passwd", 4).unwrap_err().to_string().contains("more than the 4"));
     assert!(view.read("/etc", 100).is_err());
     assert!(view.read("/fifo", 100).is_err());
+    assert!(["/", "/etc", "/up"].iter().all(|path| view.has_entries(path).unwrap()));
+    assert!(!["/none", "/etc/passwd", "/abs", "/fifo"].iter().any(|path| view.has_entries(path).unwrap()));
     assert!(view.metadata("/loop").unwrap_err().to_string().contains("40 symbolic links"));
 }

@@ -16,7 +16,7 @@ const DATA: &str = "/data";
 /// The body of the `stop` worker: writes everything back and unmounts the data filesystem. May take as long as the disk does.
 pub fn unmount() -> i32 {
     rustix::fs::sync();
-    let unmounted = match rustix::mount::unmount(DATA, UnmountFlags::empty()) {
+    let unmounted = match unmount_when_free() {
         Ok(()) => true,
         // Not a mount point: nothing is kept.
         Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => true,
@@ -25,6 +25,17 @@ pub fn unmount() -> i32 {
     };
     rustix::fs::sync();
     i32::from(!unmounted)
+}
+
+/// Unmounts the data filesystem. Whoever used it has been killed, but may not be gone this moment.
+fn unmount_when_free() -> rustix::io::Result<()> {
+    for _ in 0..20 {
+        match rustix::mount::unmount(DATA, UnmountFlags::empty()) {
+            Err(rustix::io::Errno::BUSY) => std::thread::sleep(Duration::from_millis(50)),
+            other => return other,
+        }
+    }
+    Err(rustix::io::Errno::BUSY)
 }
 
 /// Switches off, starts over or halts. A process that isn't PID 1 ends with status 0, 10 or 11 instead.
@@ -58,7 +69,7 @@ pub fn give_up(why: &str) -> ! {
     }
     // Kills whatever runs, ourselves excepted; what was written is then written back by a child, as a disk may hang.
     signal::kill_all_others();
-    let worker = Worker::spawn(Kind::Stop, 0);
+    let worker = Worker::spawn(Kind::Stop, &[], 0);
     for _ in 0..100 {
         std::thread::sleep(Duration::from_millis(100));
         match (&worker, rustix::process::wait(WaitOptions::NOHANG)) {

@@ -1,5 +1,6 @@
 //! Whatever may block runs in a child process of the same binary: `garboard-worker KIND`, its results on a pipe, a deadline on it.
 
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
@@ -25,6 +26,8 @@ pub enum Kind {
     Data,
     /// Configures the uplink and keeps its lease.
     Network,
+    /// Fills the new volumes of the container with this index.
+    Fill(usize),
     /// Syncs and unmounts, the last thing before the machine goes.
     Stop,
 }
@@ -36,8 +39,14 @@ impl Kind {
             Self::Modules => "modules",
             Self::Data => "data",
             Self::Network => "network",
+            Self::Fill(_) => "fill",
             Self::Stop => "stop",
         }
+    }
+
+    /// The container whose volumes it fills.
+    pub fn filled_container(self) -> Option<usize> {
+        if let Self::Fill(index) = self { Some(index) } else { None }
     }
 
     /// How long it may take, in milliseconds; `None`: it may stay.
@@ -47,6 +56,8 @@ impl Kind {
             // Growing and checking a large disk takes its time; containers without volumes don't wait for it.
             Self::Data => Some(600_000),
             Self::Network => None,
+            // As large as an image may be; only the containers that wait for it wait.
+            Self::Fill(_) => Some(600_000),
             Self::Stop => Some(20_000),
         }
     }
@@ -70,10 +81,10 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts one. Returns when it was executed, which takes well under a millisecond: the binary is in memory.
-    pub fn spawn(kind: Kind, now: u64) -> io::Result<Self> {
+    /// Starts one, with more on its command line than its kind. Returns when it was executed, which takes well under a millisecond: the binary is in memory.
+    pub fn spawn(kind: Kind, arguments: &[&OsStr], now: u64) -> io::Result<Self> {
         let mut command = Command::new("/proc/self/exe");
-        command.arg0(NAME).arg(kind.word()).env_clear();
+        command.arg0(NAME).arg(kind.word()).args(arguments).env_clear();
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = signal::unblock_in_child(&mut command).spawn()?;
         let pid = Pid::from_child(&child);

@@ -6,10 +6,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use garboard_qemu::{Exit, Image, Vm, secs};
-use support::{Project, fixture};
+use support::{BOOT, Project, expect, finished, fixture};
 
-/// What an emulated machine may need from its start until its containers have done their work.
-const BOOT: Duration = secs(120);
 /// Within so long the status port answers, whatever the containers do.
 const ANSWER: Duration = secs(1);
 
@@ -17,24 +15,6 @@ fn bake(declaration: &str) -> (Project, Image) {
     let project = Project::new(&declaration.replace("BUSYBOX", &fixture("oci", "busybox")));
     let image = Image::load(project.build_without_disk()).unwrap();
     (project, image)
-}
-
-/// Waits until the container has ended for good; how, and the `key value` lines it printed.
-fn finished(vm: &Vm, name: &str) -> (Exit, BTreeMap<String, String>) {
-    vm.wait_status(&format!("end of {name}"), BOOT, |status| {
-        Ok(status.container(name).is_some_and(|container| container.exit.is_some()))
-    })
-    .unwrap();
-    let lines = vm.logs(name, 200).unwrap();
-    let pairs = lines.iter().filter_map(|line| line.split_once(' '));
-    let pairs = pairs.map(|(key, value)| (key.to_owned(), value.trim().to_owned())).collect();
-    (vm.status().unwrap().container(name).unwrap().exit.unwrap(), pairs)
-}
-
-fn expect(found: &BTreeMap<String, String>, wanted: &[(&str, &str)]) {
-    for (key, value) in wanted {
-        assert_eq!(found.get(*key).map(String::as_str), Some(*value), "{key} in {found:#?}");
-    }
 }
 
 const LIMITS: &str = r#"

@@ -38,6 +38,8 @@ pub enum Step {
     AttachDeviceFilter,
     /// Make an absent volume directory.
     CreateVolume,
+    /// Fill a new volume with what the image has there.
+    FillVolume,
     /// Open something of the machine for the container.
     Open,
     /// Clone a mount of the machine.
@@ -115,6 +117,7 @@ impl Step {
             Self::LoadDeviceFilter => "load device filter",
             Self::AttachDeviceFilter => "attach device filter to cgroup",
             Self::CreateVolume => "create volume directory",
+            Self::FillVolume => "fill volume",
             Self::Open => "open",
             Self::OpenTree => "clone mount of",
             Self::IdMapMount => "map ids of mount",

@@ -28,6 +28,7 @@ obey! {
     mod check;
     mod child;
     pub mod failure;
+    pub mod fill;
     mod hint;
     pub mod launch;
     mod launcher;

@@ -33,6 +33,8 @@ pub struct Plan {
     pub network: Network,
     /// The data partition; `None`: the declaration keeps nothing.
     pub data: Option<Data>,
+    /// Filesystems for the volumes in memory.
+    pub memory_volumes: Vec<MemoryVolume>,
     /// What the serial console shows.
     pub console: Console,
     /// Memory for all log rings together, in bytes.
@@ -88,6 +90,15 @@ pub struct Data {
     pub required: bool,
 }
 
+/// A tmpfs that holds one volume, so that a full volume is full for nobody else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryVolume {
+    /// Where it is mounted; the volume is a directory in it.
+    pub path: String,
+    /// Size limit in bytes, not 0; `None`: the kernel's own, half the memory.
+    pub size: Option<u64>,
+}
+
 /// The serial console.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Console {
@@ -118,6 +129,19 @@ pub struct Container {
     pub stop_grace_ms: u64,
     /// Which generated files are bound over the image's.
     pub etc: Etc,
+    /// What must be in its volumes before its first start.
+    pub fills: Vec<Fill>,
+}
+
+/// A new volume gets what an image has where it is mounted, as Docker has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fill {
+    /// The volume's directory on the machine. Filled when it is absent or empty.
+    pub directory: String,
+    /// The image's layer directories, the topmost first.
+    pub layers: Vec<String>,
+    /// Path of the directory in the image; hostile until resolved beneath its root.
+    pub path: String,
 }
 
 /// `/etc` files that PID 1 writes for a container (in `/run/garboard/etc/NAME/`) and binds read-only.
@@ -242,6 +266,7 @@ mod tests {
             sysctls: vec![("vm.swappiness".to_owned(), "0".to_owned())],
             network: Network { address: Addressing::Dhcp, interface: None, dns: vec!["192.0.2.1".to_owned()] },
             data: Some(Data { uuid: [7; 16], required: true }),
+            memory_volumes: vec![MemoryVolume { path: "/run/garboard/volumes/cache".to_owned(), size: Some(1 << 20) }],
             console: Console { logs: true, status: true },
             log_budget: 8 << 20,
             containers: Vec::new(),

@@ -25,8 +25,8 @@ pub(super) fn mounts(
     let mut mounts: Vec<(Span, Mount)> = Vec::new();
     for entry in value(volumes).map(|list| list.0).unwrap_or_default() {
         let mount = match entry.value {
-            ShortOrLong::Short(VolumeShort { name, target, read_only }) => {
-                Some(Mount { target, source: MountSource::Volume(name), read_only })
+            ShortOrLong::Short(VolumeShort { name, target, read_only, nocopy }) => {
+                Some(Mount { target, source: MountSource::Volume(name), read_only, nocopy })
             }
             ShortOrLong::Long(keys) => long(keys, &entry.span, problems),
         };
@@ -46,7 +46,7 @@ pub(super) fn mounts(
                 check_id(id, ids, &entry.span, problems);
             }
         }
-        mounts.push((entry.span, Mount { target, source: MountSource::Tmpfs(options), read_only }));
+        mounts.push((entry.span, Mount { target, source: MountSource::Tmpfs(options), read_only, nocopy: false }));
     }
     check_targets(mounts.iter().map(|(span, mount)| (span, mount.target.as_str())), problems);
     mounts.sort_by_key(|(_, mount)| mount.target.matches('/').count());
@@ -74,6 +74,12 @@ fn long(keys: VolumeMountKeys, span: &Span, problems: &mut Problems) -> Option<M
         }
     };
     let read_only = keys.read_only.is_some_and(|field| field.value.0);
+    if let Some(volume) = keys.volume.as_ref().filter(|_| kind != MountType::Volume) {
+        problems
+            .error(&volume.key, "`volume` are the options of another type of mount")
+            .help("leave it out: what a tmpfs begins with is nothing");
+    }
+    let nocopy = value(keys.volume).and_then(|options| options.nocopy).is_some_and(|field| field.value.0);
     let source = match (kind, keys.source) {
         (MountType::Volume, Some(field)) => {
             if let Some(tmpfs) = keys.tmpfs {
@@ -102,7 +108,7 @@ fn long(keys: VolumeMountKeys, span: &Span, problems: &mut Problems) -> Option<M
             })
         }
     };
-    Some(Mount { target, source, read_only })
+    Some(Mount { target, source, read_only, nocopy })
 }
 
 /// The devices, each at its own path.

@@ -35,9 +35,10 @@ keys! {
         read_only: Switch,
         /// Options of a "tmpfs".
         tmpfs: TmpfsKeys,
+        /// Options of a "volume".
+        volume: VolumeOptionKeys,
     }
     refused {
-        "volume" => "options of the volume aren't supported yet (`nocopy` always holds); leave it out",
         "bind" => "directories of the machine aren't mounted; declare a volume",
         "image" => "images aren't mounted yet",
         "consistency" => "it means nothing here; leave it out",
@@ -73,6 +74,18 @@ keys! {
         mode: Mode,
     }
     refused {}
+}
+
+keys! {
+    /// `volume` in a long `volumes` entry.
+    pub(crate) struct VolumeOptionKeys ("options of a volume") requires [] {
+        /// Leave a new volume empty. Default: false; it gets what the image has at the target.
+        nocopy: Switch,
+    }
+    refused {
+        "subpath" => "a part of a volume can't be mounted yet; declare another volume",
+        "labels" => "labels of volumes aren't supported yet",
+    }
 }
 
 keys! {

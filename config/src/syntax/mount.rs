@@ -15,6 +15,7 @@ pub(crate) struct VolumeShort {
     pub(crate) name: String,
     pub(crate) target: String,
     pub(crate) read_only: bool,
+    pub(crate) nocopy: bool,
 }
 
 /// One entry of `tmpfs`.
@@ -76,13 +77,12 @@ impl Word for VolumeShort {
         };
         let name = VolumeName::parse(name)?.0;
         let target = mount_target(target)?;
-        let mut read_only = false;
+        let (mut read_only, mut nocopy) = (false, false);
         for option in options.into_iter().flat_map(|options| options.split(',')) {
             match option {
                 "ro" => read_only = true,
                 "rw" => read_only = false,
-                // What is always done.
-                "nocopy" => {}
+                "nocopy" => nocopy = true,
                 "z" | "Z" => {
                     return Err(
                         Fault::new(format!("the volume option {} needs SELinux", quote(option))).help("leave it out")
@@ -94,7 +94,7 @@ impl Word for VolumeShort {
                 }
             }
         }
-        Ok(Self { name, target, read_only })
+        Ok(Self { name, target, read_only, nocopy })
     }
 
     fn word_schema() -> Value {
@@ -188,12 +188,12 @@ mod tests {
 
     #[test]
     fn volumes() {
-        for (text, name, target, read_only) in [
-            ("data:/var/lib/x", "data", "/var/lib/x", false),
-            ("data:/x/:ro", "data", "/x", true),
-            ("data:/x:rw,nocopy", "data", "/x", false),
+        for (text, name, target, read_only, nocopy) in [
+            ("data:/var/lib/x", "data", "/var/lib/x", false, false),
+            ("data:/x/:ro", "data", "/x", true, false),
+            ("data:/x:rw,nocopy", "data", "/x", false, true),
         ] {
-            let expected = VolumeShort { name: name.into(), target: target.into(), read_only };
+            let expected = VolumeShort { name: name.into(), target: target.into(), read_only, nocopy };
             assert_eq!(VolumeShort::parse(text), Ok(expected), "{text}");
         }
         for text in [

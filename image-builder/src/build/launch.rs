@@ -1,7 +1,7 @@
 //! A declared container and its image → how PID 1 starts it.
 
-use anyhow::{Context, Result, bail};
-use garboard_config::{self as config, MountSource, Volume};
+use anyhow::{Context, Result};
+use garboard_config::{self as config, MountSource};
 use garboard_images::source::Image;
 use garboard_images::store::Store;
 use garboard_images::view::{Kind, View};
@@ -11,15 +11,11 @@ use garboard_runtime::spec::{self, Limits, Mount, MountKind, NamespaceChoice, Op
 
 use super::plan::Compiled;
 use super::sources::Sources;
-use super::{devices, plan, system};
+use super::{devices, plan, system, volumes};
 use crate::declaration::Declaration;
 
 /// Where the reaper is seen in a container. `/dev` is a tmpfs of the container's own, so nothing of the image is covered.
 const REAPER_TARGET: &str = "/dev/.garboard-init";
-/// Directory of volumes that are kept.
-const DATA_VOLUMES: &str = "/data/volumes";
-/// Directory of volumes in memory.
-const MEMORY_VOLUMES: &str = "/run/garboard/volumes";
 /// Directory of the files that PID 1 writes for containers.
 const RUN: &str = "/run/garboard";
 /// What a container may write to its root, in bytes, unless declared or half of the memory is less.
@@ -149,25 +145,15 @@ fn mounts(appliance: &config::Appliance, container: &config::Container) -> Resul
 
 fn declared_mount(appliance: &config::Appliance, mount: &config::Mount) -> Result<Mount> {
     let (kind, noexec) = match &mount.source {
-        MountSource::Volume(name) => (volume(appliance, name)?, false),
+        MountSource::Volume(name) => {
+            let source = volumes::directory(appliance, name);
+            (MountKind::Volume { source: source.with_context(|| format!("volume {name} is not declared"))? }, false)
+        }
         MountSource::Tmpfs(tmpfs) => {
             (MountKind::Tmpfs { size: tmpfs.size, mode: tmpfs.mode, uid: tmpfs.uid, gid: tmpfs.gid }, tmpfs.noexec)
         }
     };
     Ok(Mount { target: mount.target.clone(), kind, read_only: mount.read_only, noexec })
-}
-
-fn volume(appliance: &config::Appliance, name: &str) -> Result<MountKind> {
-    let source = match appliance.volumes.get(name) {
-        Some(Volume::Data) => format!("{DATA_VOLUMES}/{name}"),
-        Some(Volume::Tmpfs { size: None }) => format!("{MEMORY_VOLUMES}/{name}"),
-        Some(Volume::Tmpfs { size: Some(_) }) => bail!(
-            "volume {name}: a size limit on a volume in memory isn't supported yet: leave `size` out, or use the \
-             container's own `tmpfs`, which can have one"
-        ),
-        None => bail!("volume {name} is not declared"),
-    };
-    Ok(MountKind::Volume { source })
 }
 
 fn limits(resources: &config::Resources) -> Limits {
@@ -258,8 +244,7 @@ mod tests {
     use crate::testing;
 
     fn options_of(keys: &str) -> Result<Options> {
-        let volumes =
-            "[volumes.kept]\n[volumes.quick]\nkind = \"tmpfs\"\n[volumes.small]\nkind = \"tmpfs\"\nsize = \"1m\"\n";
+        let volumes = "[volumes.kept]\n[volumes.quick]\nkind = \"tmpfs\"\n";
         let text = format!("name = \"x\"\n[containers.a]\nimage = \"i\"\n{keys}\n{volumes}");
         let appliance = testing::appliance(&text);
         options(&appliance, &appliance.containers[0], SeccompChoice::Default)
@@ -279,7 +264,7 @@ mod tests {
         let made = options_of("init = true\nvolumes = [\"kept:/k\", \"quick:/q\"]\ntmpfs = \"/t\"").unwrap();
         let expected = [
             ("/k", "volume /data/volumes/kept"),
-            ("/q", "volume /run/garboard/volumes/quick"),
+            ("/q", "volume /run/garboard/volumes/quick/files"),
             ("/t", "tmpfs"),
             ("/etc/hosts", "bind /run/garboard/etc/a/hosts"),
             ("/etc/hostname", "bind /run/garboard/etc/a/hostname"),
@@ -296,12 +281,6 @@ mod tests {
         let made = options_of("volumes = [\"kept:/etc/hosts\"]").unwrap();
         let hosts: Vec<_> = sources(&made).into_iter().filter(|(target, _)| *target == "/etc/hosts").collect();
         assert_eq!(hosts, [("/etc/hosts", "volume /data/volumes/kept".to_owned())]);
-    }
-
-    #[test]
-    fn a_limited_volume_in_memory_is_refused() {
-        let error = options_of("volumes = [\"small:/s\"]").unwrap_err().to_string();
-        assert!(error.contains("volume small") && error.contains("tmpfs"), "{error}");
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod manifest;
 mod plan;
 pub mod sources;
 mod system;
+mod volumes;
 
 use std::fs;
 use std::path::Path;
@@ -61,7 +62,8 @@ pub fn build(options: &Options<'_>, progress: &Progress) -> Result<Manifest> {
 
     progress.step("compiling the plan");
     let launches = launch::all(declaration, &sources, &store)?;
-    let plan = plan::make(appliance, launches, &modules.stage_two);
+    let fills = volumes::fills(appliance, &sources, &store)?;
+    let plan = plan::make(appliance, launches, &fills, &modules.stage_two);
 
     progress.step("writing the system image");
     let system = output.path(manifest::SYSTEM);

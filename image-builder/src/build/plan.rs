@@ -1,12 +1,16 @@
 //! The plan: what the declaration says about machine and containers, in PID 1's terms. Pure.
 
+use std::collections::BTreeMap;
+
 use garboard_config as config;
 use garboard_runtime::launch::Launch;
 use garboard_runtime::plan::{
-    Addressing, Condition, Console, Container, Data, Dependency, Etc, Module, Network, Plan, Restart,
+    Addressing, Condition, Console, Container, Data, Dependency, Etc, Fill, MemoryVolume, Module, Network, Plan,
+    Restart,
 };
 use sha2::{Digest, Sha256};
 
+use super::volumes;
 use crate::kernel::modules;
 
 /// The limit of processes that nobody declared: a kernel that can't enforce it still runs the appliance.
@@ -27,7 +31,14 @@ pub fn module_path(name: &str) -> String {
 }
 
 /// Makes the plan. `compiled` has an entry for each container, in order.
-pub fn make(appliance: &config::Appliance, compiled: Vec<Compiled>, stage_two: &[modules::Module]) -> Plan {
+///
+/// `fills` says what new volumes are filled with, by name.
+pub fn make(
+    appliance: &config::Appliance,
+    compiled: Vec<Compiled>,
+    fills: &BTreeMap<String, Fill>,
+    stage_two: &[modules::Module],
+) -> Plan {
     let containers = appliance.containers.iter().zip(compiled);
     Plan {
         appliance: appliance.name.clone(),
@@ -39,9 +50,10 @@ pub fn make(appliance: &config::Appliance, compiled: Vec<Compiled>, stage_two: &
         data: appliance
             .needs_data()
             .then(|| Data { uuid: data_uuid(&appliance.name), required: appliance.data.required }),
+        memory_volumes: memory_volumes(appliance),
         console: Console { logs: appliance.console.logs, status: appliance.console.status },
         log_budget: appliance.system.log_budget,
-        containers: containers.map(|(declared, compiled)| container(appliance, declared, compiled)).collect(),
+        containers: containers.map(|(declared, compiled)| container(appliance, declared, compiled, fills)).collect(),
     }
 }
 
@@ -58,6 +70,15 @@ fn data_uuid(name: &str) -> [u8; 16] {
     uuid[6] = uuid[6] & 0x0f | 0x80;
     uuid[8] = uuid[8] & 0x3f | 0x80;
     uuid
+}
+
+/// A filesystem for each declared volume in memory.
+fn memory_volumes(appliance: &config::Appliance) -> Vec<MemoryVolume> {
+    let sizes = appliance.volumes.iter().filter_map(|(name, volume)| match volume {
+        config::Volume::Tmpfs { size } => Some((name, *size)),
+        config::Volume::Data => None,
+    });
+    sizes.map(|(name, size)| MemoryVolume { path: volumes::filesystem(name), size }).collect()
 }
 
 fn network(network: &config::Network) -> Network {
@@ -85,7 +106,12 @@ fn needs(appliance: &config::Appliance) -> Vec<String> {
     named.into_iter().filter(|(_, needed)| *needed).map(|(name, _)| name.to_owned()).collect()
 }
 
-fn container(appliance: &config::Appliance, declared: &config::Container, compiled: Compiled) -> Container {
+fn container(
+    appliance: &config::Appliance,
+    declared: &config::Container,
+    compiled: Compiled,
+    fills: &BTreeMap<String, Fill>,
+) -> Container {
     Container {
         name: declared.name.clone(),
         image: declared.image.clone(),
@@ -96,6 +122,7 @@ fn container(appliance: &config::Appliance, declared: &config::Container, compil
         stop_signal: compiled.stop_signal,
         stop_grace_ms: u64::try_from(declared.stop_grace_period.as_millis()).unwrap_or(u64::MAX),
         etc: etc(&appliance.hostname, declared),
+        fills: volumes::fills_of(declared, fills),
     }
 }
 
@@ -142,7 +169,7 @@ mod tests {
     fn plan(text: &str) -> Plan {
         let appliance = testing::appliance(text);
         let compiled = appliance.containers.iter().map(|_| Compiled { launch: testing::launch(), stop_signal: 15 });
-        make(&appliance, compiled.collect(), &[])
+        make(&appliance, compiled.collect(), &BTreeMap::new(), &[])
     }
 
     #[test]
@@ -173,6 +200,15 @@ mod tests {
         assert_eq!(uuid("x"), uuid("x"));
         assert_ne!(uuid("x"), uuid("y"));
         assert_eq!((uuid("x")[6] >> 4, uuid("x")[8] >> 6), (8, 2), "version and variant");
+    }
+
+    #[test]
+    fn each_volume_in_memory_has_a_filesystem_of_its_size() {
+        let text = "name = \"x\"\n[containers.a]\nimage = \"i\"\n[volumes.kept]\n\
+                    [volumes.l]\nkind = \"tmpfs\"\nsize = \"1m\"\n[volumes.u]\nkind = \"tmpfs\"\n";
+        let of = |path: &str, size| MemoryVolume { path: path.to_owned(), size };
+        let expected = [of("/run/garboard/volumes/l", Some(1 << 20)), of("/run/garboard/volumes/u", None)];
+        assert_eq!(plan(text).memory_volumes, expected);
     }
 
     #[test]

@@ -205,6 +205,7 @@ pub(crate) mod tests {
             sysctls: vec![],
             network: plan::Network { address: plan::Addressing::None, interface: None, dns: vec![] },
             data: None,
+            memory_volumes: vec![],
             console: plan::Console { logs: true, status: true },
             log_budget: 0,
             containers: vec![plan::Container {
@@ -217,6 +218,7 @@ pub(crate) mod tests {
                 stop_signal: 15,
                 stop_grace_ms: 0,
                 etc: plan::Etc::default(),
+                fills: vec![],
             }],
         }
     }

@@ -20,6 +20,7 @@ pub mod root;
 pub mod stop;
 pub mod trace;
 pub mod verity;
+pub mod volumes;
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -98,6 +99,7 @@ pub fn stage_two(one: StageOne, trace: &mut Trace) -> Result<Booted, BootError> 
     let cgroup = machine::delegate_controllers()?;
     trace.mark("control groups");
     let warnings = machine::configure(&plan);
+    volumes::mount_in_memory(&plan.memory_volumes)?;
     trace.mark("settings");
     Ok(Booted { cmdline, plan, features, cgroup, warnings })
 }
@@ -119,8 +121,13 @@ fn judge(found: &probe::Found, plan: Option<&Plan>, fault: Option<&BootError>) -
 
 /// Reads the plan of the running system image; also for a PID 1 that executed itself again, and for workers.
 pub fn read_plan() -> Result<Plan, BootError> {
-    let fault = |cause: &dyn std::fmt::Display| BootError::new("read the plan", plan::PATH, cause);
-    let file = File::open(plan::PATH).map_err(|e| fault(&e).fix(plan_fix(&e)))?;
+    read_plan_at(plan::PATH)
+}
+
+/// Reads a plan.
+pub fn read_plan_at(path: &str) -> Result<Plan, BootError> {
+    let fault = |cause: &dyn std::fmt::Display| BootError::new("read the plan", path, cause);
+    let file = File::open(path).map_err(|e| fault(&e).fix(plan_fix(&e)))?;
     let mut bytes = Vec::new();
     let limit = u64::try_from(plan::MAX_SIZE).unwrap_or(u64::MAX).saturating_add(1);
     file.take(limit).read_to_end(&mut bytes).map_err(|e| fault(&e).fix(plan_fix(&e)))?;

@@ -27,6 +27,10 @@ impl Supervisor {
         if !self.state.wants_launch(index) {
             return;
         }
+        if self.fills_first(index) {
+            self.persist();
+            return;
+        }
         match self.try_launch(index) {
             Ok((started, output)) => {
                 let pid = started.pid;

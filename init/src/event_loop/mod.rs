@@ -4,6 +4,7 @@
 //! what the automaton asked for is done, a few launches at a time so that nobody waits long for an answer.
 
 mod containers;
+mod fills;
 mod launches;
 mod output;
 mod persist;
@@ -54,6 +55,10 @@ struct Unit {
     /// When its unfinished line is shown as it is.
     flush_at: Option<u64>,
     flood: output::Flood,
+    /// Its new volumes hold what its image has for them.
+    filled: bool,
+    /// Why they could not be filled, from its worker.
+    fill_fault: String,
     /// It printed something already, ever.
     heard: bool,
     /// Its last run ended because it, or the machine, was out of memory.

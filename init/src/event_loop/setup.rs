@@ -181,8 +181,9 @@ impl Supervisor {
         let mut again = Self::assemble(plan, context, state, store, rings, console, signals).map_err(os("epoll"))?;
         again.history = history;
         again.cgroup = inherited.take(common.cgroup);
-        again.adopt_units(units, &mut inherited);
+        // Workers first: a container that one works for isn't lost.
         again.adopt_workers(common, &mut inherited);
+        again.adopt_units(units, &mut inherited);
         again.note(format!("PID 1 crashed and goes on, nothing was lost: {reason}"));
         Ok(again)
     }
@@ -245,9 +246,11 @@ impl Supervisor {
 
     fn adopt_units(&mut self, records: Vec<Option<UnitRecord>>, inherited: &mut Inherited) {
         let mut lost = Vec::new();
+        let filling: Vec<usize> = self.workers.iter().filter_map(|worker| worker.kind.filled_container()).collect();
         for (index, (unit, record)) in self.units.iter_mut().zip(records).enumerate() {
             let Some(record) = record else { continue };
             unit.userns = inherited.take(record.userns);
+            unit.filled = record.filled;
             unit.heard = record.heard;
             unit.out_of_memory = record.out_of_memory;
             unit.degraded = record.degraded;
@@ -262,7 +265,7 @@ impl Supervisor {
                         self.sources.add_readable(fd, source);
                     }
                 }
-            } else if self.state.wants_launch(index) {
+            } else if self.state.wants_launch(index) && !filling.contains(&index) {
                 lost.push(index);
             }
             self.dirty.push(index);

@@ -1,10 +1,12 @@
 //! Workers: starting them, taking their results, holding them to their deadlines.
 
+use std::ffi::OsStr;
+
 use super::Supervisor;
 use super::containers::LONGEST_REASON;
 use super::sources::Source;
 use crate::clock::now_ms;
-use crate::supervise::{Event, Exit, Goal};
+use crate::supervise::{Event, Exit, Fault, Goal};
 use crate::work::report::{self, DataState, NetworkState};
 use crate::worker::{Kind, Worker};
 
@@ -36,9 +38,9 @@ impl Supervisor {
         }
     }
 
-    fn start_worker(&mut self, kind: Kind) {
+    pub(super) fn start_worker(&mut self, kind: Kind, arguments: &[&OsStr]) {
         let now = now_ms();
-        match Worker::spawn(kind, now) {
+        match Worker::spawn(kind, arguments, now) {
             Ok(worker) => {
                 if let Some(output) = &worker.output {
                     self.sources.add_readable(output, Source::Worker(worker.pid));
@@ -81,6 +83,7 @@ impl Supervisor {
                 }
                 self.network = r;
             }),
+            Kind::Fill(index) => serde_json::from_slice(line).map(|r| self.fill_failed(index, r)),
             Kind::Stop => Ok(()),
         }
         .err();
@@ -119,21 +122,23 @@ impl Supervisor {
             self.sources.remove(output);
         }
         self.common_dirty = true;
-        if !exit.success() {
+        if let Kind::Fill(index) = worker.kind {
+            self.fill_ended(index, exit);
+        } else if !exit.success() {
             self.work_failed(worker.kind, &format!("its worker {}", super::view::ending(exit)));
         }
         match worker.kind {
             Kind::Modules => {
                 if self.plan.data.is_some() {
-                    self.start_worker(Kind::Data);
+                    self.start_worker(Kind::Data, &[]);
                 } else {
                     self.tell(Event::DataReady);
                 }
-                self.start_worker(Kind::Network);
+                self.start_worker(Kind::Network, &[]);
                 self.look_for_port();
             }
             Kind::Stop => self.outcome = self.state.common().goal,
-            Kind::Data | Kind::Network => {}
+            Kind::Data | Kind::Network | Kind::Fill(_) => {}
         }
     }
 
@@ -152,6 +157,11 @@ impl Supervisor {
                 if self.state.common().goal.is_none() {
                     self.network_again = Some(now_ms().saturating_add(NETWORK_AGAIN_MS));
                 }
+            }
+            // It could not be started, likely for want of memory or processes.
+            Kind::Fill(index) => {
+                let text = format!("fill its volumes: {why}");
+                self.tell(Event::LaunchFailed(index, Fault { text, transient: true }));
             }
             Kind::Stop => self.outcome = self.state.common().goal,
         }
@@ -173,11 +183,11 @@ impl Supervisor {
         if self.work_at.is_some_and(|at| now >= at) {
             self.work_at = None;
             self.common_dirty = true;
-            self.start_worker(Kind::Modules);
+            self.start_worker(Kind::Modules, &[]);
         }
         if self.network_again.is_some_and(|at| now >= at) {
             self.network_again = None;
-            self.start_worker(Kind::Network);
+            self.start_worker(Kind::Network, &[]);
         }
     }
 
@@ -189,7 +199,7 @@ impl Supervisor {
             worker.kill();
         }
         if self.options.workers {
-            self.start_worker(Kind::Stop);
+            self.start_worker(Kind::Stop, &[]);
         } else {
             self.outcome = Some(goal);
         }

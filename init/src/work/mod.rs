@@ -8,6 +8,7 @@
 //! | `modules` | loads the plan's modules, then locks module loading | one [`report::Modules`] | by itself |
 //! | `data` | finds, grows and mounts the data filesystem on `/data`, in PID 1's own mount namespace | one [`report::Data`] | by itself |
 //! | `network` | configures the uplink, keeps the DHCP lease, writes `/run/garboard/resolv.conf` | one [`report::Network`] per change | static or none: by itself; DHCP: never |
+//! | `fill` INDEX PLAN | fills the new volumes of a container with what its image has there | one [`report::Fill`], of a failure | by itself |
 //!
 //! `data` and `network` want the modules of `modules`: start them when it has ended.
 
@@ -15,6 +16,7 @@ pub mod address;
 pub mod data;
 pub mod dhcp;
 pub mod ext4;
+pub mod fill;
 pub mod lease;
 pub mod modules;
 pub mod network;
@@ -25,11 +27,12 @@ use std::io::Write;
 use serde::Serialize;
 
 /// Runs the body of the worker `kind`; the result is the process's exit status.
-pub fn run(kind: &str, _args: &[String]) -> i32 {
+pub fn run(kind: &str, arguments: &[String]) -> i32 {
     match kind {
         "modules" => modules::run(),
         "data" => data::run(),
         "network" => network::run(),
+        "fill" => fill::run(arguments),
         _ => 1,
     }
 }

@@ -40,6 +40,13 @@ pub enum DataState {
     None,
 }
 
+/// Why the `fill` worker failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fill {
+    /// Operation, object and cause.
+    pub fault: String,
+}
+
 /// Result of the `network` worker, in the status's terms; one line for each change.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {

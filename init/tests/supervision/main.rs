@@ -3,6 +3,7 @@
 //! The executable is also that process (`supervisor`), and what it executes when it crashes.
 
 mod crash;
+mod fills;
 mod flood;
 mod lifecycle;
 mod rig;
@@ -18,10 +19,12 @@ fn main() {
     match words.as_slice() {
         ["garboard-init", "--resume", state, reason] => supervisor::resume(state, reason),
         [_, "supervisor", plan, run_dir, cgroup, policy] => supervisor::begin(plan, run_dir, cgroup, policy),
+        // This one's body is real.
+        ["garboard-worker", "fill", ..] => std::process::exit(garboard_init::work::run("fill", &arguments[2..])),
         ["garboard-worker", kind] => std::process::exit(workers::run(kind)),
         _ => {}
     }
-    let tests = [lifecycle::TESTS, crash::TESTS, shutdown::TESTS, flood::TESTS, workers::TESTS].concat();
+    let tests = [lifecycle::TESTS, crash::TESTS, shutdown::TESTS, flood::TESTS, workers::TESTS, fills::TESTS].concat();
     let trial = |(name, test): (&str, fn())| {
         Trial::test(name, move || {
             test();

@@ -61,6 +61,7 @@ pub fn shell(name: &str, script: &str) -> plan::Container {
         stop_signal: 15,
         stop_grace_ms: 10_000,
         etc: Etc::default(),
+        fills: vec![],
     }
 }
 
@@ -145,6 +146,7 @@ impl Rig {
             sysctls: vec![],
             network: Network { address: Addressing::None, interface: None, dns: vec![] },
             data: setup.data.map(|required| plan::Data { uuid: [7; 16], required }),
+            memory_volumes: vec![],
             console: plan::Console { logs: true, status: true },
             log_budget: 16 << 20,
             containers,

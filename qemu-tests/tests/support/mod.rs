@@ -5,13 +5,19 @@
 // Each test group compiles this module for itself and none uses all of it.
 #![allow(dead_code)]
 
+use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::Duration;
 
+use garboard_qemu::{Exit, Vm, secs};
 use tempfile::TempDir;
+
+/// What an emulated machine may need from its start until its containers have done their work.
+pub const BOOT: Duration = secs(120);
 
 /// The `garboard` command line tool.
 pub fn tool() -> PathBuf {
@@ -138,4 +144,23 @@ pub fn flip_bit(path: &Path, offset: usize) {
     let mut bytes = fs::read(path).unwrap();
     bytes[offset] ^= 1;
     fs::write(path, bytes).unwrap();
+}
+
+/// Waits until the container has ended for good; how, and the `key value` lines it printed.
+pub fn finished(vm: &Vm, name: &str) -> (Exit, BTreeMap<String, String>) {
+    vm.wait_status(&format!("end of {name}"), BOOT, |status| {
+        Ok(status.container(name).is_some_and(|container| container.exit.is_some()))
+    })
+    .unwrap();
+    let lines = vm.logs(name, 200).unwrap();
+    let pairs = lines.iter().filter_map(|line| line.split_once(' '));
+    let pairs = pairs.map(|(key, value)| (key.to_owned(), value.trim().to_owned())).collect();
+    (vm.status().unwrap().container(name).unwrap().exit.unwrap(), pairs)
+}
+
+/// Checks some of the lines that [`finished`] found.
+pub fn expect(found: &BTreeMap<String, String>, wanted: &[(&str, &str)]) {
+    for (key, value) in wanted {
+        assert_eq!(found.get(*key).map(String::as_str), Some(*value), "{key} in {found:#?}");
+    }
 }

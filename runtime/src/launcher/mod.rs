@@ -2,7 +2,7 @@
 
 mod joined;
 mod trees;
-mod volume;
+pub(crate) mod volume;
 
 use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -8,7 +8,8 @@ use rustix::io::Errno;
 use crate::failure::{Context, Failure, Step};
 use crate::launch::CreateDir;
 
-const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::RDONLY).union(OFlags::CLOEXEC);
+/// How directories are opened to look into them.
+pub(crate) const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::RDONLY).union(OFlags::CLOEXEC);
 
 /// Absent directories above a volume.
 const ANCESTOR: CreateDir = CreateDir { uid: 0, gid: 0, mode: 0o755 };
@@ -33,9 +34,30 @@ pub(crate) fn create_upper(path: &str) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Makes the directory above volumes, if it is absent.
+pub(crate) fn make_parent(path: &str) -> Result<OwnedFd, Errno> {
+    make(path, ANCESTOR)
+}
+
+/// The directory at `path`, through no link; `None` if it is absent.
+pub(crate) fn find(path: &str) -> Result<Option<OwnedFd>, Errno> {
+    let mut directory = rustix::fs::open("/", DIRECTORY, Mode::empty())?;
+    for name in names(path) {
+        directory = match open(directory.as_fd(), name) {
+            Err(Errno::NOENT) => return Ok(None),
+            other => other?,
+        };
+    }
+    Ok(Some(directory))
+}
+
+fn names(path: &str) -> impl Iterator<Item = &str> {
+    path.split('/').filter(|name| !name.is_empty() && *name != ".")
+}
+
 fn make(path: &str, create: CreateDir) -> Result<OwnedFd, Errno> {
     let mut directory = rustix::fs::open("/", DIRECTORY, Mode::empty())?;
-    let mut names = path.split('/').filter(|name| !name.is_empty() && *name != ".").peekable();
+    let mut names = names(path).peekable();
     while let Some(name) = names.next() {
         directory = match open(directory.as_fd(), name) {
             Err(Errno::NOENT) => {

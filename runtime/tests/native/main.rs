@@ -8,6 +8,7 @@
 
 mod attacks;
 mod behaviour;
+mod fills;
 mod launcher;
 mod ordinary;
 mod probe;
@@ -20,6 +21,7 @@ fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     match arguments.get(1).map(String::as_str) {
         Some("probe") => std::process::exit(probe::run(&arguments[2..])),
+        Some(fills::FILLER) => std::process::exit(fills::run(&arguments[2..])),
         Some("launcher") => std::process::exit(launcher::run(&arguments[2..])),
         // The interpreter of a script that names /proc/self/exe: this is the launcher's own program, run by the attacker.
         Some(launcher::TRAP) => std::process::exit(launcher::sprung()),
@@ -28,7 +30,7 @@ fn main() {
     let mut options = Arguments::from_args();
     options.test_threads = Some(1);
     let tests: Vec<Trial> = if rustix::process::geteuid().is_root() {
-        behaviour::tests().into_iter().chain(attacks::tests()).collect()
+        [behaviour::tests(), attacks::tests(), fills::tests()].into_iter().flatten().collect()
     } else {
         ordinary::tests()
     };

@@ -1,0 +1,208 @@
+//! Copies and removes directory trees, by descriptor.
+
+use std::collections::BTreeMap;
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{
+    AtFlags, Dir, FileType, Gid, Mode, OFlags, RawMode, Stat, Timespec, Timestamps, Uid, XattrFlags,
+};
+use rustix::io::Errno;
+
+use super::SELF;
+
+/// Directories deeper than this are refused: each level holds descriptors.
+const MAX_DEPTH: usize = 256;
+/// Bytes copied at once.
+const PIECE: usize = 64 << 10;
+/// The longest list of names and the longest value of extended attributes (xattr(7)).
+const XATTRS: usize = 64 << 10;
+/// Marks that overlayfs keeps for itself.
+const OVERLAY_MARKS: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
+
+/// What failed, and where: the path beneath the copied directory, with a slash before each name.
+type Fault = (String, Errno);
+
+/// Copies what lies in `from` into the empty directory `to`, and gives `to` the attributes of `from`: owners, modes, times,
+/// extended attributes, links and nodes.
+pub(super) fn tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Fault> {
+    let mut copy = Copy { root: to, links: BTreeMap::new(), path: Vec::new(), buffer: vec![0; PIECE] };
+    copy.directory(from, to).map_err(|errno| {
+        let path = copy.path.iter().map(|name| format!("/{}", name.to_string_lossy())).collect();
+        (path, errno)
+    })
+}
+
+struct Copy<'a> {
+    /// The copy, in which nobody but this process has any business yet: a path in it leads where it says.
+    root: BorrowedFd<'a>,
+    /// Files with several names: device and number of the original → path of its first copy beneath the root.
+    links: BTreeMap<(u64, u64), CString>,
+    /// Names from the copied directory to what is being copied; after an error, to what could not be.
+    path: Vec<CString>,
+    buffer: Vec<u8>,
+}
+
+impl Copy<'_> {
+    fn directory(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
+        if self.path.len() > MAX_DEPTH {
+            return Err(Errno::NAMETOOLONG);
+        }
+        for entry in Dir::read_from(from)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            self.path.push(name.to_owned());
+            self.entry(from, to, name)?;
+            self.path.pop();
+        }
+        attributes(from, to, &rustix::fs::fstat(from)?)
+    }
+
+    fn entry(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
+        let stat = rustix::fs::statat(from, name, SELF)?;
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        if kind == FileType::Directory {
+            rustix::fs::mkdirat(to, name, Mode::RWXU)?;
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let (from, to) = (open(from, name, flags)?, open(to, name, flags)?);
+            return self.directory(from.as_fd(), to.as_fd());
+        }
+        if stat.st_nlink > 1 {
+            if let Some(first) = self.links.get(&(stat.st_dev, stat.st_ino)) {
+                return rustix::fs::linkat(self.root, first, to, name, AtFlags::empty());
+            }
+            let path = self.path.iter().map(|name| name.to_bytes()).collect::<Vec<_>>().join(&b'/');
+            self.links.insert((stat.st_dev, stat.st_ino), CString::new(path).map_err(|_| Errno::INVAL)?);
+        }
+        match kind {
+            FileType::RegularFile => self.file(from, to, name, &stat),
+            FileType::Symlink => {
+                let target = rustix::fs::readlinkat(from, name, Vec::new())?;
+                rustix::fs::symlinkat(&target, to, name)?;
+                owner_and_times(to, name, &stat)
+            }
+            _ => {
+                rustix::fs::mknodat(to, name, kind, Mode::RUSR, stat.st_rdev)?;
+                owner_and_times(to, name, &stat)?;
+                // It isn't a link, as it was made just now by the only process that may.
+                rustix::fs::chmodat(to, name, permissions(stat.st_mode), AtFlags::empty())
+            }
+        }
+    }
+
+    fn file(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr, stat: &Stat) -> Result<(), Errno> {
+        let from = open(from, name, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let to = rustix::fs::openat(to, name, flags, Mode::RUSR | Mode::WUSR)?;
+        let mut at = 0_u64;
+        loop {
+            let length = match rustix::io::read(&from, &mut *self.buffer) {
+                Ok(0) => break,
+                Err(Errno::INTR) => continue,
+                other => other?,
+            };
+            let piece = self.buffer.get(..length).unwrap_or_default();
+            // Zeros become holes: a file that is mostly one must not fill the volume.
+            if piece.iter().any(|byte| *byte != 0) {
+                write_at(to.as_fd(), piece, at)?;
+            }
+            at = at.saturating_add(u64::try_from(length).unwrap_or(0));
+        }
+        rustix::fs::ftruncate(&to, at)?;
+        attributes(from.as_fd(), to.as_fd(), stat)
+    }
+}
+
+fn write_at(file: BorrowedFd<'_>, mut rest: &[u8], mut at: u64) -> Result<(), Errno> {
+    while !rest.is_empty() {
+        match rustix::io::pwrite(file, rest, at) {
+            Ok(written) => {
+                rest = rest.get(written..).unwrap_or_default();
+                at = at.saturating_add(u64::try_from(written).unwrap_or(0));
+            }
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+fn open(directory: BorrowedFd<'_>, name: &CStr, flags: OFlags) -> Result<OwnedFd, Errno> {
+    rustix::fs::openat(directory, name, flags, Mode::empty())
+}
+
+/// Owner, permissions, extended attributes and times of an opened file or directory, in the order in which none undoes another.
+fn attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>, stat: &Stat) -> Result<(), Errno> {
+    rustix::fs::fchown(to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
+    rustix::fs::fchmod(to, permissions(stat.st_mode))?;
+    extended(from, to)?;
+    rustix::fs::futimens(to, &times(stat))
+}
+
+fn owner_and_times(directory: BorrowedFd<'_>, name: &CStr, stat: &Stat) -> Result<(), Errno> {
+    rustix::fs::chownat(directory, name, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)), SELF)?;
+    rustix::fs::utimensat(directory, name, &times(stat), SELF)
+}
+
+fn permissions(mode: RawMode) -> Mode {
+    Mode::from_raw_mode(mode & 0o7777)
+}
+
+fn times(stat: &Stat) -> Timestamps {
+    let time = |seconds, nanoseconds: u64| Timespec {
+        tv_sec: seconds,
+        tv_nsec: i64::try_from(nanoseconds).unwrap_or(0),
+    };
+    Timestamps {
+        last_access: time(stat.st_atime, stat.st_atime_nsec),
+        last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
+    }
+}
+
+/// Extended attributes. Those that the volume's filesystem can't have are left out.
+fn extended(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
+    let mut names = vec![0; XATTRS];
+    let length = match rustix::fs::flistxattr(from, &mut *names) {
+        Err(Errno::OPNOTSUPP) => return Ok(()),
+        other => other?,
+    };
+    let mut value = vec![0; XATTRS];
+    for name in names.get(..length).unwrap_or_default().split_inclusive(|byte| *byte == 0) {
+        if OVERLAY_MARKS.iter().any(|mark| name.starts_with(mark)) {
+            continue;
+        }
+        let name = CStr::from_bytes_with_nul(name).map_err(|_| Errno::INVAL)?;
+        let length = rustix::fs::fgetxattr(from, name, &mut *value)?;
+        match rustix::fs::fsetxattr(to, name, value.get(..length).unwrap_or_default(), XattrFlags::empty()) {
+            Ok(()) | Err(Errno::OPNOTSUPP) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+/// Removes the file or directory `name` with everything in it, if it is there.
+pub(super) fn remove(directory: BorrowedFd<'_>, name: &str) -> Result<(), Errno> {
+    let name = CString::new(name).map_err(|_| Errno::INVAL)?;
+    remove_entry(directory, &name, 0)
+}
+
+fn remove_entry(directory: BorrowedFd<'_>, name: &CStr, depth: usize) -> Result<(), Errno> {
+    match rustix::fs::unlinkat(directory, name, AtFlags::empty()) {
+        Err(Errno::ISDIR) if depth <= MAX_DEPTH.saturating_add(1) => {}
+        Err(Errno::NOENT) => return Ok(()),
+        other => return other,
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let inside = open(directory, name, flags)?;
+    for entry in Dir::read_from(&inside)? {
+        let entry = entry?;
+        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+            remove_entry(inside.as_fd(), entry.file_name(), depth.saturating_add(1))?;
+        }
+    }
+    rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR)
+}

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::io::Errno;
 
 use super::paths::{Kind, Links};
-use super::{paths, rootfs};
+use super::paths;
 use crate::failure::{Context, Failure, Step};
 use crate::launch::Launch;
 use crate::launcher::{STANDARD_DEVICES, Tree, Trees};
@@ -45,5 +45,5 @@ fn bind(root: BorrowedFd<'_>, path: &str, links: Links, tree: &Tree) -> Result<(
     let node = tree.detached()?;
     let absolute = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
     let target = paths::ensure(root, &absolute, Kind::File, links).at(Step::MountTarget, || path)?;
-    rootfs::attach(node.as_fd(), target.as_fd()).at(Step::Mount, || format!("device on {path}"))
+    paths::attach(node.as_fd(), target.as_fd()).at(Step::Mount, || format!("device on {path}"))
 }

@@ -27,7 +27,7 @@ pub(crate) fn mask(launch: &Launch, root: BorrowedFd<'_>, workspace: BorrowedFd<
         } else {
             cover_from(&mut null, || null_device(workspace))?
         };
-        rootfs::attach(cover.as_fd(), place.as_fd()).at(Step::MaskPath, || path.as_str())?;
+        paths::attach(cover.as_fd(), place.as_fd()).at(Step::MaskPath, || path.as_str())?;
     }
     Ok(())
 }
@@ -39,7 +39,7 @@ pub(crate) fn make_readonly(launch: &Launch, root: BorrowedFd<'_>) -> Result<(),
         let copy = clone_mount(place.as_fd(), true).at(Step::ReadonlyPath, || path.as_str())?;
         let change = Change { set: libc::MOUNT_ATTR_RDONLY, recursive: true, ..Change::default() };
         set_attributes(copy.as_fd(), change).at(Step::ReadonlyPath, || path.as_str())?;
-        rootfs::attach(copy.as_fd(), place.as_fd()).at(Step::ReadonlyPath, || path.as_str())?;
+        paths::attach(copy.as_fd(), place.as_fd()).at(Step::ReadonlyPath, || path.as_str())?;
     }
     Ok(())
 }
@@ -105,7 +105,7 @@ fn null_device(workspace: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
 fn attach_in(workspace: BorrowedFd<'_>, name: &str, mount: OwnedFd) -> Result<OwnedFd, Failure> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let place = rustix::fs::openat(workspace, name, flags, Mode::empty()).at(Step::MaskPath, || name)?;
-    rootfs::attach(mount.as_fd(), place.as_fd()).at(Step::MaskPath, || name)?;
+    paths::attach(mount.as_fd(), place.as_fd()).at(Step::MaskPath, || name)?;
     Ok(mount)
 }
 

@@ -34,7 +34,7 @@ fn new_filesystem(
     let bits = MountAttrFlags::from_bits_truncate(u32::try_from(attributes(mount.flags)).unwrap_or_default());
     let filesystem = rootfs::filesystem(fstype, options, bits.difference(MountAttrFlags::MOUNT_ATTR_RDONLY))?;
     let target = target(root, mount, Kind::Directory)?;
-    rootfs::attach(filesystem.as_fd(), target.as_fd()).at(Step::Mount, || format!("{fstype} on {}", mount.target))?;
+    paths::attach(filesystem.as_fd(), target.as_fd()).at(Step::Mount, || format!("{fstype} on {}", mount.target))?;
     if fstype == "tmpfs" && mount.target.trim_end_matches('/') == "/dev" {
         devices::populate(filesystem.as_fd(), trees)?;
     }
@@ -52,7 +52,7 @@ fn bind_tree(mount: &Mount, path: &str, tree: &Tree, root: BorrowedFd<'_>) -> Re
     let stat = rustix::fs::fstat(&source).at(Step::Open, || path)?;
     let is_directory = rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory;
     let target = target(root, mount, if is_directory { Kind::Directory } else { Kind::File })?;
-    rootfs::attach(source.as_fd(), target.as_fd()).at(Step::Mount, || format!("{path} on {}", mount.target))
+    paths::attach(source.as_fd(), target.as_fd()).at(Step::Mount, || format!("{path} on {}", mount.target))
 }
 
 fn target(root: BorrowedFd<'_>, mount: &Mount, kind: Kind) -> Result<std::os::fd::OwnedFd, Failure> {

@@ -1,12 +1,13 @@
 //! Paths inside a root filesystem: resolved beneath it by the kernel, made where absent, handed on as descriptors.
 //!
 //! The image, and whoever else can write to a volume, may have put any link there and may be changing it right now. So a
-//! path is walked once, by openat2(2) (Linux 5.6), and what was found is what is used.
+//! path is walked once, by openat2(2) (Linux 5.6), and what was found is what is mounted on.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
+use rustix::mount::{MoveMountFlags, move_mount};
 
 /// What a path must lead to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +45,12 @@ pub(crate) fn resolve(root: BorrowedFd<'_>, path: &str, links: Links) -> Result<
             other => return other,
         }
     }
+}
+
+/// Attaches a detached mount to a place. Both are descriptors: no name is looked up again.
+pub(crate) fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(), Errno> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(mount, "", target, "", flags)
 }
 
 /// Opens `path` beneath `root`, made with its parents where absent: directories 0755, files empty and 0644.

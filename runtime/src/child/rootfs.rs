@@ -5,10 +5,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, fsconfig_create, fsconfig_set_flag,
-    fsconfig_set_string, fsmount, fsopen, move_mount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, fsconfig_create, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen,
 };
 
+use super::paths;
 use crate::failure::{Context, Failure, Step};
 use crate::launch::{Launch, RootSource, Upper};
 use crate::launcher::{Tree, Trees};
@@ -27,7 +28,7 @@ pub(crate) fn workspace(launch: &Launch) -> Result<OwnedFd, Failure> {
     // It is also the upper: mounted in the container's user namespace, so that its root owns it.
     let tmpfs = filesystem("tmpfs", &[format!("size={size}"), "mode=755".to_owned()], MountAttrFlags::MOUNT_ATTR_NODEV)?;
     let slash = super::open_directory("/")?;
-    attach(tmpfs.as_fd(), slash.as_fd()).at(Step::Mount, || "tmpfs workspace on /")?;
+    paths::attach(tmpfs.as_fd(), slash.as_fd()).at(Step::Mount, || "tmpfs workspace on /")?;
     rustix::process::fchdir(&tmpfs).at(Step::ChangeDirectory, || "workspace")?;
     Ok(tmpfs)
 }
@@ -76,7 +77,7 @@ fn overlay(
     match overlay_by_fsopen(layers.len(), upper, user_marks) {
         Ok(mount) => {
             let target = open_in(workspace, "root")?;
-            attach(mount.as_fd(), target.as_fd()).at(Step::Mount, || "overlay on the root")?;
+            paths::attach(mount.as_fd(), target.as_fd()).at(Step::Mount, || "overlay on the root")?;
             Ok(mount)
         }
         Err(Refusal::LowerdirPlus) => {
@@ -158,17 +159,11 @@ pub(crate) fn filesystem(fstype: &str, options: &[String], attributes: MountAttr
     fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes).at(Step::Mount, || fstype)
 }
 
-/// Attaches a detached mount to a place. Both are descriptors: no name is looked up again.
-pub(crate) fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(), Errno> {
-    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    move_mount(mount, "", target, "", flags)
-}
-
 /// Attaches a tree to a new directory of the workspace; `path` is its name outside, for errors.
 fn place(tree: &Tree, workspace: BorrowedFd<'_>, name: &str, path: &str) -> Result<OwnedFd, Failure> {
     directory(workspace, name)?;
     let (mount, target) = (tree.detached()?, open_in(workspace, name)?);
-    attach(mount.as_fd(), target.as_fd()).at(Step::Mount, || format!("{path} in the workspace"))?;
+    paths::attach(mount.as_fd(), target.as_fd()).at(Step::Mount, || format!("{path} in the workspace"))?;
     Ok(mount)
 }
 

@@ -94,7 +94,7 @@ fn kernel_filesystems(options: &Options) -> Vec<SpecMount> {
     let own_user = options.ids.is_some();
     let mut mounts = Vec::new();
     // In a user namespace the kernel mounts only those of the container's own namespaces; else the machine's are bound.
-    if own_user && options.pid != NamespaceChoice::New {
+    if own_user && options.pid == NamespaceChoice::Host {
         mounts.push(entry("/proc", "bind", "/proc", list(&["rbind", "nosuid", "nodev", "noexec"])));
     } else {
         mounts.push(entry("/proc", "proc", "proc", list(&["nosuid", "nodev", "noexec"])));
@@ -105,13 +105,16 @@ fn kernel_filesystems(options: &Options) -> Vec<SpecMount> {
         pts.push(format!("gid={TTY_GID}"));
     }
     mounts.push(entry("/dev/pts", "devpts", "devpts", pts));
-    if options.ipc == NamespaceChoice::New {
+    if options.ipc == NamespaceChoice::Host {
+        mounts.push(entry("/dev/shm", "bind", "/dev/shm", list(&["bind", "nosuid", "nodev", "noexec"])));
+    } else {
         let size = format!("size={}", options.shm_size.unwrap_or(SHM_SIZE));
         let shm = list(&["nosuid", "nodev", "noexec", "mode=1777", &size]);
         mounts.push(entry("/dev/shm", "tmpfs", "shm", shm));
+    }
+    // A joined ipc namespace is another user namespace's, and its queues can't be mounted in this one.
+    if options.ipc == NamespaceChoice::New {
         mounts.push(entry("/dev/mqueue", "mqueue", "mqueue", list(&["nosuid", "nodev", "noexec"])));
-    } else {
-        mounts.push(entry("/dev/shm", "bind", "/dev/shm", list(&["bind", "nosuid", "nodev", "noexec"])));
     }
     if own_user && options.network != NamespaceChoice::New {
         mounts.push(entry("/sys", "bind", "/sys", list(&["rbind", "nosuid", "nodev", "noexec", "ro"])));

@@ -13,37 +13,31 @@ use libtest_mimic::Trial;
 use crate::site::{BASE_ID, fields, place, program, reap, scratch, shell, wait_for_report};
 
 pub fn tests() -> Vec<Trial> {
-    let test = |name: &str, run: fn()| {
-        Trial::test(format!("behaviour::{name}"), move || {
-            run();
-            Ok(())
-        })
-    };
-    vec![
-        test("a_container_sees_itself_alone", a_container_sees_itself_alone),
-        test("the_default_container_has_its_filesystems", the_default_container_has_its_filesystems),
-        test("process_settings_arrive", process_settings_arrive),
-        test("users_and_groups_arrive", users_and_groups_arrive),
-        test("the_program_is_found_in_path", the_program_is_found_in_path),
-        test("exit_status_and_signal_are_kept", exit_status_and_signal_are_kept),
-        test("a_failure_names_step_object_and_cause", a_failure_names_step_object_and_cause),
-        test("a_failed_start_leaves_nothing_behind", a_failed_start_leaves_nothing_behind),
-        test("layers_cover_each_other_as_overlay_does", layers_cover_each_other_as_overlay_does),
-        test("a_read_only_root_is_read_only_with_all_mounts", a_read_only_root_is_read_only_with_all_mounts),
-        test("a_kept_upper_is_kept", a_kept_upper_is_kept),
-        test("a_directory_can_be_the_root", a_directory_can_be_the_root),
-        test("a_volume_is_made_owned_and_independent_of_the_ids", a_volume_is_made_owned_and_independent_of_the_ids),
-        test("tmpfs_options_and_flags_arrive", tmpfs_options_and_flags_arrive),
-        test("the_machine_s_namespaces_can_be_shared", the_machine_s_namespaces_can_be_shared),
-        test("without_a_user_namespace_it_works_too", without_a_user_namespace_it_works_too),
-        test("a_network_namespace_can_be_joined", a_network_namespace_can_be_joined),
-        test("sysctls_are_the_container_s_own", sysctls_are_the_container_s_own),
-        test("a_cgroup_is_filled_killed_and_removed", a_cgroup_is_filled_killed_and_removed),
-        test("an_absent_controller_fails_or_is_recorded", an_absent_controller_fails_or_is_recorded),
-        test("standard_output_can_be_opened_by_name", standard_output_can_be_opened_by_name),
-        test("signals_are_at_their_defaults", signals_are_at_their_defaults),
-        test("a_kept_user_namespace_serves_restarts", a_kept_user_namespace_serves_restarts),
-        test("the_launcher_keeps_no_mount_or_descriptor", the_launcher_keeps_no_mount_or_descriptor),
+    trials![
+        a_container_sees_itself_alone,
+        the_default_container_has_its_filesystems,
+        process_settings_arrive,
+        users_and_groups_arrive,
+        the_program_is_found_in_path,
+        exit_status_and_signal_are_kept,
+        a_failure_names_step_object_and_cause,
+        a_failed_start_leaves_nothing_behind,
+        layers_cover_each_other_as_overlay_does,
+        a_read_only_root_is_read_only_with_all_mounts,
+        a_kept_upper_is_kept,
+        a_directory_can_be_the_root,
+        a_volume_is_made_owned_and_independent_of_the_ids,
+        tmpfs_options_and_flags_arrive,
+        the_machine_s_namespaces_can_be_shared,
+        without_a_user_namespace_it_works_too,
+        a_network_namespace_can_be_joined,
+        sysctls_are_the_container_s_own,
+        a_cgroup_is_filled_killed_and_removed,
+        an_absent_controller_fails_or_is_recorded,
+        standard_output_can_be_opened_by_name,
+        signals_are_at_their_defaults,
+        a_kept_user_namespace_serves_restarts,
+        the_launcher_keeps_no_mount_or_descriptor,
     ]
 }
 

@@ -6,6 +6,17 @@
 //!
 //! One thread: containers are started by a fork, and namespaces are entered by a thread.
 
+/// The tests of a list of functions, named as `module::function`.
+macro_rules! trials {
+    ($($name:ident),+ $(,)?) => {{
+        let module = module_path!().rsplit("::").next().unwrap_or_default();
+        vec![$(libtest_mimic::Trial::test(format!("{module}::{}", stringify!($name)), || {
+            $name();
+            Ok(())
+        })),+]
+    }};
+}
+
 mod attacks;
 mod behaviour;
 mod fills;

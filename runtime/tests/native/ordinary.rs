@@ -6,18 +6,12 @@ use libtest_mimic::Trial;
 use crate::site::{Container, fields, program, scratch, shell};
 
 pub fn tests() -> Vec<Trial> {
-    let test = |name: &str, run: fn()| {
-        Trial::test(format!("ordinary::{name}"), move || {
-            run();
-            Ok(())
-        })
-    };
-    vec![
-        test("a_container_runs_with_the_user_s_one_id", a_container_runs_with_the_user_s_one_id),
-        test("isolation_is_the_same", isolation_is_the_same),
-        test("errors_say_what_an_ordinary_user_lacks", errors_say_what_an_ordinary_user_lacks),
-        test("a_shortage_is_temporary", a_shortage_is_temporary),
-        test("nothing_is_left_behind", nothing_is_left_behind),
+    trials![
+        a_container_runs_with_the_user_s_one_id,
+        isolation_is_the_same,
+        errors_say_what_an_ordinary_user_lacks,
+        a_shortage_is_temporary,
+        nothing_is_left_behind,
     ]
 }
 

@@ -10,18 +10,33 @@ pub fn call(number: libc::c_long, arguments: [libc::c_long; 6]) -> i32 {
     if result == -1 { std::io::Error::last_os_error().raw_os_error().unwrap_or(-1) } else { 0 }
 }
 
-/// Makes (`create`) or finds a System V shared memory segment; its id or the errno.
-pub fn shared_memory(key: i32, create: bool) -> Result<i32, i32> {
-    let flags = if create { libc::IPC_CREAT | libc::IPC_EXCL | 0o666 } else { 0 };
-    // SAFETY: shmget(2) takes integers only.
-    let id = unsafe { libc::shmget(key, 4096, flags) };
-    if id == -1 { Err(std::io::Error::last_os_error().raw_os_error().unwrap_or(-1)) } else { Ok(id) }
+/// Makes a System V shared memory segment that everybody may use; its errno if it can't.
+pub fn create_shared_memory(key: i32) -> Result<(), i32> {
+    shared_memory(key, libc::IPC_CREAT | libc::IPC_EXCL | 0o666)
 }
 
-/// Removes a System V shared memory segment.
-pub fn remove_shared_memory(id: i32) {
-    // SAFETY: IPC_RMID ignores the pointer.
-    unsafe { libc::shmctl(id, libc::IPC_RMID, std::ptr::null_mut()) };
+/// Finds a System V shared memory segment; its errno if there is none.
+pub fn find_shared_memory(key: i32) -> Result<(), i32> {
+    shared_memory(key, 0)
+}
+
+fn shared_memory(key: i32, flags: i32) -> Result<(), i32> {
+    // SAFETY: shmget(2) takes integers only.
+    let id = unsafe { libc::shmget(key, 4096, flags) };
+    if id == -1 { Err(std::io::Error::last_os_error().raw_os_error().unwrap_or(-1)) } else { Ok(()) }
+}
+
+/// getpid(2) through the 32-bit system call table; a negative errno where there is none.
+#[cfg(target_arch = "x86_64")]
+pub fn getpid_by_i386_call() -> i32 {
+    const GETPID: i32 = 20;
+    let result: i32;
+    // SAFETY: call 20 of i386 takes no arguments and touches no memory; the entry may clobber r8 to r11, which are named.
+    unsafe {
+        std::arch::asm!("int 0x80", inlateout("eax") GETPID => result,
+            out("r8") _, out("r9") _, out("r10") _, out("r11") _);
+    }
+    result
 }
 
 /// Enters a new mount namespace.

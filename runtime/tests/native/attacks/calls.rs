@@ -1,0 +1,147 @@
+//! R9: system calls and devices.
+
+use std::os::unix::fs::PermissionsExt;
+
+use garboard_runtime::spec::SeccompChoice;
+use libtest_mimic::Trial;
+use rustix::fs::Mode;
+
+use super::{as_machine_root, powerful};
+use crate::site::{fields, probe, scratch, shell};
+
+pub fn tests() -> Vec<Trial> {
+    trials![
+        r9_system_calls_are_denied_as_documented,
+        r9_the_user_namespace_denies_what_the_filter_would,
+        r9_calls_of_other_abis_pass_no_filter,
+        r9_devices_are_denied_by_the_filter,
+        r9_a_declared_device_is_allowed_as_declared,
+        r9_nodes_cannot_be_made,
+    ]
+}
+
+const EPERM: &str = "1";
+
+const ENOSYS: &str = "38";
+
+/// Calls that the default filter denies with EPERM.
+const DENIED: [&str; 29] = [
+    "keyctl",
+    "add_key",
+    "request_key",
+    "bpf",
+    "userfaultfd",
+    "io_uring_setup",
+    "io_uring_enter",
+    "io_uring_register",
+    "perf_event_open",
+    "ptrace",
+    "process_vm_readv",
+    "pidfd_getfd",
+    "mount",
+    "umount2",
+    "open_tree",
+    "move_mount",
+    "fsopen",
+    "mount_setattr",
+    "pivot_root",
+    "unshare-user",
+    "setns",
+    "kexec_load",
+    "init_module",
+    "open_by_handle_at",
+    "reboot",
+    "swapon",
+    "syslog",
+    "clock_settime",
+    "socket-alg",
+];
+
+fn r9_system_calls_are_denied_as_documented() {
+    let found = fields(&probe(&["calls"]).output());
+    for name in DENIED {
+        assert_eq!(found[name], EPERM, "{name}");
+    }
+    assert_eq!((found["clone3"].as_str(), found["futex_wake (6.7)"].as_str()), (ENOSYS, ENOSYS));
+    assert_eq!((found["socket-inet"].as_str(), found["getpid"].as_str()), ("0", "0"));
+
+    // Control: without the filter, for the machine's root, the kernel gets to look at the arguments of each.
+    let open = fields(&as_machine_root(probe(&["calls"])).output());
+    for name in DENIED {
+        assert_ne!(open[name], EPERM, "control: {name}");
+    }
+    assert_ne!(open["clone3"], ENOSYS, "control");
+    for name in ["unshare-user", "userfaultfd"] {
+        assert_eq!(open[name], "0", "control: {name} succeeds");
+    }
+}
+
+fn r9_the_user_namespace_denies_what_the_filter_would() {
+    // The filter off and every capability of its own user namespace: what concerns the machine is still denied.
+    let found = fields(&probe(&["calls"]).options(|o| o.seccomp = SeccompChoice::Unconfined).change(powerful).output());
+    for name in ["kexec_load", "init_module", "swapon", "bpf"] {
+        // Not every kernel has each.
+        assert!([EPERM, ENOSYS].contains(&found[name].as_str()), "{name}: {}", found[name]);
+    }
+    // Control: with them it may do in its own namespaces what root may.
+    assert_ne!(found["mount"], EPERM, "control");
+}
+
+fn r9_calls_of_other_abis_pass_no_filter() {
+    assert_eq!(probe(&["i386"]).output(), "getpid: -38\n");
+    let open = probe(&["i386"]).options(|o| o.seccomp = SeccompChoice::Unconfined).output();
+    assert_eq!(open, "getpid: 1\n", "control: this kernel has the 32-bit calls");
+}
+
+fn r9_devices_are_denied_by_the_filter() {
+    let rules = r#"[{"allow":true},{"allow":false,"type":"c","major":1,"minor":5,"access":"r"}]"#;
+    let filter =
+        garboard_runtime::compile::device_filter::compile(&serde_json::from_str::<Vec<_>>(rules).unwrap()).unwrap();
+    let script = "head -c 1 /dev/zero | wc -c; head -c 1 /dev/urandom | wc -c";
+    let output = shell(script).change(move |l| l.cgroup.device_filter = filter.clone()).output();
+    assert!(output.contains("/dev/zero: Operation not permitted") && output.contains("\n1\n"), "{output}");
+    assert_eq!(shell(script).change(|l| l.cgroup.device_filter.clear()).output(), "1\n1\n", "control");
+    // The default rules: the nodes of /dev, and not a disk's number even for the machine's root.
+    let node = "/bin/busybox mknod /tmp/mem c 1 11 && head -c 1 /tmp/mem | wc -c; head -c 1 /dev/zero | wc -c";
+    let host = |c: crate::site::Container| c.options(|o| (o.ids, o.cap_add) = (None, vec!["MKNOD".to_owned()]));
+    let output = host(shell(node)).output();
+    assert!(output.contains("Operation not permitted") && output.ends_with("1\n"), "{output}");
+    let output = host(shell("/bin/busybox mknod /tmp/zero c 1 5 && echo made; true"))
+        .change(|l| l.cgroup.device_filter.clear())
+        .output();
+    assert!(output.contains("made"), "control: {output}");
+}
+
+fn r9_a_declared_device_is_allowed_as_declared() {
+    // A number that no driver has: what the filter lets through gives ENXIO.
+    let node = scratch("r9").join("node");
+    let (kind, mode) = (rustix::fs::FileType::CharacterDevice, Mode::from_raw_mode(0o666));
+    rustix::fs::mknodat(rustix::fs::CWD, &node, kind, mode, rustix::fs::makedev(240, 7)).unwrap();
+    std::fs::set_permissions(&node, PermissionsExt::from_mode(0o666)).unwrap();
+    let device = |access: &str| garboard_runtime::spec::Device {
+        source: node.to_str().unwrap().to_owned(),
+        target: "/dev/of/machine".to_owned(),
+        kind: 'c',
+        major: 240,
+        minor: Some(7),
+        access: access.to_owned(),
+    };
+    let script = "cat < /dev/of/machine; echo > /dev/of/machine; true";
+    let output = shell(script).options(|o| o.devices = vec![device("r")]).output();
+    let denied = "can't create /dev/of/machine: Operation not permitted";
+    assert!(
+        output.contains("can't open /dev/of/machine: No such device or address") && output.contains(denied),
+        "{output}"
+    );
+    let output = shell(script).options(|o| o.devices = vec![device("rw")]).output();
+    assert!(!output.contains("not permitted"), "control: {output}");
+}
+
+fn r9_nodes_cannot_be_made() {
+    let script = "/bin/busybox mknod /tmp/disk b 8 0 && echo made; true";
+    let all = |o: &mut garboard_runtime::spec::Options| o.cap_add = vec!["MKNOD".to_owned()];
+    assert!(!shell(script).options(all).output().contains("made"));
+    let output =
+        shell(script).options(all).options(|o| o.ids = None).change(|l| l.cgroup.device_filter.clear()).output();
+    assert!(output.contains("made"), "control: {output}");
+}

@@ -108,7 +108,15 @@ fn namespaces(linux: &Linux) -> Result<Namespaces, Error> {
             LinuxNamespaceType::Cgroup => namespaces.cgroup = namespace,
             LinuxNamespaceType::Mount if !joined => mount = true,
             LinuxNamespaceType::User if !joined => {}
-            _ => return Err(Error::new(field, "not supported")),
+            LinuxNamespaceType::Mount => {
+                return Err(Error::new(field, "a container's mounts are always its own: leave out the path"));
+            }
+            LinuxNamespaceType::User => {
+                return Err(Error::new(field, "a container's ids are always its own map: leave out the path"));
+            }
+            LinuxNamespaceType::Time => {
+                return Err(Error::new(field, "not supported: a container has the machine's clocks"));
+            }
         }
     }
     if !mount {

@@ -88,7 +88,7 @@ fn run(
         })
         .at(Step::Clone, || launch.process.args.first().cloned().unwrap_or_default())
     };
-    let child = joined::during(&launch.namespaces, fork)?;
+    let child = joined::during(&launch.namespaces, fork, |child| sys::clone::kill_and_reap(&child))?;
     match prepare(child.pid, launch).and_then(|()| let_go(go_writer.take())) {
         Ok(()) => Ok((child.pid, child.pidfd, report_reader)),
         Err(failure) => {

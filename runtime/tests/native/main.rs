@@ -20,6 +20,7 @@ macro_rules! trials {
 mod attacks;
 mod behaviour;
 mod fills;
+mod joining;
 mod launcher;
 mod ordinary;
 mod probe;
@@ -41,7 +42,7 @@ fn main() {
     let mut options = Arguments::from_args();
     options.test_threads = Some(1);
     let tests: Vec<Trial> = if rustix::process::geteuid().is_root() {
-        [behaviour::tests(), attacks::tests(), fills::tests()].into_iter().flatten().collect()
+        [behaviour::tests(), joining::tests(), attacks::tests(), fills::tests()].into_iter().flatten().collect()
     } else {
         ordinary::tests()
     };

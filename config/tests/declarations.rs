@@ -22,7 +22,10 @@ fn container(keys: &str) -> Container {
 fn defaults_are_safe_and_composes() {
     let appliance = appliance("[containers.web]\nimage = \"images/web\"");
     assert_eq!(appliance.hostname, "demo");
-    assert_eq!(appliance.system, System { memory_mb: 512, sysctls: vec![], log_budget: 8 << 20 });
+    assert_eq!(
+        appliance.system,
+        System { memory_mb: 512, sysctls: vec![], log_budget: 8 << 20, compression: Compression::None }
+    );
     assert_eq!(appliance.kernel, Kernel::default());
     assert_eq!(appliance.console, Console { logs: true, status: true });
     assert_eq!(appliance.network, Network { address: Address::Dhcp, interface: None, dns: vec![] });
@@ -264,6 +267,7 @@ fn the_machines_tables() {
         memory = "1g"
         hostname = "host.example.org"
         sysctls = ["vm.swappiness=1"]
+        compression = "zstd"
         [kernel]
         image = "k/vmlinuz"
         cmdline = "quiet panic=1"
@@ -280,6 +284,7 @@ fn the_machines_tables() {
     );
     assert_eq!((appliance.system.memory_mb, appliance.hostname.as_str()), (1024, "host.example.org"));
     assert_eq!(appliance.system.sysctls, [("vm.swappiness".to_owned(), "1".to_owned())]);
+    assert_eq!(appliance.system.compression, Compression::Zstd);
     assert_eq!(appliance.kernel.cmdline, ["quiet", "panic=1"]);
     assert_eq!(appliance.data, Data { size: Some(1 << 30), required: true });
     assert_eq!(appliance.volumes["fast"], Volume::Tmpfs { size: Some(16 << 20) });

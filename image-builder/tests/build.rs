@@ -163,6 +163,45 @@ fn inspect_reads_the_image_alone() {
 }
 
 #[test]
+fn compression_makes_it_smaller_and_inspect_says_how_much() {
+    let system_bytes = |compression: &str| {
+        let project = Project::demo();
+        project.replace("memory = 256", &format!("memory = 256\ncompression = \"{compression}\""));
+        let build = || {
+            succeeds(&project.garboard(&["build", "--no-disk"]));
+            project.files("out")
+        };
+        assert!(build() == build(), "{compression}: two builds differ");
+        let report = json(&project.garboard(&["inspect", "--json", "out"]));
+        let of = |key: &str| report["compression"][key].as_u64().unwrap_or(0);
+        assert!(of("stored_bytes") <= of("bytes") * 3 / 4, "{report}");
+        let said = text(&project.garboard(&["inspect", "out"]).stdout);
+        assert_eq!(said.contains(&format!("compressed {compression}: files of ")), compression != "none", "{said}");
+        assert_eq!(report["compression"]["algorithm"].as_str().unwrap_or("none"), compression);
+        report["system_bytes"].as_u64().unwrap()
+    };
+    let [none, lz4, zstd] = ["none", "lz4", "zstd"].map(system_bytes);
+    assert!(zstd < lz4 && lz4 < none, "{none} {lz4} {zstd}");
+}
+
+/// Where the kernel's configuration lies beside it, as in a distribution's package.
+#[test]
+fn a_kernel_that_lacks_the_compression_is_refused() {
+    let project = built(&["build", "--no-disk"]);
+    let manifest: serde_json::Value =
+        serde_json::from_slice(&fs::read(project.path("out/image.json")).unwrap()).unwrap();
+    let config = project.path(&format!("config-{}", manifest["kernel_release"].as_str().unwrap()));
+    fs::copy(project.path("out/vmlinuz"), project.path("vmlinuz")).unwrap();
+    project.replace("memory = 256", "memory = 256\ncompression = \"zstd\"");
+    fs::write(&config, "CONFIG_EROFS_FS=y\nCONFIG_EROFS_FS_ZIP=y\n# CONFIG_EROFS_FS_ZIP_ZSTD is not set\n").unwrap();
+    let build = ["build", "--no-disk", "--kernel", "vmlinuz"];
+    project.refused(&build, &["zstd", "lacks CONFIG_EROFS_FS_ZIP_ZSTD", "compression = \"lz4\""]);
+    // Control: with the option it builds.
+    fs::write(&config, "CONFIG_EROFS_FS=y\nCONFIG_EROFS_FS_ZIP=y\nCONFIG_EROFS_FS_ZIP_ZSTD=y\n").unwrap();
+    succeeds(&project.garboard(&build));
+}
+
+#[test]
 fn inspect_notices_a_damaged_image() {
     let project = built(&["build", "--no-disk"]);
     let system = project.path("out/system.erofs");

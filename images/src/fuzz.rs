@@ -5,7 +5,7 @@
 use std::io::Cursor;
 
 use crate::contents::Contents;
-use crate::erofs::{FileKind, Reader};
+use crate::erofs::{Algorithm, FileKind, Reader};
 use crate::layer::{self, Target};
 use crate::tree::Tree;
 use crate::{Limits, Result};
@@ -23,16 +23,17 @@ fn limits() -> Limits {
     }
 }
 
-/// A layer's tar stream; what is accepted is written as EROFS and must read back.
+/// A layer's tar stream; what is accepted is written as EROFS, compressed or not, and must read back.
 pub fn layer_tar(bytes: &[u8]) {
-    if let Ok(image) = bake(bytes) {
+    let forms = [None, Some(Algorithm::Lz4), Some(Algorithm::Zstd)];
+    if let Ok(image) = bake(bytes, forms[bytes.len() % forms.len()]) {
         let mut reader = Reader::new(Cursor::new(image)).expect("what the writer wrote must be readable");
         let count = walk(&mut reader, 1 << 20).expect("every file the writer wrote must be readable");
         assert!(count > 0);
     }
 }
 
-fn bake(bytes: &[u8]) -> Result<Vec<u8>> {
+fn bake(bytes: &[u8], compression: Option<Algorithm>) -> Result<Vec<u8>> {
     let limits = limits();
     let scratch = || tempfile::tempfile().map_err(crate::Error::io("create", "a scratch file"));
     let mut tree = Tree::new(&limits);
@@ -41,7 +42,7 @@ fn bake(bytes: &[u8]) -> Result<Vec<u8>> {
     let layer = layer::entries("fuzz", bytes, target)?;
     tree.link(Tree::ROOT, b"layer", layer.root)?;
     let mut out = scratch()?;
-    let summary = crate::erofs::write(&tree, &contents, &mut out)?;
+    let summary = crate::erofs::write(&tree, &contents, compression, &mut out)?;
     let mut image = vec![0; (summary.blocks * crate::erofs::BLOCK_SIZE) as usize];
     std::os::unix::fs::FileExt::read_exact_at(&out, &mut image, 0).map_err(crate::Error::io("read", "the image"))?;
     Ok(image)

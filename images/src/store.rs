@@ -6,6 +6,7 @@ use std::io::Read;
 use std::path::Path;
 
 use crate::contents::Contents;
+use crate::erofs::Algorithm;
 use crate::layer::{self, Layer, path};
 use crate::source::Image;
 use crate::tree::{Attributes, Kind, Node, NodeId, Tree};
@@ -22,6 +23,7 @@ pub struct Store {
     tree: Tree,
     contents: Contents,
     layers: Vec<Stored>,
+    compression: Option<Algorithm>,
 }
 
 /// A layer that was added.
@@ -46,6 +48,8 @@ pub struct Summary {
     pub contents: u64,
     /// Bytes those contents have, holes and padding not counted.
     pub content_bytes: u64,
+    /// Blocks that they take, compressed or not.
+    pub content_blocks: u64,
     /// Bytes not stored because an equal content was there already.
     pub shared_bytes: u64,
     /// Bytes of inodes, attributes, small directories and small contents.
@@ -65,7 +69,7 @@ impl Store {
         let mut tree = Tree::new(&limits);
         let layers = tree.add(Node::directory(Attributes::made(0o755)))?;
         tree.link(Tree::ROOT, LAYERS.as_bytes(), layers)?;
-        Ok(Self { limits, tree, contents: Contents::new(spool), layers: Vec::new() })
+        Ok(Self { limits, tree, contents: Contents::new(spool), layers: Vec::new(), compression: None })
     }
 
     /// Reads, verifies and checks layer `n` (0 is the bottom) of `image`, whose lower layers must have been added.
@@ -153,9 +157,15 @@ impl Store {
         Ok(())
     }
 
+    /// Compresses the layers' files that shrink; those added by path, PID 1's own, stay as they are. `None`, the default:
+    /// nothing is compressed.
+    pub fn compress(&mut self, compression: Option<Algorithm>) {
+        self.compression = compression;
+    }
+
     /// Writes the EROFS image to `out` from its beginning; the position is then its end. `out` must be an empty file.
     pub fn finish(self, out: &mut File) -> Result<Summary> {
-        crate::erofs::write(&self.tree, &self.contents, out)
+        crate::erofs::write(&self.tree, &self.contents, self.compression, out)
     }
 
     /// The stored forms of the lowest `count` layers of `image`, the bottom one first.

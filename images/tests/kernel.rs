@@ -12,7 +12,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use common::*;
-use garboard_images::{source, store::Store};
+use garboard_images::{erofs::Algorithm, source, store::Store};
 
 /// A mount that ends with the test.
 struct Mounted(PathBuf);
@@ -61,6 +61,12 @@ fn walk(root: &Path) -> BTreeMap<Vec<u8>, String> {
 #[test]
 #[ignore = "needs root, loop devices and erofs in the kernel"]
 fn the_kernel_sees_what_went_in() {
+    for compression in COMPRESSIONS {
+        sees_what_went_in(compression);
+    }
+}
+
+fn sees_what_went_in(compression: Option<Algorithm>) {
     let big: Vec<u8> = (0..1_000_000u32).map(|n| (n ^ n >> 8) as u8).collect();
     let holes = [vec![1; 4096], vec![0; 300 << 10], vec![2; 5000], vec![0; 100 << 10]].concat();
     let mut entries = vec![
@@ -80,7 +86,12 @@ fn the_kernel_sees_what_went_in() {
         dir("many").mode(0o1777),
     ];
     entries.extend((0..2000).map(|n| file(format!("many/file-with-a-name-{n}"), n.to_string())));
-    let baked = bake_entries(&entries).unwrap();
+    // About blocks and chunks, and two files that share one content.
+    let text: Vec<u8> = (0..90_000u32).flat_map(|n| format!("{n} ").into_bytes()).collect();
+    let sizes = [4097, 8192, 8193, 131_071, 131_072, 131_073, 135_169, 262_145, 500_000, 500_000];
+    entries.extend(sizes.iter().enumerate().map(|(n, &size)| file(format!("text{n}"), &text[..size])));
+    let baked = bake_compressed(&[gzipped(&tarball(&entries))], compression);
+    assert_eq!(baked.reader().compression(), compression);
     let mounted = mount_image(&baked);
     let layer = mounted.0.join(baked.lowers[0].trim_start_matches('/'));
     assert_eq!(walk(&layer).len(), entries.len() + 1);

@@ -12,6 +12,7 @@ fn sample() -> Vec<Entry> {
         dir("d").owner(70_000, 1).xattr("user.note", b"value"),
         file("d/f", vec![7; 3000]).xattr("security.capability", &[1; 20]),
         file("d/g", vec![0; 70_000]),
+        file("d/c", (0..9000u32).map(|n| (n % 251) as u8).collect::<Vec<u8>>()),
         symlink("d/s", "../d"),
         hardlink("d/s/h", "d/f"),
         file(".wh.gone", ""),
@@ -71,8 +72,8 @@ proptest! {
     }
 
     #[test]
-    fn damaged_images(edits in edits()) {
-        let mut image = GOOD_IMAGE.with(Clone::clone);
+    fn damaged_images(edits in edits(), form in 0..COMPRESSIONS.len()) {
+        let mut image = GOOD_IMAGES.with(|images| images[form].clone());
         // Everything but the superblock, whose checksum would refuse it at once.
         for (at, byte) in edits {
             let at = 4096 + at.index(image.len() - 4096);
@@ -93,7 +94,9 @@ proptest! {
 }
 
 thread_local! {
-    static GOOD_IMAGE: Vec<u8> = std::fs::read(bake_entries(&sample()).unwrap().path).unwrap();
+    static GOOD_IMAGES: [Vec<u8>; 3] = COMPRESSIONS.map(|compression| {
+        std::fs::read(bake_compressed(&[plain(&tarball(&sample()))], compression).path).unwrap()
+    });
 }
 
 const JSON: [&str; 3] = [
@@ -107,6 +110,10 @@ const JSON: [&str; 3] = [
 fn the_samples_are_accepted() {
     let baked = bake_entries(&sample()).unwrap();
     fsck(&baked.path);
+    for compression in COMPRESSIONS {
+        let compressed = bake_compressed(&[gzipped(&tarball(&sample()))], compression);
+        assert_eq!(compressed.reader().compression(), compression);
+    }
     let top = baked.top();
     assert_eq!(top[&b"sparse"[..]].data.len(), 200_000);
     assert_eq!(top[&b"d/h"[..]].links, 2);

@@ -101,9 +101,13 @@ fn docker_archives_of_the_older_form() {
     ];
     let archive = |more: &[Entry]| [&common[..], more].concat();
     write("old.tar", &archive(&[file(&config_name, &config), file("manifest.json", manifest(&config_name))]));
-    let baked =
-        bake_reference(tempfile::tempdir().unwrap(), dir.path().join("old.tar").to_str().unwrap(), &Limits::default())
-            .unwrap();
+    let baked = bake_reference(
+        tempfile::tempdir().unwrap(),
+        dir.path().join("old.tar").to_str().unwrap(),
+        &Limits::default(),
+        None,
+    )
+    .unwrap();
     // The lowest layer is the topmost one again.
     assert_eq!(baked.lowers.len(), 2);
     assert_eq!(baked.top()[&b"a"[..]].data, b"a");
@@ -114,6 +118,7 @@ fn docker_archives_of_the_older_form() {
             tempfile::tempdir().unwrap(),
             dir.path().join("bad.tar").to_str().unwrap(),
             &Limits::default(),
+            None,
         );
         let text = error.err().expect("it was accepted").to_string();
         assert!(text.contains(what), "{what}: {text}");

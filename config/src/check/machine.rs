@@ -37,7 +37,8 @@ pub(super) fn system(keys: Option<SystemKeys>, name: &str, problems: &mut Proble
     }
     let sysctls = keys.sysctls.map(|field| sysctls(field.value, problems)).unwrap_or_default();
     let hostname = keys.hostname.map(|field| field.value.0).unwrap_or_else(|| name.to_owned());
-    (hostname, System { memory_mb: memory, sysctls, log_budget })
+    let compression = keys.compression.map(|field| field.value).unwrap_or_default();
+    (hostname, System { memory_mb: memory, sysctls, log_budget, compression })
 }
 
 fn sysctls(pairs: Pairs, problems: &mut Problems) -> Vec<(String, String)> {

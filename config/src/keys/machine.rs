@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::ContainerKeys;
+use crate::Compression;
 use crate::read::{Choice, Fault, List, Named, OneOrMany, Pairs, Switch, Text, Word, keys};
 use crate::syntax::{AddressEntry, Bytes, FilePath, HostName, InterfaceName, Ip, MachineName};
 
@@ -52,6 +53,9 @@ keys! {
         sysctls: Pairs,
         /// Memory for the logs of all containers together. Default: "8m".
         log_budget: Bytes,
+        /// How the files of images are compressed in the system image: "none" (the default), "lz4" (about half the size, quick to
+        /// read) or "zstd" (smaller again, slower to read; Linux 6.10).
+        compression: Compression,
     }
     refused {
         "timezone" => "the machine's clock is UTC; a container chooses its time zone by the environment variable TZ",
@@ -144,6 +148,15 @@ keys! {
         "name" => "a volume's name is that of its table",
         "type" => "it is called `kind` here",
     }
+}
+
+impl Choice for Compression {
+    const WHAT: &'static str = "a compression of the system image";
+    const CHOICES: &'static [(&'static str, Self)] = &[("none", Self::None), ("lz4", Self::Lz4), ("zstd", Self::Zstd)];
+    const REFUSED: &'static [(&'static str, &'static str)] = &[
+        ("gzip", "write \"zstd\", which is smaller and quicker to read; layers of images may be gzip all the same"),
+        ("lz4hc", "write \"lz4\": it is made with high compression always"),
+    ];
 }
 
 /// What may be typed on the console.

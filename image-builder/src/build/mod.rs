@@ -55,9 +55,12 @@ pub fn build(options: &Options<'_>, progress: &Progress) -> Result<Manifest> {
     progress.step("finding the kernel");
     let kernel = Kernel::open(&options.kernel, &|line| progress.say(line))?;
     let modules = kernel.modules(appliance.needs_data(), &appliance.kernel.extra_modules)?;
+    let compression = system::algorithm(appliance.system.compression);
+    kernel.require_compression(compression)?;
 
     let output = Output::begin(options.output)?;
     let mut store = Store::new(output.scratch())?;
+    store.compress(compression);
     sources.store_layers(&mut store, progress)?;
 
     progress.step("compiling the plan");

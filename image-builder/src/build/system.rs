@@ -4,6 +4,8 @@ use std::fs::File;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use garboard_config::Compression;
+use garboard_images::erofs::Algorithm;
 use garboard_images::store::Store;
 use garboard_runtime::plan::{self, Plan};
 use sha2::{Digest, Sha256};
@@ -17,6 +19,15 @@ use crate::verity::{self, Verity};
 pub const REAPER: &str = "/garboard/reaper";
 /// What PID 1 mounts on.
 const MOUNT_POINTS: [&str; 7] = ["/data", "/dev", "/etc", "/proc", "/run", "/sys", "/tmp"];
+
+/// What the declaration's word stands for.
+pub fn algorithm(compression: Compression) -> Option<Algorithm> {
+    match compression {
+        Compression::None => None,
+        Compression::Lz4 => Some(Algorithm::Lz4),
+        Compression::Zstd => Some(Algorithm::Zstd),
+    }
+}
 
 /// Writes the system image. The plan comes last: it is what changes most.
 pub fn write(mut store: Store, plan: &Plan, modules: &[Module], out: &Path) -> Result<Verity> {

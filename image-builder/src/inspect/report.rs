@@ -35,6 +35,8 @@ pub struct Report {
     pub system_bytes: u64,
     /// Size of its hash tree.
     pub hash_bytes: u64,
+    /// How files of the layers are compressed, if any is.
+    pub compression: Option<Compression>,
     /// UUID of the data filesystem, if anything is kept.
     pub data_uuid: Option<String>,
     /// Kernel modules in the system image, in load order.
@@ -43,6 +45,17 @@ pub struct Report {
     pub layers: Vec<Layer>,
     /// The containers, each after those it depends on.
     pub containers: Vec<Summary>,
+}
+
+/// The files that are compressed; of files with one content, one.
+#[derive(Debug, Serialize)]
+pub struct Compression {
+    /// The algorithm, as a declaration writes it.
+    pub algorithm: &'static str,
+    /// What they hold.
+    pub bytes: u64,
+    /// What that takes in the image.
+    pub stored_bytes: u64,
 }
 
 /// A layer directory.
@@ -91,9 +104,16 @@ pub fn make<R: Read + Seek>(mut reader: Reader<R>, seal: &Seal, kernel: Option<S
         None => kernel_of_modules(&mut reader, &plan)?,
     };
     let diff_ids: BTreeSet<String> = plan.containers.iter().flat_map(layers_of).collect();
-    let layers = diff_ids.into_iter().map(|diff_id| measure(&mut reader, diff_id)).collect::<Result<_>>()?;
+    let mut compressed = BTreeMap::new();
+    let layers = diff_ids.into_iter().map(|diff_id| measure(&mut reader, diff_id, &mut compressed));
+    let layers = layers.collect::<Result<_>>()?;
     Ok(Report {
         v: 1,
+        compression: reader.compression().map(|algorithm| Compression {
+            algorithm: algorithm.name(),
+            bytes: compressed.values().fold(0, |sum: u64, (bytes, _)| sum.saturating_add(*bytes)),
+            stored_bytes: compressed.values().fold(0, |sum: u64, (_, blocks)| sum.saturating_add(blocks * BLOCK_SIZE)),
+        }),
         kernel,
         root_hash: seal.root_hash.clone(),
         system_bytes: reader.blocks().saturating_mul(BLOCK_SIZE),
@@ -140,8 +160,12 @@ fn layers_of(container: &Container) -> Vec<String> {
     }
 }
 
-/// Counts a layer's files.
-fn measure<R: Read + Seek>(reader: &mut Reader<R>, diff_id: String) -> Result<Layer> {
+/// Counts a layer's files. Those that are compressed are noted by their first block, with their size and number of blocks.
+fn measure<R: Read + Seek>(
+    reader: &mut Reader<R>,
+    diff_id: String,
+    compressed: &mut BTreeMap<u64, (u64, u64)>,
+) -> Result<Layer> {
     let path = format!("/layers/{diff_id}");
     let Some(root) = reader.lookup(path.as_bytes())? else {
         bail!("the plan names layer {path}, which isn't in the filesystem");
@@ -161,6 +185,9 @@ fn measure<R: Read + Seek>(reader: &mut Reader<R>, diff_id: String) -> Result<La
                 FileKind::File => {
                     layer.files += 1;
                     layer.bytes = layer.bytes.saturating_add(inode.size);
+                    if let Some((first, blocks)) = reader.compressed_blocks(&inode)? {
+                        compressed.insert(first, (inode.size, blocks));
+                    }
                 }
                 _ => {}
             }

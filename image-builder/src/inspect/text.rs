@@ -4,7 +4,7 @@ use std::fmt;
 
 use indicatif::HumanBytes;
 
-use super::report::{Report, Summary};
+use super::report::{Compression, Report, Summary};
 
 /// Digits of a digest that tell layers apart.
 const SHORT: usize = 12;
@@ -14,6 +14,12 @@ impl fmt::Display for Report {
         writeln!(f, "appliance  {} (host name {})", printable(&self.appliance), printable(&self.hostname))?;
         writeln!(f, "kernel     {}", self.kernel.as_deref().map_or("unknown".into(), printable))?;
         writeln!(f, "system     {}, hash tree {}", HumanBytes(self.system_bytes), HumanBytes(self.hash_bytes))?;
+        if let Some(Compression { algorithm, bytes, stored_bytes }) = &self.compression {
+            // Of an image that anybody may have made: it might name no bytes.
+            let share = stored_bytes.saturating_mul(100) / (*bytes).max(1);
+            let (bytes, stored) = (HumanBytes(*bytes), HumanBytes(*stored_bytes));
+            writeln!(f, "compressed {algorithm}: files of {bytes} in {stored} ({share} %)")?;
+        }
         writeln!(f, "root hash  {}", self.root_hash)?;
         writeln!(f, "data       {}", self.data_uuid.as_deref().unwrap_or("none: nothing is kept"))?;
         writeln!(f, "modules    {}", self.modules.iter().map(|name| printable(name)).collect::<Vec<_>>().join(" "))?;

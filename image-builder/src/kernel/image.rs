@@ -27,11 +27,15 @@ pub fn release(image: &[u8]) -> Result<String> {
     Ok(release)
 }
 
+/// The first two numbers of a release.
+pub fn version(release: &str) -> (u32, u32) {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse::<u32>().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
 /// Refuses a release that is known to be too old.
 pub fn require_supported(release: &str) -> Result<()> {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse::<u32>().ok());
-    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if version < OLDEST {
+    if version(release) < OLDEST {
         bail!(
             "kernel {release} is too old: Garboard needs {}.{} or newer (idmapped layers beneath an overlay)",
             OLDEST.0,

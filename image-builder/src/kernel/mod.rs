@@ -1,5 +1,6 @@
 //! The kernel that boots: where it comes from, and which of its modules the appliance carries.
 
+pub mod compression;
 pub mod debian;
 #[cfg(test)]
 pub mod fake;
@@ -11,6 +12,7 @@ pub mod select;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use garboard_images::erofs::Algorithm;
 
 use modules::{Module, Tree};
 
@@ -31,6 +33,8 @@ pub struct Kernel {
     /// The bytes of its image (bzImage).
     pub image: Vec<u8>,
     tree: Tree,
+    /// Its configuration, if that lies beside the image as distributions have it.
+    config: Option<String>,
 }
 
 /// The modules an appliance carries.
@@ -56,11 +60,17 @@ impl Kernel {
     }
 
     fn read(image: &Path, modules: Option<&Path>) -> Result<Self> {
-        let image = std::fs::read(image).context("read it")?;
-        let release = image::release(&image)?;
+        let bytes = std::fs::read(image).context("read it")?;
+        let release = image::release(&bytes)?;
         image::require_supported(&release)?;
         let tree = modules.map_or_else(|| Ok(Tree::monolithic()), Tree::scan)?;
-        Ok(Self { release, image, tree })
+        let config = std::fs::read_to_string(image.with_file_name(format!("config-{release}"))).ok();
+        Ok(Self { release, image: bytes, tree, config })
+    }
+
+    /// Refuses a compression of the system image that this kernel is known not to read.
+    pub fn require_compression(&self, algorithm: Option<Algorithm>) -> Result<()> {
+        algorithm.map_or(Ok(()), |algorithm| compression::require(algorithm, &self.release, self.config.as_deref()))
     }
 
     /// The modules to carry, those of the declaration included.

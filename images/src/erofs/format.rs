@@ -1,5 +1,6 @@
 //! Numbers of the on-disk format, and the superblock.
 
+use super::codec::Algorithm;
 use crate::{Error, Result};
 
 /// Where the superblock is.
@@ -14,6 +15,12 @@ const COMPAT_CHECKSUM: u32 = 1;
 const COMPAT_MTIME: u32 = 2;
 /// There are chunk-based files (Linux 5.15).
 pub(super) const INCOMPAT_CHUNKED: u32 = 4;
+/// Compressed data stand at the end of their blocks; the algorithms are configured behind the superblock (Linux 5.13).
+const INCOMPAT_COMPRESSED: u32 = 1 | 2;
+/// Compressed data belong to several files (Linux 6.1: before, two such files that were read at once failed).
+pub(super) const INCOMPAT_SHARED: u32 = 0x20;
+/// Where the configuration is, in the superblock's block.
+const CONFIGURATION_OFFSET: usize = SUPERBLOCK_OFFSET as usize + 128;
 
 /// Unit of inode numbers, in bytes.
 pub(super) const SLOT: u64 = 32;
@@ -22,6 +29,8 @@ pub(super) const EXTENDED_SIZE: usize = 64;
 
 /// Data in whole blocks.
 pub(super) const FLAT_PLAIN: u16 = 0;
+/// Data in compressed chunks, whose index follows the inode.
+pub(super) const COMPRESSED: u16 = 1;
 /// Data in whole blocks but the last part, which follows the inode in the same block.
 pub(super) const FLAT_INLINE: u16 = 2;
 /// A map of chunks follows the inode.
@@ -50,7 +59,10 @@ pub(crate) struct Superblock {
     /// Block at which inode numbers begin to count.
     pub(crate) meta_block: u32,
     pub(crate) uuid: [u8; 16],
+    /// Flags, those of compression left out.
     pub(crate) incompatible: u32,
+    /// How the compressed files are compressed; `None` if there are none.
+    pub(crate) compression: Option<Algorithm>,
 }
 
 impl Superblock {
@@ -67,7 +79,13 @@ impl Superblock {
         put(36, &self.blocks.to_le_bytes());
         put(40, &self.meta_block.to_le_bytes());
         put(48, &self.uuid);
-        put(80, &self.incompatible.to_le_bytes());
+        let mut incompatible = self.incompatible;
+        if let Some(algorithm) = self.compression {
+            incompatible |= INCOMPAT_COMPRESSED;
+            put(84, &(1u16 << algorithm.number()).to_le_bytes());
+            put(CONFIGURATION_OFFSET - start, &algorithm.configuration());
+        }
+        put(80, &incompatible.to_le_bytes());
         let checksum = checksum(&block[start..]);
         block[start + 4..start + 8].copy_from_slice(&checksum.to_le_bytes());
         block
@@ -90,11 +108,16 @@ impl Superblock {
         if u32_at(8) & COMPAT_CHECKSUM == 0 || u32_at(4) != checksum(area) {
             return Err(bad("the superblock's checksum is wrong"));
         }
-        if u32_at(80) & !INCOMPAT_CHUNKED != 0 {
-            return Err(Error::unsupported(
-                "EROFS image",
-                "compression or another feature that Garboard doesn't write",
-            ));
+        let unknown = || Error::unsupported("EROFS image", "a feature or a compression that Garboard doesn't write");
+        let (incompatible, compressed) = (u32_at(80) & !INCOMPAT_COMPRESSED, u32_at(80) & INCOMPAT_COMPRESSED);
+        let compression = match compressed {
+            0 if u16_at(84) == 0 => None,
+            INCOMPAT_COMPRESSED => Some(Algorithm::of_set(u16_at(84)).ok_or_else(unknown)?),
+            _ => return Err(unknown()),
+        };
+        let configured = |algorithm: &Algorithm| block[CONFIGURATION_OFFSET..].starts_with(&algorithm.configuration());
+        if incompatible & !(INCOMPAT_CHUNKED | INCOMPAT_SHARED) != 0 || !compression.iter().all(configured) {
+            return Err(unknown());
         }
         let mut uuid = [0; 16];
         uuid.copy_from_slice(&area[48..64]);
@@ -104,7 +127,8 @@ impl Superblock {
             blocks: u32_at(36),
             meta_block: u32_at(40),
             uuid,
-            incompatible: u32_at(80),
+            incompatible,
+            compression,
         })
     }
 }
@@ -132,16 +156,20 @@ mod tests {
 
     #[test]
     fn superblock_round_trip_and_every_flipped_bit() {
-        let superblock = Superblock {
+        let mut superblock = Superblock {
             root_nid: 2,
             inodes: 7,
             blocks: 90,
             meta_block: 80,
             uuid: [9; 16],
             incompatible: INCOMPAT_CHUNKED,
+            compression: None,
         };
+        for compression in [None, Some(Algorithm::Lz4), Some(Algorithm::Zstd)] {
+            superblock.compression = compression;
+            assert_eq!(Superblock::decode(&superblock.encode()).unwrap(), superblock);
+        }
         let block = superblock.encode();
-        assert_eq!(Superblock::decode(&block).unwrap(), superblock);
         for bit in 1024 * 8..4096 * 8 {
             let mut damaged = block.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);

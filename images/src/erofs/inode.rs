@@ -1,18 +1,18 @@
 //! Inodes on disk.
 
-use super::format::{CHUNK_BASED, COMPACT_SIZE, EXTENDED_SIZE, FLAT_INLINE, FLAT_PLAIN};
+use super::format::{CHUNK_BASED, COMPACT_SIZE, COMPRESSED, EXTENDED_SIZE, FLAT_INLINE, FLAT_PLAIN};
 
 /// An inode's fields, whichever of the two sizes it has on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct RawInode {
-    /// One of the `FLAT_*` and `CHUNK_BASED` numbers.
+    /// One of the numbers of layouts in [`super::format`].
     pub(super) layout: u16,
     /// As encoded: 0 for no attributes, else words behind the 12-byte header plus 1.
     pub(super) xattr_count: u16,
     /// With the file type.
     pub(super) mode: u16,
     pub(super) size: u64,
-    /// First block, device number or chunk format.
+    /// First block, number of compressed blocks, device number or chunk format.
     pub(super) union: u32,
     /// A number for 32-bit programs.
     pub(super) number: u32,
@@ -70,7 +70,7 @@ impl RawInode {
         let u64_at = |offset: usize| Some(u64::from_le_bytes(bytes.get(offset..offset + 8)?.try_into().ok()?));
         let format = u16_at(0)?;
         let (layout, extended) = (format >> 1 & 7, format & 1 == 1);
-        if format >> 4 != 0 || ![FLAT_PLAIN, FLAT_INLINE, CHUNK_BASED].contains(&layout) {
+        if format >> 4 != 0 || ![FLAT_PLAIN, COMPRESSED, FLAT_INLINE, CHUNK_BASED].contains(&layout) {
             return None;
         }
         let inode = Self {

@@ -1,4 +1,4 @@
-//! Where everything goes: decided before anything is written, from the tree alone.
+//! Where everything goes: decided from the tree, and from where the contents of layers came to lie.
 //!
 //! ```text
 //! block 0            superblock
@@ -8,14 +8,16 @@
 //! late contents      of files added by path, in the order they were added
 //! ```
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::format::{
-    CHUNK_BASED, CHUNK_ENTRY, COMPACT_SIZE, EXTENDED_SIZE, FLAT_INLINE, FLAT_PLAIN, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO,
-    S_IFLNK, S_IFREG, SLOT, encode_device,
+    CHUNK_BASED, CHUNK_ENTRY, COMPACT_SIZE, COMPRESSED, EXTENDED_SIZE, FLAT_INLINE, FLAT_PLAIN, S_IFBLK, S_IFCHR,
+    S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, SLOT, encode_device,
 };
 use super::inode::RawInode;
-use super::{BLOCK_SIZE, dirents, xattr};
+use super::order::Order;
+use super::pack::Place;
+use super::{BLOCK_SIZE, clusters, dirents, xattr};
 use crate::contents::{Content, ContentId, Contents, SHORTEST_HOLE};
 use crate::tree::{Kind, Node, NodeId, Tree};
 use crate::{Error, Result};
@@ -27,11 +29,9 @@ const MOST_CHUNKS: u64 = 1 << 16;
 /// Inodes begin here in their area: number 0 means "none" to programs that list directories.
 const FIRST_INODE: u64 = 64;
 
-/// The order and place of all that is written.
+/// The place of all that is written.
 #[derive(Debug)]
 pub(super) struct Layout {
-    /// In the order of their blocks, from block 1.
-    pub(super) contents: Vec<ContentId>,
     /// The nodes in the order of their inodes.
     pub(super) nodes: Vec<Placed>,
     /// Of each node (by number), its index in `nodes`.
@@ -44,10 +44,14 @@ pub(super) struct Layout {
     pub(super) late_contents: Vec<ContentId>,
     /// Blocks of the whole image.
     pub(super) blocks: u64,
-    /// First block of every content that has blocks.
-    pub(super) addresses: HashMap<ContentId, u64>,
+    /// Where every content is that has blocks.
+    pub(super) places: HashMap<ContentId, Place>,
     /// There are files in chunks.
     pub(super) chunked: bool,
+    /// There are compressed files.
+    pub(super) compressed: bool,
+    /// There are compressed contents that more than one file has.
+    pub(super) shared: bool,
 }
 
 /// A node's inode and where it is.
@@ -93,8 +97,8 @@ pub(super) fn chunks(content: &Content) -> impl Iterator<Item = (u64, bool)> {
     })
 }
 
-/// Blocks that `content` takes of its own.
-fn block_count(content: &Content) -> u64 {
+/// Blocks that `content` takes of its own, as it is.
+pub(super) fn block_count(content: &Content) -> u64 {
     match () {
         () if is_inline(content) => 0,
         () if content.holes.is_empty() => content.size.div_ceil(BLOCK_SIZE),
@@ -102,84 +106,20 @@ fn block_count(content: &Content) -> u64 {
     }
 }
 
-/// A node as it is met from the root.
-struct Visit {
-    id: NodeId,
-    parent: NodeId,
-    links: u32,
-}
-
-/// Nodes reachable from the root, in the order of their inodes: what was added by path comes last.
-fn visit(tree: &Tree) -> Vec<Visit> {
-    let mut visits: Vec<Visit> = Vec::new();
-    let mut met: HashMap<NodeId, usize> = HashMap::new();
-    let mut late = Vec::new();
-    let mut pending = vec![(Tree::ROOT, Tree::ROOT)];
-    loop {
-        let Some((id, parent)) = pending.pop() else {
-            late.reverse();
-            pending.append(&mut late);
-            if pending.is_empty() {
-                return visits;
-            }
-            continue;
-        };
-        if let Some(&earlier) = met.get(&id) {
-            visits[earlier].links += 1;
-            continue;
-        }
-        met.insert(id, visits.len());
-        let mut links = 1;
-        if let Kind::Directory(entries) = &tree.get(id).kind {
-            let subdirectories = entries.values().filter(|&&child| tree.get(child).is_directory()).count();
-            links = 2 + u32::try_from(subdirectories).unwrap_or(u32::MAX - 2);
-            let (first, last): (Vec<_>, Vec<_>) =
-                entries.values().rev().partition(|&&child| !tree.get(child).late || tree.get(id).late);
-            pending.extend(first.into_iter().map(|&child| (child, id)));
-            late.extend(last.into_iter().rev().map(|&child| (child, id)));
-        }
-        visits.push(Visit { id, parent, links });
-    }
-}
-
-/// The contents with blocks of their own, in order: those of layers by digest, then those of late files as they were added.
-fn order_contents(tree: &Tree, contents: &Contents, visits: &[Visit]) -> (Vec<ContentId>, Vec<ContentId>) {
-    let of = |late: bool| -> Vec<ContentId> {
-        let nodes = visits.iter().map(|visit| tree.get(visit.id)).filter(|node| node.late == late);
-        let mut ids: Vec<_> = nodes
-            .filter_map(|node| if let Kind::File(id) = node.kind { Some(id) } else { None })
-            .filter(|&id| block_count(contents.get(id)) > 0)
-            .collect();
-        ids.sort_unstable();
-        ids.dedup();
-        ids
-    };
-    let (mut early, mut late) = (of(false), of(true));
-    late.retain(|id| early.binary_search(id).is_err());
-    early.sort_unstable_by(|a, b| contents.get(*a).cmp(contents.get(*b)));
-    (early, late)
-}
-
-/// Plans the image.
-pub(super) fn plan(tree: &Tree, contents: &Contents) -> Result<Layout> {
-    let visits = visit(tree);
-    let (early, late_contents) = order_contents(tree, contents, &visits);
-    let mut addresses = HashMap::new();
-    let mut next = 1;
-    let mut assign = |ids: &[ContentId], next: &mut u64| {
-        for &id in ids {
-            addresses.insert(id, *next);
-            *next += block_count(contents.get(id));
-        }
-    };
-    assign(&early, &mut next);
-    let mut nodes = Vec::with_capacity(visits.len());
-    let mut index = HashMap::with_capacity(visits.len());
-    // Addresses of late contents are filled in once the inode area's size is known.
-    for visit in &visits {
+/// Plans the image, the contents of whose layers are in `places` and end with the block before `next`.
+pub(super) fn plan(
+    tree: &Tree,
+    contents: &Contents,
+    order: Order,
+    mut places: HashMap<ContentId, Place>,
+    mut next: u64,
+) -> Result<Layout> {
+    let mut nodes = Vec::with_capacity(order.visits.len());
+    let mut index = HashMap::with_capacity(order.visits.len());
+    for visit in &order.visits {
         let number = nodes.len() as u32;
         index.insert(visit.id, number);
-        let inode = describe(tree.get(visit.id), contents, visit.links, number + 1, &mut next);
+        let inode = describe(tree.get(visit.id), contents, &places, visit.links, number + 1, &mut next);
         nodes.push(Placed { id: visit.id, parent: visit.parent, inode, offset: 0 });
     }
     let meta_block = next;
@@ -190,7 +130,10 @@ pub(super) fn plan(tree: &Tree, contents: &Contents) -> Result<Layout> {
     // fsck.erofs 1.5 looks for attributes behind every inode, even the last one: let there be something.
     let late_block = meta_block + (offset + SLOT).div_ceil(BLOCK_SIZE);
     next = late_block;
-    assign(&late_contents, &mut next);
+    for &id in &order.late {
+        places.insert(id, Place::plain(next));
+        next += block_count(contents.get(id));
+    }
     if next > u64::from(u32::MAX) {
         let limit = u64::from(u32::MAX) * BLOCK_SIZE;
         return Err(Error::unsupported(
@@ -198,31 +141,40 @@ pub(super) fn plan(tree: &Tree, contents: &Contents) -> Result<Layout> {
             format!("{} bytes; EROFS has at most {limit}", next * BLOCK_SIZE),
         ));
     }
-    let mut chunked = false;
+    // Addresses of late contents are known only now that the inode area's size is.
+    let (mut chunked, mut shared, mut compressed) = (false, false, HashSet::new());
     for placed in &mut nodes {
-        if let Kind::File(id) = tree.get(placed.id).kind {
-            match placed.inode.layout {
-                CHUNK_BASED => chunked = true,
-                FLAT_PLAIN => placed.inode.union = addresses.get(&id).copied().unwrap_or(0) as u32,
-                _ => {}
-            }
+        let Kind::File(id) = tree.get(placed.id).kind else { continue };
+        match placed.inode.layout {
+            CHUNK_BASED => chunked = true,
+            COMPRESSED => shared |= !compressed.insert(id),
+            FLAT_PLAIN => placed.inode.union = places.get(&id).map_or(0, |place| place.first) as u32,
+            _ => {}
         }
     }
     Ok(Layout {
-        contents: early,
         nodes,
         index,
         meta_block,
         late_block,
-        late_contents,
+        late_contents: order.late,
         blocks: next,
-        addresses,
+        places,
         chunked,
+        compressed: !compressed.is_empty(),
+        shared,
     })
 }
 
 /// The inode of a node. Directory blocks are taken from `next`.
-fn describe(node: &Node, contents: &Contents, links: u32, number: u32, next: &mut u64) -> RawInode {
+fn describe(
+    node: &Node,
+    contents: &Contents,
+    places: &HashMap<ContentId, Place>,
+    links: u32,
+    number: u32,
+    next: &mut u64,
+) -> RawInode {
     let attributes = &node.attributes;
     let xattr_size = xattr::disk_size(node);
     let mut inode = RawInode {
@@ -259,7 +211,10 @@ fn describe(node: &Node, contents: &Contents, links: u32, number: u32, next: &mu
             inode.mode |= S_IFREG;
             let content = contents.get(*id);
             inode.size = content.size;
-            if !content.holes.is_empty() {
+            if let Some(place) = places.get(id).filter(|place| place.indexed()) {
+                inode.layout = COMPRESSED;
+                inode.union = place.block_count() as u32;
+            } else if !content.holes.is_empty() {
                 inode.layout = CHUNK_BASED;
                 inode.union = chunk_bits(content);
             } else if content.size > 0 && is_inline(content) {
@@ -296,11 +251,12 @@ fn place(node: &Node, contents: &Contents, placed: &mut Placed, offset: u64) -> 
     let tail = match (inode.layout, &node.kind) {
         (FLAT_INLINE, _) => inode.size % BLOCK_SIZE,
         (CHUNK_BASED, Kind::File(id)) => chunks(contents.get(*id)).count() as u64 * CHUNK_ENTRY,
+        (COMPRESSED, _) => clusters::start(head) - head + clusters::size(inode.size),
         _ => 0,
     };
     let mut offset = offset.next_multiple_of(SLOT);
     let fits = |offset: u64| {
-        // Neither the inode nor the data behind it may cross into another block; attributes and chunk maps may.
+        // Neither the inode nor the data behind it may cross into another block; attributes, maps and indexes may.
         let inode_fits = offset % BLOCK_SIZE + inode.disk_size() as u64 <= BLOCK_SIZE;
         let tail_fits = inode.layout != FLAT_INLINE || (offset + head) % BLOCK_SIZE + tail <= BLOCK_SIZE;
         inode_fits && tail_fits

@@ -1,14 +1,13 @@
-//! Reads images that the writer made (uncompressed, one device), trusting nothing in them.
+//! Reads images that the writer made, trusting nothing in them.
 
 use std::io::{Read, Seek, SeekFrom, Write};
 
-use super::BLOCK_SIZE;
 use super::format::{
-    BLOCK_BITS, CHUNK_BASED, CHUNK_ENTRY, FLAT_INLINE, NULL_ADDRESS, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK,
-    S_IFMT, S_IFREG, SLOT, Superblock, decode_device,
+    BLOCK_BITS, CHUNK_BASED, CHUNK_ENTRY, COMPRESSED, FLAT_INLINE, NULL_ADDRESS, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO,
+    S_IFLNK, S_IFMT, S_IFREG, SLOT, Superblock, decode_device,
 };
 use super::inode::RawInode;
-use super::{dirents, xattr};
+use super::{Algorithm, BLOCK_SIZE, dirents, xattr};
 use crate::{Error, Result};
 
 /// Bytes of a directory, at most: some 100,000 entries of the longest names, millions of ordinary ones.
@@ -70,7 +69,7 @@ pub struct Inode {
     /// How many names it has.
     pub links: u32,
     /// As it is on disk.
-    raw: RawInode,
+    pub(super) raw: RawInode,
 }
 
 /// An entry of a directory.
@@ -82,7 +81,7 @@ pub struct Entry {
     pub nid: u64,
 }
 
-fn bad(detail: impl Into<String>) -> Error {
+pub(super) fn bad(detail: impl Into<String>) -> Error {
     Error::malformed("EROFS image", detail)
 }
 
@@ -109,6 +108,11 @@ impl<R: Read + Seek> Reader<R> {
     /// How many inodes the superblock counts.
     pub fn inodes(&self) -> u64 {
         self.superblock.inodes
+    }
+
+    /// How the image's compressed files are compressed; `None`: it has none.
+    pub fn compression(&self) -> Option<Algorithm> {
+        self.superblock.compression
     }
 
     /// The root directory.
@@ -204,6 +208,9 @@ impl<R: Read + Seek> Reader<R> {
         if !matches!(inode.kind, FileKind::File | FileKind::Directory | FileKind::Symlink) {
             return Err(bad(format!("inode {} has no content", inode.nid)));
         }
+        if inode.raw.layout == COMPRESSED {
+            return self.copy_compressed(inode, out);
+        }
         let mut at = 0;
         while at < inode.size {
             let (address, length) = self.map(inode, at)?;
@@ -257,8 +264,8 @@ impl<R: Read + Seek> Reader<R> {
         }
     }
 
-    /// What follows an inode and its attributes.
-    fn tail(&self, inode: &Inode) -> Result<u64> {
+    /// Where in the image begins what follows an inode and its attributes.
+    pub(super) fn tail(&self, inode: &Inode) -> Result<u64> {
         let head = inode.raw.disk_size() as u64 + xattr::size_of_count(inode.raw.xattr_count) as u64;
         Ok(self.inode_offset(inode.nid)? + head)
     }
@@ -276,7 +283,7 @@ impl<R: Read + Seek> Reader<R> {
     }
 
     /// Bytes of the image; `length` was bounded by the caller. An error if they aren't all there.
-    fn bytes(&mut self, offset: u64, length: u64) -> Result<Vec<u8>> {
+    pub(super) fn bytes(&mut self, offset: u64, length: u64) -> Result<Vec<u8>> {
         let outside = || bad(format!("{length} bytes at {offset} are outside the image"));
         if offset.checked_add(length).is_none_or(|end| end > self.end()) {
             return Err(outside());

@@ -1,141 +1,66 @@
 //! Writes an image as planned, from front to back, the superblock last.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 
-use sha2::{Digest as _, Sha256};
-
-use super::BLOCK_SIZE;
 use super::dirents::{self, Dirent};
-use super::format::{CHUNK_BASED, FLAT_INLINE, INCOMPAT_CHUNKED, NULL_ADDRESS, S_IFDIR, Superblock};
+use super::format::{
+    CHUNK_BASED, COMPRESSED, FLAT_INLINE, INCOMPAT_CHUNKED, INCOMPAT_SHARED, NULL_ADDRESS, S_IFDIR, Superblock,
+};
 use super::layout::{self, Layout, Placed};
-use super::xattr;
-use crate::contents::{ContentId, Contents};
+use super::output::Output;
+use super::{Algorithm, BLOCK_SIZE, clusters, order, pack, xattr};
+use crate::Result;
+use crate::contents::Contents;
 use crate::store::Summary;
 use crate::tree::{Kind, Node, Tree};
-use crate::{Error, Result};
 
-/// Bytes copied at a time.
-const BUFFER: u64 = 256 << 10;
+/// Writes the image of `tree` to `out`, an empty file, the contents of its layers compressed if there is an algorithm.
+///
+/// The contents come first: how small they become decides where everything else goes.
+pub(crate) fn write(
+    tree: &Tree,
+    contents: &Contents,
+    compression: Option<Algorithm>,
+    out: &mut File,
+) -> Result<Summary> {
+    let order = order::order(tree, contents);
+    let mut output = Output::new(out)?;
+    let places = pack::write(&mut output, contents, &order.early, compression, &order.plain)?;
+    let content_blocks = output.position / BLOCK_SIZE - 1;
 
-fn write_error(cause: io::Error) -> Error {
-    Error::Io { operation: "write", object: "system image".into(), cause }
-}
-
-/// Where the image goes, and the hash that its UUID is made of: contents by their digests, everything else by its bytes.
-struct Output<'a> {
-    file: BufWriter<&'a mut File>,
-    position: u64,
-    hasher: Sha256,
-}
-
-impl Output<'_> {
-    fn raw(&mut self, bytes: &[u8]) -> Result<()> {
-        self.position += bytes.len() as u64;
-        self.file.write_all(bytes).map_err(write_error)
-    }
-
-    fn hashed(&mut self, bytes: &[u8]) -> Result<()> {
-        self.hasher.update(bytes);
-        self.raw(bytes)
-    }
-
-    /// Zeros up to `position`.
-    fn pad_to(&mut self, position: u64) -> Result<()> {
-        let zeros = [0; BLOCK_SIZE as usize];
-        while self.position < position {
-            let count = (position - self.position).min(BLOCK_SIZE);
-            self.hashed(&zeros[..count as usize])?;
-        }
-        Ok(())
-    }
-
-    fn pad_block(&mut self) -> Result<()> {
-        self.pad_to(self.position.next_multiple_of(BLOCK_SIZE))
-    }
-
-    /// A content's bytes from `from` to `to`.
-    fn content(&mut self, contents: &Contents, id: ContentId, from: u64, to: u64) -> Result<()> {
-        let mut buffer = vec![0; BUFFER.min(to - from) as usize];
-        let mut at = from;
-        while at < to {
-            let part = &mut buffer[..BUFFER.min(to - at) as usize];
-            contents.read_at(id, at, part)?;
-            self.raw(part)?;
-            at += part.len() as u64;
-        }
-        Ok(())
-    }
-}
-
-/// Writes the image of `tree` to `out`, an empty file.
-pub(crate) fn write(tree: &Tree, contents: &Contents, out: &mut File) -> Result<Summary> {
-    let plan = layout::plan(tree, contents)?;
-    let mut output = Output { file: BufWriter::with_capacity(1 << 20, out), position: 0, hasher: Sha256::new() };
-    output.raw(&[0; BLOCK_SIZE as usize])?;
-    write_contents(&mut output, contents, &plan.contents)?;
+    let plan = layout::plan(tree, contents, order, places, output.position / BLOCK_SIZE)?;
     for placed in &plan.nodes {
         write_blocks(&mut output, tree, &plan, placed)?;
     }
     for placed in &plan.nodes {
         output.pad_to(plan.meta_block * BLOCK_SIZE + placed.offset)?;
-        write_inode(&mut output, tree, contents, &plan, placed)?;
+        write_inode(&mut output, tree, contents, compression, &plan, placed)?;
     }
     output.pad_to(plan.late_block * BLOCK_SIZE)?;
-    write_contents(&mut output, contents, &plan.late_contents)?;
+    pack::write(&mut output, contents, &plan.late_contents, None, &Default::default())?;
     debug_assert_eq!(output.position, plan.blocks * BLOCK_SIZE);
+
+    let flag = |set: bool, flag: u32| if set { flag } else { 0 };
     let superblock = Superblock {
         root_nid: plan.nodes[0].nid() as u16,
         inodes: plan.nodes.len() as u64,
         blocks: plan.blocks as u32,
         meta_block: plan.meta_block as u32,
-        uuid: uuid(&output.hasher.finalize()),
-        incompatible: if plan.chunked { INCOMPAT_CHUNKED } else { 0 },
+        uuid: output.uuid(),
+        incompatible: flag(plan.chunked, INCOMPAT_CHUNKED) | flag(plan.shared, INCOMPAT_SHARED),
+        compression: compression.filter(|_| plan.compressed),
     };
-    output.file.seek(SeekFrom::Start(0)).map_err(write_error)?;
-    output.file.write_all(&superblock.encode()).map_err(write_error)?;
-    output.file.seek(SeekFrom::Start(plan.blocks * BLOCK_SIZE)).map_err(write_error)?;
-    output.file.flush().map_err(write_error)?;
-    let stored = plan.contents.iter().chain(&plan.late_contents);
+    output.finish(&superblock.encode())?;
     Ok(Summary {
         blocks: plan.blocks,
         uuid: superblock.uuid,
         inodes: superblock.inodes,
-        contents: plan.addresses.len() as u64,
-        content_bytes: stored.map(|&id| contents.get(id).stored()).sum(),
+        contents: plan.places.len() as u64,
+        content_bytes: plan.places.keys().map(|&id| contents.get(id).stored()).sum(),
+        content_blocks: content_blocks + plan.blocks - plan.late_block,
         shared_bytes: contents.shared(),
         metadata_bytes: (plan.late_block - plan.meta_block) * BLOCK_SIZE,
     })
-}
-
-/// A UUID of version 8 (RFC 9562: made in a way of one's own) from a hash.
-fn uuid(hash: &[u8]) -> [u8; 16] {
-    let mut uuid = [0; 16];
-    uuid.copy_from_slice(&hash[..16]);
-    uuid[6] = uuid[6] & 0x0f | 0x80;
-    uuid[8] = uuid[8] & 0x3f | 0x80;
-    uuid
-}
-
-fn write_contents(output: &mut Output<'_>, contents: &Contents, ids: &[ContentId]) -> Result<()> {
-    for &id in ids {
-        let content = contents.get(id);
-        output.hasher.update(content.digest.0);
-        if content.holes.is_empty() {
-            output.content(contents, id, 0, content.size)?;
-        } else {
-            let mut at = 0;
-            for (blocks, hole) in layout::chunks(content) {
-                let to = (at + blocks * BLOCK_SIZE).min(content.size);
-                if !hole {
-                    output.content(contents, id, at, to)?;
-                }
-                at = to;
-            }
-        }
-        output.pad_block()?;
-    }
-    Ok(())
 }
 
 /// The used bytes of a directory's blocks.
@@ -187,6 +112,7 @@ fn write_inode(
     output: &mut Output<'_>,
     tree: &Tree,
     contents: &Contents,
+    compression: Option<Algorithm>,
     plan: &Layout,
     placed: &Placed,
 ) -> Result<()> {
@@ -206,13 +132,19 @@ fn write_inode(
             output.hashed(&bytes)
         }
         (Kind::File(id), CHUNK_BASED) => {
-            let mut address = plan.addresses.get(id).copied().unwrap_or(0);
+            let mut address = plan.places.get(id).map_or(0, |place| place.first);
             for (blocks, hole) in layout::chunks(contents.get(*id)) {
                 let entry = if hole { NULL_ADDRESS } else { address as u32 };
                 address += if hole { 0 } else { blocks };
                 output.hashed(&entry.to_le_bytes())?;
             }
             Ok(())
+        }
+        (Kind::File(id), COMPRESSED) => {
+            let (Some(place), Some(algorithm)) = (plan.places.get(id), compression) else { return Ok(()) };
+            output.pad_to(clusters::start(output.position))?;
+            output.hashed(&clusters::header(algorithm))?;
+            place.chunks(placed.inode.size).try_for_each(|chunk| output.hashed(&chunk.entries()))
         }
         _ => Ok(()),
     }

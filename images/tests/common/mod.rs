@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
-use garboard_images::erofs::{FileKind, Inode, Reader};
+use garboard_images::erofs::{Algorithm, FileKind, Inode, Reader};
 use garboard_images::store::{Store, Summary};
 use garboard_images::{Digest, Error, Limits, source};
 use serde_json::json;
@@ -233,13 +233,26 @@ pub fn bake_with(layers: &[LayerBlob], limits: &Limits) -> Result<Baked, Error> 
     let dir = tempfile::tempdir().unwrap();
     let layout = dir.path().join("layout");
     write_layout(&layout, layers);
-    bake_reference(dir, "layout", limits)
+    bake_reference(dir, "layout", limits, None)
+}
+
+/// Bakes the layers of one image, their files compressed.
+pub fn bake_compressed(layers: &[LayerBlob], compression: Option<Algorithm>) -> Baked {
+    let dir = tempfile::tempdir().unwrap();
+    write_layout(&dir.path().join("layout"), layers);
+    bake_reference(dir, "layout", &Limits::default(), compression).unwrap()
 }
 
 /// Bakes the image that `reference` names in `dir`.
-pub fn bake_reference(dir: TempDir, reference: &str, limits: &Limits) -> Result<Baked, Error> {
+pub fn bake_reference(
+    dir: TempDir,
+    reference: &str,
+    limits: &Limits,
+    compression: Option<Algorithm>,
+) -> Result<Baked, Error> {
     let image = source::open_with(reference, dir.path(), limits)?;
     let mut store = Store::with_limits(dir.path(), *limits)?;
+    store.compress(compression);
     for n in 0..image.layers.len() {
         store.add_layer(&image, n, &mut |_| {})?;
     }
@@ -318,3 +331,6 @@ pub fn fsck_accepts(image: &Path) -> bool {
 pub fn fsck(image: &Path) {
     assert!(fsck_accepts(image), "{}", run("fsck.erofs", &["-d3", image.to_str().unwrap()]));
 }
+
+/// Nothing compressed, and every way of it.
+pub const COMPRESSIONS: [Option<Algorithm>; 3] = [None, Some(Algorithm::Lz4), Some(Algorithm::Zstd)];

@@ -3,14 +3,15 @@
 use std::ffi::CStr;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 
-use super::BootError;
 use super::disk::System;
+use super::{BootError, erofs};
 use crate::sys::dm;
 
 /// Name of the verified device.
@@ -115,9 +116,28 @@ pub fn mount_system(device: &str, system: &System) -> Result<(), BootError> {
         match errno {
             Errno::NODEV => error.fix("the kernel lacks CONFIG_EROFS_FS, or the initrd lacks the module erofs"),
             Errno::IO => error.fix(corrupt_fix()),
-            _ => error.fix("the image was made for another kernel: build it again"),
+            // What the kernel says of features and algorithms that it doesn't know.
+            Errno::OPNOTSUPP | Errno::INVAL => error.fix(unreadable_fix(&head(device))),
+            _ => error.fix(unreadable_fix(&[])),
         }
     })
+}
+
+/// What to do about an image that the kernel doesn't understand, given how it begins.
+fn unreadable_fix(head: &[u8]) -> String {
+    match erofs::needs(head) {
+        Some(needs) => format!("{needs}: choose another in [system], or another kernel, and build again"),
+        None => "the image was made for another kernel: build it again".into(),
+    }
+}
+
+/// How a filesystem begins; nothing if it can't be read.
+fn head(device: &str) -> Vec<u8> {
+    let mut head = vec![0; erofs::HEAD];
+    match File::open(device).and_then(|file| file.read_exact_at(&mut head, 0)) {
+        Ok(()) => head,
+        Err(_) => Vec::new(),
+    }
 }
 
 /// What to do about a block that fails verification.
@@ -198,6 +218,15 @@ pub fn unmount(path: &Path) -> rustix::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_unreadable_image_names_its_compression() {
+        let mut head = vec![0; erofs::HEAD];
+        assert!(unreadable_fix(&head).contains("made for another kernel"));
+        head[1024..1028].copy_from_slice(&0xe0f5_e1e2_u32.to_le_bytes());
+        (head[1024 + 80], head[1024 + 84]) = (3, 8);
+        assert!(unreadable_fix(&head).starts_with("compression = \"zstd\" needs Linux 6.10"));
+    }
 
     #[test]
     fn minor_numbers_are_decoded() {

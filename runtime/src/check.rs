@@ -20,6 +20,8 @@ pub(crate) fn launch(launch: &Launch) -> Result<(), Failure> {
         absolute("device", &device.source)?;
         absolute("device target", &device.target)?;
     }
+    let settings = launch.cgroup.device_settings.iter().map(|setting| &setting.path);
+    launch.cgroup.devices.iter().map(|device| &device.path).chain(settings).try_for_each(|path| absolute("device", path))?;
     for path in launch.masked_paths.iter().chain(&launch.readonly_paths) {
         absolute("masked or read-only path", path)?;
     }

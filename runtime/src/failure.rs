@@ -32,6 +32,8 @@ pub enum Step {
     CreateCgroup,
     /// Write a cgroup setting.
     SetCgroup,
+    /// Find a declared device.
+    FindDevice,
     /// Load the device filter.
     LoadDeviceFilter,
     /// Attach the device filter to the cgroup.
@@ -114,6 +116,7 @@ impl Step {
             Self::WriteIdMap => "write",
             Self::CreateCgroup => "create cgroup",
             Self::SetCgroup => "set cgroup",
+            Self::FindDevice => "device",
             Self::LoadDeviceFilter => "load device filter",
             Self::AttachDeviceFilter => "attach device filter to cgroup",
             Self::CreateVolume => "create volume directory",

@@ -258,6 +258,34 @@ pub struct Cgroup {
     pub settings: Vec<(String, String)>,
     /// The device rules as a compiled `BPF_PROG_TYPE_CGROUP_DEVICE` program (8-byte instructions). Empty: every device is allowed.
     pub device_filter: Vec<u8>,
+    /// Devices that the filter is to allow besides, by name: their numbers are known at the start only.
+    pub devices: Vec<DeviceAccess>,
+    /// Settings of single devices, written after `settings`.
+    pub device_settings: Vec<DeviceSetting>,
+}
+
+/// What a container may do with a device of the machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceAccess {
+    /// Path of the node on the machine.
+    pub path: String,
+    /// Read from it.
+    pub read: bool,
+    /// Write to it.
+    pub write: bool,
+    /// Make nodes of its number.
+    pub mknod: bool,
+}
+
+/// A control group setting of one block device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceSetting {
+    /// The file: `io.max`, `io.weight`.
+    pub file: String,
+    /// Path of the node on the machine. What is written is its number, a space and the value.
+    pub path: String,
+    /// The value: `rbps=1048576`.
+    pub value: String,
 }
 
 /// A compiled seccomp filter.

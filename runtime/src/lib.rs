@@ -27,6 +27,8 @@ obey! {
     pub mod cgroup;
     mod check;
     mod child;
+    mod device;
+    mod device_rule;
     pub mod failure;
     pub mod fill;
     mod hint;

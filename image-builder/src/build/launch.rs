@@ -6,12 +6,12 @@ use garboard_images::source::Image;
 use garboard_images::store::Store;
 use garboard_images::view::{Kind, View};
 use garboard_runtime::compile;
-use garboard_runtime::launch::{IdMap, IdRange, Launch, Root, RootSource, Upper};
+use garboard_runtime::launch::{DeviceSetting, IdMap, IdRange, Root, RootSource, Upper};
 use garboard_runtime::spec::{self, Limits, Mount, MountKind, NamespaceChoice, Options, SeccompChoice, Ulimit};
 
 use super::plan::Compiled;
 use super::sources::Sources;
-use super::{devices, plan, system, volumes};
+use super::{plan, system, volumes};
 use crate::declaration::Declaration;
 
 /// Where the reaper is seen in a container. `/dev` is a tmpfs of the container's own, so nothing of the image is covered.
@@ -41,7 +41,8 @@ fn one(declaration: &Declaration, container: &config::Container, image: &Image, 
     let made = spec::from_image(&image.config, &options, &files)?;
     let root = root(&declaration.appliance, container, store.lowers(image)?);
     let mut launch = compile::launch(&made.spec, root, &made.volumes)?;
-    add_device_limits(&mut launch, &container.resources.io)?;
+    launch.cgroup.devices = made.devices;
+    launch.cgroup.device_settings = device_limits(&container.resources.io);
     Ok(Compiled { launch, stop_signal: made.stop_signal })
 }
 
@@ -74,7 +75,6 @@ fn seccomp(declaration: &Declaration, container: &config::Container) -> Result<S
 
 /// What the declaration says, in the runtime's terms. Pure.
 fn options(appliance: &config::Appliance, container: &config::Container, seccomp: SeccompChoice) -> Result<Options> {
-    let devices = container.devices.iter().map(device).collect::<Result<_>>()?;
     Ok(Options {
         entrypoint: container.entrypoint.clone(),
         command: container.command.clone(),
@@ -90,7 +90,7 @@ fn options(appliance: &config::Appliance, container: &config::Container, seccomp
         mounts: mounts(appliance, container)?,
         // A volume that only the image declares is a place to write to: on a read-only root it has to be something else.
         image_volumes: container.read_only.then(|| default_root_size(appliance)),
-        devices,
+        devices: container.devices.iter().map(device).collect(),
         limits: limits(&container.resources),
         ulimits: container.ulimits.iter().map(ulimit).collect(),
         oom_score_adj: container.oom_score_adj,
@@ -183,40 +183,35 @@ fn ulimit(ulimit: &config::Ulimit) -> Ulimit {
     Ulimit { name: ulimit.name.to_owned(), soft: ulimit.soft, hard: ulimit.hard }
 }
 
-fn device(device: &config::Device) -> Result<spec::Device> {
-    let number = devices::number(&device.source)?;
+fn device(device: &config::Device) -> spec::Device {
     let letters = [(device.read, 'r'), (device.write, 'w'), (device.mknod, 'm')];
-    Ok(spec::Device {
-        source: device.source.clone(),
-        target: device.target.clone(),
-        kind: number.kind,
-        major: number.major,
-        minor: Some(number.minor),
-        access: letters.into_iter().filter(|(allowed, _)| *allowed).map(|(_, letter)| letter).collect(),
-    })
+    let access = letters.into_iter().filter(|(allowed, _)| *allowed).map(|(_, letter)| letter).collect();
+    spec::Device { source: device.source.clone(), target: device.target.clone(), access }
 }
 
 /// Limits for single disks: one write to `io.max` or `io.weight` for each (Documentation/admin-guide/cgroup-v2.rst, "IO").
-fn add_device_limits(launch: &mut Launch, io: &config::Io) -> Result<()> {
+fn device_limits(io: &config::Io) -> Vec<DeviceSetting> {
+    let mut settings = Vec::new();
     for device in &io.devices {
-        let number = devices::number(&device.path)?;
-        let id = format!("{}:{}", number.major, number.minor);
+        let mut set = |file: &str, value: String| {
+            settings.push(DeviceSetting { file: file.to_owned(), path: device.path.clone(), value });
+        };
         let limits = [
             ("rbps", device.read_bps),
             ("wbps", device.write_bps),
             ("riops", device.read_iops),
             ("wiops", device.write_iops),
         ];
-        let limits = limits.iter().filter_map(|(key, value)| value.map(|value| format!(" {key}={value}")));
-        let limits: String = limits.collect();
+        let limits = limits.iter().filter_map(|(key, value)| value.map(|value| format!("{key}={value}")));
+        let limits: Vec<String> = limits.collect();
         if !limits.is_empty() {
-            launch.cgroup.settings.push(("io.max".to_owned(), format!("{id}{limits}")));
+            set("io.max", limits.join(" "));
         }
         if let Some(weight) = device.weight {
-            launch.cgroup.settings.push(("io.weight".to_owned(), format!("{id} {weight}")));
+            set("io.weight", weight.to_string());
         }
     }
-    Ok(())
+    settings
 }
 
 /// An image's files, for the runtime's look-ups of users and volumes.
@@ -303,11 +298,14 @@ mod tests {
     #[test]
     fn limits_of_single_disks_are_written_one_by_one() {
         let text = "name = \"x\"\n[containers.a]\nimage = \"i\"\n[containers.a.blkio_config]\n\
-            device_read_bps = [{ path = \"/dev/sda\", rate = \"1m\" }, { path = \"/dev/sdb\", rate = 5 }]\n";
+            device_read_bps = [{ path = \"/dev/vda\", rate = \"1m\" }, { path = \"/dev/nvme0n1\", rate = 5 }]\n\
+            device_write_iops = [{ path = \"/dev/vda\", rate = 7 }]\n\
+            weight_device = [{ path = \"/dev/vda\", weight = 400 }]\n";
         let appliance = testing::appliance(text);
-        let mut launch = testing::launch();
-        add_device_limits(&mut launch, &appliance.containers[0].resources.io).unwrap();
-        let settings: Vec<_> = launch.cgroup.settings.iter().map(|(file, value)| format!("{file} {value}")).collect();
-        assert_eq!(settings, ["io.max 8:0 rbps=1048576", "io.max 8:16 rbps=5"]);
+        let settings = device_limits(&appliance.containers[0].resources.io);
+        let mut settings: Vec<_> = settings.iter().map(|s| format!("{} {} {}", s.file, s.path, s.value)).collect();
+        settings.sort();
+        let expected = ["io.max /dev/nvme0n1 rbps=5", "io.max /dev/vda rbps=1048576 wiops=7", "io.weight /dev/vda 400"];
+        assert_eq!(settings, expected);
     }
 }

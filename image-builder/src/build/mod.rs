@@ -5,7 +5,6 @@
 //! path of this machine.
 
 mod cmdline;
-mod devices;
 mod launch;
 pub mod manifest;
 mod plan;

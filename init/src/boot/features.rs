@@ -194,7 +194,7 @@ pub(crate) mod tests {
             hostname: None,
             domainname: None,
             sysctls: vec![],
-            cgroup: launch::Cgroup { settings: vec![], device_filter: vec![0; 8] },
+            cgroup: launch::Cgroup { device_filter: vec![0; 8], ..launch::Cgroup::default() },
             seccomp: Some(launch::Seccomp { bpf: vec![], flags: 0 }),
         };
         Plan {

@@ -50,10 +50,18 @@ impl Supervisor {
                 self.trace.mark(name);
                 self.tell(Event::Launched(index));
             }
-            Err(fault) => self.tell(Event::LaunchFailed(index, fault)),
+            Err(fault) => self.launch_failed(index, fault),
         }
         // From here on the child is known to the next incarnation too.
         self.persist();
+    }
+
+    /// A wanted launch made no child.
+    pub(super) fn launch_failed(&mut self, index: usize, fault: Fault) {
+        if self.state.wants_launch(index) {
+            self.tell(Event::LaunchFailed(index, fault));
+            self.announce_end(index, None);
+        }
     }
 
     fn try_launch(&mut self, index: usize) -> Result<(Started, OwnedFd), Fault> {
@@ -143,7 +151,7 @@ impl Supervisor {
             self.kill_cgroup(index);
         }
         self.tell(Event::Exited(index, exit));
-        self.announce_exit(index, exit);
+        self.announce_end(index, Some(exit));
     }
 
     /// Whether the kernel killed one of the container's processes for want of memory, its own or the machine's.

@@ -6,7 +6,7 @@ use garboard_runtime::fill;
 
 use super::Supervisor;
 use super::containers::LONGEST_REASON;
-use crate::supervise::{Action, Event, Exit, Fault};
+use crate::supervise::{Action, Exit, Fault};
 use crate::work::report;
 use crate::worker::Kind;
 
@@ -54,6 +54,6 @@ impl Supervisor {
             text = format!("fill its volumes: the worker {}", super::view::ending(exit));
         }
         text.truncate(text.floor_char_boundary(LONGEST_REASON));
-        self.tell(Event::LaunchFailed(index, Fault { text, transient: false }));
+        self.launch_failed(index, Fault { text, transient: false });
     }
 }

@@ -92,13 +92,13 @@ impl Supervisor {
         self.console.say(&text);
     }
 
-    /// Says how a container ended.
-    pub(super) fn announce_exit(&mut self, index: usize, exit: Exit) {
+    /// Says how a container ended, or why it could not be started.
+    pub(super) fn announce_end(&mut self, index: usize, exit: Option<Exit>) {
         let Some(unit) = self.state.units().get(index) else { return };
         let name = self.name(index);
         let how = match &unit.reason {
             Reason::Launch(why) => format!("could not be started: {why}"),
-            _ => self.ending_of(index, exit),
+            _ => exit.map(|exit| self.ending_of(index, exit)).unwrap_or_default(),
         };
         let next = match unit.phase {
             Phase::Backoff { until } => {
@@ -215,6 +215,7 @@ impl Supervisor {
         });
         match open {
             Some((place, _)) => self.need(index, place, ""),
+            None if rules.needs_devices && !self.state.common().devices => "waits for the machine's devices".to_owned(),
             None if rules.needs_data => "waits for /data".to_owned(),
             None => String::new(),
         }

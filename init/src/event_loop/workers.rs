@@ -22,6 +22,7 @@ impl Supervisor {
     /// first line, or for a moment if it has nothing to say: that line is what somebody waits for.
     pub(super) fn hold_work(&mut self) {
         if !self.options.workers {
+            self.tell(Event::DevicesReady);
             self.tell(Event::DataReady);
             return;
         }
@@ -129,6 +130,7 @@ impl Supervisor {
         }
         match worker.kind {
             Kind::Modules => {
+                self.tell(Event::DevicesReady);
                 if self.plan.data.is_some() {
                     self.start_worker(Kind::Data, &[]);
                 } else {
@@ -161,7 +163,7 @@ impl Supervisor {
             // It could not be started, likely for want of memory or processes.
             Kind::Fill(index) => {
                 let text = format!("fill its volumes: {why}");
-                self.tell(Event::LaunchFailed(index, Fault { text, transient: true }));
+                self.launch_failed(index, Fault { text, transient: true });
             }
             Kind::Stop => self.outcome = self.state.common().goal,
         }

@@ -49,6 +49,7 @@ impl State {
         match (&self.common.data, rules.needs_data) {
             (DataPhase::Unavailable(why), true) => Answer::Never(Reason::Data(why.clone())),
             (DataPhase::Pending, true) => Answer::NotYet,
+            _ if rules.needs_devices && !self.common.devices => Answer::NotYet,
             _ if all => Answer::Hold,
             _ => Answer::NotYet,
         }

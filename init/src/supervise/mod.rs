@@ -49,6 +49,8 @@ pub enum Event {
     DataReady,
     /// `/data` will not come; why.
     DataUnavailable(String),
+    /// Every module that will be loaded is loaded.
+    DevicesReady,
     /// [`Action::Launch`] made a child.
     Launched(usize),
     /// [`Action::Launch`] made none.

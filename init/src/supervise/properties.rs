@@ -20,6 +20,7 @@ struct World {
     completed: Vec<bool>,
     ended_at: Vec<Option<u64>>,
     data: bool,
+    devices: bool,
     queue: Vec<Action>,
     finished: u32,
     shutdown: bool,
@@ -42,16 +43,17 @@ fn machine() -> impl Strategy<Value = Vec<Rules>> {
         proptest::collection::vec((any::<prop::sample::Index>(), condition), 0..3),
         prop_oneof![Just(0_u64), 1..20_000_u64],
         any::<bool>(),
+        any::<bool>(),
     );
     proptest::collection::vec(one, 0..8).prop_map(|all| {
-        let one =
-            |(i, (restart, needs, stop_grace_ms, needs_data)): (usize, (_, Vec<(prop::sample::Index, _)>, _, _))| {
-                let needs = needs
-                    .iter()
-                    .filter(|_| i > 0)
-                    .map(|(on, condition)| Need { on: on.index(i), condition: *condition });
-                Rules { restart, needs: needs.collect(), stop_grace_ms, needs_data }
-            };
+        let one = |(i, (restart, needs, stop_grace_ms, needs_data, needs_devices)): (
+            usize,
+            (_, Vec<(prop::sample::Index, _)>, _, _, _),
+        )| {
+            let needs =
+                needs.iter().filter(|_| i > 0).map(|(on, condition)| Need { on: on.index(i), condition: *condition });
+            Rules { restart, needs: needs.collect(), stop_grace_ms, needs_data, needs_devices }
+        };
         all.into_iter().enumerate().map(one).collect()
     })
 }
@@ -70,6 +72,7 @@ impl World {
             completed: vec![false; n],
             ended_at: vec![None; n],
             data: false,
+            devices: false,
             queue: Vec::new(),
             finished: 0,
             shutdown: false,
@@ -97,6 +100,7 @@ impl World {
                 assert!(!self.alive[i], "two instances of {i}");
                 let rules = &self.state.rules()[i];
                 assert!(!rules.needs_data || self.data, "{i} without data");
+                assert!(!rules.needs_devices || self.devices, "{i} without devices");
                 if !self.ever_launched[i] {
                     for need in &rules.needs {
                         let met = match need.condition {
@@ -194,6 +198,10 @@ impl World {
             6 if !self.data => {
                 self.data = true;
                 self.tell(Event::DataReady);
+            }
+            8 if !self.devices => {
+                self.devices = true;
+                self.tell(Event::DevicesReady);
             }
             // Nonsense: events about containers that are not there, or in no state for them.
             7 => {

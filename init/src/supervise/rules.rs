@@ -23,6 +23,8 @@ pub struct Rules {
     pub stop_grace_ms: u64,
     /// It uses `/data`, so it waits for it.
     pub needs_data: bool,
+    /// It uses devices of the machine, so it waits for the modules that bring them.
+    pub needs_devices: bool,
 }
 
 impl Rules {
@@ -38,6 +40,7 @@ impl Rules {
             needs: needs.collect(),
             stop_grace_ms: container.stop_grace_ms,
             needs_data: uses_data(&container.launch),
+            needs_devices: uses_devices(&container.launch),
         }
     }
 }
@@ -50,6 +53,11 @@ fn uses_data(launch: &Launch) -> bool {
     };
     let bound = launch.mounts.iter().any(|m| matches!(&m.source, MountSource::Bind { path, .. } if is_data(path)));
     upper || bound
+}
+
+/// Whether the container names devices besides those that every machine has.
+fn uses_devices(launch: &Launch) -> bool {
+    !launch.cgroup.devices.is_empty() || !launch.cgroup.device_settings.is_empty()
 }
 
 fn is_data(path: &str) -> bool {

@@ -165,6 +165,8 @@ pub struct Common {
     pub begun: bool,
     /// How far `/data` is.
     pub data: DataPhase,
+    /// The modules are in, and with them the devices they bring.
+    pub devices: bool,
     /// What shutdown is for, once it has begun.
     pub goal: Option<Goal>,
     /// [`super::Action::Finish`] was issued.
@@ -189,7 +191,8 @@ impl State {
     /// An automaton to which nothing has happened. `seed` decides the random part of delays.
     pub fn new(rules: Vec<Rules>, policy: Policy, seed: u64) -> Self {
         let units = rules.iter().map(|_| Unit::new()).collect();
-        let common = Common { begun: false, data: DataPhase::Pending, goal: None, finished: false, seed };
+        let common =
+            Common { begun: false, data: DataPhase::Pending, devices: false, goal: None, finished: false, seed };
         Self::resume(rules, policy, units, common)
     }
 

@@ -19,6 +19,10 @@ impl State {
                 self.change_common().data = DataPhase::Ready;
                 self.settle_waiting(&mut actions);
             }
+            Event::DevicesReady => {
+                self.change_common().devices = true;
+                self.settle_waiting(&mut actions);
+            }
             Event::DataUnavailable(why) => {
                 if self.common.data == DataPhase::Pending {
                     self.change_common().data = DataPhase::Unavailable(why);

@@ -9,7 +9,7 @@ const BAD: Exit = Exit::Code(1);
 
 fn rules(restart: Restart, needs: &[(usize, Condition)]) -> Rules {
     let needs = needs.iter().map(|(on, condition)| Need { on: *on, condition: *condition }).collect();
-    Rules { restart, needs, stop_grace_ms: 10_000, needs_data: false }
+    Rules { restart, needs, stop_grace_ms: 10_000, needs_data: false, needs_devices: false }
 }
 
 fn alone(restart: Restart) -> State {
@@ -247,6 +247,16 @@ fn data_is_waited_for_by_those_who_need_it() {
 }
 
 #[test]
+fn devices_are_waited_for_by_those_who_need_them() {
+    let devices = Rules { needs_devices: true, ..rules(Restart::Always, &[]) };
+    let both = Rules { needs_data: true, ..devices.clone() };
+    let mut s = machine(vec![devices, rules(Restart::Always, &[]), both]);
+    assert_eq!(s.step(Event::Begin, 0), [Action::Launch(1)]);
+    assert_eq!(s.step(Event::DevicesReady, 5), [Action::Launch(0)]);
+    assert_eq!(s.step(Event::DataReady, 6), [Action::Launch(2)]);
+}
+
+#[test]
 fn ready_waits_until_a_start_has_settled() {
     let mut s = running(Restart::Always);
     assert_eq!(
@@ -332,6 +342,7 @@ fn every_phase_has_an_answer_to_every_event() {
             let events = [
                 Event::Begin,
                 Event::DataReady,
+                Event::DevicesReady,
                 Event::DataUnavailable("x".into()),
                 Event::Launched(index),
                 Event::LaunchFailed(index, fault()),
@@ -346,7 +357,9 @@ fn every_phase_has_an_answer_to_every_event() {
                 let common = alone(Restart::Always).common().clone();
                 let mut s = State::resume(vec![rules(Restart::Always, &[])], Policy::default(), vec![unit], common);
                 let concerns = match &event {
-                    Event::Begin | Event::DataReady | Event::DataUnavailable(_) => before == Phase::Waiting,
+                    Event::Begin => before == Phase::Waiting,
+                    // Those alone don't start what has not begun.
+                    Event::DataReady | Event::DevicesReady | Event::DataUnavailable(_) => false,
                     Event::Tick => false,
                     Event::Shutdown(_) => !before.last() && !matches!(before, Phase::Stopping { .. }),
                     _ if index == 7 => false,
@@ -355,10 +368,8 @@ fn every_phase_has_an_answer_to_every_event() {
                     Event::SetupFailed(..) => false,
                     Event::Exited(..) => before.active(),
                 };
-                // Waiting moves on Begin only; data alone doesn't start what has not begun.
-                let moves = concerns && !matches!(event, Event::DataReady | Event::DataUnavailable(_));
                 s.step(event.clone(), 50);
-                assert_eq!(phase(&s, 0) != before, moves, "{before:?} {event:?} → {:?}", phase(&s, 0));
+                assert_eq!(phase(&s, 0) != before, concerns, "{before:?} {event:?} → {:?}", phase(&s, 0));
             }
         }
     }

@@ -37,7 +37,7 @@ pub(super) fn cgroup(resources: &LinuxResources) -> Result<Cgroup, Error> {
     }
     let rules = resources.devices().as_deref().unwrap_or_default();
     let device_filter = if rules.is_empty() { Vec::new() } else { device_filter::compile(rules)? };
-    Ok(Cgroup { settings, device_filter })
+    Ok(Cgroup { settings, device_filter, ..Cgroup::default() })
 }
 
 fn memory(memory: &LinuxMemory, settings: &mut Vec<(String, String)>) -> Result<(), Error> {

@@ -6,122 +6,51 @@
 
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
 
+use crate::device_rule::{self, BLOCK, CHARACTER, MKNOD, READ, Rule, WRITE};
 use crate::spec::Error;
-
-/// Access bits and types of `struct bpf_cgroup_dev_ctx` (`linux/bpf.h`).
-const MKNOD: i32 = 1;
-const READ: i32 = 2;
-const WRITE: i32 = 4;
-const BLOCK: i32 = 1;
-const CHARACTER: i32 = 2;
-
-/// eBPF opcodes (`linux/bpf_common.h`, `linux/bpf.h`).
-const LDX_W: u8 = 0x61;
-const MOV32_REG: u8 = 0xbc;
-const MOV64_IMM: u8 = 0xb7;
-const AND32_IMM: u8 = 0x54;
-const RSH32_IMM: u8 = 0x74;
-const JEQ32_IMM: u8 = 0x16;
-const JNE32_IMM: u8 = 0x56;
-const EXIT: u8 = 0x95;
-
-/// Registers: r1 is the context, r2 the type, r3 the access, r4 major, r5 minor, r6 scratch.
-const CONTEXT: u8 = 1;
-const TYPE: u8 = 2;
-const ACCESS: u8 = 3;
-const MAJOR: u8 = 4;
-const MINOR: u8 = 5;
-const SCRATCH: u8 = 6;
 
 /// More rules than any real list, and few enough for the kernel's 4,096 instructions of an unprivileged program.
 const MAX_RULES: usize = 256;
 
-/// One eBPF instruction as the kernel has it: opcode, registers, offset, immediate.
-fn instruction(opcode: u8, destination: u8, source: u8, offset: i16, immediate: i32) -> [u8; 8] {
-    let (o, i) = (offset.to_le_bytes(), immediate.to_le_bytes());
-    [opcode, destination | (source << 4), o[0], o[1], i[0], i[1], i[2], i[3]]
-}
+/// The rule that matches whatever is asked for.
+const EVERYTHING: Rule = Rule { allow: true, kind: None, access: MKNOD | READ | WRITE, major: None, minor: None };
 
 /// The program for `rules`, 8 bytes per instruction. It returns 1 (allow) or 0; what no rule matches is denied.
 pub fn compile(rules: &[LinuxDeviceCgroup]) -> Result<Vec<u8>, Error> {
     if rules.len() > MAX_RULES {
         return Err(Error::new("linux.resources.devices", format!("{} rules; at most {MAX_RULES}", rules.len())));
     }
-    let mut program = vec![
-        // access_type holds the type in its lower and the access in its upper half.
-        instruction(LDX_W, TYPE, CONTEXT, 0, 0),
-        instruction(MOV32_REG, ACCESS, TYPE, 0, 0),
-        instruction(AND32_IMM, TYPE, 0, 0, 0xffff),
-        instruction(RSH32_IMM, ACCESS, 0, 0, 16),
-        instruction(LDX_W, MAJOR, CONTEXT, 4, 0),
-        instruction(LDX_W, MINOR, CONTEXT, 8, 0),
-    ];
+    let mut program = device_rule::prologue().to_vec();
     let mut decided = false;
     for rule in rules.iter().rev() {
-        let block = one(rule)?;
-        program.extend(&block.instructions);
-        if block.matches_everything {
+        let rule = one(rule)?;
+        program.extend(rule.block());
+        // Nothing after such a rule is ever asked.
+        if (Rule { allow: true, ..rule }) == EVERYTHING {
             decided = true;
             break;
         }
     }
     if !decided {
-        program.extend(verdict(false));
+        program.extend(device_rule::verdict(false));
     }
     Ok(program.concat())
 }
 
-/// `return allow`
-fn verdict(allow: bool) -> [[u8; 8]; 2] {
-    [instruction(MOV64_IMM, 0, 0, 0, i32::from(allow)), instruction(EXIT, 0, 0, 0, 0)]
-}
-
-/// One rule's instructions: its tests jump past its verdict.
-struct Block {
-    instructions: Vec<[u8; 8]>,
-    matches_everything: bool,
-}
-
-fn one(rule: &LinuxDeviceCgroup) -> Result<Block, Error> {
-    let access = access(rule)?;
-    // Each test: instructions, the last of which jumps when the rule doesn't match; its offset is set below.
-    let mut tests: Vec<[u8; 8]> = Vec::new();
-    match rule.typ() {
-        Some(LinuxDeviceType::B) => tests.push(instruction(JNE32_IMM, TYPE, 0, 1, BLOCK)),
-        Some(LinuxDeviceType::C | LinuxDeviceType::U) => tests.push(instruction(JNE32_IMM, TYPE, 0, 1, CHARACTER)),
-        Some(LinuxDeviceType::A) | None => {}
+fn one(rule: &LinuxDeviceCgroup) -> Result<Rule, Error> {
+    let kind = match rule.typ() {
+        Some(LinuxDeviceType::B) => Some(BLOCK),
+        Some(LinuxDeviceType::C | LinuxDeviceType::U) => Some(CHARACTER),
+        Some(LinuxDeviceType::A) | None => None,
         Some(LinuxDeviceType::P) => return Err(Error::new("linux.resources.devices", "type p is no device")),
-    }
-    if access != MKNOD | READ | WRITE {
-        tests.push(instruction(MOV32_REG, SCRATCH, ACCESS, 0, 0));
-        if rule.allow() {
-            tests.push(instruction(AND32_IMM, SCRATCH, 0, 0, !access & (MKNOD | READ | WRITE)));
-            tests.push(instruction(JNE32_IMM, SCRATCH, 0, 1, 0));
-        } else {
-            tests.push(instruction(AND32_IMM, SCRATCH, 0, 0, access));
-            tests.push(instruction(JEQ32_IMM, SCRATCH, 0, 1, 0));
-        }
-    }
-    for (register, number) in [(MAJOR, rule.major()), (MINOR, rule.minor())] {
-        // Absent and -1 are "any".
-        if let Some(number) = number.filter(|number| *number != -1) {
-            let number = u32::try_from(number).map_err(|_| {
-                Error::new("linux.resources.devices", format!("device number {number} is out of range"))
-            })?;
-            tests.push(instruction(JNE32_IMM, register, 0, 1, number.cast_signed()));
-        }
-    }
-    let verdict = verdict(rule.allow());
-    let length = tests.len() + verdict.len();
-    for (position, test) in tests.iter_mut().enumerate() {
-        if matches!(test[0], JNE32_IMM | JEQ32_IMM) {
-            // Relative to the next instruction; a block is far shorter than i16::MAX.
-            let past = i16::try_from(length - position - 1).unwrap_or(i16::MAX).to_le_bytes();
-            (test[2], test[3]) = (past[0], past[1]);
-        }
-    }
-    let matches_everything = tests.is_empty();
-    Ok(Block { instructions: tests.into_iter().chain(verdict).collect(), matches_everything })
+    };
+    // Absent and -1 are "any".
+    let number = |number: Option<i64>| {
+        let number = number.filter(|number| *number != -1).map(u32::try_from).transpose();
+        number.map_err(|_| Error::new("linux.resources.devices", "a device number is out of range"))
+    };
+    let (major, minor) = (number(rule.major())?, number(rule.minor())?);
+    Ok(Rule { allow: rule.allow(), kind, access: access(rule)?, major, minor })
 }
 
 fn access(rule: &LinuxDeviceCgroup) -> Result<i32, Error> {
@@ -138,6 +67,7 @@ fn access(rule: &LinuxDeviceCgroup) -> Result<i32, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device_rule::{AND32_IMM, EXIT, JEQ32_IMM, JNE32_IMM, LDX_W, MOV32_REG, MOV64_IMM, RSH32_IMM};
     use proptest::prelude::*;
 
     /// Runs a program as the kernel would, for a device and an access.

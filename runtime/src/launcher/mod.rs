@@ -16,13 +16,14 @@ use rustix::thread::UnshareFlags;
 use crate::failure::{Context, Failure, Step};
 use crate::launch::{Launch, Namespace};
 use crate::start::{Site, Started, Stdio};
-use crate::{cgroup, check, child, sys, userns};
+use crate::{cgroup, check, child, device, sys, userns};
 
 pub(crate) use trees::{STANDARD_DEVICES, Tree, Trees, attributes};
 
 /// See [`crate::start::start`].
 pub(crate) fn start(launch: &Launch, name: &str, site: &Site<'_>, stdio: Stdio<'_>) -> Result<Started, Failure> {
     check::launch(launch)?;
+    let settings = device::resolve(&launch.cgroup)?;
     let made_userns = match (&launch.ids, site.userns) {
         (Some(ids), None) => Some(userns::create(ids)?),
         _ => None,
@@ -38,7 +39,7 @@ pub(crate) fn start(launch: &Launch, name: &str, site: &Site<'_>, stdio: Stdio<'
         let (pid, pidfd, report) = run(launch, &trees, None, stdio)?;
         return Ok(Started { pid, pidfd, report, cgroup: None, degraded: exposed.into_iter().collect() });
     };
-    let (group, mut degraded) = cgroup::create(parent, name, &launch.cgroup, site.absent_controller)?;
+    let (group, mut degraded) = cgroup::create(parent, name, &settings, site.absent_controller)?;
     match run(launch, &trees, Some(group.as_fd()), stdio) {
         Ok((pid, pidfd, report)) => {
             degraded.extend(exposed);

@@ -27,7 +27,7 @@ use oci_spec::runtime::{
 pub use error::Error;
 pub use options::{Device, Limits, Mount, MountKind, NamespaceChoice, Options, SeccompChoice, Ulimit};
 
-use crate::launch::CreateDir;
+use crate::launch::{CreateDir, DeviceAccess};
 
 /// What the conversion needs to know of the image's merged filesystem. Paths are absolute; links are followed inside.
 pub trait ImageFiles {
@@ -58,6 +58,8 @@ pub struct Container {
     pub spec: Spec,
     /// How the directories of volumes are made when absent, by mount target.
     pub volumes: Vec<(String, CreateDir)>,
+    /// What it may do with the declared devices, for [`crate::launch::Cgroup::devices`].
+    pub devices: Vec<DeviceAccess>,
     /// Signal that asks it to stop (SIGTERM unless image or declaration say otherwise).
     pub stop_signal: u8,
     /// Ports that the image exposes, for people: `(port, "tcp")`.
@@ -96,6 +98,7 @@ pub fn from_image(config: &ImageConfiguration, options: &Options, files: &dyn Im
     Ok(Container {
         spec,
         volumes: mounts.volumes,
+        devices: resources::device_access(&options.devices)?,
         stop_signal: signal::parse(stop_signal)?,
         exposed_ports: image::exposed_ports(config)?,
         weakened: weakened::list(options, &held),

@@ -173,12 +173,6 @@ pub struct Device {
     pub source: String,
     /// Path in the container.
     pub target: String,
-    /// `b` or `c`.
-    pub kind: char,
-    /// Device number; `None` in `minor` allows all of that major.
-    pub major: u32,
-    /// Device number.
-    pub minor: Option<u32>,
     /// Any of `r`, `w`, `m`.
     pub access: String,
 }

@@ -8,6 +8,7 @@ use oci_spec::runtime::{
 };
 
 use super::{Device, Error, Limits, Options, Ulimit};
+use crate::launch::DeviceAccess;
 
 /// The period in which processor time is counted out, in microseconds; the kernel's default.
 const CPU_PERIOD: u64 = 100_000;
@@ -16,7 +17,7 @@ const CPU_PERIOD: u64 = 100_000;
 pub(super) fn resources(options: &Options) -> Result<LinuxResources, Error> {
     let limits = &options.limits;
     let mut resources = LinuxResources::default();
-    resources.set_devices(Some(device_rules(&options.devices)?));
+    resources.set_devices(Some(device_rules()));
     resources.set_memory(memory(limits)?);
     resources.set_cpu(cpu(limits)?);
     if let Some(most) = limits.pids {
@@ -62,10 +63,10 @@ fn cpu(limits: &Limits) -> Result<Option<LinuxCpu>, Error> {
     Ok(Some(cpu))
 }
 
-/// Nothing but the nodes of every `/dev`, terminals, and what was declared. Later rules win.
-fn device_rules(devices: &[Device]) -> Result<Vec<LinuxDeviceCgroup>, Error> {
+/// Nothing but the nodes of every `/dev` and terminals. Later rules win.
+fn device_rules() -> Vec<LinuxDeviceCgroup> {
     let character = |major, minor| rule(true, LinuxDeviceType::C, Some(major), minor, "rw");
-    let mut rules = vec![
+    vec![
         rule(false, LinuxDeviceType::A, None, None, "rwm"),
         character(1, Some(3)), // null
         character(1, Some(5)), // zero
@@ -75,23 +76,21 @@ fn device_rules(devices: &[Device]) -> Result<Vec<LinuxDeviceCgroup>, Error> {
         character(5, Some(0)), // tty
         character(5, Some(2)), // ptmx
         character(136, None),  // pts/*
-    ];
-    for device in devices {
-        let kind = match device.kind {
-            'b' => LinuxDeviceType::B,
-            'c' => LinuxDeviceType::C,
-            other => {
-                return Err(Error::new("devices", format!("{}: kind {other:?} is neither 'b' nor 'c'", device.source)));
-            }
-        };
+    ]
+}
+
+/// What may be done with the declared devices. The spec has numbers only, and those are the machine's to say.
+pub(super) fn device_access(devices: &[Device]) -> Result<Vec<DeviceAccess>, Error> {
+    let access = |device: &Device| {
         let valid = |c| matches!(c, 'r' | 'w' | 'm');
         if device.access.is_empty() || !device.access.chars().all(valid) {
             let reason = format!("{}: access {:?} must be of the letters r, w and m", device.source, device.access);
             return Err(Error::new("devices", reason));
         }
-        rules.push(rule(true, kind, Some(device.major.into()), device.minor.map(Into::into), &device.access));
-    }
-    Ok(rules)
+        let has = |letter| device.access.contains(letter);
+        Ok(DeviceAccess { path: device.source.clone(), read: has('r'), write: has('w'), mknod: has('m') })
+    };
+    devices.iter().map(access).collect()
 }
 
 fn rule(allow: bool, kind: LinuxDeviceType, major: Option<i64>, minor: Option<i64>, access: &str) -> LinuxDeviceCgroup {

@@ -350,7 +350,7 @@ fn an_absent_controller_fails_or_is_recorded() {
     let parent = crate::site::open(place().cgroup_path());
     let settings = garboard_runtime::launch::Cgroup {
         settings: vec![("nosuch.max".to_owned(), "1".to_owned())],
-        device_filter: Vec::new(),
+        ..garboard_runtime::launch::Cgroup::default()
     };
     let failure = cgroup::create(&parent, "absent", &settings, Fail).unwrap_err();
     assert!(failure.to_string().contains("nosuch.max=1: ENOENT: the controller isn't enabled"), "{failure}");

@@ -14,20 +14,14 @@ use rustix::mount::{MountFlags, UnmountFlags};
 use crate::site::scratch;
 
 pub fn tests() -> Vec<Trial> {
-    let test = |name: &str, run: fn()| {
-        Trial::test(format!("fills::{name}"), move || {
-            run();
-            Ok(())
-        })
-    };
-    vec![
-        test("a_new_volume_gets_what_the_merged_image_has", a_new_volume_gets_what_the_merged_image_has),
-        test("what_has_something_in_it_stays_as_it_is", what_has_something_in_it_stays_as_it_is),
-        test("an_interrupted_fill_leaves_no_volume", an_interrupted_fill_leaves_no_volume),
-        test("a_fill_without_room_leaves_no_volume", a_fill_without_room_leaves_no_volume),
-        test("links_of_the_image_lead_into_the_image", links_of_the_image_lead_into_the_image),
-        test("too_deep_a_tree_is_refused", too_deep_a_tree_is_refused),
-    ]
+    trials!(
+        a_new_volume_gets_what_the_merged_image_has,
+        what_has_something_in_it_stays_as_it_is,
+        an_interrupted_fill_leaves_no_volume,
+        a_fill_without_room_leaves_no_volume,
+        links_of_the_image_lead_into_the_image,
+        too_deep_a_tree_is_refused,
+    )
 }
 
 /// The word by which this executable knows that it is to fill a volume and nothing else.

@@ -121,9 +121,6 @@ fn r9_a_declared_device_is_allowed_as_declared() {
     let device = |access: &str| garboard_runtime::spec::Device {
         source: node.to_str().unwrap().to_owned(),
         target: "/dev/of/machine".to_owned(),
-        kind: 'c',
-        major: 240,
-        minor: Some(7),
         access: access.to_owned(),
     };
     let script = "cat < /dev/of/machine; echo > /dev/of/machine; true";

@@ -271,7 +271,7 @@ pub enum Seccomp {
     Default,
     /// No filter.
     Unconfined,
-    /// A profile in Docker's JSON format, at this path; a relative one starts at the declaration's directory.
+    /// A profile in Docker's JSON format or the OCI runtime's, at this path; a relative one starts at the declaration's directory.
     Profile(std::path::PathBuf),
 }
 

@@ -35,8 +35,41 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("garboard: {error:#}");
+            eprintln!("garboard: {}", sentence(&error));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// An error and its causes as one sentence. Some errors end with the text of their cause already; it isn't said again.
+fn sentence(error: &anyhow::Error) -> String {
+    let mut said = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if said.is_empty() {
+            said = cause;
+        } else if !said.ends_with(&cause) {
+            said = format!("{said}: {cause}");
+        }
+    }
+    said
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_cause_is_said_twice() {
+        let error = garboard_images::source::open("oci:absent", std::path::Path::new("/nonexistent")).err().unwrap();
+        let text = sentence(&anyhow::Error::from(error).context("container web"));
+        assert!(text.starts_with("container web: "), "{text}");
+        let absent = || std::io::Error::from_raw_os_error(2);
+        let whole = disk::Error::Io { path: "/x".into(), cause: absent() };
+        let text = sentence(&anyhow::Error::from(whole).context("build"));
+        assert_eq!(text, "build: write disk image: /x: No such file or directory (os error 2)");
+        assert_eq!(
+            sentence(&anyhow::Error::from(absent()).context("read x")),
+            "read x: No such file or directory (os error 2)"
+        );
     }
 }

@@ -93,8 +93,11 @@ fn a_system_disk_of_another_build_is_refused() {
     ));
     let mut image = image();
     image.system = Image::load(other.build_without_disk()).unwrap().system;
-    let sentence = stopped(&Vm::boot(&image).unwrap());
+    let vm = Vm::boot(&image).unwrap();
+    let sentence = stopped(&vm);
     assert!(sentence.starts_with("find the system image"), "{sentence}");
+    assert!(sentence.contains("another build's system image") && sentence.contains("different builds"), "{sentence}");
+    assert!(vm.console().contains("garboard: waiting up to 10 s for the system image"), "{}", vm.console().tail(30));
 }
 
 /// Damage where the boot itself reads: the superblock's block, the plan and metadata at the end, the root of the hash tree.

@@ -13,9 +13,20 @@ const ANSWER: Duration = secs(1);
 
 fn bake(declaration: &str) -> (Project, Image) {
     let project = Project::new(&declaration.replace("BUSYBOX", &fixture("oci", "busybox")));
+    std::fs::write(project.path("profile.json"), PROFILE).unwrap();
     let image = Image::load(project.build_without_disk()).unwrap();
     (project, image)
 }
+
+/// Denies one call, to who hasn't the capability for it.
+const PROFILE: &str = r#"{
+    "defaultAction": "SCMP_ACT_ALLOW",
+    "archMap": [{ "architecture": "SCMP_ARCH_X86_64", "subArchitectures": ["SCMP_ARCH_X86", "SCMP_ARCH_X32"] }],
+    "syscalls": [{
+        "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1, "args": [], "comment": "",
+        "includes": { "minKernel": "4.8" }, "excludes": { "caps": ["CAP_SYS_ADMIN"] }
+    }]
+}"#;
 
 const LIMITS: &str = r#"
 name = "limits"
@@ -50,7 +61,14 @@ image = "BUSYBOX"
 command = ["sh", "-c", '''
 for file in memory.max cpu.max pids.max; do echo $file $(cat /sys/fs/cgroup/$file); done
 echo map $(cat /proc/self/uid_map)
+mkdir /new && echo directory yes
 ''']
+
+# Its profile is a file in Docker's format.
+[containers.profiled]
+image = "BUSYBOX"
+command = ["sh", "-c", "mkdir /new 2>&- && echo directory yes || echo directory no"]
+security_opt = ["seccomp=profile.json"]
 
 # 96 MiB, written to by reading into them.
 [containers.hog]
@@ -154,6 +172,8 @@ fn what_is_declared_holds_and_nothing_else_is_limited() {
     space_ends_where_declared(&vm);
     low_ports_are_there_for_root(&vm);
     devices_are_there_when_declared(&vm);
+    expect(&finished(&vm, "profiled").1, &[("directory", "no")]);
+    expect(&finished(&vm, "plain").1, &[("directory", "yes")]);
 
     let status = vm.status().unwrap();
     let sibling = status.container("sibling").unwrap();

@@ -24,19 +24,27 @@ const ROOT_SIZE: u64 = 256 << 20;
 const MOUNT_POINTS: u64 = 1 << 20;
 
 /// Compiles the launch of every container, in order. The images' layers must be in the store.
-pub fn all(declaration: &Declaration, sources: &Sources, store: &Store) -> Result<Vec<Compiled>> {
+/// `release` is the kernel's.
+pub fn all(declaration: &Declaration, sources: &Sources, store: &Store, release: &str) -> Result<Vec<Compiled>> {
+    let kernel = spec::seccomp::kernel_version(release);
     let containers = declaration.appliance.containers.iter();
     containers
         .map(|container| {
             let image = sources.get(&container.image)?;
-            one(declaration, container, image, store).with_context(|| format!("container {}", container.name))
+            one(declaration, container, image, store, kernel).with_context(|| format!("container {}", container.name))
         })
         .collect()
 }
 
-fn one(declaration: &Declaration, container: &config::Container, image: &Image, store: &Store) -> Result<Compiled> {
+fn one(
+    declaration: &Declaration,
+    container: &config::Container,
+    image: &Image,
+    store: &Store,
+    kernel: Option<(u32, u32)>,
+) -> Result<Compiled> {
     let seccomp = seccomp(declaration, container)?;
-    let options = options(&declaration.appliance, container, seccomp)?;
+    let options = Options { kernel, ..options(&declaration.appliance, container, seccomp)? };
     let files = Files(store.view(image)?);
     let made = spec::from_image(&image.config, &options, &files)?;
     let root = root(&declaration.appliance, container, store.lowers(image)?);
@@ -95,6 +103,7 @@ fn options(appliance: &config::Appliance, container: &config::Container, seccomp
         ulimits: container.ulimits.iter().map(ulimit).collect(),
         oom_score_adj: container.oom_score_adj,
         seccomp,
+        kernel: None,
         no_new_privileges: container.no_new_privileges,
         masked_paths: None,
         readonly_paths: None,

@@ -63,7 +63,7 @@ pub fn build(options: &Options<'_>, progress: &Progress) -> Result<Manifest> {
     sources.store_layers(&mut store, progress)?;
 
     progress.step("compiling the plan");
-    let launches = launch::all(declaration, &sources, &store)?;
+    let launches = launch::all(declaration, &sources, &store, &kernel.release)?;
     let fills = volumes::fills(appliance, &sources, &store)?;
     let plan = plan::make(appliance, launches, &fills, &modules.stage_two);
 

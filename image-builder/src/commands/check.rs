@@ -87,7 +87,7 @@ fn faults(file: &Path, parsing: Option<&Errors>, looking: Option<&anyhow::Error>
         file: file.clone(),
         line: None,
         column: None,
-        message: format!("{error:#}"),
+        message: crate::sentence(error),
         help: None,
     });
     in_text.chain(outside).collect()

@@ -17,6 +17,8 @@ use crate::sys;
 /// How long disks may take to appear: slow buses and firmware, not a person plugging one in.
 const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(10);
+/// After so long somebody who looks at the console wants to know what is being waited for.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// Bytes at an offset, all of them or an error.
 pub trait ReadAt {
@@ -53,8 +55,12 @@ enum Place {
 }
 
 /// Looks for the image of `root_hash` until it appears or patience ends.
+///
+/// A disk of another build doesn't end it: the right one may be on a slower bus, and the other one may be there on purpose. What
+/// the disks hold so far is said meanwhile.
 pub fn find(root_hash: &[u8; 32]) -> Result<System, BootError> {
     let start = Instant::now();
+    let mut told = false;
     loop {
         let mut seen = Vec::new();
         for disk in disks() {
@@ -66,19 +72,40 @@ pub fn find(root_hash: &[u8; 32]) -> Result<System, BootError> {
         if start.elapsed() >= PATIENCE {
             return Err(not_found(root_hash, &seen));
         }
+        if !told && start.elapsed() >= SILENCE {
+            told = true;
+            super::stop::say(&waiting(root_hash, &seen));
+        }
         std::thread::sleep(PAUSE);
     }
 }
 
+/// Such a reason says that the disk holds another build.
+const ANOTHER: &str = "another build's system image, root hash";
+
+fn of_hash(root_hash: &[u8; 32]) -> String {
+    format!("with root hash {}…", verity::hex(root_hash).get(..16).unwrap_or_default())
+}
+
+fn waiting(root_hash: &[u8; 32], seen: &[String]) -> String {
+    let so_far = if seen.is_empty() { "no disk".to_owned() } else { seen.join(", ") };
+    let patience = PATIENCE.as_secs();
+    format!("garboard: waiting up to {patience} s for the system image {}; so far: {so_far}\r\n", of_hash(root_hash))
+}
+
 fn not_found(root_hash: &[u8; 32], seen: &[String]) -> BootError {
-    let object = format!("with root hash {}…", verity::hex(root_hash).get(..16).unwrap_or_default());
+    let object = of_hash(root_hash);
     if seen.is_empty() {
         let cause = format!("no disk appeared within {} s", PATIENCE.as_secs());
         return BootError::new("find the system image", object, cause)
             .fix("attach the system disk, or build with the module of its controller");
     }
-    BootError::new("find the system image", object, format!("it is on none of the disks: {}", seen.join(", ")))
-        .fix("attach the disk that was built together with this kernel command line")
+    let fix = if seen.iter().any(|reason| reason.contains(ANOTHER)) {
+        "kernel command line and system disk are of different builds: use both from one build"
+    } else {
+        "attach the disk that was built together with this kernel command line"
+    };
+    BootError::new("find the system image", object, format!("it is on none of the disks: {}", seen.join(", "))).fix(fix)
 }
 
 /// Names of the whole disks in sysfs, without those that only software makes.
@@ -132,12 +159,17 @@ fn place(disk: &dyn ReadAt, size: u64, sector: u64, root_hash: &[u8; 32]) -> Res
     if let Some(hash_offset) = erofs::size(&head) {
         let superblock = superblock_at(disk, hash_offset).map_err(|e| format!("an EROFS, and behind it {e}"))?;
         if superblock.uuid != first {
-            return Err(format!("the system image with root hash {}…", verity::hex(&superblock.uuid)));
+            return Err(another(&superblock));
         }
         return Ok(Place::Whole { hash_offset, superblock });
     }
     let table = read_table(disk, size, sector).ok_or("no EROFS and no partition table")?;
-    let data = table.find(&first).ok_or("no partition of this system image")?;
+    let Some(data) = table.find(&first) else {
+        // The hash tree of whatever build it is.
+        let starts = table.partitions().into_iter().filter_map(|partition| partition.first.checked_mul(sector));
+        let other = starts.filter_map(|offset| superblock_at(disk, offset).ok()).next();
+        return Err(other.map_or_else(|| "no partition of a system image".into(), |other| another(&other)));
+    };
     let hash = table.find(&second).ok_or("no partition with the hash tree of this system image")?;
     let offset = hash.first.checked_mul(sector).ok_or("a partition beyond its end")?;
     let superblock = superblock_at(disk, offset).map_err(|e| format!("in the hash partition {e}"))?;
@@ -145,6 +177,10 @@ fn place(disk: &dyn ReadAt, size: u64, sector: u64, root_hash: &[u8; 32]) -> Res
         return Err("a hash partition of another system image".into());
     }
     Ok(Place::Partitions { data, hash, superblock })
+}
+
+fn another(superblock: &Superblock) -> String {
+    format!("{ANOTHER} {}…", verity::hex(&superblock.uuid).get(..16).unwrap_or_default())
 }
 
 fn superblock_at(disk: &dyn ReadAt, offset: u64) -> Result<Superblock, String> {
@@ -245,11 +281,14 @@ mod tests {
         assert!(says(whole()[..8192].to_vec()).contains("behind it nothing that can be read"));
         let mut other = whole();
         other[8192 + 16] = 0xff;
-        assert!(says(other).contains("root hash ff01"));
+        assert!(says(other).contains("another build's system image, root hash ff01"));
         let mut altered = whole();
         altered[8192] = 0;
         assert!(says(altered).contains("no verity superblock"));
-        assert!(says(gpt_disk(4096, &[([7; 16], 40, 50)])).contains("no partition of this system image"));
+        assert!(says(gpt_disk(4096, &[([7; 16], 40, 50)])).contains("no partition of a system image"));
+        let mut partitions = gpt_disk(4096, &[([7; 16], 40, 2047), ([8; 16], 2064, 2079)]);
+        partitions[2064 * 512..][..4096].copy_from_slice(&superblock(&[0xab; 16]));
+        assert!(says(partitions).contains("another build's system image, root hash abab"));
         let mut tree = partitioned();
         tree[2064 * 512] = 0;
         assert!(says(tree).contains("in the hash partition no verity superblock"));
@@ -267,5 +306,9 @@ mod tests {
         assert!(nothing.contains("no disk appeared within 10 s"), "{nothing}");
         let others = not_found(&hash(), &["vda (no EROFS)".into()]).to_string();
         assert!(others.contains("vda (no EROFS)") && others.contains("0001020304050607"), "{others}");
+        let another = not_found(&hash(), &[format!("vda ({ANOTHER} ffff…)")]).to_string();
+        assert!(another.contains("different builds"), "{another}");
+        let meanwhile = waiting(&hash(), &["vda (no EROFS)".into()]);
+        assert!(meanwhile.contains("0001020304050607") && meanwhile.contains("so far: vda (no EROFS)"), "{meanwhile}");
     }
 }

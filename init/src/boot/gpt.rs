@@ -140,6 +140,21 @@ impl Table {
     }
 }
 
+/// Sector 0 with the protective partition as large as a disk of `sectors` sectors (UEFI specification 2.10, section 5.2.3): tools that
+/// know no GPT then see no free space. `None` if it is right already, or is no protective MBR and thus nobody's business here.
+pub fn protective(sector: &[u8; 512], sectors: u64) -> Option<[u8; 512]> {
+    const KIND: usize = 446 + 4;
+    const SIZE: usize = 446 + 12;
+    let wanted = u32::try_from(sectors.checked_sub(1)?).unwrap_or(u32::MAX);
+    let is_protective = sector.get(KIND) == Some(&0xee) && sector.ends_with(&[0x55, 0xaa]);
+    if !is_protective || le32(sector, SIZE)? == wanted {
+        return None;
+    }
+    let mut changed = *sector;
+    put(&mut changed, SIZE, &wanted.to_le_bytes())?;
+    Some(changed)
+}
+
 /// What to write to grow a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grown {
@@ -260,6 +275,26 @@ pub(crate) mod tests {
             assert_eq!(table.find(&ROOT).unwrap().last, 4095);
             assert_eq!(table.header.alternate, if lba == 1 { 32767 } else { 1 });
             assert!(table.grown(&DATA, 32768, SECTOR).is_none(), "grown once is enough");
+        }
+    }
+
+    #[test]
+    fn the_protective_mbr_covers_the_disk() {
+        let mut sector = [0; 512];
+        sector[450] = 0xee;
+        sector[454] = 1;
+        sector[458..462].copy_from_slice(&8191_u32.to_le_bytes());
+        sector[510..].copy_from_slice(&[0x55, 0xaa]);
+        assert_eq!(protective(&sector, 8192), None, "it is right");
+        let grown = protective(&sector, 32768).unwrap();
+        assert_eq!(grown[458..462], 32767_u32.to_le_bytes());
+        assert_eq!((&grown[..458], &grown[462..]), (&sector[..458], &sector[462..]));
+        assert_eq!(protective(&grown, 1 << 40).unwrap()[458..462], [0xff; 4], "as much as it can say");
+        // A real partition, and no MBR at all.
+        for (at, value) in [(450, 0x83), (510, 0)] {
+            let mut other = sector;
+            other[at] = value;
+            assert_eq!(protective(&other, 32768), None);
         }
     }
 

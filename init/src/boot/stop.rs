@@ -10,7 +10,7 @@ use rustix::fs::OFlags;
 use rustix::system::RebootCommand;
 
 use super::BootError;
-use super::cmdline::Stop;
+use super::cmdline::{Cmdline, Stop};
 
 /// How long the console may take to swallow the message: nobody may be reading it.
 const CONSOLE_PATIENCE: Duration = Duration::from_secs(3);
@@ -27,8 +27,8 @@ pub fn stop(error: &BootError) -> ! {
     }
     rustix::fs::sync();
     std::thread::sleep(LINGER);
-    let action = super::read_cmdline().ok().and_then(|line| line.stop).unwrap_or_else(default_action);
-    let _ = match action {
+    let cmdline = super::read_cmdline().unwrap_or_default();
+    let _ = match action(&cmdline) {
         Stop::PowerOff => rustix::system::reboot(RebootCommand::PowerOff),
         Stop::Reboot => rustix::system::reboot(RebootCommand::Restart),
         Stop::Halt => Ok(()),
@@ -39,8 +39,10 @@ pub fn stop(error: &BootError) -> ! {
     }
 }
 
-fn default_action() -> Stop {
-    if Path::new("/sys/firmware/efi").exists() { Stop::Reboot } else { Stop::PowerOff }
+/// What to do with a machine that can't go on.
+pub fn action(cmdline: &Cmdline) -> Stop {
+    let by_firmware = || if Path::new("/sys/firmware/efi").exists() { Stop::Reboot } else { Stop::PowerOff };
+    cmdline.stop.unwrap_or_else(by_firmware)
 }
 
 /// The message between rules, so that it is found among the kernel's lines. The first line says it all.

@@ -14,6 +14,7 @@ use super::launches::Launches;
 use super::persist::{self, CommonRecord, Context, UnitRecord};
 use super::sources::{Source, Sources};
 use super::{Supervisor, Unit, signals};
+use crate::boot::cmdline::Stop;
 use crate::boot::{Feature, Trace};
 use crate::clock::now_ms;
 use crate::console::Console;
@@ -22,7 +23,7 @@ use crate::etc_files;
 use crate::logs::Rings;
 use crate::status::{Port, Uevents};
 use crate::store::{self, Store};
-use crate::supervise::{Event, Fault, Policy, Rules, State};
+use crate::supervise::{Event, Fault, Goal, Policy, Rules, State};
 use crate::sys::fd::Inherited;
 use crate::sys::signal::SignalFd;
 use crate::work::report;
@@ -46,6 +47,8 @@ pub struct Options {
     pub print_trace: bool,
     /// Let signals make PID 1 crash. For tests only.
     pub crash_trigger: bool,
+    /// What to do when what the declaration requires is not there.
+    pub stop: Goal,
     /// The automaton's constants.
     pub policy: Policy,
 }
@@ -58,7 +61,18 @@ impl Default for Options {
             workers: true,
             print_trace: false,
             crash_trigger: false,
+            stop: Goal::PowerOff,
             policy: Policy::default(),
+        }
+    }
+}
+
+impl From<Stop> for Goal {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::PowerOff => Self::PowerOff,
+            Stop::Reboot => Self::Reboot,
+            Stop::Halt => Self::Halt,
         }
     }
 }

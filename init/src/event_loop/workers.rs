@@ -103,7 +103,7 @@ impl Supervisor {
             self.tell(Event::DataUnavailable(why.clone()));
             if self.plan.data.as_ref().is_some_and(|d| d.required) {
                 self.note(format!("the data filesystem is required and absent: {why}"));
-                self.shut_down(Goal::PowerOff, "the declaration requires its data filesystem");
+                self.shut_down(self.options.stop, "the declaration requires its data filesystem");
             }
         }
     }

@@ -178,11 +178,23 @@ fn grow_partition(disk: &str, uuid: &[u8; 16]) -> Result<(), String> {
     let size = sys::block::size(&file).map_err(|e| format!("size of {path}: {e}"))?;
     let sector = disk::sector_size(disk);
     let table = disk::read_table(&file, size, sector).ok_or("its table can't be read")?;
-    let Some(grown) = table.grown(uuid, size.checked_div(sector).unwrap_or(0), sector) else { return Ok(()) };
-    for (offset, bytes) in &grown.writes {
+    let sectors = size.checked_div(sector).unwrap_or(0);
+    let write = |bytes: &[u8], offset| {
+        file.write_all_at(bytes, offset).and_then(|()| file.sync_all()).map_err(|e| format!("write {path}: {e}"))
+    };
+    let grown = table.grown(uuid, sectors, sector);
+    for (offset, bytes) in grown.iter().flat_map(|grown| &grown.writes) {
         // Each on the disk before the next begins: a power cut leaves one intact table.
-        file.write_all_at(bytes, *offset).and_then(|()| file.sync_all()).map_err(|e| format!("write {path}: {e}"))?;
+        write(bytes, *offset)?;
     }
+    // Whether it grows now or did before a power cut.
+    let mut first = [0; 512];
+    if ReadAt::read_at(&file, 0, &mut first).is_ok()
+        && let Some(bytes) = gpt::protective(&first, sectors)
+    {
+        write(&bytes, 0)?;
+    }
+    let Some(grown) = grown else { return Ok(()) };
     let (start, length) = extent(grown.partition, sector).ok_or("it lies beyond the disk")?;
     sys::block::resize_partition(&file, grown.partition.number, start, length)
         .map_err(|e| format!("tell the kernel about it: {e}"))

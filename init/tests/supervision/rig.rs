@@ -129,6 +129,8 @@ pub struct Setup {
     pub unread: bool,
     /// Workers are started, and the plan has a data filesystem; true: that is required.
     pub data: Option<bool>,
+    /// The machine halts when it can't go on.
+    pub halting: bool,
 }
 
 impl Rig {
@@ -159,6 +161,7 @@ impl Rig {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.arg("supervisor").arg(&plan_path).arg(scratch.path().join("run")).arg(&cgroup);
         command.arg(match setup {
+            Setup { data: Some(_), halting: true, .. } => "halting",
             Setup { data: Some(_), .. } => "workers",
             Setup { quick: true, .. } => "quick",
             _ => "usual",

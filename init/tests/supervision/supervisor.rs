@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use garboard_init::boot::Trace;
 use garboard_init::console::Console;
 use garboard_init::event_loop::{Machine, Options, Supervisor};
-use garboard_init::supervise::Policy;
+use garboard_init::supervise::{Goal, Policy};
 use garboard_init::sys::fd::Inherited;
 use garboard_init::{crash, shutdown};
 use garboard_runtime::plan::Plan;
@@ -23,9 +23,10 @@ pub fn resume(state: &str, reason: &str) -> ! {
     }
 }
 
-/// Begins; `policy` is `quick` for short delays, `workers` to start workers (those of `workers.rs`).
+/// Begins; `policy` is `quick` for short delays, `workers` to start workers (those of `workers.rs`), `halting` for workers and
+/// a machine that halts when it can't go on.
 pub fn begin(plan: &str, run_dir: &str, cgroup: &str, policy: &str) -> ! {
-    let workers = policy == "workers";
+    let (workers, halting) = (["workers", "halting"].contains(&policy), policy == "halting");
     let policy = match policy {
         "quick" => {
             Policy { backoff_base_ms: 1, backoff_cap_ms: 4, settle_ms: 50, resettle_ms: 50, ..Policy::default() }
@@ -57,6 +58,7 @@ pub fn begin(plan: &str, run_dir: &str, cgroup: &str, policy: &str) -> ! {
         workers,
         print_trace: false,
         crash_trigger: true,
+        stop: if halting { Goal::Halt } else { Goal::PowerOff },
         policy,
     };
     let supervisor = Supervisor::begin(machine, options).expect("begin to supervise");

@@ -65,5 +65,8 @@ fn required_data_that_is_absent_ends_the_machine() {
     let rig = Rig::with(containers(), Setup { data: Some(true), ..Setup::default() });
     let (status, console) = rig.end();
     assert_eq!(status, 0, "switched off");
+    // As `garboard.stop=` has it.
+    let halting = Rig::with(containers(), Setup { data: Some(true), halting: true, ..Setup::default() });
+    assert_eq!(halting.end().0, 11, "halted");
     assert!(console.contains("garboard: the data filesystem is required and absent: no disk has it"), "{console}");
 }

@@ -163,7 +163,8 @@ fn library(what: &str) -> impl Fn(libseccomp::error::SeccompError) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::seccomp::{default_profile, parse};
+    use crate::spec::profile::{Facts, parse};
+    use crate::spec::seccomp::default_profile;
 
     const ALLOW: u32 = 0x7fff_0000;
     const NOT_PERMITTED: u32 = 0x0005_0001;
@@ -281,7 +282,10 @@ mod tests {
             (r#"{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"/x"}"#, "listener"),
             (r#"{"defaultAction":"SCMP_ACT_ALLOW","architectures":["SCMP_ARCH_AARCH64"]}"#, "Aarch64"),
         ] {
-            let error = parse(json).and_then(|profile| compile(&profile)).unwrap_err().to_string();
+            let error = parse(json, Facts { capabilities: 0, kernel: None })
+                .and_then(|profile| compile(&profile))
+                .unwrap_err()
+                .to_string();
             assert!(error.contains(word), "{json}: {error}");
         }
     }

@@ -101,7 +101,7 @@ pub(crate) fn resolve(add: &[String], drop: &[String]) -> Result<Vec<Capability>
 }
 
 /// The numbers of the names in `list` other than `ALL`.
-fn named(field: &str, list: &[String]) -> Result<Vec<u32>, Error> {
+pub(super) fn named(field: &str, list: &[String]) -> Result<Vec<u32>, Error> {
     list.iter()
         .filter(|name| !name.eq_ignore_ascii_case("ALL"))
         .map(|name| {

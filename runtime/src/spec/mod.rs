@@ -7,6 +7,7 @@ mod error;
 mod image;
 mod mounts;
 mod options;
+pub(crate) mod profile;
 mod resources;
 pub mod seccomp;
 pub mod signal;
@@ -158,7 +159,10 @@ fn linux(options: &Options, held: &[Capability]) -> Result<Linux, Error> {
         .set_seccomp(match &options.seccomp {
             SeccompChoice::Default => Some(seccomp::default_profile(capabilities::mask(held))),
             SeccompChoice::Unconfined => None,
-            SeccompChoice::Profile(json) => Some(seccomp::parse(json)?),
+            SeccompChoice::Profile(json) => {
+                let capabilities = capabilities::mask(held);
+                Some(profile::parse(json, profile::Facts { capabilities, kernel: options.kernel })?)
+            }
         });
     if let Some(ids) = &options.ids {
         let mappings = |ranges: &[crate::launch::IdRange]| {

@@ -44,6 +44,8 @@ pub struct Options {
     pub oom_score_adj: Option<i32>,
     /// System call filter.
     pub seccomp: SeccompChoice,
+    /// Version of the kernel that it will run on, for profiles with conditions on it; `None`: not known.
+    pub kernel: Option<(u32, u32)>,
     /// `no_new_privs`; off only weakens.
     pub no_new_privileges: bool,
     /// Paths hidden from the container; `None`: the default list.
@@ -95,6 +97,7 @@ impl Default for Options {
             ulimits: Vec::new(),
             oom_score_adj: None,
             seccomp: SeccompChoice::Default,
+            kernel: None,
             no_new_privileges: true,
             masked_paths: None,
             readonly_paths: None,
@@ -219,6 +222,6 @@ pub enum SeccompChoice {
     Default,
     /// Every one.
     Unconfined,
-    /// An OCI `linux.seccomp` object as JSON.
+    /// A profile as JSON, in Docker's format or as an OCI `linux.seccomp` object.
     Profile(String),
 }

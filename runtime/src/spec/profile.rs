@@ -53,6 +53,7 @@ pub(crate) struct Facts {
 struct Profile {
     default_action: LinuxSeccompAction,
     default_errno_ret: Option<u32>,
+    default_errno: Option<String>,
     architectures: Option<Vec<Arch>>,
     arch_map: Option<Vec<Architecture>>,
     flags: Option<Vec<LinuxSeccompFilterFlag>>,
@@ -76,6 +77,7 @@ struct Syscall {
     names: Option<Vec<String>>,
     action: LinuxSeccompAction,
     errno_ret: Option<u32>,
+    errno: Option<String>,
     args: Option<Vec<Argument>>,
     #[serde(rename = "comment")]
     _comment: Option<String>,
@@ -109,10 +111,12 @@ pub(crate) fn parse(json: &str, facts: Facts) -> Result<LinuxSeccomp, Error> {
     if profile.listener_path.is_some() || profile.listener_metadata.is_some() {
         return Err(wrong("`listenerPath`: nobody would listen; leave it out"));
     }
+    named_errno(profile.default_errno.as_deref(), profile.default_errno_ret)?;
     let architectures = architectures(profile.architectures, profile.arch_map)?;
     let mut calls = Vec::new();
     for syscall in profile.syscalls.unwrap_or_default() {
         let names = names(syscall.name, syscall.names)?;
+        named_errno(syscall.errno.as_deref(), syscall.errno_ret)?;
         let applies = decide(&names, syscall.includes, syscall.excludes, facts)?;
         let arguments = syscall.args.unwrap_or_default().iter().map(argument).collect::<Vec<_>>();
         if applies {
@@ -130,6 +134,16 @@ pub(crate) fn parse(json: &str, facts: Facts) -> Result<LinuxSeccomp, Error> {
 
 fn wrong(reason: impl std::fmt::Display) -> Error {
     Error::new("security_opt", format!("seccomp profile: {reason}"))
+}
+
+/// Podman's profiles have the error's name beside its number; the number is what counts.
+fn named_errno(name: Option<&str>, number: Option<u32>) -> Result<(), Error> {
+    match (name.filter(|name| !name.is_empty()), number) {
+        (Some(name), None) => {
+            Err(wrong(format!("error {name:?} without its number: add `errnoRet` or `defaultErrnoRet`")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Docker's map says which architectures go with the machine's own.
@@ -281,6 +295,7 @@ mod tests {
             (r#""names":["x"],"args":[{"index":0,"value":1,"op":"SCMP_CMP_LIKE"}]"#, "SCMP_CMP_LIKE"),
             (r#""names":["x"],"name":"y""#, "both"),
             (r#""names":[]"#, "names no system call"),
+            (r#""names":["x"],"errno":"EPERM""#, "without its number"),
         ] {
             let error = with(rule, SYS_ADMIN).unwrap_err();
             assert!(error.contains(word) && error.contains("seccomp profile"), "{rule}: {error}");

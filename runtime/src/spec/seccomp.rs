@@ -1,4 +1,4 @@
-//! System call profiles: the default allow-list, and an OCI profile from JSON.
+//! The default system call profile, an allow-list.
 //!
 //! Everything that isn't allowed gives EPERM; calls newer than the list gives ENOSYS (see [`crate::compile`]), so that programs
 //! fall back. Left out on purpose, each a way into the kernel that servers don't need: `keyctl` and its like (keys have no
@@ -10,8 +10,6 @@
 use oci_spec::runtime::{
     LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompArgBuilder, LinuxSeccompOperator, LinuxSyscall,
 };
-
-use super::Error;
 
 /// What allows a group of calls.
 enum Needs {
@@ -192,7 +190,7 @@ pub fn default_profile(capabilities: u64) -> LinuxSeccomp {
     profile
 }
 
-fn rule(
+pub(super) fn rule(
     names: Vec<String>,
     action: LinuxSeccompAction,
     errno: Option<u32>,
@@ -207,7 +205,7 @@ fn allow_if(name: &str, condition: LinuxSeccompArg) -> LinuxSyscall {
     rule(vec![name.to_owned()], LinuxSeccompAction::ScmpActAllow, None, Some(vec![condition]))
 }
 
-fn argument(index: usize, value: u64, value_two: Option<u64>, op: LinuxSeccompOperator) -> LinuxSeccompArg {
+pub(super) fn argument(index: usize, value: u64, value_two: Option<u64>, op: LinuxSeccompOperator) -> LinuxSeccompArg {
     // The type's only way in is its JSON or a builder; that can't fail, as every field has a default.
     let mut builder = LinuxSeccompArgBuilder::default().index(index).value(value).op(op);
     if let Some(value_two) = value_two {
@@ -216,38 +214,11 @@ fn argument(index: usize, value: u64, value_two: Option<u64>, op: LinuxSeccompOp
     builder.build().unwrap_or_default()
 }
 
-/// Keys of an OCI `linux.seccomp` object and of its parts (runtime spec, "Seccomp").
-const PROFILE_KEYS: [&str; 7] =
-    ["defaultAction", "defaultErrnoRet", "architectures", "flags", "listenerPath", "listenerMetadata", "syscalls"];
-const SYSCALL_KEYS: [&str; 4] = ["names", "action", "errnoRet", "args"];
-
-/// No profile is larger, in bytes.
-const MAX_PROFILE: usize = 1 << 20;
-
-/// An OCI profile from JSON. Unknown keys are errors, as what they would restrict is unknown, too: Docker's own format with
-/// `includes` and `archMap` is one that looks alike.
-pub fn parse(json: &str) -> Result<LinuxSeccomp, Error> {
-    let wrong = |reason: String| Error::new("seccomp", reason);
-    if json.len() > MAX_PROFILE {
-        return Err(wrong(format!("profile of {} bytes; the limit is {MAX_PROFILE}", json.len())));
-    }
-    let value: serde_json::Value = serde_json::from_str(json).map_err(|e| wrong(format!("not JSON: {e}")))?;
-    expect_keys(&value, &PROFILE_KEYS)?;
-    for syscall in value.get("syscalls").and_then(serde_json::Value::as_array).into_iter().flatten() {
-        expect_keys(syscall, &SYSCALL_KEYS)?;
-    }
-    serde_json::from_value(value).map_err(|e| wrong(format!("not an OCI seccomp profile: {e}")))
-}
-
-fn expect_keys(value: &serde_json::Value, known: &[&str]) -> Result<(), Error> {
-    let object = value.as_object().ok_or_else(|| Error::new("seccomp", "a profile is a JSON object"))?;
-    match object.keys().find(|key| !known.contains(&key.as_str())) {
-        None => Ok(()),
-        Some(key) => {
-            let hint = "an OCI runtime profile has no such key (Docker's own format isn't one)";
-            Err(Error::new("seccomp", format!("unknown key {key:?}: {hint}")))
-        }
-    }
+/// The first two numbers of a kernel's release, `6.12.117+deb12-cloud-amd64`.
+#[must_use]
+pub fn kernel_version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|digits| digits.parse().ok());
+    Some((numbers.next()??, numbers.next()??))
 }
 
 #[cfg(test)]
@@ -255,14 +226,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_profile_with_unknown_keys_is_refused() {
-        let docker = r#"{"defaultAction":"SCMP_ACT_ERRNO","archMap":[],"syscalls":[]}"#;
-        assert!(parse(docker).unwrap_err().to_string().contains("archMap"));
-        let conditional = r#"{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{"names":["bpf"],"action":"SCMP_ACT_ALLOW","includes":{}}]}"#;
-        assert!(parse(conditional).unwrap_err().to_string().contains("includes"));
-        assert!(parse(r#"{"defaultAction":"SCMP_ACT_ALLOW"}"#).is_ok());
-        assert!(parse("[]").is_err());
-        assert!(parse("{").is_err());
+    fn releases_begin_with_a_version() {
+        assert_eq!(kernel_version("6.12.117+deb12-cloud-amd64"), Some((6, 12)));
+        assert_eq!(kernel_version("6.1"), Some((6, 1)));
+        assert_eq!([kernel_version(""), kernel_version("6"), kernel_version("linux-6.1")], [None; 3]);
     }
 
     #[test]

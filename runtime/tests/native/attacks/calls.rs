@@ -14,6 +14,8 @@ pub fn tests() -> Vec<Trial> {
         r9_system_calls_are_denied_as_documented,
         r9_the_user_namespace_denies_what_the_filter_would,
         r9_calls_of_other_abis_pass_no_filter,
+        r9_a_profile_of_ones_own_denies_what_it_says,
+        r9_the_distribution_s_profile_is_understood,
         r9_devices_are_denied_by_the_filter,
         r9_a_declared_device_is_allowed_as_declared,
         r9_nodes_cannot_be_made,
@@ -91,6 +93,33 @@ fn r9_calls_of_other_abis_pass_no_filter() {
     assert_eq!(probe(&["i386"]).output(), "getpid: -38\n");
     let open = probe(&["i386"]).options(|o| o.seccomp = SeccompChoice::Unconfined).output();
     assert_eq!(open, "getpid: 1\n", "control: this kernel has the 32-bit calls");
+}
+
+/// In Docker's shape: who lacks the capability may make no directory, and gets an error that nothing else gives.
+fn r9_a_profile_of_ones_own_denies_what_it_says() {
+    let profile = r#"{"defaultAction":"SCMP_ACT_ALLOW","archMap":[{"architecture":"SCMP_ARCH_X86_64","subArchitectures":[]}],
+        "syscalls":[{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO","errnoRet":74,"args":[],"comment":"a test",
+                     "includes":{"arches":["amd64"]},"excludes":{"caps":["CAP_SYS_ADMIN"]}}]}"#;
+    let profiled = || {
+        shell("mkdir /tmp/new && echo made; true").options(|o| o.seccomp = SeccompChoice::Profile(profile.to_owned()))
+    };
+    let denied = profiled().output();
+    assert!(denied.contains("can't create directory '/tmp/new': Bad message") && !denied.contains("made"), "{denied}");
+    // The controls: with the capability, and without the profile.
+    assert_eq!(profiled().options(|o| o.cap_add = vec!["SYS_ADMIN".to_owned()]).output(), "made\n");
+    assert_eq!(shell("mkdir /tmp/new && echo made").output(), "made\n");
+}
+
+/// The one that Debian's container tools bring along, in the format that Docker and Podman share.
+fn r9_the_distribution_s_profile_is_understood() {
+    let profile = std::fs::read_to_string("/usr/share/containers/seccomp.json").expect("buildah is installed");
+    let profiled = shell("mkdir /tmp/new && echo made; mount -t tmpfs none /tmp; true")
+        .options(|o| {
+            o.seccomp = SeccompChoice::Profile(profile);
+            o.kernel = Some((6, 1));
+        })
+        .output();
+    assert!(profiled.starts_with("made\n") && profiled.contains("permission denied"), "{profiled}");
 }
 
 fn r9_devices_are_denied_by_the_filter() {

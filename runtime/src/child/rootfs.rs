@@ -114,6 +114,11 @@ impl From<Failure> for Refusal {
 
 fn overlay_by_fsopen(layers: usize, (upper, work): (&str, &str), user_marks: bool) -> Result<OwnedFd, Refusal> {
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).at(Step::Mount, || "overlay")?;
+    // Before 6.5 overlayfs takes whatever it is given, and refuses it in the end, with a line on the console. It takes an option
+    // without its value too, which later kernels refuse at once and quietly.
+    if fsconfig_set_flag(context.as_fd(), "lowerdir+").is_ok() {
+        return Err(Refusal::LowerdirPlus);
+    }
     for number in 0..layers {
         match fsconfig_set_string(context.as_fd(), "lowerdir+", format!("layers/{number}")) {
             Err(Errno::INVAL) if number == 0 => return Err(Refusal::LowerdirPlus),

@@ -1,7 +1,7 @@
 //! `garboard-init`: process 1 of an appliance.
 
 use garboard_init::boot::{self, BootError, Trace};
-use garboard_init::console::Console;
+use garboard_init::console::{self, Console};
 use garboard_init::event_loop::{Machine, Options, Supervisor};
 use garboard_init::sys::fd::Inherited;
 use garboard_init::{crash, kmsg_logger, shutdown, work, worker};
@@ -24,6 +24,8 @@ fn main() {
 /// From the kernel's exec of `/init` to the end of the machine.
 fn begin() -> ! {
     let mut trace = Trace::begin();
+    // The kernel gives PID 1 the console.
+    console::ignore_input(std::io::stdin());
     let supervisor = crash::install()
         .map_err(|e| BootError::new("install crash handlers", "", e))
         .and_then(|()| boot::stage_one(&mut trace))

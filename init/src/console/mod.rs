@@ -8,6 +8,7 @@ pub mod table;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
+use rustix::termios::{ControlModes, InputModes, LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
 use crate::logs::Piece;
 pub use escape::escape_into;
@@ -92,5 +93,61 @@ impl Console {
     /// Its descriptor, to poll for room.
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.fd.as_ref().map(AsFd::as_fd)
+    }
+}
+
+/// Makes a terminal deaf: nobody reads from it, and what comes in must not matter. By default a single Ctrl-S, or a byte of line
+/// noise that looks like one, holds all output back until a Ctrl-Q; everything else would be echoed.
+pub fn ignore_input(terminal: impl AsFd) {
+    // Whatever is no terminal has no input.
+    let Ok(mut modes) = tcgetattr(&terminal) else { return };
+    modes.input_modes.remove(InputModes::IXON | InputModes::IXOFF | InputModes::BRKINT);
+    modes.input_modes.insert(InputModes::IGNBRK);
+    modes.local_modes.remove(LocalModes::ECHO | LocalModes::ECHONL | LocalModes::ISIG);
+    // No receiver, and no cable that may hang up.
+    modes.control_modes.remove(ControlModes::CREAD);
+    modes.control_modes.insert(ControlModes::CLOCAL);
+    let _ = tcsetattr(&terminal, OptionalActions::Now, &modes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::event::{PollFd, PollFlags, poll};
+    use rustix::pty::{OpenptFlags, openpt, ptsname, unlockpt};
+
+    /// A terminal, and the line to it.
+    fn terminal() -> (OwnedFd, OwnedFd) {
+        let line = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        unlockpt(&line).unwrap();
+        let name = ptsname(&line, Vec::new()).unwrap();
+        let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK;
+        (rustix::fs::open(name, flags, Mode::empty()).unwrap(), line)
+    }
+
+    /// What comes out of the line after noise went into it and the console said something.
+    fn heard(deaf: bool) -> String {
+        let (terminal, line) = terminal();
+        if deaf {
+            ignore_input(&terminal);
+        }
+        rustix::io::write(&line, b"noise\x13\n").unwrap();
+        let mut arrival = [PollFd::new(&terminal, PollFlags::IN)];
+        assert_eq!(poll(&mut arrival, None), Ok(1));
+        let mut console = Console::on(Some(terminal));
+        console.say("still here");
+        console.flush();
+        let mut buffer = [0; 1000];
+        rustix::io::ioctl_fionbio(&line, true).unwrap();
+        let n = rustix::io::read(&line, &mut buffer).unwrap_or(0);
+        String::from_utf8_lossy(&buffer[..n]).into_owned()
+    }
+
+    #[test]
+    fn what_comes_in_neither_stops_the_console_nor_comes_back() {
+        assert_eq!(heard(true), "garboard: still here\r\n");
+        // The control: without that, the noise is echoed, and its Ctrl-S holds the line back.
+        let control = heard(false);
+        assert!(!control.contains("still here"), "{control}");
     }
 }

@@ -1,11 +1,19 @@
-//! The one clock of supervision.
+//! The one clock of supervision, and the one of PID 1's own work.
 
-use rustix::time::{ClockId, clock_gettime};
+use rustix::time::{ClockId, Timespec, clock_gettime};
 
 /// Milliseconds of `CLOCK_BOOTTIME`: since the kernel started, unmoved by whoever sets the time.
 pub fn now_ms() -> u64 {
-    let now = clock_gettime(ClockId::Boottime);
-    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
-    let millis = u64::try_from(now.tv_nsec).unwrap_or(0).checked_div(1_000_000).unwrap_or(0);
-    seconds.saturating_mul(1000).saturating_add(millis)
+    micros(clock_gettime(ClockId::Boottime)).checked_div(1000).unwrap_or(0)
+}
+
+/// Microseconds of processor time that this thread has used.
+pub fn cpu_us() -> u64 {
+    micros(clock_gettime(ClockId::ThreadCPUTime))
+}
+
+fn micros(time: Timespec) -> u64 {
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    let rest = u64::try_from(time.tv_nsec).unwrap_or(0).checked_div(1000).unwrap_or(0);
+    seconds.saturating_mul(1_000_000).saturating_add(rest)
 }

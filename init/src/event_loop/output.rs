@@ -4,7 +4,7 @@ use rustix::io::Errno;
 use rustix::pipe::SpliceFlags;
 
 use super::Supervisor;
-use crate::clock::now_ms;
+use crate::clock::{cpu_us, now_ms};
 
 /// An unfinished line is shown after so many milliseconds: a prompt, a progress bar.
 const FLUSH_MS: u64 = 200;
@@ -12,6 +12,9 @@ const FLUSH_MS: u64 = 200;
 const WINDOW_MS: u64 = 100;
 /// Output that is read in one window; more is thrown away unseen, and counted. 2.5 MiB a second is no log, and costs PID 1 little.
 const WINDOW_BYTES: u64 = 256 << 10;
+/// Processor time that reading it may take in one window, in microseconds: a quarter of one processor. On a slow machine this
+/// is reached first, and PID 1 would otherwise do nothing else but take lines apart.
+const WINDOW_WORK_US: u64 = 25_000;
 /// Reads from one container whose process has ended: a pipe holds 64 KiB.
 const DRAIN_READS: usize = 8;
 
@@ -20,15 +23,22 @@ const DRAIN_READS: usize = 8;
 pub(super) struct Flood {
     since: u64,
     bytes: u64,
+    work_us: u64,
 }
 
 impl Flood {
     /// Whether it prints too fast at `now`.
     fn too_fast(&mut self, now: u64) -> bool {
         if now.saturating_sub(self.since) >= WINDOW_MS {
-            *self = Self { since: now, bytes: 0 };
+            *self = Self { since: now, ..Self::default() };
         }
-        self.bytes >= WINDOW_BYTES
+        self.bytes >= WINDOW_BYTES || self.work_us >= WINDOW_WORK_US
+    }
+
+    /// So many bytes were read, and that took so much work.
+    fn count(&mut self, bytes: usize, work_us: u64) {
+        self.bytes = self.bytes.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+        self.work_us = self.work_us.saturating_add(work_us);
     }
 }
 
@@ -74,12 +84,12 @@ impl Supervisor {
                 Err(e) => e == Errno::AGAIN || e == Errno::INTR,
             };
         }
+        let begun = cpu_us();
         let n = match rustix::io::read(output, &mut self.buffer[..]) {
             Ok(0) => return false,
             Ok(n) => n,
             Err(e) => return e == Errno::AGAIN || e == Errno::INTR,
         };
-        unit.flood.bytes = unit.flood.bytes.saturating_add(u64::try_from(n).unwrap_or(0));
         let (rings, console, shown) = (&mut self.rings, &mut self.console, self.plan.console.logs);
         unit.lines.feed(self.buffer.get(..n).unwrap_or_default(), |piece| {
             rings.push(piece, now);
@@ -88,6 +98,7 @@ impl Supervisor {
             }
         });
         rings.commit(index);
+        unit.flood.count(n, cpu_us().saturating_sub(begun));
         unit.flush_at = unit.lines.pending().then(|| now.saturating_add(FLUSH_MS));
         if let Some(at) = unit.flush_at {
             self.flush_at = Some(self.flush_at.map_or(at, |other| other.min(at)));
@@ -147,8 +158,18 @@ mod tests {
     fn a_flood_is_forgiven_in_the_next_window() {
         let mut flood = Flood::default();
         assert!(!flood.too_fast(1000));
-        flood.bytes = WINDOW_BYTES;
+        flood.count(256 << 10, 10);
         assert!(flood.too_fast(1000 + WINDOW_MS - 1));
         assert!(!flood.too_fast(1000 + WINDOW_MS));
+    }
+
+    #[test]
+    fn on_a_slow_machine_the_work_it_makes_is_the_measure() {
+        let mut flood = Flood::default();
+        assert!(!flood.too_fast(1000));
+        flood.count(16 << 10, WINDOW_WORK_US - 1);
+        assert!(!flood.too_fast(1001));
+        flood.count(1, 1);
+        assert!(flood.too_fast(1002));
     }
 }

@@ -27,6 +27,8 @@ pub struct Cmdline {
     pub trace: bool,
     /// `MODULE.PARAMETER[=VALUE]` words, for modules loaded later (the kernel applies them to built-in code only).
     pub module_parameters: Vec<(String, String)>,
+    /// `module_blacklist=NAME,NAME…`: modules that the kernel refuses to load.
+    pub module_blacklist: Vec<String>,
 }
 
 impl Cmdline {
@@ -56,6 +58,7 @@ impl Cmdline {
                     });
                 }
                 "garboard.trace" => line.trace = true,
+                "module_blacklist" => line.module_blacklist.extend(value.split(',').map(canonical)),
                 _ if name.starts_with("garboard.") => {
                     return Err(fault(word, "unknown option").fix("known are garboard.stop= and garboard.trace"));
                 }
@@ -67,6 +70,11 @@ impl Cmdline {
             }
         }
         Ok(line)
+    }
+
+    /// Whether the kernel was told not to load this module.
+    pub fn forbids(&self, module: &str) -> bool {
+        self.module_blacklist.contains(&canonical(module))
     }
 
     /// The parameters given to a module, separated by blanks, as `finit_module(2)` takes them.
@@ -124,6 +132,13 @@ mod tests {
         assert_eq!(line.stop, Some(Stop::Halt));
         assert_eq!(line.parameters_of("virtio_mmio"), "device=512@0xfeb00000:5 device=512@0xfeb00200:6");
         assert_eq!(line.parameters_of("loop"), "");
+    }
+
+    #[test]
+    fn forbidden_modules_are_known() {
+        let line = Cmdline::parse(b"module_blacklist=dm-verity,erofs module_blacklist=ext4").unwrap();
+        assert!(["dm_verity", "dm-verity", "erofs", "ext4"].iter().all(|name| line.forbids(name)));
+        assert!(!line.forbids("overlay"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! A table ([`TABLE`]) and a judgement; what is present is asked of the running kernel ([`super::probe`]), never of a
 //! configuration file.
 
-use garboard_runtime::launch::RootSource;
+use garboard_runtime::launch::{MountSource, RootSource};
 use garboard_runtime::plan::Plan;
 use serde::{Deserialize, Serialize};
 
@@ -85,6 +85,12 @@ const TABLE: &[Row] = &[
     row("seccomp_filter", "CONFIG_SECCOMP_FILTER", StopIf(has_filters), "system calls can't be filtered"),
     row("overlay", "CONFIG_OVERLAY_FS", StopIf(has_layers), "image layers can't be stacked"),
     row("idmapped_mounts", "Linux ≥ 5.12", StopIf(has_user_namespaces), "files can't be given to container users"),
+    row(
+        "idmapped_tmpfs",
+        "Linux ≥ 6.3",
+        StopIf(has_memory_volumes),
+        "volumes in memory can't be given to container users",
+    ),
     row("mount_api", "Linux ≥ 5.2", Stop, "container mounts can't be made by file descriptor"),
     row("openat2", "Linux ≥ 5.6", Stop, "paths in an image can't be resolved safely"),
     row("pidfd", "Linux ≥ 5.3", Stop, "containers can't be watched"),
@@ -96,6 +102,12 @@ const TABLE: &[Row] = &[
 
 fn has_user_namespaces(plan: &Plan) -> bool {
     plan.containers.iter().any(|c| c.launch.ids.is_some())
+}
+
+/// Volumes in memory are directories of PID 1's own tmpfs.
+fn has_memory_volumes(plan: &Plan) -> bool {
+    let mapped = |source: &MountSource| matches!(source, MountSource::Bind { path, idmap: true, .. } if path.starts_with("/run/"));
+    plan.containers.iter().any(|c| c.launch.ids.is_some() && c.launch.mounts.iter().any(|mount| mapped(&mount.source)))
 }
 
 fn has_filters(plan: &Plan) -> bool {
@@ -142,10 +154,26 @@ fn judge(row: &Row, present: bool, plan: Option<&Plan>) -> Feature {
     Feature { name: row.name.to_owned(), config: row.config.to_owned(), verdict, detail }
 }
 
-/// The table for people: only what is not there, a line each.
-pub fn table(features: &[Feature]) -> String {
+/// Takes back that a feature will come with a module that is loaded later: the module could not be loaded.
+pub fn withdraw(features: &mut [Feature], name: &str) {
+    let row = TABLE.iter().find(|row| row.name == name);
+    let feature = features.iter_mut().find(|f| f.name == name && f.verdict == Verdict::Ok);
+    if let Some((feature, row)) = feature.zip(row) {
+        feature.verdict = Verdict::Degraded;
+        row.breaks.clone_into(&mut feature.detail);
+    }
+}
+
+/// The table for people: only what is not there, a line each. Before the plan is known (`planned` is false) some verdicts are
+/// open.
+pub fn table(features: &[Feature], planned: bool) -> String {
+    let open = |name: &str| !planned && TABLE.iter().any(|r| r.name == name && matches!(r.without, StopIf(_)));
     let lines = features.iter().filter(|f| f.verdict != Verdict::Ok).map(|f| {
-        let verdict = if f.verdict == Verdict::Missing { "STOP" } else { "goes on" };
+        let verdict = match f.verdict {
+            Verdict::Missing => "STOP",
+            _ if open(&f.name) => "may stop",
+            _ => "goes on",
+        };
         format!("  {:<18} {:<24} {:<8} {}\n", f.name, f.config, verdict, f.detail)
     });
     lines.collect()
@@ -164,7 +192,7 @@ pub(crate) mod tests {
         }
     }
 
-    /// A plan with one ordinary container: user namespace, filter, device rules, layers.
+    /// A plan with one ordinary container: user namespace, filter, device rules, layers, a volume in memory.
     pub(crate) fn plan() -> Plan {
         use garboard_runtime::{launch, plan};
         let launch = launch::Launch {
@@ -187,7 +215,16 @@ pub(crate) mod tests {
                 source: RootSource::Layers { layers: vec!["/layers/a".into()], upper: launch::Upper::None },
                 readonly: true,
             },
-            mounts: vec![],
+            mounts: vec![launch::Mount {
+                target: "/brief".into(),
+                source: MountSource::Bind {
+                    path: "/run/garboard/volumes/brief".into(),
+                    recursive: false,
+                    idmap: true,
+                    create: None,
+                },
+                flags: launch::MountFlags::default(),
+            }],
             devices: vec![],
             masked_paths: vec![],
             readonly_paths: vec![],
@@ -272,12 +309,31 @@ pub(crate) mod tests {
 
     #[test]
     fn the_table_names_option_and_consequence() {
-        let text = table(&check(&Without(vec!["erofs", "io"]), None));
+        let text = table(&check(&Without(vec!["erofs", "io"]), None), false);
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines.len(), 2, "{text}");
         assert!(
             lines[0].contains("CONFIG_EROFS_FS") && lines[0].contains("STOP") && lines[0].contains("can't be mounted")
         );
         assert!(lines[1].contains("CONFIG_BLK_CGROUP") && lines[1].contains("goes on"));
+    }
+
+    #[test]
+    fn what_only_the_plan_decides_is_open_without_it() {
+        let kernel = Without(vec!["overlay"]);
+        assert!(table(&check(&kernel, None), false).contains("may stop"));
+        assert!(table(&check(&kernel, Some(&plan())), true).contains("STOP"));
+    }
+
+    #[test]
+    fn a_module_that_fails_later_takes_its_feature_back() {
+        let mut features = check(&Without(vec!["io"]), Some(&plan()));
+        let before = features.clone();
+        withdraw(&mut features, "io");
+        withdraw(&mut features, "virtio_rng");
+        assert_eq!(features, before, "no feature that counts as present");
+        withdraw(&mut features, "ext4");
+        let ext4 = features.iter().find(|f| f.name == "ext4").unwrap();
+        assert!(ext4.verdict == Verdict::Degraded && ext4.detail.contains("in memory only"), "{ext4:?}");
     }
 }

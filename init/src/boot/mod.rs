@@ -43,6 +43,8 @@ pub struct StageOne {
     pub plan: Plan,
     /// What the kernel was found to have.
     found: probe::Found,
+    /// Modules that could not be loaded.
+    faults: Vec<BootError>,
 }
 
 /// A machine that can launch containers.
@@ -69,7 +71,7 @@ pub fn stage_one(trace: &mut Trace) -> Result<StageOne, BootError> {
     let faults = modules::load(&modules::of_initrd()?, &cmdline, trace);
     let cgroup = machine::mount_cgroups();
     let found = probe::probe(cgroup.as_ref().ok().map(AsFd::as_fd));
-    judge(&found, None, faults.first())?;
+    judge(&found, None, &faults)?;
     cgroup?;
     trace.mark("features");
 
@@ -78,7 +80,7 @@ pub fn stage_one(trace: &mut Trace) -> Result<StageOne, BootError> {
             .fix("use the command line in image.json")
     })?;
     // A module that could not be loaded is what a disk that can't be found is most often about.
-    let system = disk::find(&root_hash).map_err(|error| faults.into_iter().next().unwrap_or(error))?;
+    let system = disk::find(&root_hash).map_err(|error| faults.first().cloned().unwrap_or(error))?;
     trace.mark("disk");
     let device = root::verify(&system, &root_hash)?;
     trace.mark("verity");
@@ -88,13 +90,13 @@ pub fn stage_one(trace: &mut Trace) -> Result<StageOne, BootError> {
     trace.mark("root");
     let plan = read_plan()?;
     trace.mark("plan");
-    Ok(StageOne { cmdline, plan, found })
+    Ok(StageOne { cmdline, plan, found, faults })
 }
 
 /// From the root to a machine that can launch containers.
 pub fn stage_two(one: StageOne, trace: &mut Trace) -> Result<Booted, BootError> {
-    let StageOne { cmdline, plan, found } = one;
-    let features = judge(&found, Some(&plan), None)?;
+    let StageOne { cmdline, plan, found, faults } = one;
+    let features = judge(&found, Some(&plan), &faults)?;
     machine::check_memory(&plan)?;
     let cgroup = machine::delegate_controllers()?;
     trace.mark("control groups");
@@ -105,7 +107,7 @@ pub fn stage_two(one: StageOne, trace: &mut Trace) -> Result<Booted, BootError> 
 }
 
 /// The feature table, unless it says that the appliance can't run.
-fn judge(found: &probe::Found, plan: Option<&Plan>, fault: Option<&BootError>) -> Result<Vec<Feature>, BootError> {
+fn judge(found: &probe::Found, plan: Option<&Plan>, faults: &[BootError]) -> Result<Vec<Feature>, BootError> {
     let features = features::check(found, plan);
     let missing: Vec<&str> =
         features.iter().filter(|f| f.verdict == Verdict::Missing).map(|f| f.name.as_str()).collect();
@@ -113,10 +115,14 @@ fn judge(found: &probe::Found, plan: Option<&Plan>, fault: Option<&BootError>) -
         return Ok(features);
     }
     // A feature whose module could not be loaded is missing because of that.
-    let because = fault.map(|fault| format!(" ({fault})")).unwrap_or_default();
-    let cause = format!("the kernel lacks {}{because}", missing.join(", "));
-    let fix = format!("build with a kernel that has it:\n{}", features::table(&features));
-    Err(BootError::new("check the kernel", "", cause).fix(fix))
+    let own = |fault: &&BootError| missing.contains(&order::module_name(&fault.object).as_str());
+    let because: Vec<String> = faults.iter().filter(own).map(ToString::to_string).collect();
+    let cause = match because.as_slice() {
+        [] => format!("the kernel lacks {}; build with one that has it", missing.join(", ")),
+        because => format!("the kernel lacks {} ({})", missing.join(", "), because.join("; ")),
+    };
+    let table = features::table(&features, plan.is_some());
+    Err(BootError::new("check the kernel", "", cause).fix(format!("what that breaks:\n{table}")))
 }
 
 /// Reads the plan of the running system image; also for a PID 1 that executed itself again, and for workers.

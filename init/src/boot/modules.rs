@@ -42,6 +42,9 @@ pub fn load(modules: &[Module], cmdline: &Cmdline, trace: &mut Trace) -> Vec<Boo
         }
         match insert(module, &given) {
             Ok(()) => trace.mark(format!("module {name}")),
+            Err(error) if cmdline.forbids(&name) => {
+                faults.push(error.fix("module_blacklist= on the kernel command line forbids it"));
+            }
             Err(error) => faults.push(error),
         }
     }

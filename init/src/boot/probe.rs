@@ -10,6 +10,9 @@ use crate::sys;
 /// The oldest kernel that is accepted without a word.
 const OLDEST: (u32, u32) = (4, 18);
 
+/// Since when a tmpfs can be mounted with mapped ids.
+const TMPFS_WITH_MAPPED_IDS: (u32, u32) = (6, 3);
+
 /// What was found, by the feature table's names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Found(BTreeSet<&'static str>);
@@ -63,6 +66,8 @@ fn ask(cgroup: Option<BorrowedFd<'_>>) -> Vec<(&'static str, bool)> {
         ("seccomp", sys::probe::seccomp()),
         ("seccomp_filter", sys::probe::seccomp_filter()),
         ("idmapped_mounts", sys::probe::mount_setattr()),
+        // Only a tmpfs and a user namespace together could show it.
+        ("idmapped_tmpfs", version(release.release().to_bytes()).is_none_or(|v| v >= TMPFS_WITH_MAPPED_IDS)),
         ("mount_api", sys::probe::fsopen()),
         ("openat2", sys::probe::openat2()),
         ("pidfd", sys::probe::pidfd()),

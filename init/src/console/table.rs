@@ -79,7 +79,8 @@ fn data(out: &mut String, snapshot: &Snapshot) {
     let data = &snapshot.data;
     let text = match data.state {
         DataState::None => return,
-        DataState::Mounted => format!("mounted, {}", size(data.bytes)),
+        DataState::Mounted if data.detail.is_empty() => format!("mounted, {}", size(data.bytes)),
+        DataState::Mounted => format!("mounted, {}: {}", size(data.bytes), data.detail),
         DataState::Readonly => format!("READ-ONLY: {}", data.detail),
         DataState::Tmpfs => format!("in memory only, nothing is kept: {}", data.detail),
         DataState::Absent => format!("absent: {}", data.detail),

@@ -4,6 +4,7 @@
 //! what the automaton asked for is done, a few launches at a time so that nobody waits long for an answer.
 
 mod containers;
+mod data;
 mod fills;
 mod launches;
 mod output;
@@ -78,6 +79,9 @@ pub struct Supervisor {
     notes: Vec<String>,
     network: report::Network,
     data: report::Data,
+    data_errors: Option<data::Errors>,
+    /// When the data filesystem is next looked at.
+    data_check: Option<u64>,
     history: History,
 
     state: State,
@@ -216,6 +220,7 @@ impl Supervisor {
         self.tell(Event::Tick);
         self.flush_partial_lines(now);
         self.check_workers(now);
+        self.check_data(now);
     }
 
     fn next_deadline(&self, now: u64) -> Option<u64> {
@@ -225,6 +230,7 @@ impl Supervisor {
             self.flush_at,
             self.network_again,
             self.work_at,
+            self.data_check,
             self.announced.due(),
             self.launches.due(),
         ];

@@ -198,6 +198,7 @@ impl Supervisor {
         // Workers first: a container that one works for isn't lost.
         again.adopt_workers(common, &mut inherited);
         again.adopt_units(units, &mut inherited);
+        again.watch_data(now_ms());
         again.note(format!("PID 1 crashed and goes on, nothing was lost: {reason}"));
         Ok(again)
     }
@@ -226,6 +227,8 @@ impl Supervisor {
             notes,
             network,
             data,
+            data_errors: None,
+            data_check: None,
             history: History::default(),
             state,
             units,

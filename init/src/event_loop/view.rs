@@ -128,7 +128,7 @@ impl Supervisor {
             pid1_rss_bytes: resident_bytes(),
             features: self.features.clone(),
             network: self.network.clone(),
-            data: self.data.clone(),
+            data: self.data_now(),
             containers: (0..self.units.len()).filter_map(|i| self.container(i, now)).collect(),
             notes: self.notes.clone(),
         }

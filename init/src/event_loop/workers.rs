@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use super::Supervisor;
 use super::containers::LONGEST_REASON;
 use super::sources::Source;
+use crate::boot::features;
 use crate::clock::now_ms;
 use crate::supervise::{Event, Exit, Fault, Goal};
 use crate::work::report::{self, DataState, NetworkState};
@@ -75,6 +76,9 @@ impl Supervisor {
                 for fault in r.failed {
                     self.note(fault);
                 }
+                for name in r.absent {
+                    features::withdraw(&mut self.features, &name);
+                }
             }),
             Kind::Data => serde_json::from_slice(line).map(|r| self.data_settled(r)),
             Kind::Network => serde_json::from_slice(line).map(|r: report::Network| {
@@ -97,6 +101,7 @@ impl Supervisor {
     fn data_settled(&mut self, data: report::Data) {
         let why = data.detail.chars().take(LONGEST_REASON.saturating_div(4)).collect::<String>();
         self.data = data;
+        self.watch_data(now_ms());
         if self.data.state != DataState::Absent {
             self.tell(Event::DataReady);
         } else {

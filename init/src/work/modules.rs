@@ -1,7 +1,7 @@
 //! The `modules` worker: what the first container could start without.
 
 use super::{emit, report};
-use crate::boot::{self, Trace, modules};
+use crate::boot::{self, Trace, modules, order};
 
 /// Loads the plan's modules in order, then forbids loading any more. Nothing else may load one: there is no `modprobe`, and a
 /// container that breaks out finds the door shut.
@@ -13,12 +13,13 @@ pub fn run() -> i32 {
         }
     };
     let mut trace = Trace::default();
-    let mut failed: Vec<String> =
-        modules::load(&plan.modules, &cmdline, &mut trace).iter().map(ToString::to_string).collect();
+    let faults = modules::load(&plan.modules, &cmdline, &mut trace);
+    let absent = faults.iter().map(|fault| order::module_name(&fault.object)).collect();
+    let mut failed: Vec<String> = faults.iter().map(ToString::to_string).collect();
     let locked = modules::lock();
     if let Err(e) = &locked {
         failed.push(format!("lock module loading: {e}"));
     }
     let loaded = u32::try_from(trace.steps().len()).unwrap_or(u32::MAX);
-    emit(&report::Modules { loaded, failed, locked: locked.is_ok() })
+    emit(&report::Modules { loaded, failed, absent, locked: locked.is_ok() })
 }

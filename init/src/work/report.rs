@@ -9,6 +9,8 @@ pub struct Modules {
     pub loaded: u32,
     /// A sentence for each that could not be loaded.
     pub failed: Vec<String>,
+    /// The names of those.
+    pub absent: Vec<String>,
     /// No module can be loaded from now on (`kernel.modules_disabled`).
     pub locked: bool,
 }

@@ -14,7 +14,7 @@ pub const TESTS: &[(&str, fn())] = &[
 /// The body of a worker.
 pub fn run(kind: &str) -> i32 {
     match kind {
-        "modules" => println!(r#"{{"loaded":3,"failed":["load module x.ko: ENOEXEC"],"locked":true}}"#),
+        "modules" => println!(r#"{{"loaded":3,"failed":["load module x.ko: ENOEXEC"],"absent":["x"],"locked":true}}"#),
         "data" => println!(r#"{{"state":"absent","detail":"no disk has it","bytes":0}}"#),
         "network" => {
             println!("this is not a report");

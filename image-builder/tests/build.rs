@@ -142,7 +142,7 @@ fn inspect_reads_the_image_alone() {
     assert_eq!(of("web")["user"], "1000:1000");
     assert_eq!(of("web")["weakened"], serde_json::json!(["network_mode = \"host\""]));
     assert_eq!(of("web")["writable_bytes"], 0);
-    assert_eq!(of("client")["depends_on"], serde_json::json!(["web"]));
+    assert_eq!(of("client")["depends_on"], serde_json::json!(["web", "flaky"]));
     assert_eq!(of("flaky")["restart"], "on-failure:5");
     assert_eq!(of("flaky")["weakened"], serde_json::json!([]));
     assert_eq!(of("flaky")["args"][0], "/dev/.garboard-init");

@@ -15,7 +15,7 @@ use signal_hook::consts::SIGTERM;
 const USAGE: &str = "\
 usage: garboard-demo web [ADDRESS]        serve a page with this container's facts (default 0.0.0.0:8080)
        garboard-demo client [ADDRESS]     get that page once a second and print its first line (default 127.0.0.1:8080)
-       garboard-demo flaky FILE           fail twice per boot, counted in FILE, then stay up
+       garboard-demo flaky FILE           fail twice per boot, counted in FILE, then succeed
 ";
 
 fn main() -> ExitCode {

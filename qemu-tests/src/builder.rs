@@ -11,7 +11,7 @@ use crate::accel::{self, Accel};
 use crate::copy;
 use crate::error::{Error, Result};
 use crate::image::Image;
-use crate::machine::{Disk, Firmware, Forward, Hardware, Kernel, Machine, SerialConsole};
+use crate::machine::{Disk, DiskFault, Firmware, Forward, Hardware, Kernel, Machine, SerialConsole};
 use crate::ports;
 use crate::process;
 use crate::vm::Vm;
@@ -48,6 +48,8 @@ pub struct Builder {
     system: bool,
     data: bool,
     data_size: u64,
+    data_readonly: bool,
+    data_fault: Option<DiskFault>,
     network: bool,
     forwards: Vec<Wish>,
     state: Option<PathBuf>,
@@ -80,6 +82,8 @@ impl Builder {
             system: true,
             data: true,
             data_size: 0,
+            data_readonly: false,
+            data_fault: None,
             network: true,
             forwards: Vec::new(),
             state: None,
@@ -124,7 +128,7 @@ impl Builder {
     /// A further disk: a raw image that the machine may write to.
     pub fn disk(mut self, path: impl Into<PathBuf>) -> Self {
         let name = format!("extra{}", self.disks.len());
-        self.disks.push(Disk { name, path: path.into(), readonly: false });
+        self.disks.push(Disk::new(name, path));
         self
     }
 
@@ -137,6 +141,18 @@ impl Builder {
     /// Leaves the data disk out, to see what the appliance makes of that.
     pub fn without_data(mut self) -> Self {
         self.data = false;
+        self
+    }
+
+    /// Lets the data disk only be read.
+    pub fn readonly_data(mut self) -> Self {
+        self.data_readonly = true;
+        self
+    }
+
+    /// Breaks the data disk.
+    pub fn data_fault(mut self, fault: DiskFault) -> Self {
+        self.data_fault = Some(fault);
         self
     }
 
@@ -191,7 +207,7 @@ impl Builder {
         self
     }
 
-    /// Doesn't read the console at all, as when no cable is plugged in or the other end sleeps: it fills up.
+    /// Doesn't read the console, as when no cable is plugged in or the other end sleeps: it fills up, until [`Vm::read_console`].
     pub fn unread_console(mut self) -> Self {
         self.read_console = false;
         self
@@ -290,17 +306,14 @@ impl Builder {
             })?;
             // Another build has another system: its disk is not this one's.
             let name = format!("disk-{}.raw", self.image.root_hash.get(..16).unwrap_or("bare"));
-            disks.push(Disk { name: "disk".into(), path: self.writable(image, &name, directory)?, readonly: false });
+            disks.push(Disk::new("disk", self.writable(image, &name, directory)?));
         } else {
             if let Some(system) = self.image.system.as_ref().filter(|_| self.system) {
-                disks.push(Disk { name: "system".into(), path: system.clone(), readonly: true });
+                disks.push(Disk { readonly: true, ..Disk::new("system", system) });
             }
             if let Some(data) = self.image.data.as_deref().filter(|_| self.data) {
-                disks.push(Disk {
-                    name: "data".into(),
-                    path: self.writable(data, "data.ext4", directory)?,
-                    readonly: false,
-                });
+                let disk = Disk::new("data", self.writable(data, "data.ext4", directory)?);
+                disks.push(Disk { readonly: self.data_readonly, fault: self.data_fault, ..disk });
             }
         }
         disks.extend(self.disks.iter().cloned());

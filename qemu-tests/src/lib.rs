@@ -55,7 +55,7 @@ pub use builder::Builder;
 pub use console::Console;
 pub use error::{Error, Result};
 pub use image::{Image, Port};
-pub use machine::{Disk, Firmware, Forward, Hardware, Kernel, Machine, SerialConsole};
+pub use machine::{Disk, DiskFault, Firmware, Forward, Hardware, Kernel, Machine, SerialConsole};
 pub use qmp::Ending;
 pub use status::{ContainerStatus, DataStatus, Exit, Feature, NetworkStatus, Snapshot};
 pub use vm::Vm;

@@ -102,6 +102,24 @@ pub struct Disk {
     pub path: PathBuf,
     /// The machine can't write to it.
     pub readonly: bool,
+    /// It is broken.
+    pub fault: Option<DiskFault>,
+}
+
+impl Disk {
+    /// A sound disk that the machine may write to.
+    pub fn new(name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
+        Self { name: name.into(), path: path.into(), readonly: false, fault: None }
+    }
+}
+
+/// A sector that answers every access of one kind with an input/output error, as on a worn-out disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskFault {
+    /// Writing fails; else reading.
+    pub write: bool,
+    /// Which: the disk's 512-byte units are counted from 0.
+    pub sector: u64,
 }
 
 /// A port of 127.0.0.1 that leads to one of the machine.
@@ -150,8 +168,7 @@ impl Hardware {
         self.boot(&mut all);
         self.console(&mut all);
         for disk in &self.disks {
-            let readonly = if disk.readonly { ",readonly=on" } else { "" };
-            all.add_path("-drive", &format!("if=none,id={},format=raw{readonly},file=", disk.name), &disk.path);
+            all.add_path("-drive", &drive(disk), &disk.path);
             all.add("-device", format!("{},drive={},serial={}", self.virtio("virtio-blk"), disk.name, disk.name));
         }
         if let Some(forwards) = &self.network {
@@ -209,6 +226,21 @@ impl Hardware {
     }
 }
 
+/// The options of a disk's drive, but for its path.
+fn drive(disk: &Disk) -> String {
+    let readonly = if disk.readonly { ",readonly=on" } else { "" };
+    let (driver, path) = match disk.fault {
+        None => (String::new(), "file="),
+        Some(DiskFault { write, sector }) => {
+            let access = if write { "write" } else { "read" };
+            let rule = [("event", "none"), ("iotype", access), ("errno", "5"), ("sector", &sector.to_string())]
+                .map(|(key, value)| format!(",file.inject-error.0.{key}={value}"));
+            (format!(",file.driver=blkdebug{},file.image.driver=file", rule.concat()), "file.image.filename=")
+        }
+    };
+    format!("if=none,id={},format=raw{readonly}{driver},{path}", disk.name)
+}
+
 #[derive(Default)]
 struct Arguments {
     list: Vec<OsString>,
@@ -255,7 +287,7 @@ mod tests {
             cpus: 2,
             kernel: (machine != Machine::Uefi).then_some(kernel),
             firmware: (machine == Machine::Uefi).then_some(firmware),
-            disks: vec![Disk { name: "system".into(), path: "/a,b/system.erofs".into(), readonly: true }],
+            disks: vec![Disk { readonly: true, ..Disk::new("system", "/a,b/system.erofs") }],
             network: Some(vec![Forward { protocol: "tcp".into(), host: 8080, guest: 80 }]),
             console: SerialConsole::Pipe,
             status: "/run/x/status".into(),
@@ -304,6 +336,16 @@ mod tests {
         let line = line(&Hardware { console: SerialConsole::Terminal, ..hardware(Machine::Uefi) });
         assert!(line.contains("if=pflash,unit=0,format=raw,readonly=on,file=code"), "{line}");
         assert!(!line.contains("-kernel") && line.contains("stdio,id=console,signal=off,mux=on"), "{line}");
+    }
+
+    #[test]
+    fn a_broken_disk_has_its_fault_between_it_and_the_machine() {
+        let fault = Some(DiskFault { write: true, sector: 7 });
+        let disk = Disk { fault, ..Disk::new("data", "/a,b/data.ext4") };
+        let line = line(&Hardware { disks: vec![disk], ..hardware(Machine::Microvm) });
+        let drive = "if=none,id=data,format=raw,file.driver=blkdebug,file.inject-error.0.event=none,file.inject-error.0.iotype=write,\
+                     file.inject-error.0.errno=5,file.inject-error.0.sector=7,file.image.driver=file,file.image.filename=/a,,b/data.ext4";
+        assert!(line.contains(drive), "{line}");
     }
 
     #[test]

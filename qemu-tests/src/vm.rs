@@ -65,6 +65,9 @@ impl Vm {
         let console = Console::new(process.started, process.stdin.take());
         if read_console && let Some(output) = process.stdout.take() {
             console.read_from(output, echo);
+        } else if let Some(output) = &process.stdout {
+            // The kernel's default would swallow a whole boot's output.
+            let _ = rustix::pipe::fcntl_setpipe_size(output, 4096);
         }
         Self {
             started: process.started,
@@ -80,6 +83,13 @@ impl Vm {
     /// The serial console.
     pub fn console(&self) -> &Console {
         &self.console
+    }
+
+    /// Begins to read a console that was left unread: what was held back comes first.
+    pub fn read_console(&mut self) {
+        if let Some(output) = self.process.stdout.take() {
+            self.console.read_from(output, None);
+        }
     }
 
     /// The port of 127.0.0.1 that leads to TCP port `guest` of the machine (UDP if only that is forwarded).

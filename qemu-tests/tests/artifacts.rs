@@ -19,7 +19,7 @@ fn baked() -> &'static Path {
     static BAKED: OnceLock<(Project, PathBuf)> = OnceLock::new();
     &BAKED
         .get_or_init(|| {
-            let project = project();
+            let project = project().shared();
             let out = project.build();
             (project, out)
         })

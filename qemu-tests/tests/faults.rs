@@ -1,20 +1,24 @@
 //! Machines that an appliance can't, or only partly, run on: each ends with one sentence that names the fault, or runs on and
 //! says in its status what is missing. None hangs.
 
+#[path = "support/cpio.rs"]
+mod cpio;
 mod support;
 
 use std::fs;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use garboard_qemu::{Ending, Image, Machine, Vm, secs};
-use support::{Project, fixture};
+use garboard_qemu::{DiskFault, Ending, Image, Machine, Snapshot, Vm, secs};
+use support::{Project, fixture, judge};
 
 /// How PID 1 begins the sentence when it can't go on.
 const STOPPED: &str = "garboard: stopped: ";
 const BLOCK: usize = 4096;
 
-/// A container that counts its starts on a volume and then sleeps.
+/// A container that counts its starts on a volume and then sleeps, and one that keeps nothing and says more than a serial line
+/// holds.
 fn baked() -> &'static (Project, PathBuf) {
     static BAKED: OnceLock<(Project, PathBuf)> = OnceLock::new();
     BAKED.get_or_init(|| {
@@ -27,9 +31,15 @@ fn baked() -> &'static (Project, PathBuf) {
             command = ["sh", "-c", "echo start >> /keep/starts; echo started $(wc -l < /keep/starts); exec sleep 1000000"]
             volumes = ["keep:/keep"]
             restart = "always"
+            [containers.two]
+            image = "{}"
+            command = ["sh", "-c", "seq 20000; while :; do echo still; sleep 1; done"]
+            restart = "always"
             "#,
+            fixture("oci", "busybox"),
             fixture("oci", "busybox")
-        ));
+        ))
+        .shared();
         let out = project.build();
         (project, out)
     })
@@ -66,13 +76,157 @@ fn erofs_blocks(image: &Image) -> usize {
     u32::from_le_bytes(bytes[1024 + 36..1024 + 40].try_into().unwrap()) as usize
 }
 
-/// The control for everything below.
+/// What must not change: processes and starts.
+fn lives(status: &Snapshot) -> Vec<(String, Option<u32>, u64)> {
+    status.containers.iter().map(|c| (c.name.clone(), c.pid, c.restarts)).collect()
+}
+
+/// When the machine was ready by its status port, in time and in the processor time it had used.
+fn ready_after(vm: &Vm) -> String {
+    vm.wait_ready(secs(120)).unwrap();
+    format!("ready after {} ms, {} ms of them on a processor", vm.elapsed().as_millis(), vm.cpu_time().as_millis())
+}
+
+/// The control for everything below; and what comes in on the serial line doesn't matter.
 #[test]
 fn a_sound_machine_runs_the_appliance() {
     let vm = Vm::boot(&image()).unwrap();
-    vm.wait_ready(secs(120)).unwrap();
-    vm.wait_console("started 1", secs(20)).unwrap();
+    // Line noise from the first moment on, with all that means something to a terminal: Ctrl-C, Ctrl-S, Ctrl-Z, line feeds.
+    vm.console().send(&(0..32_u8).cycle().take(4 << 10).collect::<Vec<_>>());
+    println!("read: {}", ready_after(&vm));
+    assert_eq!(vm.logs("one", 10).unwrap(), ["started 1"]);
     assert!(!vm.console().contains(STOPPED));
+    let before = vm.status().unwrap();
+    let printed = vm.console().transcript().len();
+    vm.console().send(&(0..=255_u8).cycle().take(8 << 10).collect::<Vec<_>>());
+    vm.wait_status("output after the noise", secs(30), |_| {
+        Ok(vm.console().transcript().get(printed..).is_some_and(|text| text.matches("two | still").count() > 2))
+    })
+    .unwrap();
+    assert!(!vm.console().contains("abcdefgh"), "the noise is echoed: {}", vm.console().tail(40));
+    let after = vm.status().unwrap();
+    assert_eq!(lives(&before), lives(&after), "{}", after.table());
+    assert!(after.ready, "{}", after.table());
+    vm.power_off(secs(60)).unwrap();
+}
+
+#[test]
+fn a_console_that_nobody_reads_holds_nothing_up() {
+    let mut vm = Vm::builder(&image()).unread_console().boot().unwrap();
+    println!("unread: {}", ready_after(&vm));
+    assert_eq!(vm.console().transcript(), "");
+    // What was too much for the line was counted, and it is alive when a reader comes.
+    vm.read_console();
+    vm.wait_console("lines were too fast for this console; they are kept in the log", secs(30)).unwrap();
+    vm.wait_console("two | still", secs(30)).unwrap();
+    vm.power_off(secs(60)).unwrap();
+}
+
+/// The rows of the table of missing features, with single blanks.
+fn rows(vm: &Vm) -> Vec<String> {
+    let text = vm.console().transcript();
+    let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    text.lines().map(words).filter(|line| line.contains(" CONFIG_")).collect()
+}
+
+/// Each missing feature is named with its option, what fails without it and what follows: before the system image can be read,
+/// and after, when it is known what the containers need.
+#[test]
+fn missing_features_stop_the_boot_with_a_table() {
+    let erofs = "erofs CONFIG_EROFS_FS STOP the system image can't be mounted";
+    let verity = "dm_verity CONFIG_DM_VERITY STOP the system image can't be verified";
+    let layers = "image layers can't be stacked";
+    for (absent, lacks, table) in [
+        (
+            "erofs,dm_verity,overlay",
+            "erofs, dm_verity",
+            vec![erofs.into(), verity.into(), format!("overlay CONFIG_OVERLAY_FS may stop {layers}")],
+        ),
+        ("overlay", "overlay", vec![format!("overlay CONFIG_OVERLAY_FS STOP {layers}")]),
+    ] {
+        let vm = Vm::builder(&image()).cmdline(&format!("module_blacklist={absent}")).boot().unwrap();
+        let sentence = stopped(&vm);
+        assert!(
+            sentence.starts_with(&format!("check the kernel: the kernel lacks {lacks} (load module ")),
+            "{sentence}"
+        );
+        assert!(sentence.contains("module_blacklist= on the kernel command line forbids it"), "{sentence}");
+        assert_eq!(rows(&vm), table, "{}", vm.console().tail(20));
+    }
+}
+
+/// An initrd with a further archive at its end, whose members take the place of those before: `modules/*-NAME.ko` becomes
+/// `contents`, of type and mode `mode`.
+fn with_modules(directory: &Path, replacements: &[(&str, u32, &[u8])]) -> Image {
+    let mut image = image();
+    let mut initrd = fs::read(&image.initrd).unwrap();
+    let listed = String::from_utf8_lossy(&initrd).into_owned();
+    initrd.resize(initrd.len().next_multiple_of(4), 0);
+    for (name, mode, contents) in replacements {
+        let end = listed.find(&format!("-{name}.ko\t")).expect("a module of that name");
+        let path = listed[..end].rsplit('/').next().unwrap();
+        cpio::entry(&mut initrd, &format!("modules/{path}-{name}.ko"), *mode, contents);
+    }
+    cpio::entry(&mut initrd, "TRAILER!!!", 0, &[]);
+    image.initrd = directory.join("initrd");
+    fs::write(&image.initrd, initrd).unwrap();
+    image
+}
+
+#[test]
+fn missing_and_damaged_modules_are_named() {
+    let directory = tempfile::tempdir().unwrap();
+    // A link that leads nowhere is as good as no file; another archive can't remove one.
+    let image = with_modules(
+        directory.path(),
+        &[("dm_verity", 0o120_777, b"/nowhere"), ("erofs", 0o100_644, b"this is no module")],
+    );
+    let vm = Vm::boot(&image).unwrap();
+    let sentence = stopped(&vm);
+    println!("{sentence}");
+    assert!(
+        sentence.starts_with("check the kernel: the kernel lacks erofs, dm_verity (load module /modules/"),
+        "{sentence}"
+    );
+    for part in [
+        "-dm_verity.ko: No such file or directory (os error 2); build the image again: it lacks that file",
+        "-erofs.ko: Exec format error (os error 8); it was built for another kernel, or is damaged",
+    ] {
+        assert!(sentence.contains(part), "{part}: {sentence}");
+    }
+    assert_eq!(rows(&vm).len(), 2, "{}", vm.console().tail(20));
+}
+
+/// Linux 6.1 has neither `lowerdir+` of overlayfs (6.7) nor tmpfs with mapped ids (6.3).
+#[test]
+fn an_older_kernel_runs_the_appliance() {
+    let (kernel, modules) = support::older_kernel();
+    let project = Project::new(&format!(
+        r#"
+        name = "older"
+        [kernel]
+        image = "{}"
+        modules = "{}"
+        [volumes.keep]
+        [containers.one]
+        image = "{}"
+        command = ["sh", "-c", "touch /etc/new /keep/new && rm /bin/ls && echo wrote; echo $(stat -c %u /etc/new /keep/new /bin); exec sleep 1000000"]
+        volumes = ["keep:/keep"]
+        restart = "always"
+        mem_limit = "32m"
+        "#,
+        kernel.display(),
+        modules.display(),
+        fixture("oci", "busybox"),
+    ));
+    let vm = Vm::boot(&Image::load(project.build_without_disk()).unwrap()).unwrap();
+    vm.wait_ready(secs(120)).unwrap();
+    let status = vm.status().unwrap();
+    assert_eq!(vm.logs("one", 10).unwrap(), ["wrote", "0 0 0"], "{}", vm.console().tail(20));
+    assert_eq!((status.data.state.as_str(), status.container("one").unwrap().restarts), ("mounted", 0));
+    let lacking: Vec<_> = status.features.iter().filter(|f| f.verdict != "ok").collect();
+    assert!(lacking.len() == 1 && lacking[0].name == "idmapped_tmpfs", "{lacking:?}");
+    assert_eq!(lacking[0].verdict, "degraded");
     vm.power_off(secs(60)).unwrap();
 }
 
@@ -159,14 +313,30 @@ fn too_little_memory_is_named() {
     vm.wait_ready(secs(120)).unwrap();
 }
 
-/// The containers run, with what they write kept in memory, and the status says so.
+/// The containers run, with what they write kept in memory and without limits, and status and console say so.
 #[test]
-fn a_missing_data_disk_is_survived_and_reported() {
-    let vm = Vm::builder(&image()).without_data().boot().unwrap();
+fn a_missing_data_disk_and_missing_features_are_survived_and_reported() {
+    // ext4 is part of this kernel, which is told not to start it.
+    let words = "cgroup_disable=memory,pids,io initcall_blacklist=ext4_init_fs";
+    let vm = Vm::builder(&image()).without_data().cmdline(words).boot().unwrap();
     vm.wait_healthy("one", secs(120)).unwrap();
-    let data = vm.status().unwrap().data;
-    assert!(["absent", "tmpfs"].contains(&data.state.as_str()), "{data:?}");
-    assert!(!data.detail.is_empty(), "{data:?}");
+    let status = vm.status().unwrap();
+    assert_eq!(status.data.state, "tmpfs", "{:?}", status.data);
+    assert!(status.data.detail.contains("it is on none of the disks"), "{:?}", status.data);
+
+    let lacking: Vec<_> = status.features.iter().filter(|f| f.verdict != "ok").collect();
+    let names: Vec<&str> = lacking.iter().map(|f| f.name.as_str()).collect();
+    assert_eq!(names, ["memory", "pids", "io", "ext4"]);
+    assert!(lacking.iter().all(|f| f.verdict == "degraded" && f.config.starts_with("CONFIG_")), "{lacking:?}");
+    let detail = &status.container("one").unwrap().detail;
+    assert!(detail.contains("without pids"), "{detail}");
+    for line in [
+        "kernel: memory: memory limits are not enforced",
+        "kernel: ext4: the data partition can't be mounted: volumes are kept",
+        "data: in memory only, nothing is kept",
+    ] {
+        vm.wait_console(line, secs(60)).unwrap();
+    }
 }
 
 #[test]
@@ -188,4 +358,99 @@ fn garbage_on_the_data_disk_is_survived_reported_and_kept() {
         fs::read(state.join("data.ext4")).unwrap().iter().all(|&byte| byte == 0xa5),
         "the unknown disk was written to"
     );
+}
+
+#[test]
+fn a_data_disk_that_can_not_be_read_is_survived_and_reported() {
+    // The sector of the superblock.
+    let vm = Vm::builder(&image()).data_fault(DiskFault { write: false, sector: 2 }).boot().unwrap();
+    vm.wait_ready(secs(120)).unwrap();
+    let data = vm.status().unwrap().data;
+    assert_eq!(data.state, "tmpfs", "{data:?}");
+    assert!(data.detail.contains("can't be read: Input/output error"), "{data:?}");
+    vm.power_off(secs(60)).unwrap();
+}
+
+/// Who needs to write there says so, and the others run.
+#[test]
+fn a_read_only_data_disk_is_survived_and_reported() {
+    let vm = Vm::builder(&image()).readonly_data().boot().unwrap();
+    vm.wait_healthy("two", secs(120)).unwrap();
+    let reason = "reason of the one that can't write";
+    vm.wait_status(reason, secs(60), |status| {
+        let one = status.container("one").unwrap();
+        Ok(one.detail.contains("the data filesystem is read-only") && status.container("two").unwrap().as_declared)
+    })
+    .unwrap();
+    let data = vm.status().unwrap().data;
+    assert_eq!(data.state, "readonly", "{data:?}");
+    assert!(data.detail.contains("can only be read"), "{data:?}");
+    vm.power_off(secs(60)).unwrap();
+}
+
+/// A sector of the journal of an ext4 image that is written once the first few hundred blocks of the journal are.
+fn sector_in_the_journal(image: &Path) -> u64 {
+    let image = image.to_str().unwrap();
+    let number = |text: &str| text.trim().parse::<u64>().unwrap_or_else(|_| panic!("no number: {text}"));
+    let superblock = judge("dumpe2fs", ["-h", image]);
+    let block_size = superblock.lines().find_map(|line| line.strip_prefix("Block size:")).unwrap();
+    // Inode 8 is the journal's. The first line is debugfs's own.
+    let block = judge("debugfs", ["-R", "bmap <8> 400", image]);
+    let block = number(block.lines().find(|line| !line.starts_with("debugfs")).unwrap());
+    assert_ne!(block, 0, "the journal is smaller than that");
+    block * number(block_size) / 512
+}
+
+/// The filesystem fills up, and later its disk fails: the status says so, nothing hangs, and who keeps nothing runs on.
+#[test]
+fn a_data_disk_that_fills_up_and_fails_is_survived_and_reported() {
+    let project = Project::new(
+        &r#"
+        name = "worn"
+        [volumes.keep]
+        [containers.writer]
+        image = "BUSYBOX"
+        command = ["sh", "-c", '''
+        dd if=/dev/zero of=/keep/fill bs=1M 2>&1 | grep -o "No space left on device"
+        nc -l -p 7000 </dev/null
+        rm /keep/fill
+        while dd if=/dev/zero of=/keep/note bs=4k count=1 conv=fsync 2>/tmp/said; do :; done
+        echo "stopped: $(head -n 1 /tmp/said)"
+        # The kernel looks at what became of its journal when somebody next wants to write.
+        touch /keep/more
+        exec sleep 1000000
+        ''']
+        network_mode = "host"
+        ports = ["7000:7000"]
+        volumes = ["keep:/keep"]
+        restart = "always"
+        [containers.other]
+        image = "BUSYBOX"
+        command = ["sleep", "1000000"]
+        restart = "always"
+        "#
+        .replace("BUSYBOX", &fixture("oci", "busybox")),
+    );
+    let image = Image::load(project.build_without_disk()).unwrap();
+    let sector = sector_in_the_journal(image.data.as_ref().unwrap());
+    let vm = Vm::builder(&image).data_fault(DiskFault { write: true, sector }).boot().unwrap();
+    vm.wait_console("writer | No space left on device", secs(120)).unwrap();
+    let data = vm.status().unwrap().data;
+    assert!(data.state == "mounted" && data.detail.starts_with("full: "), "{data:?}");
+
+    // The writer goes on once somebody has connected to it.
+    vm.wait_status("failed write", secs(120), |_| {
+        let _ = TcpStream::connect(vm.address(7000).unwrap());
+        Ok(vm.console().contains("writer | stopped: "))
+    })
+    .unwrap();
+    vm.wait_console("garboard: the data filesystem: its disk failed", secs(30)).unwrap();
+    let status = vm.status().unwrap();
+    assert_eq!(status.data.state, "readonly", "{:?}", status.data);
+    assert!(status.data.detail.contains("its disk failed"), "{:?}", status.data);
+    for name in ["writer", "other"] {
+        let container = status.container(name).unwrap();
+        assert_eq!((container.restarts, container.as_declared), (0, true), "{}", status.table());
+    }
+    vm.power_off(secs(60)).unwrap();
 }

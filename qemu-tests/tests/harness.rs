@@ -20,7 +20,8 @@ fn kernel() -> PathBuf {
     let build = || {
         let image = fixture("oci", "busybox");
         let project =
-            Project::new(&format!("name = \"k\"\n[containers.k]\nimage = \"{image}\"\ncommand = [\"true\"]\n"));
+            Project::new(&format!("name = \"k\"\n[containers.k]\nimage = \"{image}\"\ncommand = [\"true\"]\n"))
+                .shared();
         let out = project.build();
         (project, out.join("vmlinuz"))
     };

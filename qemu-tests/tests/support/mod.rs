@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use garboard_qemu::{Exit, Vm, secs};
@@ -44,6 +45,16 @@ pub fn fixtures() -> PathBuf {
     path
 }
 
+/// A real kernel that is older than the one the tool bakes: image and modules. `lib/older-kernel` fetches it.
+pub fn older_kernel() -> (PathBuf, PathBuf) {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("lib/older-kernel");
+    let output = Command::new(script).output().unwrap();
+    assert!(output.status.success(), "lib/older-kernel: {}", text(&output.stderr));
+    let printed = text(&output.stdout);
+    let (image, modules) = printed.trim().split_once('\n').unwrap();
+    (image.into(), modules.into())
+}
+
 /// The user's cache directory (XDG Base Directory Specification).
 pub fn cache() -> PathBuf {
     let home = || PathBuf::from(env::var_os("HOME").expect("HOME")).join(".cache");
@@ -66,6 +77,12 @@ impl Project {
         let dir = tempfile::Builder::new().prefix("garboard-test-").tempdir().unwrap();
         fs::write(dir.path().join("appliance.toml"), declaration).unwrap();
         Self { dir }
+    }
+
+    /// The same for all tests of this process, and gone with it: what a static holds is never dropped.
+    pub fn shared(self) -> Self {
+        remove_at_exit(self.dir.path());
+        self
     }
 
     /// A path in the project.
@@ -101,6 +118,16 @@ impl Project {
         assert_refused(&output, words);
         assert!(!self.path("out").join("image.json").exists(), "a refused build left an image behind");
     }
+}
+
+/// Removes a directory once this process has ended, however it ends: a shell waits for the end of a pipe.
+pub fn remove_at_exit(directory: &Path) {
+    let script = "trap '' HUP INT TERM; read -r never; exec rm -rf \"$1\"";
+    let mut remover = Command::new("sh");
+    remover.args(["-c", script, "sh"]).arg(directory).process_group(0);
+    remover.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    // With it the pipe's other end would be closed.
+    std::mem::forget(remover.spawn().unwrap());
 }
 
 /// Checks that the tool ended with a clear sentence that holds all of `words`.

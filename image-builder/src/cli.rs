@@ -13,7 +13,8 @@ const EXIT_STATUS: &str = "Exit status: 0 done, 1 failed (the reason is on stder
 
 const RUN_STATUS: &str = "\
 Declared ports are forwarded from the same port of 127.0.0.1 if it is free, else from another, which is printed.
-Volumes are kept in DIR.state beside the built files' directory; remove it, or use --fresh, to begin anew.
+Volumes are kept in DIR.state beside the built files' directory, also when you build again (for uefi on the disk itself, from which
+the next build's disk takes them over); remove DIR.state, or use --fresh, to begin anew.
 
 Exit status: 0 the appliance became ready (--until-ready), or switched itself off, or you quit; 1 it failed or wasn't ready in
 time (the reason is on stderr); 2 wrong usage.";

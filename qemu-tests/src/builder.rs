@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use crate::accel::{self, Accel};
-use crate::copy;
 use crate::error::{Error, Result};
 use crate::image::Image;
 use crate::machine::{Disk, DiskFault, Firmware, Forward, Hardware, Kernel, Machine, SerialConsole};
 use crate::ports;
 use crate::process;
+use crate::state;
 use crate::vm::Vm;
 
 /// Where distributions put UEFI for virtual machines: program and template of its variables.
@@ -304,38 +304,21 @@ impl Builder {
             let image = self.image.disk.as_deref().ok_or_else(|| {
                 Error::Unsuitable("the image has no disk.raw for a UEFI machine: build it with the disk".into())
             })?;
-            // Another build has another system: its disk is not this one's.
-            let name = format!("disk-{}.raw", self.image.root_hash.get(..16).unwrap_or("bare"));
-            disks.push(Disk::new("disk", self.writable(image, &name, directory)?));
+            let name = self.image.root_hash.get(..16).unwrap_or("bare");
+            let path = state::system_disk(image, name, self.state.as_deref(), directory, self.data_size)?;
+            disks.push(Disk::new("disk", path));
         } else {
             if let Some(system) = self.image.system.as_ref().filter(|_| self.system) {
                 disks.push(Disk { readonly: true, ..Disk::new("system", system) });
             }
             if let Some(data) = self.image.data.as_deref().filter(|_| self.data) {
-                let disk = Disk::new("data", self.writable(data, "data.ext4", directory)?);
+                let directory = self.state.as_deref().unwrap_or(directory);
+                let disk = Disk::new("data", state::writable(data, "data.ext4", directory, self.data_size)?);
                 disks.push(Disk { readonly: self.data_readonly, fault: self.data_fault, ..disk });
             }
         }
         disks.extend(self.disks.iter().cloned());
         Ok(disks)
-    }
-
-    /// The copy of `image` to write to: the one in the state directory if there is one, else a new one.
-    fn writable(&self, image: &Path, name: &str, directory: &Path) -> Result<PathBuf> {
-        let directory = self.state.as_deref().unwrap_or(directory);
-        fs::create_dir_all(directory).map_err(Error::file("make", directory))?;
-        let path = directory.join(name);
-        if path.exists() {
-            return Ok(path);
-        }
-        // Whole or not at all: an interrupted copy must not be taken for data later.
-        let part = directory.join(format!("{name}.{}.part", std::process::id()));
-        let copied = copy::sparse(image, &part, self.data_size).and_then(|()| fs::rename(&part, &path));
-        copied.map_err(|e| {
-            let _ = fs::remove_file(&part);
-            Error::file("copy", image)(e)
-        })?;
-        Ok(path)
     }
 }
 

@@ -6,10 +6,18 @@ use std::path::Path;
 
 /// Copies `from` to the new file `to`, blocks of zeros becoming holes, and makes it at least `size` bytes long.
 pub fn sparse(from: &Path, to: &Path, size: u64) -> io::Result<()> {
-    let mut from = File::open(from)?;
-    let length = from.metadata()?.len();
+    let length = std::fs::metadata(from)?.len();
     let mut to = File::options().write(true).create_new(true).open(to)?;
     to.set_len(length.max(size))?;
+    range(from, 0, length, &mut to, 0)
+}
+
+/// Copies `length` bytes of `from` at `start` to `to` at `at`, where there is a hole.
+pub fn range(from: &Path, start: u64, length: u64, to: &mut File, at: u64) -> io::Result<()> {
+    let mut from = File::open(from)?;
+    from.seek(SeekFrom::Start(start))?;
+    let mut from = from.take(length);
+    to.seek(SeekFrom::Start(at))?;
     let mut buffer = vec![0; 256 << 10];
     loop {
         let filled = from.read(&mut buffer)?;

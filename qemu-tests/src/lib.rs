@@ -38,6 +38,7 @@
 
 mod accel;
 mod builder;
+mod carry;
 mod console;
 mod copy;
 mod error;
@@ -46,6 +47,7 @@ mod machine;
 mod ports;
 mod process;
 mod qmp;
+mod state;
 mod status;
 mod sys;
 mod vm;

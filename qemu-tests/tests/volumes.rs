@@ -2,7 +2,10 @@
 
 mod support;
 
-use garboard_qemu::{Exit, Image, Vm, secs};
+use std::fs::File;
+use std::io::Read;
+
+use garboard_qemu::{Exit, Image, Machine, Vm, secs};
 use support::{Project, expect, finished, fixture};
 
 fn bake(declaration: &str) -> (Project, Image) {
@@ -130,4 +133,40 @@ fn a_new_volume_gets_what_the_image_has_there_once() {
     // What was in memory is gone, and begins anew.
     expect(&finished(&vm, "memory").1, &[("boot", "first"), WHOLE]);
     vm.power_off(secs(60)).unwrap();
+}
+
+/// The disk of a rebuilt appliance has another system and the same volumes; its tables cover all of it.
+#[test]
+fn a_rebuild_keeps_its_volumes_on_a_uefi_machine() {
+    let declaration = |said: &str| {
+        let image = fixture("oci", "busybox");
+        format!(
+            r#"
+            name = "rebuilt"
+            [console]
+            status = false
+            [volumes.kept]
+            [containers.one]
+            image = "{image}"
+            command = ["sh", "-c", "[ -e /kept/said ] || echo none > /kept/said; echo kept $(cat /kept/said); echo {said} > /kept/said"]
+            volumes = ["kept:/kept"]
+            "#
+        )
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("state");
+    for (said, kept) in [("first", "none"), ("second", "first")] {
+        let project = Project::new(&declaration(said));
+        let image = Image::load(project.build()).unwrap();
+        let vm = Vm::builder(&image).machine(Machine::Uefi).state(&state).data_size(1 << 30).boot().unwrap();
+        expect(&finished(&vm, "one").1, &[("kept", kept)]);
+        vm.power_off(secs(60)).unwrap();
+        let disks: Vec<_> = std::fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert_eq!(disks.len(), 1, "{disks:?}");
+        // The protective partition's size in sectors, at byte 458 of the first one.
+        let mut mbr = [0; 512];
+        File::open(&disks[0]).unwrap().read_exact(&mut mbr).unwrap();
+        let size = u32::from_le_bytes(mbr[458..462].try_into().unwrap());
+        assert_eq!(u64::from(size) + 1, std::fs::metadata(&disks[0]).unwrap().len() / 512);
+    }
 }

@@ -1,0 +1,71 @@
+//! The disks that a machine writes to, kept from one boot to the next.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::{carry, copy};
+
+/// How the names of system disks begin.
+const DISK: &str = "disk-";
+
+/// The copy of `image` to write to: the one in `directory` if there is one, else a new one of at least `size` bytes.
+pub fn writable(image: &Path, name: &str, directory: &Path, size: u64) -> Result<PathBuf> {
+    fs::create_dir_all(directory).map_err(Error::file("make", directory))?;
+    let path = directory.join(name);
+    if path.exists() {
+        return Ok(path);
+    }
+    // Whole or not at all: an interrupted copy must not be taken for data later.
+    let part = directory.join(format!("{name}.{}.part", std::process::id()));
+    let copied = copy::sparse(image, &part, size).and_then(|()| fs::rename(&part, &path));
+    copied.map_err(|e| {
+        let _ = fs::remove_file(&part);
+        Error::file("copy", image)(e)
+    })?;
+    Ok(path)
+}
+
+/// The disk of the build `build` with the image `image`. Another build has another system, so its disk is not this one's, but its
+/// volumes are: they are carried over from the disk that was written to last. Without a `state` directory every machine begins anew.
+pub fn system_disk(image: &Path, build: &str, state: Option<&Path>, temporary: &Path, size: u64) -> Result<PathBuf> {
+    let name = format!("{DISK}{build}.raw");
+    if let Some(directory) = state.filter(|directory| !directory.join(&name).exists()) {
+        for old in disks(directory) {
+            if carry_over(&old, image, &directory.join(&name), size)? {
+                break;
+            }
+        }
+    }
+    writable(image, &name, state.unwrap_or(temporary), size)
+}
+
+/// Whether the volumes on `old` are this appliance's, and are now on the new disk `path`.
+fn carry_over(old: &Path, image: &Path, path: &Path, size: u64) -> Result<bool> {
+    let part = path.with_extension(format!("{}.part", std::process::id()));
+    let carried = carry::over(old, image, &part, size).and_then(|made| {
+        if made {
+            fs::rename(&part, path)?;
+            // Its data lives on in the other one.
+            fs::remove_file(old)?;
+        }
+        Ok(made)
+    });
+    carried.map_err(|e| {
+        let _ = fs::remove_file(&part);
+        Error::file("carry volumes over (remove it to begin anew) from", old)(e)
+    })
+}
+
+/// System disks in `directory`, the one that was written to last first.
+fn disks(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
+    let is_disk = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        name.starts_with(DISK) && name.ends_with(".raw")
+    };
+    let mut disks: Vec<PathBuf> = entries.filter(is_disk).collect();
+    disks.sort_by_key(|path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok());
+    disks.reverse();
+    disks
+}

@@ -60,6 +60,8 @@ pub enum Step {
     SetOomScore,
     /// Become root of the user namespace.
     BecomeRoot,
+    /// Leave the launcher's session keyring.
+    JoinKeyring,
     /// Make a namespace.
     Unshare,
     /// Keep mounts from spreading.
@@ -130,6 +132,7 @@ impl Step {
             Self::SetResourceLimit => "set resource limit",
             Self::SetOomScore => "set",
             Self::BecomeRoot => "become root of the user namespace",
+            Self::JoinKeyring => "join session keyring",
             Self::Unshare => "unshare",
             Self::MakePrivate => "make private",
             Self::Mount => "mount",
@@ -184,6 +187,8 @@ impl Failure {
         matches!(errno, Errno::AGAIN | Errno::NOMEM | Errno::NFILE | Errno::MFILE | Errno::NOBUFS)
             || (errno == Errno::NOSPC && matches!(self.step, Step::Clone | Step::CreateUserNamespace))
             || (errno == Errno::BUSY && self.step == Step::CreateCgroup)
+            // Keyrings of containers that ended are freed a little later.
+            || (errno == Errno::DQUOT && self.step == Step::JoinKeyring)
     }
 
     /// The fix or the likely cause, where one is known.
@@ -241,6 +246,7 @@ mod tests {
     fn only_shortages_are_temporary() {
         assert!(Failure::new(Step::Clone, "x", Errno::AGAIN).is_temporary());
         assert!(Failure::new(Step::Clone, "x", Errno::NOMEM).is_temporary());
+        assert!(Failure::new(Step::JoinKeyring, "x", Errno::DQUOT).is_temporary());
         assert!(!Failure::new(Step::Execute, "x", Errno::NOENT).is_temporary());
         assert!(!Failure::new(Step::Mount, "x", Errno::NOSPC).is_temporary());
     }

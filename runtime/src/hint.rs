@@ -36,6 +36,7 @@ pub(crate) fn of(step: Step, errno: Errno, object: &str) -> Option<&'static str>
         (Step::IdMapMount, Errno::INVAL) => "this filesystem can't be mounted with mapped ids by this kernel",
         (Step::IdMapMount, Errno::PERM) => "the mount is mapped already, or this needs CAP_SYS_ADMIN over its filesystem",
         (Step::JoinNamespace, Errno::INVAL) => "the file is a namespace of another kind",
+        (Step::JoinKeyring, Errno::DQUOT) => "the launcher's quota of keys is used up: kernel.keys.maxkeys and its like",
         (Step::BecomeRoot, Errno::INVAL) => "id 0 isn't in the map",
         (Step::Mount, Errno::NODEV) => match object.split(' ').next() {
             Some("overlay") => "the kernel lacks CONFIG_OVERLAY_FS (module overlay)",

@@ -37,6 +37,41 @@ pub struct Launch {
     pub seccomp: Option<Seccomp>,
 }
 
+impl Launch {
+    /// Nothing but a root filesystem and namespaces of its own: root without capabilities, ids, mounts, limits or filter. The
+    /// program is the caller's to set, and whatever else it wants.
+    #[must_use]
+    pub fn bare(root: Root) -> Self {
+        Self {
+            process: Process {
+                args: Vec::new(),
+                env: Vec::new(),
+                cwd: "/".to_owned(),
+                uid: 0,
+                gid: 0,
+                additional_gids: Vec::new(),
+                umask: None,
+                capabilities: Capabilities::default(),
+                rlimits: Vec::new(),
+                no_new_privileges: true,
+                oom_score_adj: None,
+            },
+            namespaces: Namespaces::default(),
+            ids: None,
+            root,
+            mounts: Vec::new(),
+            devices: Vec::new(),
+            masked_paths: Vec::new(),
+            readonly_paths: Vec::new(),
+            hostname: None,
+            domainname: None,
+            sysctls: Vec::new(),
+            cgroup: Cgroup::default(),
+            seccomp: None,
+        }
+    }
+}
+
 /// The program that the container runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Process {
@@ -180,6 +215,15 @@ pub enum Upper {
     },
     /// A directory (holding `upper` and `work`), kept.
     Directory(String),
+}
+
+/// So many files may be in a tmpfs of `size` bytes: one for each page, as many as the kernel gives one of its own default size,
+/// so that every file that holds anything has room. Files that hold nothing would otherwise fill the machine's memory.
+#[must_use]
+pub fn tmpfs_inodes(size: u64) -> u64 {
+    const PAGE: u64 = 4096;
+    const AT_LEAST: u64 = 1024;
+    size.div_ceil(PAGE).max(AT_LEAST)
 }
 
 /// One mount inside the container.

@@ -46,8 +46,8 @@ pub struct Started {
 
 /// Starts `launch` as the cgroup `name` of the site.
 ///
-/// Returns as soon as the child exists: it never waits for it. Call it from a process with one thread, as the child is a
-/// fork. Temporary shortages are the caller's to retry: see [`Failure::is_temporary`]. On failure nothing is left behind.
+/// Returns as soon as the child exists: it never waits for it. The child is a fork, so a process with more than one thread is
+/// refused. Temporary shortages are the caller's to retry: see [`Failure::is_temporary`]. On failure nothing is left behind.
 pub fn start(launch: &Launch, name: &str, site: &Site<'_>, stdio: Stdio<'_>) -> Result<Started, Failure> {
     crate::launcher::start(launch, name, site, stdio)
 }

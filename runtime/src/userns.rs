@@ -1,6 +1,6 @@
 //! User namespaces by descriptor: what idmapped mounts are mapped by. One per container, kept for its restarts.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -23,16 +23,12 @@ pub fn create(ids: &IdMap) -> Result<OwnedFd, Failure> {
 
 /// Writes the maps of a process that waits in its new user namespace.
 pub(crate) fn write_maps(pid: i32, ids: &IdMap) -> Result<(), Failure> {
-    let directory = format!("/proc/{pid}");
-    let process = rustix::fs::open(&directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .at(Step::Open, || directory)?;
-    let process = std::os::fd::AsFd::as_fd(&process);
-    write_file(process, "uid_map", &render(&ids.uids))?;
-    match write_file(process, "gid_map", &render(&ids.gids)) {
+    write_file(pid, "uid_map", &render(&ids.uids))?;
+    match write_file(pid, "gid_map", &render(&ids.gids)) {
         // Without CAP_SETGID the kernel wants setgroups(2) given up first (user_namespaces(7), Linux 3.19).
         Err(failure) if failure.errno == Errno::PERM.raw_os_error() => {
-            write_file(process, "setgroups", "deny")?;
-            write_file(process, "gid_map", &render(&ids.gids))
+            write_file(pid, "setgroups", "deny")?;
+            write_file(pid, "gid_map", &render(&ids.gids))
         }
         other => other,
     }
@@ -44,9 +40,10 @@ fn render(ranges: &[IdRange]) -> String {
 }
 
 /// Writes one file of `/proc/PID` in one write, as maps must be.
-fn write_file(process: BorrowedFd<'_>, name: &str, text: &str) -> Result<(), Failure> {
-    let file = rustix::fs::openat(process, name, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
-        .at(Step::WriteIdMap, || name)?;
+fn write_file(pid: i32, name: &str, text: &str) -> Result<(), Failure> {
+    let path = format!("/proc/{pid}/{name}");
+    let file =
+        rustix::fs::open(&path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).at(Step::WriteIdMap, || name)?;
     match rustix::io::write(&file, text.as_bytes()) {
         Ok(n) if n == text.len() => Ok(()),
         Ok(_) => Err(Failure::new(Step::WriteIdMap, name, Errno::IO)),

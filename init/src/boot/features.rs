@@ -195,45 +195,22 @@ pub(crate) mod tests {
     /// A plan with one ordinary container: user namespace, filter, device rules, layers, a volume in memory.
     pub(crate) fn plan() -> Plan {
         use garboard_runtime::{launch, plan};
-        let launch = launch::Launch {
-            process: launch::Process {
-                args: vec!["/app".into()],
-                env: vec![],
-                cwd: "/".into(),
-                uid: 0,
-                gid: 0,
-                additional_gids: vec![],
-                umask: None,
-                capabilities: launch::Capabilities::default(),
-                rlimits: vec![],
-                no_new_privileges: true,
-                oom_score_adj: None,
+        let source = RootSource::Layers { layers: vec!["/layers/a".into()], upper: launch::Upper::None };
+        let mut launch = launch::Launch::bare(launch::Root { source, readonly: true });
+        launch.process.args = vec!["/app".into()];
+        launch.ids = Some(launch::IdMap { uids: vec![], gids: vec![] });
+        launch.cgroup.device_filter = vec![0; 8];
+        launch.seccomp = Some(launch::Seccomp { bpf: vec![], flags: 0 });
+        launch.mounts.push(launch::Mount {
+            target: "/brief".into(),
+            source: MountSource::Bind {
+                path: "/run/garboard/volumes/brief".into(),
+                recursive: false,
+                idmap: true,
+                create: None,
             },
-            namespaces: launch::Namespaces::default(),
-            ids: Some(launch::IdMap { uids: vec![], gids: vec![] }),
-            root: launch::Root {
-                source: RootSource::Layers { layers: vec!["/layers/a".into()], upper: launch::Upper::None },
-                readonly: true,
-            },
-            mounts: vec![launch::Mount {
-                target: "/brief".into(),
-                source: MountSource::Bind {
-                    path: "/run/garboard/volumes/brief".into(),
-                    recursive: false,
-                    idmap: true,
-                    create: None,
-                },
-                flags: launch::MountFlags::default(),
-            }],
-            devices: vec![],
-            masked_paths: vec![],
-            readonly_paths: vec![],
-            hostname: None,
-            domainname: None,
-            sysctls: vec![],
-            cgroup: launch::Cgroup { device_filter: vec![0; 8], ..launch::Cgroup::default() },
-            seccomp: Some(launch::Seccomp { bpf: vec![], flags: 0 }),
-        };
+            flags: launch::MountFlags::default(),
+        });
         Plan {
             appliance: "demo".into(),
             hostname: "demo".into(),

@@ -2,13 +2,14 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::io::Errno;
+use rustix::fs::{FileType, Mode};
+use rustix::mount::{MoveMountFlags, move_mount};
 
 use super::paths::{Kind, Links};
 use super::paths;
 use crate::failure::{Context, Failure, Step};
 use crate::launch::Launch;
-use crate::launcher::{STANDARD_DEVICES, Tree, Trees};
+use crate::launcher::{STANDARD_DEVICES, Trees};
 
 /// Links of every `/dev` (runtime spec, "Dev symbolic links").
 const LINKS: [(&str, &str); 5] = [
@@ -19,16 +20,16 @@ const LINKS: [(&str, &str); 5] = [
     ("ptmx", "pts/ptmx"),
 ];
 
-/// Fills the tmpfs that is mounted on `/dev`.
+/// Fills the new tmpfs on `/dev`. Nobody but this child has seen it yet, so plain names will do.
 pub(crate) fn populate(dev: BorrowedFd<'_>, trees: &Trees) -> Result<(), Failure> {
     for ((name, _), tree) in STANDARD_DEVICES.iter().zip(&trees.standard_devices) {
-        bind(dev, name, Links::Refuse, tree)?;
+        let object = || format!("device on /dev/{name}");
+        rustix::fs::mknodat(dev, *name, FileType::RegularFile, Mode::from_raw_mode(0o644), 0).at(Step::Create, object)?;
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        move_mount(tree.detached()?.as_fd(), "", dev, *name, flags).at(Step::Mount, object)?;
     }
     for (name, target) in LINKS {
-        match rustix::fs::symlinkat(target, dev, name) {
-            Err(Errno::EXIST) => {}
-            other => other.at(Step::Create, || format!("/dev/{name}"))?,
-        }
+        rustix::fs::symlinkat(target, dev, name).at(Step::Create, || format!("/dev/{name}"))?;
     }
     Ok(())
 }
@@ -36,14 +37,9 @@ pub(crate) fn populate(dev: BorrowedFd<'_>, trees: &Trees) -> Result<(), Failure
 /// Binds the declared devices. The cgroup's device filter decides whether they can be used.
 pub(crate) fn bind_declared(launch: &Launch, trees: &Trees, root: BorrowedFd<'_>) -> Result<(), Failure> {
     for (device, tree) in launch.devices.iter().zip(&trees.devices) {
-        bind(root, &device.target, Links::Refuse, tree)?;
+        let path = device.target.as_str();
+        let target = paths::ensure(root, path, Kind::File, Links::Refuse).at(Step::MountTarget, || path)?;
+        paths::attach(tree.detached()?.as_fd(), target.as_fd()).at(Step::Mount, || format!("device on {path}"))?;
     }
     Ok(())
-}
-
-fn bind(root: BorrowedFd<'_>, path: &str, links: Links, tree: &Tree) -> Result<(), Failure> {
-    let node = tree.detached()?;
-    let absolute = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
-    let target = paths::ensure(root, &absolute, Kind::File, links).at(Step::MountTarget, || path)?;
-    paths::attach(node.as_fd(), target.as_fd()).at(Step::Mount, || format!("device on {path}"))
 }

@@ -58,6 +58,8 @@ fn set_up_and_execute(inherited: &Inherited<'_>) -> Result<(), Failure> {
     // Nobody may look into this copy of the launcher; exec makes the program visible again.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).at(Step::BecomeRoot, || "non-dumpable")?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
+    // Keys have no namespace. While it counts against the launcher's quota, as the container's users may have little.
+    sys::process::new_session_keyring().at(Step::JoinKeyring, || "of the container's own")?;
     if launch.ids.is_some() {
         identity::become_root()?;
     }
@@ -95,7 +97,7 @@ fn build_root(inherited: &Inherited<'_>) -> Result<OwnedFd, Failure> {
     let change = Change { propagation: libc::MS_PRIVATE, recursive: true, ..Change::default() };
     set_attributes(slash.as_fd(), change).at(Step::MakePrivate, || "/")?;
 
-    let workspace = rootfs::workspace(launch)?;
+    let workspace = rootfs::workspace(launch, slash.as_fd())?;
     let root = rootfs::build(launch, trees, workspace.as_fd())?;
     mounts::mount_all(launch, trees, root.as_fd())?;
     devices::bind_declared(launch, trees, root.as_fd())?;

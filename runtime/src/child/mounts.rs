@@ -36,6 +36,7 @@ fn new_filesystem(
     let target = target(root, mount, Kind::Directory)?;
     paths::attach(filesystem.as_fd(), target.as_fd()).at(Step::Mount, || format!("{fstype} on {}", mount.target))?;
     if fstype == "tmpfs" && mount.target.trim_end_matches('/') == "/dev" {
+        // After it is attached, as nothing can be mounted on what isn't.
         devices::populate(filesystem.as_fd(), trees)?;
     }
     if mount.flags.readonly {

@@ -11,8 +11,8 @@ use rustix::mount::{
 
 use super::paths;
 use crate::failure::{Context, Failure, Step};
-use crate::launch::{Launch, RootSource, Upper};
-use crate::launcher::{Tree, Trees};
+use crate::launch::{Launch, RootSource, Upper, tmpfs_inodes};
+use crate::launcher::{Mount, Tree, Trees};
 
 /// Room for the workspace's own directories when nothing of the container is written to it.
 const WORKSPACE_SIZE: u64 = 1 << 20;
@@ -20,21 +20,21 @@ const WORKSPACE_SIZE: u64 = 1 << 20;
 /// Mounts the workspace over `/`, where every namespace has a directory, and enters it: relative paths are the workspace's.
 ///
 /// What is looked up from the root is unaffected, as this process's root stays the directory beneath.
-pub(crate) fn workspace(launch: &Launch) -> Result<OwnedFd, Failure> {
+pub(crate) fn workspace(launch: &Launch, slash: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
     let size = match &launch.root.source {
         RootSource::Layers { upper: Upper::Tmpfs { size }, .. } => *size,
         _ => WORKSPACE_SIZE,
     };
+    let options = [format!("size={size}"), format!("nr_inodes={}", tmpfs_inodes(size)), "mode=755".to_owned()];
     // It is also the upper: mounted in the container's user namespace, so that its root owns it.
-    let tmpfs = filesystem("tmpfs", &[format!("size={size}"), "mode=755".to_owned()], MountAttrFlags::MOUNT_ATTR_NODEV)?;
-    let slash = super::open_directory("/")?;
-    paths::attach(tmpfs.as_fd(), slash.as_fd()).at(Step::Mount, || "tmpfs workspace on /")?;
+    let tmpfs = filesystem("tmpfs", &options, MountAttrFlags::MOUNT_ATTR_NODEV)?;
+    paths::attach(tmpfs.as_fd(), slash).at(Step::Mount, || "tmpfs workspace on /")?;
     rustix::process::fchdir(&tmpfs).at(Step::ChangeDirectory, || "workspace")?;
     Ok(tmpfs)
 }
 
 /// Builds the root in the workspace and returns it.
-pub(crate) fn build(launch: &Launch, trees: &Trees, workspace: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
+pub(crate) fn build<'a>(launch: &Launch, trees: &'a Trees, workspace: BorrowedFd<'_>) -> Result<Mount<'a>, Failure> {
     match (&launch.root.source, &trees.root) {
         (RootSource::Directory(path), Some(tree)) => place(tree, workspace, "root", path),
         (RootSource::Layers { layers, .. }, _) => {
@@ -43,7 +43,7 @@ pub(crate) fn build(launch: &Launch, trees: &Trees, workspace: BorrowedFd<'_>) -
             for (number, (tree, path)) in trees.layers.iter().zip(layers).enumerate() {
                 opened.push(place(tree, workspace, &format!("layers/{number}"), path)?);
             }
-            overlay(launch, trees, workspace, &opened)
+            overlay(launch, trees, workspace, &opened).map(Mount::Own)
         }
         (RootSource::Directory(path), None) => Err(Failure::new(Step::Open, path.as_str(), Errno::BADF)),
     }
@@ -54,7 +54,7 @@ fn overlay(
     launch: &Launch,
     trees: &Trees,
     workspace: BorrowedFd<'_>,
-    layers: &[OwnedFd],
+    layers: &[Mount<'_>],
 ) -> Result<OwnedFd, Failure> {
     let upper = match (&launch.root.source, &trees.upper) {
         (RootSource::Layers { upper: Upper::Directory(path), .. }, Some(tree)) => {
@@ -165,7 +165,7 @@ pub(crate) fn filesystem(fstype: &str, options: &[String], attributes: MountAttr
 }
 
 /// Attaches a tree to a new directory of the workspace; `path` is its name outside, for errors.
-fn place(tree: &Tree, workspace: BorrowedFd<'_>, name: &str, path: &str) -> Result<OwnedFd, Failure> {
+fn place<'a>(tree: &'a Tree, workspace: BorrowedFd<'_>, name: &str, path: &str) -> Result<Mount<'a>, Failure> {
     directory(workspace, name)?;
     let (mount, target) = (tree.detached()?, open_in(workspace, name)?);
     paths::attach(mount.as_fd(), target.as_fd()).at(Step::Mount, || format!("{path} in the workspace"))?;

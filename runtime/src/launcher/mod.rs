@@ -18,11 +18,12 @@ use crate::launch::{Launch, Namespace};
 use crate::start::{Site, Started, Stdio};
 use crate::{cgroup, check, child, device, sys, userns};
 
-pub(crate) use trees::{STANDARD_DEVICES, Tree, Trees, attributes};
+pub(crate) use trees::{Mount, STANDARD_DEVICES, Tree, Trees, attributes};
 
 /// See [`crate::start::start`].
 pub(crate) fn start(launch: &Launch, name: &str, site: &Site<'_>, stdio: Stdio<'_>) -> Result<Started, Failure> {
     check::launch(launch)?;
+    expect_one_thread()?;
     let settings = device::resolve(&launch.cgroup)?;
     let made_userns = match (&launch.ids, site.userns) {
         (Some(ids), None) => Some(userns::create(ids)?),
@@ -51,6 +52,18 @@ pub(crate) fn start(launch: &Launch, name: &str, site: &Site<'_>, stdio: Stdio<'
             Err(failure)
         }
     }
+}
+
+/// The child is a fork. A lock that another thread holds at that moment, the allocator's first of all, would be held in it for
+/// good.
+fn expect_one_thread() -> Result<(), Failure> {
+    const TASKS: &str = "/proc/self/task";
+    // One link per thread, besides the two of every directory.
+    let threads = rustix::fs::stat(TASKS).at(Step::Open, || TASKS)?.st_nlink.saturating_sub(2);
+    if threads <= 1 {
+        return Ok(());
+    }
+    Err(Failure::check(format!("the launcher has {threads} threads, and a fork of one could wait for another for ever")))
 }
 
 /// Whether the container could overwrite the launcher's own program through `/proc/self/exe` (CVE-2019-5736).

@@ -34,13 +34,29 @@ pub(crate) enum Tree {
 }
 
 impl Tree {
-    /// The detached mount.
-    pub(crate) fn detached(&self) -> Result<OwnedFd, Failure> {
+    /// The detached mount. It can be attached once.
+    pub(crate) fn detached(&self) -> Result<Mount<'_>, Failure> {
         match self {
-            Self::Detached(fd) => {
-                rustix::io::fcntl_dupfd_cloexec(fd, 3).at(Step::OpenTree, || "duplicate of a mount descriptor")
-            }
-            Self::Path { path, recursive, attributes } => clone(path, *recursive, *attributes, None),
+            Self::Detached(fd) => Ok(Mount::OfLauncher(fd.as_fd())),
+            Self::Path { path, recursive, attributes } => clone(path, *recursive, *attributes, None).map(Mount::Own),
+        }
+    }
+}
+
+/// A mount by its descriptor.
+#[derive(Debug)]
+pub(crate) enum Mount<'a> {
+    /// The launcher's copy, from before the fork.
+    OfLauncher(BorrowedFd<'a>),
+    /// The child's.
+    Own(OwnedFd),
+}
+
+impl AsFd for Mount<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::OfLauncher(fd) => *fd,
+            Self::Own(fd) => fd.as_fd(),
         }
     }
 }
@@ -173,10 +189,11 @@ fn clone(path: &str, recursive: bool, attributes: u64, userns: Option<BorrowedFd
     }
     let tree = open_tree(CWD, path, flags).at(Step::OpenTree, || path)?;
     if let Some(userns) = userns {
-        let change = Change { userns: Some(userns), ..Change::default() };
+        // What is mounted beneath it keeps its ids; attributes go deeper.
+        let change = Change { userns: Some(userns), set: if recursive { 0 } else { attributes }, ..Change::default() };
         set_attributes(tree.as_fd(), change).at(Step::IdMapMount, || path)?;
     }
-    if attributes != 0 {
+    if attributes != 0 && (recursive || userns.is_none()) {
         let change = Change { set: attributes, recursive, ..Change::default() };
         set_attributes(tree.as_fd(), change).at(Step::MountAttributes, || path)?;
     }

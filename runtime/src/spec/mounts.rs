@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use oci_spec::runtime::Mount as SpecMount;
 
 use super::{Error, ImageFiles, Mount, MountKind, NamespaceChoice, Options};
-use crate::launch::CreateDir;
+use crate::launch::{CreateDir, tmpfs_inodes};
 
 /// Default size of `/dev/shm`, Docker's.
 const SHM_SIZE: u64 = 64 << 20;
@@ -73,12 +73,16 @@ impl Mounts {
             }
             MountKind::Tmpfs { size, mode, uid, gid } => {
                 let number = |key: &str, value: Option<u32>| value.map(|value| format!("{key}={value}"));
+                let inodes = size.map(|size| format!("nr_inodes={}", tmpfs_inodes(size)));
                 let size = size.map(|size| format!("size={size}"));
                 let mode = format!("mode={:o}", mode.unwrap_or(0o1777));
                 (
                     "tmpfs",
                     "tmpfs",
-                    [size, Some(mode), number("uid", *uid), number("gid", *gid)].into_iter().flatten().collect(),
+                    [size, inodes, Some(mode), number("uid", *uid), number("gid", *gid)]
+                        .into_iter()
+                        .flatten()
+                        .collect(),
                 )
             }
         };
@@ -99,7 +103,12 @@ fn kernel_filesystems(options: &Options) -> Vec<SpecMount> {
     } else {
         mounts.push(entry("/proc", "proc", "proc", list(&["nosuid", "nodev", "noexec"])));
     }
-    mounts.push(entry("/dev", "tmpfs", "tmpfs", list(&["nosuid", "noexec", "mode=755", "size=65536k"])));
+    mounts.push(entry(
+        "/dev",
+        "tmpfs",
+        "tmpfs",
+        list(&["nosuid", "noexec", "mode=755", "size=65536k", "nr_inodes=16384"]),
+    ));
     let mut pts = list(&["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]);
     if maps_group(options, TTY_GID) {
         pts.push(format!("gid={TTY_GID}"));
@@ -108,8 +117,9 @@ fn kernel_filesystems(options: &Options) -> Vec<SpecMount> {
     if options.ipc == NamespaceChoice::Host {
         mounts.push(entry("/dev/shm", "bind", "/dev/shm", list(&["bind", "nosuid", "nodev", "noexec"])));
     } else {
-        let size = format!("size={}", options.shm_size.unwrap_or(SHM_SIZE));
-        let shm = list(&["nosuid", "nodev", "noexec", "mode=1777", &size]);
+        let size = options.shm_size.unwrap_or(SHM_SIZE);
+        let (size, inodes) = (format!("size={size}"), format!("nr_inodes={}", tmpfs_inodes(size)));
+        let shm = list(&["nosuid", "nodev", "noexec", "mode=1777", &size, &inodes]);
         mounts.push(entry("/dev/shm", "tmpfs", "shm", shm));
     }
     // A joined ipc namespace is another user namespace's, and its queues can't be mounted in this one.

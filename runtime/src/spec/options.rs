@@ -158,7 +158,8 @@ pub enum MountKind {
     },
     /// Memory.
     Tmpfs {
-        /// Size limit in bytes; `None`: half of the memory (the kernel's default).
+        /// Size limit in bytes, and with it on the number of files ([`crate::launch::tmpfs_inodes`]); `None`: half of the memory
+        /// (the kernel's default).
         size: Option<u64>,
         /// Permission bits; `None`: 0o1777.
         mode: Option<u32>,

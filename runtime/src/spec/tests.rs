@@ -133,7 +133,7 @@ fn image_volumes_are_tmpfs_with_the_image_s_owner() {
     let launch = launch(&Options { image_volumes: Some(4096), ..safe() });
     let volume = launch.mounts.iter().find(|m| m.target == "/var/lib/redis").unwrap();
     let MountSource::Filesystem { options, .. } = &volume.source else { panic!("{volume:?}") };
-    assert_eq!(*options, ["size=4096", "mode=750", "uid=999", "gid=998"]);
+    assert_eq!(*options, ["size=4096", "nr_inodes=1024", "mode=750", "uid=999", "gid=998"]);
     assert!(self::launch(&safe()).mounts.iter().all(|m| m.target != "/var/lib/redis"));
 }
 

@@ -7,6 +7,8 @@ use rustix::thread::UnshareFlags;
 
 /// `CLONE_INTO_CGROUP` (Linux 5.7); too wide for the C library's `c_int` constants.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+/// `CLONE_CLEAR_SIGHAND` (Linux 5.5): the launcher's signal handlers aren't the child's.
+const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 const CLONE_PIDFD: u64 = libc::CLONE_PIDFD as u64;
 
 /// `struct clone_args` up to and with `cgroup` (88 bytes, version 2).
@@ -61,7 +63,7 @@ pub(crate) fn fork_into(
 ) -> Result<Child, Errno> {
     let mut pidfd: i32 = -1;
     let mut arguments = CloneArgs {
-        flags: u64::from(namespaces.bits()) | CLONE_PIDFD,
+        flags: u64::from(namespaces.bits()) | CLONE_PIDFD | CLONE_CLEAR_SIGHAND,
         pidfd: (&raw mut pidfd) as u64,
         exit_signal: u64::try_from(signal).map_err(|_| Errno::INVAL)?,
         ..CloneArgs::default()
@@ -95,31 +97,79 @@ pub(crate) fn reap(pid: i32) {
     }
 }
 
+/// The helper calls pause(2) and nothing else.
+const HELPER_STACK: usize = 4096;
+
+/// Stack memory, aligned as the ABI wants a stack to be.
+#[repr(align(16))]
+struct Stack([u8; HELPER_STACK]);
+
 /// A child that does nothing but hold its namespaces open; killed and reaped when dropped.
-pub(crate) struct Helper(Child);
+///
+/// It shares the launcher's memory, as copying that for a child that needs none of it would be most of the work.
+pub(crate) struct Helper {
+    child: Child,
+    // Freed after `drop` has reaped the child that uses it.
+    _stack: Box<Stack>,
+}
 
 impl Helper {
     /// Starts it in new `namespaces`.
     pub(crate) fn start(namespaces: UnshareFlags) -> Result<Self, Errno> {
-        fork_into(namespaces, None, 0, || {
-            loop {
-                // SAFETY: pause(2) has no preconditions.
-                unsafe { libc::pause() };
-            }
-        })
-        .map(Self)
+        let mut stack = Box::new(Stack([0; HELPER_STACK]));
+        let mut pidfd: i32 = -1;
+        // Without a signal at its end, so that nobody takes it for a container.
+        let flags = i32::try_from(namespaces.bits()).map_err(|_| Errno::INVAL)? | libc::CLONE_VM | libc::CLONE_PIDFD;
+        let pid = with_signals_blocked(|| {
+            // SAFETY: `stack` is memory of that size that nothing else uses, kept until the child is reaped; its end is aligned.
+            // `hold` touches no other memory of the launcher: it has every signal blocked, so no handler runs in it and errno,
+            // which it shares, is never written. CLONE_PIDFD stores the descriptor in `pidfd`, which outlives the call.
+            super::check(
+                unsafe {
+                    let top = stack.0.as_mut_ptr_range().end;
+                    libc::clone(hold, top.cast(), flags, std::ptr::null_mut(), &raw mut pidfd)
+                }
+                .into(),
+            )
+        })?;
+        let pid = i32::try_from(pid).map_err(|_| Errno::OVERFLOW)?;
+        // SAFETY: with CLONE_PIDFD a successful clone has stored a new descriptor there that nobody else owns.
+        let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+        Ok(Self { child: Child { pid, pidfd }, _stack: stack })
     }
 
     /// Its process id here.
     pub(crate) fn pid(&self) -> i32 {
-        self.0.pid
+        self.child.pid
     }
 }
 
 impl Drop for Helper {
     fn drop(&mut self) {
-        kill_and_reap(&self.0);
+        kill_and_reap(&self.child);
     }
+}
+
+extern "C" fn hold(_: *mut libc::c_void) -> libc::c_int {
+    loop {
+        // SAFETY: pause(2) has no preconditions.
+        unsafe { libc::pause() };
+    }
+}
+
+/// Runs `body` with every signal blocked for this thread, which a child that it makes inherits.
+fn with_signals_blocked<T>(body: impl FnOnce() -> T) -> T {
+    // By the system call, as the C library keeps two signals unblocked.
+    let change = |new: u64| {
+        let mut old = 0_u64;
+        // SAFETY: both are kernel signal sets of the size passed and outlive the call.
+        unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const new, &raw mut old, 8) };
+        old
+    };
+    let before = change(u64::MAX);
+    let result = body();
+    change(before);
+    result
 }
 
 /// Kills a child that is still the caller's and waits for its end.
@@ -127,4 +177,36 @@ pub(crate) fn kill_and_reap(child: &Child) {
     // It can only have ended already; reaping is right either way.
     let _ = rustix::process::pidfd_send_signal(&child.pidfd, rustix::process::Signal::KILL);
     reap(child.pid);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    extern "C" fn ignore(_: libc::c_int) {}
+
+    #[test]
+    fn a_child_doesn_t_run_the_launcher_s_handlers() {
+        // SAFETY: the handler does nothing.
+        unsafe { libc::signal(libc::SIGUSR2, ignore as *const () as libc::sighandler_t) };
+        // SAFETY: raise(3) and _exit(2) are all that the child does.
+        let child = fork_into(UnshareFlags::empty(), None, libc::SIGCHLD, || unsafe { libc::raise(libc::SIGUSR2) });
+        let mut status = 0;
+        // SAFETY: the status pointer is valid.
+        unsafe { libc::waitpid(child.unwrap().pid, &raw mut status, libc::__WALL) };
+        assert!(libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGUSR2, "{status:#x}");
+        // Control: here it is handled.
+        // SAFETY: raise(3) has no preconditions.
+        assert_eq!(unsafe { libc::raise(libc::SIGUSR2) }, 0);
+    }
+
+    #[test]
+    fn signals_are_blocked_for_as_long_as_it_takes() {
+        let blocked = || std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        let line = |text: &str| text.lines().find(|line| line.starts_with("SigBlk")).unwrap().to_owned();
+        let before = line(&blocked());
+        // All but KILL and STOP.
+        assert_eq!(with_signals_blocked(|| line(&blocked())), "SigBlk:\tfffffffffffbfeff");
+        assert_eq!(line(&blocked()), before);
+    }
 }

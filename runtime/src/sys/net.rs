@@ -17,10 +17,8 @@ pub(crate) fn loopback_up() -> Result<(), Errno> {
     for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
         *to = from.cast_signed();
     }
-    // SAFETY: SIOCGIFFLAGS reads the name from and writes the flags to the ifreq passed, which outlives the call.
-    super::check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut request) }.into())?;
-    // SAFETY: after SIOCGIFFLAGS the union holds `ifru_flags`, and every bit pattern is a valid c_short.
-    unsafe { request.ifr_ifru.ifru_flags |= libc::c_short::try_from(libc::IFF_UP).map_err(|_| Errno::INVAL)? };
+    // A new interface has no other flag that could be lost by this.
+    request.ifr_ifru.ifru_flags = libc::c_short::try_from(libc::IFF_UP).map_err(|_| Errno::INVAL)?;
     // SAFETY: SIOCSIFFLAGS only reads the ifreq passed.
     super::check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) }.into())?;
     Ok(())

@@ -112,6 +112,20 @@ impl SeccompFilter {
     }
 }
 
+/// Leaves the launcher's session keyring for a new and empty one (keyctl_join_session_keyring(3)).
+///
+/// No keys in the kernel, or a filter that is in force already and denies them, is as good: then there are none to be had.
+pub(crate) fn new_session_keyring() -> Result<(), Errno> {
+    // SAFETY: the operation takes a name or null, for a keyring without one.
+    let joined = super::check(unsafe {
+        libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>())
+    });
+    match joined {
+        Ok(_) | Err(Errno::NOSYS | Errno::PERM) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
 /// Leaves the parent's namespaces of these kinds (unshare(2)).
 pub(crate) fn unshare(namespaces: rustix::thread::UnshareFlags) -> Result<(), Errno> {
     // SAFETY: callers pass namespace flags only, never CLONE_FILES, under which other threads would lose descriptors that

@@ -22,6 +22,7 @@ pub fn tests() -> Vec<Trial> {
         exit_status_and_signal_are_kept,
         a_failure_names_step_object_and_cause,
         a_failed_start_leaves_nothing_behind,
+        a_launcher_with_threads_is_refused,
         layers_cover_each_other_as_overlay_does,
         a_read_only_root_is_read_only_with_all_mounts,
         a_kept_upper_is_kept,
@@ -157,6 +158,18 @@ fn a_failed_start_leaves_nothing_behind() {
         std::fs::read_dir(place().cgroup_path()).unwrap().filter(|e| e.as_ref().unwrap().path().is_dir()).count(),
         0
     );
+}
+
+fn a_launcher_with_threads_is_refused() {
+    let (sender, receiver) = std::sync::mpsc::channel::<()>();
+    let thread = std::thread::spawn(move || receiver.recv());
+    let text = shell("true").refusal();
+    assert!(text.contains("the launcher has 2 threads"), "{text}");
+    drop(sender);
+    thread.join().unwrap().unwrap_err();
+    // The kernel takes a thread out of its count a moment after it can be joined.
+    while std::fs::read_dir("/proc/self/task").unwrap().count() > 1 {}
+    shell("true").output();
 }
 
 fn layers_cover_each_other_as_overlay_does() {

@@ -11,46 +11,18 @@ pub const TRAP: &str = "/trap";
 pub fn run(arguments: &[String]) -> i32 {
     use garboard_runtime::launch::*;
     use garboard_runtime::start::{Site, Stdio, start};
-    let proc = Mount {
+    let source = RootSource::Layers { layers: vec![arguments[0].clone()], upper: Upper::Tmpfs { size: 1 << 20 } };
+    let mut launch = Launch::bare(Root { source, readonly: false });
+    launch.ids = (arguments[1] == "user").then(|| crate::site::ids(crate::site::BASE_ID));
+    launch.process.args = vec![TRAP.to_owned()];
+    launch.process.no_new_privileges = false;
+    launch.process.capabilities =
+        Capabilities { bounding: u64::MAX, effective: 0xff, permitted: 0xff, ..Capabilities::default() };
+    launch.mounts = vec![Mount {
         target: "/proc".to_owned(),
         source: MountSource::Filesystem { fstype: "proc".to_owned(), options: Vec::new() },
         flags: MountFlags::default(),
-    };
-    let launch = Launch {
-        process: Process {
-            args: vec![TRAP.to_owned()],
-            env: Vec::new(),
-            cwd: "/".to_owned(),
-            uid: 0,
-            gid: 0,
-            additional_gids: Vec::new(),
-            umask: None,
-            capabilities: Capabilities {
-                bounding: u64::MAX,
-                effective: 0xff,
-                permitted: 0xff,
-                ..Capabilities::default()
-            },
-            rlimits: Vec::new(),
-            no_new_privileges: false,
-            oom_score_adj: None,
-        },
-        namespaces: Namespaces::default(),
-        ids: (arguments[1] == "user").then(|| crate::site::ids(crate::site::BASE_ID)),
-        root: Root {
-            source: RootSource::Layers { layers: vec![arguments[0].clone()], upper: Upper::Tmpfs { size: 1 << 20 } },
-            readonly: false,
-        },
-        mounts: vec![proc],
-        devices: Vec::new(),
-        masked_paths: Vec::new(),
-        readonly_paths: Vec::new(),
-        hostname: None,
-        domainname: None,
-        sysctls: Vec::new(),
-        cgroup: Cgroup::default(),
-        seccomp: None,
-    };
+    }];
     let site =
         Site { cgroup_parent: None, absent_controller: garboard_runtime::cgroup::AbsentController::Fail, userns: None };
     let (stdout, stderr) = (std::io::stdout(), std::io::stderr());

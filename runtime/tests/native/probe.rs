@@ -24,6 +24,10 @@ pub fn run(arguments: &[String]) -> i32 {
             errno(rustix::shm::open(&arguments[1], rustix::shm::OFlags::RDWR, rustix::fs::Mode::empty()).map(drop))
         }
         Some("getfd") => errno(other_s_descriptor(arguments[1].parse().unwrap())),
+        Some("key") => {
+            let description = std::ffi::CString::new(arguments[1].as_str()).unwrap();
+            sys::find_session_key(&description).err().unwrap_or(0)
+        }
         Some("i386") => {
             println!("getpid: {}", sys::getpid_by_i386_call());
             0

@@ -1,4 +1,4 @@
-//! R1, R2: what the launcher leaves within reach, its program and its descriptors.
+//! R1, R2: what the launcher leaves within reach: its program, its descriptors, its keys.
 
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -7,14 +7,16 @@ use libtest_mimic::Trial;
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::UnmountFlags;
 
-use crate::launcher;
-use crate::site::{scratch, shell};
+use super::as_machine_root;
+use crate::site::{probe, scratch, shell};
+use crate::{launcher, sys};
 
 pub fn tests() -> Vec<Trial> {
     trials![
         r1_the_launcher_s_program_cannot_be_overwritten,
         r2_only_the_three_streams_are_open,
         r2_the_working_directory_is_inside,
+        r2_the_launcher_s_keys_stay_with_it,
     ]
 }
 
@@ -77,4 +79,16 @@ fn r2_the_working_directory_is_inside() {
     }
     let by_name = std::fs::metadata(format!("/proc/self/fd/{}/.", leak.as_raw_fd())).unwrap();
     assert_eq!(by_name.ino(), std::fs::metadata("/").unwrap().ino(), "control: by name it leads to the machine's root");
+}
+
+fn r2_the_launcher_s_keys_stay_with_it() {
+    const KEY: &std::ffi::CStr = c"garboard-test";
+    const ENOKEY: i32 = 126;
+    sys::add_session_key(KEY).unwrap();
+    let search = ["key", KEY.to_str().unwrap()];
+    // Even with the filter off, which denies all of it.
+    let inside = as_machine_root(probe(&search)).run().unwrap().status;
+    let itself = std::process::Command::new(std::env::current_exe().unwrap()).arg("probe").args(search).status();
+    assert_eq!(inside, ENOKEY);
+    assert_eq!(itself.unwrap().code(), Some(0), "control: an ordinary child finds the launcher's key");
 }

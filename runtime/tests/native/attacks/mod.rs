@@ -2,6 +2,7 @@
 
 mod calls;
 mod descriptors;
+mod limits;
 mod machine;
 mod neighbours;
 mod paths;
@@ -16,6 +17,7 @@ use crate::site::{Container, fields};
 pub fn tests() -> Vec<Trial> {
     [
         descriptors::tests(),
+        limits::tests(),
         paths::tests(),
         race::tests(),
         machine::tests(),

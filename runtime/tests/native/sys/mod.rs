@@ -22,8 +22,29 @@ pub fn find_shared_memory(key: i32) -> Result<(), i32> {
 
 fn shared_memory(key: i32, flags: i32) -> Result<(), i32> {
     // SAFETY: shmget(2) takes integers only.
-    let id = unsafe { libc::shmget(key, 4096, flags) };
-    if id == -1 { Err(std::io::Error::last_os_error().raw_os_error().unwrap_or(-1)) } else { Ok(()) }
+    errno(unsafe { libc::shmget(key, 4096, flags) }.into())
+}
+
+/// Gives this process a session keyring of its own with a key of this description.
+pub fn add_session_key(description: &std::ffi::CStr) -> Result<(), i32> {
+    // SAFETY: the name may be null.
+    errno(unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<u8>()) })?;
+    let (kind, payload) = (c"user".as_ptr(), b"secret".as_ptr());
+    // SAFETY: both strings are terminated, and the payload has the length given.
+    errno(unsafe {
+        libc::syscall(libc::SYS_add_key, kind, description.as_ptr(), payload, 6, libc::KEY_SPEC_SESSION_KEYRING)
+    })
+}
+
+/// Looks for a key of this description in the session keyring.
+pub fn find_session_key(description: &std::ffi::CStr) -> Result<(), i32> {
+    let (keyring, kind) = (libc::KEY_SPEC_SESSION_KEYRING, c"user".as_ptr());
+    // SAFETY: both strings are terminated; nothing is written.
+    errno(unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_SEARCH, keyring, kind, description.as_ptr(), 0) })
+}
+
+fn errno(result: libc::c_long) -> Result<(), i32> {
+    if result == -1 { Err(std::io::Error::last_os_error().raw_os_error().unwrap_or(-1)) } else { Ok(()) }
 }
 
 /// getpid(2) through the 32-bit system call table; a negative errno where there is none.

@@ -56,10 +56,11 @@ struct Bounded {
 
 impl Write for Bounded {
     fn write_str(&mut self, text: &str) -> std::fmt::Result {
-        for byte in text.bytes() {
-            let slot = self.bytes.get_mut(self.used).ok_or(std::fmt::Error)?;
-            *slot = byte;
-            self.used = self.used.saturating_add(1);
+        for c in text.chars() {
+            let end = self.used.saturating_add(c.len_utf8());
+            // No character is cut in two.
+            c.encode_utf8(self.bytes.get_mut(self.used..end).ok_or(std::fmt::Error)?);
+            self.used = end;
         }
         Ok(())
     }
@@ -68,6 +69,13 @@ impl Write for Bounded {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_reason_is_cut_between_characters() {
+        let mut text = Bounded { bytes: [0; 200], used: 0 };
+        assert!(write!(text, "x{}", "é".repeat(200)).is_err());
+        assert_eq!(std::str::from_utf8(&text.bytes[..text.used]), Ok(&*format!("x{}", "é".repeat(99))));
+    }
 
     #[test]
     fn the_second_crash_within_a_minute_is_too_much() {

@@ -5,9 +5,11 @@ use garboard_init::console::{self, Console};
 use garboard_init::event_loop::{Machine, Options, Supervisor};
 use garboard_init::sys::fd::Inherited;
 use garboard_init::{crash, kmsg_logger, shutdown, work, worker};
+use rustix::system::RebootCommand;
 
 fn main() {
-    let args: Vec<String> = std::env::args().collect();
+    // Words of the kernel command line are among them, and may be any bytes.
+    let args: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     match words.as_slice() {
         [worker::NAME, "stop", ..] => std::process::exit(shutdown::unmount()),
@@ -26,6 +28,8 @@ fn begin() -> ! {
     let mut trace = Trace::begin();
     // The kernel gives PID 1 the console.
     console::ignore_input(std::io::stdin());
+    // Ctrl-Alt-Del sends SIGINT from here on, and no longer resets the machine at once.
+    let _ = rustix::system::reboot(RebootCommand::CadOff);
     let supervisor = crash::install()
         .map_err(|e| BootError::new("install crash handlers", "", e))
         .and_then(|()| boot::stage_one(&mut trace))

@@ -6,12 +6,17 @@ use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::WaitOptions;
 use rustix::system::RebootCommand;
 
+use crate::clock::now_ms;
 use crate::supervise::Goal;
 use crate::sys::signal;
 use crate::worker::{Kind, Worker};
 
 /// Where the data filesystem is mounted.
 const DATA: &str = "/data";
+/// The end takes no longer than so many milliseconds,
+const PATIENCE_MS: u64 = 20_000;
+/// unless so many bytes were written meanwhile.
+const PROGRESS: u64 = 1 << 20;
 
 /// The body of the `stop` worker: writes everything back and unmounts the data filesystem. May take as long as the disk does.
 pub fn unmount() -> i32 {
@@ -36,6 +41,50 @@ fn unmount_when_free() -> rustix::io::Result<()> {
         }
     }
     Err(rustix::io::Errno::BUSY)
+}
+
+/// How long the end may take: as long as the disks get further.
+#[derive(Debug)]
+pub struct Patience {
+    until: u64,
+    left: u64,
+}
+
+impl Patience {
+    /// From `now`, in milliseconds since boot.
+    pub fn begin(now: u64) -> Self {
+        Self { until: now.saturating_add(PATIENCE_MS), left: u64::MAX }
+    }
+
+    /// When to ask again.
+    pub fn until(&self) -> u64 {
+        self.until
+    }
+
+    /// Whether time is up at `now`, and what is `unwritten` (in bytes) hardly less than when it was last up.
+    pub fn is_over(&mut self, now: u64, unwritten: impl FnOnce() -> u64) -> bool {
+        if now < self.until {
+            return false;
+        }
+        let left = unwritten();
+        let further = left > 0 && left <= self.left.saturating_sub(PROGRESS);
+        *self = Self { until: now.saturating_add(PATIENCE_MS), left };
+        !further
+    }
+}
+
+/// Bytes that wait for a disk, of the whole machine.
+pub fn unwritten() -> u64 {
+    std::fs::read_to_string("/proc/meminfo").map_or(0, |text| unwritten_in(&text))
+}
+
+/// The lines `Dirty` and `Writeback` of proc_meminfo(5), which are in KiB.
+fn unwritten_in(meminfo: &str) -> u64 {
+    let line = |line: &str| {
+        let amount = line.strip_prefix("Dirty:").or_else(|| line.strip_prefix("Writeback:"))?;
+        amount.trim().strip_suffix(" kB")?.parse::<u64>().ok()
+    };
+    meminfo.lines().filter_map(line).fold(0, u64::saturating_add).saturating_mul(1024)
 }
 
 /// Switches off, starts over or halts. A process that isn't PID 1 ends with status 0, 10 or 11 instead.
@@ -69,14 +118,46 @@ pub fn give_up(why: &str) -> ! {
     }
     // Kills whatever runs, ourselves excepted; what was written is then written back by a child, as a disk may hang.
     signal::kill_all_others();
-    let worker = Worker::spawn(Kind::Stop, &[], 0);
-    for _ in 0..100 {
-        std::thread::sleep(Duration::from_millis(100));
-        match (&worker, rustix::process::wait(WaitOptions::NOHANG)) {
-            (Ok(worker), Ok(Some((pid, _)))) if pid.as_raw_pid() == worker.pid => break,
-            (Ok(_), _) => {}
-            (Err(_), _) => break,
+    let mut patience = Patience::begin(now_ms());
+    let mut worker = None;
+    while !patience.is_over(now_ms(), unwritten) {
+        if worker.is_none() {
+            // Memory may come free only now that the others are killed.
+            worker = Worker::spawn(Kind::Stop, &[], 0).ok();
+        }
+        match rustix::process::wait(WaitOptions::NOHANG) {
+            Ok(Some((pid, _))) if worker.as_ref().is_some_and(|worker| worker.pid == pid.as_raw_pid()) => break,
+            Ok(Some(_)) => {}
+            _ => std::thread::sleep(Duration::from_millis(100)),
         }
     }
     carry_out(Goal::Reboot)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_takes_as_long_as_the_disks_get_further() {
+        let mut patience = Patience::begin(1000);
+        assert!(!patience.is_over(20_999, || panic!("too early to look")));
+        assert!(!patience.is_over(21_000, || 500 << 20));
+        assert_eq!(patience.until(), 41_000);
+        assert!(!patience.is_over(41_000, || 400 << 20));
+        assert!(patience.is_over(61_000, || (400 << 20) - 5), "a disk that hangs");
+    }
+
+    #[test]
+    fn nothing_left_to_write_is_nothing_to_wait_for() {
+        assert!(Patience::begin(0).is_over(20_000, || 0));
+    }
+
+    #[test]
+    fn what_waits_for_disks_is_found() {
+        let text =
+            "MemFree: 9 kB\nDirty:               300 kB\nWriteback:            12 kB\nWritebackTmp:       7 kB\n";
+        assert_eq!(unwritten_in(text), 312 << 10);
+        assert_eq!(unwritten_in("Dirty: x kB\nWriteback: 3"), 0);
+    }
 }

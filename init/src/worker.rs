@@ -56,9 +56,10 @@ impl Kind {
             // Growing and checking a large disk takes its time; containers without volumes don't wait for it.
             Self::Data => Some(600_000),
             Self::Network => None,
+            // As long as the disks get further; see `shutdown::Patience`.
+            Self::Stop => None,
             // As large as an image may be; only the containers that wait for it wait.
             Self::Fill(_) => Some(600_000),
-            Self::Stop => Some(20_000),
         }
     }
 }

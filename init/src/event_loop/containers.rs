@@ -7,13 +7,15 @@ use garboard_runtime::failure::Failure;
 use garboard_runtime::report::{self, Report};
 use garboard_runtime::start::{Site, Started, Stdio, start};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{WaitOptions, WaitStatus, wait};
+use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus, waitid};
 
+use super::signals::CrashPoint;
 use super::sources::Source;
 use super::{Supervisor, Unit};
 use crate::etc_files;
 use crate::supervise::{Event, Exit, Fault};
 use crate::sys::signal;
+use crate::sys::wait::ended_child;
 
 /// Children reaped in one turn of the loop.
 const REAPED_PER_TURN: usize = 1024;
@@ -118,16 +120,23 @@ impl Supervisor {
     }
 
     /// Takes every child that ended: containers, workers, and strangers whose parents left them to us.
+    ///
+    /// It is reaped when what follows from its end is kept: should PID 1 crash before that, the next incarnation finds it.
     pub(super) fn reap(&mut self) {
         for _ in 0..REAPED_PER_TURN {
-            let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) else { return };
-            let Some(exit) = exit_of(status) else { continue };
-            let pid = pid.as_raw_pid();
-            if let Some(index) = self.pids.remove(&pid) {
-                self.ended(index, exit);
-            } else {
-                self.worker_ended(pid, exit);
+            let Some(pid) = ended_child() else { return };
+            if let Some(exit) =
+                waitid(WaitId::Pid(pid), of_any_kind(WaitIdOptions::NOWAIT)).ok().flatten().and_then(exit_of)
+            {
+                match self.pids.remove(&pid.as_raw_pid()) {
+                    Some(index) => self.ended(index, exit),
+                    None => self.worker_ended(pid.as_raw_pid(), exit),
+                }
+                self.crash_if_asked(CrashPoint::Reaping);
+                self.persist();
+                self.crash_if_asked(CrashPoint::Reaped);
             }
+            let _ = waitid(WaitId::Pid(pid), of_any_kind(WaitIdOptions::empty()));
         }
         self.reap_again = true;
     }
@@ -190,7 +199,12 @@ impl Unit {
     }
 }
 
-fn exit_of(status: WaitStatus) -> Option<Exit> {
+/// Options for a child that ended, also for one that was made to end without a signal.
+fn of_any_kind(more: WaitIdOptions) -> WaitIdOptions {
+    WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::from_bits_retain(libc::__WALL.cast_unsigned()) | more
+}
+
+fn exit_of(status: WaitIdStatus) -> Option<Exit> {
     status.exit_status().map(Exit::Code).or_else(|| status.terminating_signal().map(Exit::Signal))
 }
 

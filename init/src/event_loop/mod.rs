@@ -27,12 +27,13 @@ use crate::clock::now_ms;
 use crate::console::Console;
 use crate::crash::History;
 use crate::logs::{Lines, Rings};
+use crate::shutdown::Patience;
 use crate::status::{Port, Uevents};
 use crate::store::Store;
 use crate::supervise::{Action, Event, Goal, State};
 use crate::sys::signal::SignalFd;
 use crate::work::report;
-use crate::worker::Worker;
+use crate::worker::{Kind, Worker};
 use launches::Launches;
 pub use setup::{Machine, Options, ResumeError};
 use sources::{Ready, Source, Sources};
@@ -89,10 +90,11 @@ pub struct Supervisor {
     /// Whose exit is whose: process ids of containers.
     pids: BTreeMap<i32, usize>,
     workers: Vec<Worker>,
-    /// When the network worker is started again.
-    network_again: Option<u64>,
-    /// When the first worker is started: containers that can start without have the machine to themselves for a moment.
-    work_at: Option<u64>,
+    /// When which worker is started: the first, while containers that can start without have the machine to themselves for a
+    /// moment; one that failed or could not be started, again.
+    due: BTreeMap<Kind, u64>,
+    /// How long the end may still take, once it has begun.
+    patience: Option<Patience>,
     actions: VecDeque<Action>,
     launches: Launches,
 
@@ -124,6 +126,8 @@ pub struct Supervisor {
     common_dirty: bool,
     /// Units whose descriptors changed since they were kept.
     dirty: Vec<usize>,
+    /// For tests.
+    crash_at: Option<signals::CrashPoint>,
 }
 
 impl Supervisor {
@@ -228,13 +232,12 @@ impl Supervisor {
         let others = [
             self.state.next_deadline(now),
             self.flush_at,
-            self.network_again,
-            self.work_at,
             self.data_check,
+            self.patience.as_ref().map(Patience::until),
             self.announced.due(),
             self.launches.due(),
         ];
-        others.into_iter().flatten().chain(workers).min()
+        others.into_iter().flatten().chain(workers).chain(self.due.values().copied()).min()
     }
 
     /// Writes what the console takes; waits for room only while something is left.

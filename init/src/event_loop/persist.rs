@@ -1,5 +1,6 @@
 //! What the next incarnation of PID 1 has to know: the records of the [`crate::store::Store`].
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, AsRawFd};
 
 use serde::de::DeserializeOwned;
@@ -43,8 +44,7 @@ pub(super) struct CommonRecord {
     pub(super) console: i32,
     pub(super) port: i32,
     pub(super) workers: Vec<WorkerRecord>,
-    pub(super) network_again: Option<u64>,
-    pub(super) work_at: Option<u64>,
+    pub(super) due: BTreeMap<Kind, u64>,
 }
 
 /// A worker that is at work.
@@ -133,8 +133,7 @@ impl Supervisor {
             console: self.console.fd().map_or(-1, |fd| fd.as_raw_fd()),
             port: self.port.as_ref().map_or(-1, |port| port.as_fd().as_raw_fd()),
             workers: self.workers.iter().map(worker).collect(),
-            network_again: self.network_again,
-            work_at: self.work_at,
+            due: self.due.clone(),
         }
     }
 }

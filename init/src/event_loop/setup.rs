@@ -145,16 +145,20 @@ impl Supervisor {
         if let Err(e) = etc_files::prepare_resolv_conf(&new.options.run_dir, &new.plan.network) {
             new.note(format!("write resolv.conf: {e}"));
         }
+        for warning in warnings {
+            new.note(warning);
+        }
         new.tell(Event::Begin);
+        new.hold_work();
+        if let Some(fd) = port {
+            new.use_port(Port::on(fd));
+        }
+        // Whatever is still to be done is kept by now: what follows may crash.
         new.persist();
         crate::sys::crash::arm(new.store.as_fd().as_raw_fd());
         // The first containers, before anything else is done.
         new.act();
-        for warning in warnings {
-            new.note(warning);
-        }
-        new.hold_work();
-        new.open_port(port);
+        new.await_port();
         Ok(new)
     }
 
@@ -234,8 +238,8 @@ impl Supervisor {
             units,
             pids: Default::default(),
             workers: Vec::new(),
-            network_again: None,
-            work_at: None,
+            due: Default::default(),
+            patience: None,
             actions: Default::default(),
             launches: Launches::new(),
             store,
@@ -258,6 +262,7 @@ impl Supervisor {
             context_changed: true,
             common_dirty: true,
             dirty: Vec::new(),
+            crash_at: None,
         })
     }
 
@@ -303,19 +308,20 @@ impl Supervisor {
             }
             self.workers.push(worker);
         }
-        self.network_again = common.network_again;
-        self.work_at = common.work_at;
-        let working = !self.workers.is_empty();
-        if let (Some(goal), true, false) = (common.common.goal, common.common.finished, working) {
-            // It crashed between the last container and the last worker.
+        self.due = common.due;
+        if let (Some(goal), true) = (common.common.goal, common.common.finished) {
+            // It crashed on its last steps, whichever of them it had made.
             self.finish(goal);
         }
-        self.open_port(inherited.take(common.port));
+        if let Some(fd) = inherited.take(common.port) {
+            self.use_port(Port::adopt(fd));
+        }
+        self.await_port();
     }
 
-    fn open_port(&mut self, port: Option<OwnedFd>) {
-        if let Some(fd) = port {
-            self.use_port(Port::on(fd));
+    /// Without a port, looks for one whenever a device comes.
+    fn await_port(&mut self) {
+        if self.port.is_some() {
             return;
         }
         match Uevents::subscribe() {

@@ -7,7 +7,7 @@
 //! | SIGUSR2, SIGPWR, SIGRTMIN+4 | switch off | busybox and sysvinit, systemd |
 //! | SIGUSR1, SIGRTMIN+3 | halt | busybox, systemd |
 //! | SIGRTMIN+5 | start over | systemd |
-//! | SIGRTMIN+8, +9 | panic, fault: only with [`super::Options::crash_trigger`] | |
+//! | SIGRTMIN+8 to +11 | panic, fault, panic before or after the next exit is kept: only with [`super::Options::crash_trigger`] | |
 //!
 //! Only processes of PID 1's own pid namespace can send them; containers are in theirs. Any other signal is blocked for good.
 
@@ -20,6 +20,15 @@ pub(super) fn wanted() -> Vec<i32> {
     signal::forwardable()
 }
 
+/// Where a test may want PID 1 to crash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CrashPoint {
+    /// An exit was seen, and nothing of it is kept yet.
+    Reaping,
+    /// It is kept, and nothing was done of what follows from it.
+    Reaped,
+}
+
 impl Supervisor {
     pub(super) fn take_signals(&mut self) {
         // Ordinary signals don't queue, so this is bounded by the number of real-time ones sent; 64 a turn.
@@ -30,8 +39,26 @@ impl Supervisor {
             } else if let Some(goal) = goal(received.signal) {
                 self.shut_down(goal, &format!("signal {}", received.signal));
             } else if self.options.crash_trigger {
-                crash_on(received.signal);
+                self.crash_on(received.signal);
             }
+        }
+    }
+
+    /// A crash on demand, for tests.
+    fn crash_on(&mut self, number: i32) {
+        match number.checked_sub(signal::rt_min()) {
+            Some(8) => panic_as_asked(),
+            Some(9) => crash::fault(),
+            Some(10) => self.crash_at = Some(CrashPoint::Reaping),
+            Some(11) => self.crash_at = Some(CrashPoint::Reaped),
+            _ => {}
+        }
+    }
+
+    /// A crash at a place where it would be worst, for tests.
+    pub(super) fn crash_if_asked(&self, point: CrashPoint) {
+        if self.crash_at == Some(point) {
+            panic_as_asked();
         }
     }
 
@@ -49,6 +76,12 @@ impl Supervisor {
     }
 }
 
+/// With a text that is too long for the record of it, and would be cut in the middle of a character.
+#[allow(clippy::panic)]
+fn panic_as_asked() {
+    panic!("asked to {}", "é".repeat(200));
+}
+
 fn goal(number: i32) -> Option<Goal> {
     let real_time = number.checked_sub(signal::rt_min());
     match (number, real_time) {
@@ -56,16 +89,6 @@ fn goal(number: i32) -> Option<Goal> {
         (libc::SIGUSR2 | libc::SIGPWR, _) | (_, Some(4)) => Some(Goal::PowerOff),
         (libc::SIGUSR1, _) | (_, Some(3)) => Some(Goal::Halt),
         _ => None,
-    }
-}
-
-/// A crash on demand, for tests.
-#[allow(clippy::panic)]
-fn crash_on(number: i32) {
-    match number.checked_sub(signal::rt_min()) {
-        Some(8) => panic!("asked to"),
-        Some(9) => crash::fault(),
-        _ => {}
     }
 }
 

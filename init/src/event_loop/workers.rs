@@ -7,7 +7,8 @@ use super::containers::LONGEST_REASON;
 use super::sources::Source;
 use crate::boot::features;
 use crate::clock::now_ms;
-use crate::supervise::{Event, Exit, Fault, Goal};
+use crate::shutdown::{self, Patience};
+use crate::supervise::{Action, DataPhase, Event, Exit, Fault, Goal};
 use crate::work::report::{self, DataState, NetworkState};
 use crate::worker::{Kind, Worker};
 
@@ -17,6 +18,10 @@ const HOLD_MS: u64 = 1000;
 pub(super) const HOLD_EXECUTED_MS: u64 = 250;
 /// The network worker is started again after so many milliseconds if it fails.
 const NETWORK_AGAIN_MS: u64 = 10_000;
+/// A worker that could not be started, for want of memory or processes, is tried again after so many.
+const SPAWN_AGAIN_MS: u64 = 500;
+/// On the way down the last worker waits no longer for the end of the others, which were killed.
+const GONE_MS: u64 = 5_000;
 
 impl Supervisor {
     /// Decides when the first worker is started. A container that can start without any has the machine to itself until its
@@ -27,20 +32,28 @@ impl Supervisor {
             self.tell(Event::DataReady);
             return;
         }
-        let starting = !self.pids.is_empty();
-        self.work_at = Some(if starting { now_ms().saturating_add(HOLD_MS) } else { 0 });
-        self.common_dirty = true;
+        let starting = self.actions.iter().any(|action| matches!(action, Action::Launch(_)));
+        self.start_at(Kind::Modules, if starting { now_ms().saturating_add(HOLD_MS) } else { 0 });
     }
 
     /// A container's program runs, or has said something: the first worker is started `delay` milliseconds from now.
     pub(super) fn hasten_work(&mut self, delay: u64) {
-        if let Some(at) = self.work_at {
-            self.work_at = Some(at.min(now_ms().saturating_add(delay)));
-            self.common_dirty = true;
+        if let Some(at) = self.due.get(&Kind::Modules).copied() {
+            self.start_at(Kind::Modules, at.min(now_ms().saturating_add(delay)));
         }
     }
 
+    /// Starts a worker at a time in milliseconds since boot; also the next incarnation does.
+    pub(super) fn start_at(&mut self, kind: Kind, at: u64) {
+        self.due.insert(kind, at);
+        self.common_dirty = true;
+    }
+
+    /// Starts a worker now. On the way down only the one that is left to do. A worker that can't be started is tried again.
     pub(super) fn start_worker(&mut self, kind: Kind, arguments: &[&OsStr]) {
+        if kind != Kind::Stop && self.state.common().goal.is_some() {
+            return;
+        }
         let now = now_ms();
         match Worker::spawn(kind, arguments, now) {
             Ok(worker) => {
@@ -50,8 +63,20 @@ impl Supervisor {
                 self.workers.push(worker);
                 self.common_dirty = true;
             }
-            Err(e) => self.work_failed(kind, &format!("start its worker: {e}")),
+            Err(e) => self.not_started(kind, &format!("start the {} worker: {e}", kind.word())),
         }
+    }
+
+    fn not_started(&mut self, kind: Kind, why: &str) {
+        if let Kind::Fill(index) = kind {
+            self.launch_failed(index, Fault { text: why.to_owned(), transient: true });
+            return;
+        }
+        let text = format!("{why}; it is tried again");
+        if !self.notes.contains(&text) {
+            self.note(text);
+        }
+        self.start_at(kind, now_ms().saturating_add(SPAWN_AGAIN_MS));
     }
 
     /// Reads a piece of a worker's results.
@@ -65,9 +90,14 @@ impl Supervisor {
             self.sources.remove(&output);
             self.common_dirty = true;
         }
+        if lines.is_empty() {
+            return;
+        }
         for line in lines {
             self.result(kind, &line);
         }
+        // The pipe has it no more.
+        self.persist();
     }
 
     fn result(&mut self, kind: Kind, line: &[u8]) {
@@ -101,15 +131,17 @@ impl Supervisor {
     fn data_settled(&mut self, data: report::Data) {
         let why = data.detail.chars().take(LONGEST_REASON.saturating_div(4)).collect::<String>();
         self.data = data;
+        self.context_changed = true;
         self.watch_data(now_ms());
         if self.data.state != DataState::Absent {
             self.tell(Event::DataReady);
-        } else {
-            self.tell(Event::DataUnavailable(why.clone()));
-            if self.plan.data.as_ref().is_some_and(|d| d.required) {
-                self.note(format!("the data filesystem is required and absent: {why}"));
-                self.shut_down(self.options.stop, "the declaration requires its data filesystem");
-            }
+            return;
+        }
+        self.tell(Event::DataUnavailable(why.clone()));
+        // On the way down its worker is killed: that says nothing of the disk.
+        if self.state.common().goal.is_none() && self.plan.data.as_ref().is_some_and(|d| d.required) {
+            self.note(format!("the data filesystem is required and absent: {why}"));
+            self.shut_down(self.options.stop, "the declaration requires its data filesystem");
         }
     }
 
@@ -128,13 +160,24 @@ impl Supervisor {
             self.sources.remove(output);
         }
         self.common_dirty = true;
-        if let Kind::Fill(index) = worker.kind {
-            self.fill_ended(index, exit);
-        } else if !exit.success() {
-            self.work_failed(worker.kind, &format!("its worker {}", super::view::ending(exit)));
+        // On the way down nothing follows but the last one's end.
+        if worker.kind == Kind::Stop || self.state.common().goal.is_none() {
+            self.work_ended(worker.kind, exit);
         }
-        match worker.kind {
+        if self.workers.is_empty() && self.due.contains_key(&Kind::Stop) {
+            self.start_at(Kind::Stop, 0);
+        }
+        self.context_changed = true;
+    }
+
+    /// What follows the end of a worker, whether it did its work or not.
+    fn work_ended(&mut self, kind: Kind, exit: Exit) {
+        let how = format!("its worker {}", super::view::ending(exit));
+        match kind {
             Kind::Modules => {
+                if !exit.success() {
+                    self.note(format!("modules: {how}"));
+                }
                 self.tell(Event::DevicesReady);
                 if self.plan.data.is_some() {
                     self.start_worker(Kind::Data, &[]);
@@ -144,71 +187,59 @@ impl Supervisor {
                 self.start_worker(Kind::Network, &[]);
                 self.look_for_port();
             }
-            Kind::Stop => self.outcome = self.state.common().goal,
-            Kind::Data | Kind::Network | Kind::Fill(_) => {}
-        }
-    }
-
-    /// What it means that a worker did not do its work.
-    fn work_failed(&mut self, kind: Kind, why: &str) {
-        match kind {
-            Kind::Modules => self.note(format!("modules: {why}")),
             // One that reported first and failed afterwards has settled the matter.
-            Kind::Data if self.state.common().data == crate::supervise::DataPhase::Pending => {
-                self.data_settled(report::Data { state: DataState::Absent, detail: why.to_owned(), bytes: 0 });
+            Kind::Data if self.state.common().data == DataPhase::Pending => {
+                let detail = if exit.success() { "its worker gave no report".to_owned() } else { how };
+                self.data_settled(report::Data { state: DataState::Absent, detail, bytes: 0 });
             }
-            Kind::Data => {}
-            Kind::Network => {
+            Kind::Network if !exit.success() => {
                 self.network.state = NetworkState::Failed;
-                self.network.detail = why.to_owned();
+                self.network.detail = how;
                 if self.state.common().goal.is_none() {
-                    self.network_again = Some(now_ms().saturating_add(NETWORK_AGAIN_MS));
+                    self.start_at(Kind::Network, now_ms().saturating_add(NETWORK_AGAIN_MS));
                 }
             }
-            // It could not be started, likely for want of memory or processes.
-            Kind::Fill(index) => {
-                let text = format!("fill its volumes: {why}");
-                self.launch_failed(index, Fault { text, transient: true });
-            }
+            Kind::Data | Kind::Network => {}
+            Kind::Fill(index) => self.fill_ended(index, exit),
             Kind::Stop => self.outcome = self.state.common().goal,
         }
-        self.context_changed = true;
     }
 
-    /// Kills workers that take too long; starts the network's again when it is time.
+    /// Kills workers that take too long; starts those that are due.
     pub(super) fn check_workers(&mut self, now: u64) {
         for worker in &mut self.workers {
             if worker.deadline.is_some_and(|at| now >= at) {
                 worker.deadline = None;
                 worker.kill();
-                if worker.kind == Kind::Stop {
-                    // A disk that doesn't answer must not keep the machine up; nor may a worker that can't even be killed.
-                    self.outcome = self.state.common().goal;
-                }
             }
         }
-        if self.work_at.is_some_and(|at| now >= at) {
-            self.work_at = None;
+        let due: Vec<Kind> = self.due.iter().filter(|(_, at)| now >= **at).map(|(kind, _)| *kind).collect();
+        for kind in due {
+            self.due.remove(&kind);
             self.common_dirty = true;
-            self.start_worker(Kind::Modules, &[]);
+            self.start_worker(kind, &[]);
         }
-        if self.network_again.is_some_and(|at| now >= at) {
-            self.network_again = None;
-            self.start_worker(Kind::Network, &[]);
+        if self.patience.as_mut().is_some_and(|patience| patience.is_over(now, shutdown::unwritten)) {
+            // A disk that doesn't answer must not keep the machine up; nor may a worker that can't even be killed.
+            self.workers.iter().for_each(Worker::kill);
+            self.outcome = self.state.common().goal;
         }
     }
 
-    /// Every container has ended.
+    /// Every container has ended. What a worker mounts after the last one has looked would stay mounted, so that waits for the
+    /// others' end.
     pub(super) fn finish(&mut self, goal: Goal) {
-        self.network_again = None;
-        self.work_at = None;
-        for worker in &self.workers {
-            worker.kill();
-        }
-        if self.options.workers {
-            self.start_worker(Kind::Stop, &[]);
-        } else {
+        if !self.options.workers {
             self.outcome = Some(goal);
+            return;
+        }
+        let now = now_ms();
+        self.patience = Some(Patience::begin(now));
+        self.due.clear();
+        let (stopping, others) = self.workers.iter().partition::<Vec<_>, _>(|worker| worker.kind == Kind::Stop);
+        others.iter().for_each(|worker| worker.kill());
+        if stopping.is_empty() {
+            self.start_at(Kind::Stop, if others.is_empty() { 0 } else { now.saturating_add(GONE_MS) });
         }
     }
 }

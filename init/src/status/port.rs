@@ -48,6 +48,11 @@ impl Port {
         Self { fd, input: Vec::new(), skipping: false, output: Vec::new(), written: 0, torn: false }
     }
 
+    /// Goes on where a process that crashed was talking: half of a reply may be out.
+    pub fn adopt(fd: OwnedFd) -> Self {
+        Self { torn: true, ..Self::on(fd) }
+    }
+
     /// Reads what is there, at most a piece. True: there may be more.
     pub fn read(&mut self, buffer: &mut [u8]) -> bool {
         // Requests wait for their turn in the kernel, not here.
@@ -217,6 +222,22 @@ mod tests {
             port.write();
         }
         assert!(all.ends_with(b"y\nwhole\n"));
+    }
+
+    #[test]
+    fn a_reply_torn_by_a_crash_is_closed_by_a_line_feed() {
+        let (mut port, mut host) = pair();
+        port.reply(b"half of");
+        port.write();
+        let mut port = Port::adopt(port.fd);
+        for _ in 0..2 {
+            port.reply(b"whole\n");
+            port.write();
+        }
+        drop(port);
+        let mut all = String::new();
+        host.read_to_string(&mut all).unwrap();
+        assert_eq!(all, "half of\nwhole\nwhole\n");
     }
 
     #[test]

@@ -9,3 +9,4 @@ pub mod module;
 pub mod net;
 pub mod probe;
 pub mod signal;
+pub mod wait;

@@ -2,12 +2,13 @@
 
 use garboard_runtime::plan::Restart;
 
-use crate::rig::{Rig, find, kill, shell, with};
+use crate::rig::{Rig, Setup, find, kill, shell, with};
 
 /// By name.
 pub const TESTS: &[(&str, fn())] = &[
     ("crash::a_panic_loses_nothing", a_panic_loses_nothing),
     ("crash::a_fault_loses_nothing", a_fault_loses_nothing),
+    ("crash::an_exit_that_was_seen_is_not_lost", an_exit_that_was_seen_is_not_lost),
     ("crash::aborts_and_bus_errors_are_survived", aborts_and_bus_errors_are_survived),
 ];
 
@@ -83,4 +84,27 @@ fn aborts_and_bus_errors_are_survived() {
         assert!(after["notes"][0].as_str().unwrap().contains(name), "{after}");
         assert_eq!(find(&after, "web")["pid"], pid);
     }
+}
+
+/// A crash between an exit and the record of what follows from it.
+fn an_exit_that_was_seen_is_not_lost() {
+    let containers = vec![shell("ending", "sleep 10000"), with(Restart::Always, shell("web", "sleep 10000"))];
+    let mut rig = Rig::with(containers, Setup { data: Some(false), ..Setup::default() });
+    let status = rig.wait("settled", |s| {
+        s["network"]["state"] == "up" && ["ending", "web"].iter().all(|name| find(s, name)["state"] == "running")
+    });
+    let containers: Vec<i64> = ["ending", "web"].map(|name| find(&status, name)["pid"].as_i64().unwrap()).into();
+    // All but `web`: the other container and the network worker.
+    let ending: Vec<i32> = rig.children().iter().map(|c| c.0).filter(|pid| i64::from(*pid) != containers[1]).collect();
+    assert_eq!(ending.len(), 2);
+    rig.signal(19);
+    ending.iter().for_each(|pid| kill(*pid, 9));
+    kill(rig.pid(), 34 + 10);
+    rig.signal(18);
+    rig.wait("resumed", |s| s["notes"].to_string().contains("crashed and goes on"));
+    assert_eq!(rig.wait_state("ending", "failed")["exit"]["signal"], 9);
+    let status = rig.wait("noticed", |s| s["network"]["state"] == "failed");
+    assert_eq!(status["network"]["detail"], "its worker was killed by SIGKILL");
+    let web = rig.container("web");
+    assert_eq!((&web["pid"], &web["state"]), (&containers[1].into(), &"running".into()));
 }

@@ -18,7 +18,9 @@ fn main() {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["garboard-init", "--resume", state, reason] => supervisor::resume(state, reason),
-        [_, "supervisor", plan, run_dir, cgroup, policy] => supervisor::begin(plan, run_dir, cgroup, policy),
+        [_, "supervisor", plan, run_dir, cgroup, policy, fate] => {
+            supervisor::begin(plan, run_dir, cgroup, policy, fate)
+        }
         // This one's body is real.
         ["garboard-worker", "fill", ..] => std::process::exit(garboard_init::work::run("fill", &arguments[2..])),
         ["garboard-worker", kind] => std::process::exit(workers::run(kind)),

@@ -116,7 +116,7 @@ pub struct Rig {
     /// Keeps an unread console open.
     _unread: Option<OwnedFd>,
     cgroup: PathBuf,
-    _scratch: tempfile::TempDir,
+    scratch: tempfile::TempDir,
     next_id: u64,
 }
 
@@ -131,6 +131,10 @@ pub struct Setup {
     pub data: Option<bool>,
     /// The machine halts when it can't go on.
     pub halting: bool,
+    /// What becomes of the supervisor as soon as it has begun: `starve` or `crash`; see `supervisor.rs`.
+    pub fate: &'static str,
+    /// Files in the directory that is the supervisor's, and its workers', working directory.
+    pub files: &'static [(&'static str, &'static str)],
 }
 
 impl Rig {
@@ -166,6 +170,10 @@ impl Rig {
             Setup { quick: true, .. } => "quick",
             _ => "usual",
         });
+        command.arg(setup.fate).current_dir(scratch.path());
+        for (name, content) in setup.files {
+            std::fs::write(scratch.path().join(name), content).unwrap();
+        }
         let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
         let child = command.stdin(OwnedFd::from(theirs)).stdout(writer).spawn().expect("start the supervisor");
         drop(command);
@@ -178,7 +186,12 @@ impl Rig {
             std::thread::spawn(move || collect(reader, &text));
         }
         let port = BufReader::new(ours);
-        Self { child, port, console, _unread: unread, cgroup, _scratch: scratch, next_id: 0 }
+        Self { child, port, console, _unread: unread, cgroup, scratch, next_id: 0 }
+    }
+
+    /// A file in its working directory.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.scratch.path().join(name)
     }
 
     pub fn pid(&self) -> i32 {
@@ -252,16 +265,21 @@ impl Rig {
     }
 
     pub fn wait_console(&self, text: &str) {
-        let until = Instant::now() + PATIENCE;
-        while !self.console().contains(text) {
-            assert!(Instant::now() < until, "no {text:?} in\n{}", self.last_words());
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        self.until(&format!("said: {text:?}"), |rig| rig.console().contains(text));
     }
 
     /// Sends a signal to the supervisor; real-time ones too.
     pub fn signal(&self, number: i32) {
         kill(self.pid(), number);
+    }
+
+    /// Waits until something is so.
+    pub fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+        let until = Instant::now() + PATIENCE;
+        while !holds(self) {
+            assert!(Instant::now() < until, "not {what}\n{}", self.last_words());
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Waits for its end; its status and all that it printed.

@@ -14,6 +14,7 @@ use garboard_init::sys::fd::Inherited;
 use garboard_init::{crash, shutdown};
 use garboard_runtime::plan::Plan;
 use rustix::fs::{Mode, OFlags};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Goes on after a crash.
 pub fn resume(state: &str, reason: &str) -> ! {
@@ -24,8 +25,9 @@ pub fn resume(state: &str, reason: &str) -> ! {
 }
 
 /// Begins; `policy` is `quick` for short delays, `workers` to start workers (those of `workers.rs`), `halting` for workers and
-/// a machine that halts when it can't go on.
-pub fn begin(plan: &str, run_dir: &str, cgroup: &str, policy: &str) -> ! {
+/// a machine that halts when it can't go on. Its `fate` is then to
+/// `starve` (it can open no more descriptors) or to `crash`, if anything.
+pub fn begin(plan: &str, run_dir: &str, cgroup: &str, policy: &str, fate: &str) -> ! {
     let (workers, halting) = (["workers", "halting"].contains(&policy), policy == "halting");
     let policy = match policy {
         "quick" => {
@@ -48,7 +50,7 @@ pub fn begin(plan: &str, run_dir: &str, cgroup: &str, policy: &str) -> ! {
         features: Vec::new(),
         cgroup: Some(cgroup),
         trace,
-        warnings: Vec::new(),
+        warnings: if fate == "crash" { vec!["something is not as it should be".to_owned()] } else { Vec::new() },
         console: Console::on(Some(output)),
         port: Some(port),
     };
@@ -62,5 +64,14 @@ pub fn begin(plan: &str, run_dir: &str, cgroup: &str, policy: &str) -> ! {
         policy,
     };
     let supervisor = Supervisor::begin(machine, options).expect("begin to supervise");
+    match fate {
+        "starve" => {
+            let open = std::fs::read_dir("/proc/self/fd").expect("list descriptors").count();
+            let limit = Rlimit { current: Some(open.saturating_sub(1) as u64), ..getrlimit(Resource::Nofile) };
+            setrlimit(Resource::Nofile, limit).expect("limit descriptors");
+        }
+        "crash" => garboard_init::sys::crash::fault(),
+        _ => {}
+    }
     shutdown::carry_out(supervisor.run())
 }

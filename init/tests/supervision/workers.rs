@@ -1,7 +1,13 @@
 //! Workers: started in order, listened to, held to account, gone at the end. Their bodies here only say what real ones might.
 
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::time::Duration;
+
 use garboard_runtime::launch::{Mount, MountFlags, MountSource};
 use garboard_runtime::plan::Restart;
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
 use crate::rig::{Rig, Setup, find, kill, shell, with};
 
@@ -9,22 +15,53 @@ use crate::rig::{Rig, Setup, find, kill, shell, with};
 pub const TESTS: &[(&str, fn())] = &[
     ("workers::what_needs_no_data_runs_without_it", what_needs_no_data_runs_without_it),
     ("workers::required_data_that_is_absent_ends_the_machine", required_data_that_is_absent_ends_the_machine),
+    ("workers::one_that_can_not_be_started_is_tried_again", one_that_can_not_be_started_is_tried_again),
+    ("workers::data_without_a_report_is_absent", data_without_a_report_is_absent),
+    ("workers::a_crash_at_once_forgets_no_work", a_crash_at_once_forgets_no_work),
+    ("workers::nothing_is_started_on_the_way_down", nothing_is_started_on_the_way_down),
+    ("workers::data_that_is_killed_on_the_way_down_is_not_missed", data_that_is_killed_on_the_way_down_is_not_missed),
+    ("workers::a_crash_on_the_last_steps_ends_all_the_same", a_crash_on_the_last_steps_ends_all_the_same),
 ];
 
-/// The body of a worker.
+const NETWORK: &str = r#"{"uplink":"eth7","addresses":["192.0.2.7/24"],"state":"up","detail":""}"#;
+
+/// The body of a worker. The working directory has what a test wants of it: a file `hold-KIND` holds it up, a file `KIND` is its
+/// report. It notes its start in `started`.
 pub fn run(kind: &str) -> i32 {
-    match kind {
-        "modules" => println!(r#"{{"loaded":3,"failed":["load module x.ko: ENOEXEC"],"absent":["x"],"locked":true}}"#),
-        "data" => println!(r#"{{"state":"absent","detail":"no disk has it","bytes":0}}"#),
-        "network" => {
-            println!("this is not a report");
-            println!(r#"{{"uplink":"eth7","addresses":["192.0.2.7/24"],"state":"up","detail":""}}"#);
-            // The lease is kept until somebody ends it.
-            std::thread::sleep(std::time::Duration::from_secs(1000));
-        }
-        _ => {}
+    let mut started = File::options().create(true).append(true).open("started").unwrap();
+    // Whoever else is there when the last one looks could still mount something.
+    let note = if kind == "stop" && siblings() > 0 { ", not alone" } else { "" };
+    writeln!(started, "{kind}{note}").unwrap();
+    while Path::new(&format!("hold-{kind}")).exists() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let usual = match kind {
+        "modules" => r#"{"loaded":3,"failed":["load module x.ko: ENOEXEC"],"absent":["x"],"locked":true}"#.to_owned(),
+        "data" => r#"{"state":"absent","detail":"no disk has it","bytes":0}"#.to_owned(),
+        "network" => format!("this is not a report\n{NETWORK}"),
+        _ => String::new(),
+    };
+    println!("{}", std::fs::read_to_string(kind).unwrap_or(usual));
+    if kind == "network" {
+        // Its end takes a while: there is much to give back.
+        let memory = vec![1_u8; 256 << 20];
+        // The lease is kept until somebody ends it.
+        std::thread::sleep(Duration::from_secs(1000));
+        drop(std::hint::black_box(memory));
     }
     0
+}
+
+/// How many other children its parent has.
+fn siblings() -> usize {
+    let parent = std::os::unix::process::parent_id();
+    let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap();
+    children.split_whitespace().count() - 1
+}
+
+/// The workers that were started, in order.
+fn started(path: &Path) -> Vec<String> {
+    std::fs::read_to_string(path).unwrap_or_default().lines().map(str::to_owned).collect()
 }
 
 fn containers() -> Vec<garboard_runtime::plan::Container> {
@@ -69,4 +106,76 @@ fn required_data_that_is_absent_ends_the_machine() {
     let halting = Rig::with(containers(), Setup { data: Some(true), halting: true, ..Setup::default() });
     assert_eq!(halting.end().0, 11, "halted");
     assert!(console.contains("garboard: the data filesystem is required and absent: no disk has it"), "{console}");
+}
+
+fn one_that_can_not_be_started_is_tried_again() {
+    let mut rig = Rig::with(containers(), Setup { data: Some(true), fate: "starve", ..Setup::default() });
+    let told = "start the modules worker: Too many open files (os error 24); it is tried again";
+    rig.wait("told", |s| s["notes"] == serde_json::json!([told]));
+    std::fs::write(rig.file("data"), r#"{"state":"tmpfs","detail":"","bytes":0}"#).unwrap();
+    let limit = Rlimit { current: Some(256), ..getrlimit(Resource::Nofile) };
+    prlimit(Pid::from_raw(rig.pid()), Resource::Nofile, limit).unwrap();
+    let status = rig.wait("at work", |s| s["network"]["state"] == "up" && s["data"]["state"] == "tmpfs");
+    assert_eq!(status["state"], "running");
+    // Two at the same time.
+    let mut started = started(&rig.file("started"));
+    started.sort();
+    assert_eq!(started, ["data", "modules", "network"]);
+}
+
+fn data_without_a_report_is_absent() {
+    let files = &[("data", "no report")];
+    let mut rig = Rig::with(containers(), Setup { data: Some(false), files, ..Setup::default() });
+    let detail = rig.wait_state("keeper", "failed")["detail"].clone();
+    assert_eq!(detail, "needs /data: its worker gave no report");
+}
+
+fn a_crash_at_once_forgets_no_work() {
+    let mut rig = Rig::with(containers(), Setup { data: Some(false), fate: "crash", ..Setup::default() });
+    let status = rig.wait("at work", |s| s["network"]["state"] == "up" && find(s, "keeper")["state"] == "failed");
+    let notes: Vec<&str> = status["notes"].as_array().unwrap().iter().map(|n| n.as_str().unwrap()).collect();
+    assert_eq!((notes.len(), notes[0]), (3, "something is not as it should be"));
+    assert!(notes[1].contains("crashed and goes on"), "{notes:?}");
+}
+
+fn nothing_is_started_on_the_way_down() {
+    let deaf = with(Restart::Always, shell("deaf", "trap '' TERM; echo up; while true; do usleep 10000; done"));
+    let files = &[("hold-modules", "")];
+    let mut rig = Rig::with(vec![deaf], Setup { data: Some(true), files, ..Setup::default() });
+    rig.wait_console("deaf | up");
+    let path = rig.file("started");
+    rig.until("at work", |_| started(&path) == ["modules"]);
+    rig.ask(serde_json::json!({"request": "poweroff"}));
+    std::fs::remove_file(rig.file("hold-modules")).unwrap();
+    rig.until("done", |rig| rig.children().len() == 1);
+    let pid = rig.container("deaf")["pid"].as_i64().unwrap() as i32;
+    kill(pid, 9);
+    rig.until("at its end", |_| started(&path).len() > 1);
+    assert_eq!(started(&path), ["modules", "stop"]);
+    assert_eq!(rig.end().0, 0);
+}
+
+fn data_that_is_killed_on_the_way_down_is_not_missed() {
+    let files = &[("hold-data", "")];
+    let mut rig = Rig::with(containers(), Setup { data: Some(true), files, ..Setup::default() });
+    rig.wait("networked", |s| s["network"]["state"] == "up");
+    let path = rig.file("started");
+    rig.ask(serde_json::json!({"request": "reboot"}));
+    rig.until("at its end", |_| started(&path).len() > 3);
+    // The last one waited for the ends of the others.
+    assert_eq!(started(&path)[3], "stop");
+    let (status, console) = rig.end();
+    assert_eq!(status, 10, "{console}");
+    assert!(!console.contains("required and absent"), "{console}");
+}
+
+/// After the last container's end, before the last worker's start, with another that would never end.
+fn a_crash_on_the_last_steps_ends_all_the_same() {
+    let mut rig = Rig::with(containers(), Setup { data: Some(false), ..Setup::default() });
+    rig.wait("settled", |s| s["network"]["state"] == "up" && find(s, "keeper")["state"] == "failed");
+    rig.wait_state("web", "running");
+    kill(rig.pid(), 34 + 11);
+    rig.ask(serde_json::json!({"request": "poweroff"}));
+    rig.wait_console("crashed and goes on");
+    assert_eq!(rig.end().0, 0);
 }

@@ -87,12 +87,12 @@ fn measure(bench: &Bench, rounds: usize) {
         let begin = Instant::now();
         let started = start(&bench.launch, "garboard-bench", &site, Stdio::default()).unwrap_or_else(|f| panic!("{f}"));
         called.push(begin.elapsed());
-        wait(started.report.as_fd());
+        wait(started.report.as_fd(), PollFlags::empty());
         match report::read(&started.report) {
             Report::Executed => executed.push(begin.elapsed()),
             other => panic!("{other:?}"),
         }
-        wait(started.pidfd.as_fd());
+        wait(started.pidfd.as_fd(), PollFlags::IN);
         ended.push(begin.elapsed());
         waitid(WaitId::PidFd(started.pidfd.as_fd()), WaitIdOptions::EXITED).expect("reap");
         while cgroup::remove(&parent, "garboard-bench").is_err() {}
@@ -121,8 +121,9 @@ fn measure(bench: &Bench, rounds: usize) {
     }
 }
 
-fn wait(fd: std::os::fd::BorrowedFd<'_>) {
-    poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], None).expect("poll");
+/// Waits for that, or for the other end to be closed.
+fn wait(fd: std::os::fd::BorrowedFd<'_>, event: PollFlags) {
+    poll(&mut [PollFd::from_borrowed_fd(fd, event)], None).expect("poll");
 }
 
 fn print(what: &str, times: &mut [Duration]) {

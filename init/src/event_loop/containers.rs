@@ -37,7 +37,7 @@ impl Supervisor {
             Ok((started, output)) => {
                 let pid = started.pid;
                 self.sources.add_readable(&output, Source::Output(index));
-                self.sources.add_readable(&started.report, Source::Report(index));
+                self.sources.add_hang_up(&started.report, Source::Report(index));
                 let mut degraded = started.degraded.join("; ");
                 degraded.truncate(degraded.floor_char_boundary(LONGEST_DEGRADED));
                 if let Some(unit) = self.units.get_mut(index) {
@@ -153,6 +153,9 @@ impl Supervisor {
         unit.pid = 0;
         unit.pidfd = None;
         unit.out_of_memory = out_of_memory;
+        // Unless it has said otherwise.
+        let text = format!("it {} before its program was executed", self.ending_of(index, exit));
+        self.tell(Event::SetupFailed(index, Fault { text, transient: false }));
         if let Some(parent) = &self.cgroup
             && cgroup::remove(parent, self.name(index)).is_err()
         {
@@ -175,13 +178,16 @@ impl Supervisor {
         let Some(pipe) = &unit.report else { return };
         let event = match report::read(pipe) {
             Report::Pending => return,
-            Report::Executed => Event::Executed(index),
-            Report::Failed(failure) => Event::SetupFailed(index, fault(&failure)),
+            Report::Executed => Some(Event::Executed(index)),
+            Report::Failed(failure) => Some(Event::SetupFailed(index, fault(&failure))),
+            // Its exit, which is on its way, tells more.
+            Report::Died => None,
         };
         if let Some(pipe) = unit.report.take() {
             self.sources.remove(&pipe);
         }
         self.dirty.push(index);
+        let Some(event) = event else { return };
         if event == Event::Executed(index) {
             let name = format!("executed {}", self.name(index));
             self.trace.mark(name);

@@ -282,10 +282,11 @@ impl Supervisor {
                 unit.output = inherited.take(record.output);
                 unit.report = inherited.take(record.report);
                 self.pids.insert(record.pid, index);
-                for (fd, source) in [(&unit.output, Source::Output(index)), (&unit.report, Source::Report(index))] {
-                    if let Some(fd) = fd {
-                        self.sources.add_readable(fd, source);
-                    }
+                if let Some(output) = &unit.output {
+                    self.sources.add_readable(output, Source::Output(index));
+                }
+                if let Some(report) = &unit.report {
+                    self.sources.add_hang_up(report, Source::Report(index));
                 }
             } else if self.state.wants_launch(index) && !filling.contains(&index) {
                 lost.push(index);

@@ -88,6 +88,11 @@ impl Sources {
         self.add(fd, source, EventFlags::IN);
     }
 
+    /// Waits for the other end of `fd` to be closed.
+    pub(super) fn add_hang_up(&self, fd: impl AsFd, source: Source) {
+        self.add(fd, source, EventFlags::empty());
+    }
+
     /// Waits for `fd` to become writable, until [`Sources::remove`].
     pub(super) fn add_writable(&self, fd: impl AsFd, source: Source) {
         self.add(fd, source, EventFlags::OUT);
@@ -157,6 +162,17 @@ mod tests {
             assert_eq!(Source::decode(source.encode()), Some(source));
         }
         assert_eq!(Source::decode(u64::MAX), None);
+    }
+
+    #[test]
+    fn a_hang_up_is_waited_for_whatever_there_is_to_read() {
+        let sources = Sources::new().unwrap();
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        sources.add_hang_up(&reader, Source::Report(3));
+        rustix::io::write(&writer, b"x").unwrap();
+        assert!(sources.wait(true).is_empty());
+        drop(writer);
+        assert_eq!(sources.wait(true)[0].source, Source::Report(3));
     }
 
     #[test]

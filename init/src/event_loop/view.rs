@@ -196,7 +196,7 @@ impl Supervisor {
     }
 
     /// How a container's last run ended, and why as far as the kernel says.
-    fn ending_of(&self, index: usize, exit: Exit) -> String {
+    pub(super) fn ending_of(&self, index: usize, exit: Exit) -> String {
         let cause = match self.units.get(index) {
             Some(unit) if unit.out_of_memory => ": out of memory",
             _ => "",

@@ -8,6 +8,7 @@ use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use super::{Inherited, identity};
 use crate::failure::{Context, Failure, Step};
 use crate::launch::Process;
+use crate::report;
 use crate::sys::exec::{Strings, execve};
 use crate::sys::process::{SeccompFilter, close_on_exec_from, reset_signals, set_limit};
 
@@ -49,6 +50,7 @@ pub(crate) fn execute(inherited: &Inherited<'_>) -> Result<(), Failure> {
         load(filter.as_ref())?;
     }
 
+    report::executing(inherited.report).at(Step::Execute, || name)?;
     let mut failure = Errno::NOENT;
     for candidate in &candidates {
         match execve(candidate, &arguments, &environment) {

@@ -235,6 +235,7 @@ impl Container {
         self.remove_cgroup();
         match report {
             Report::Failed(failure) => Err(failure),
+            Report::Died => panic!("it died before it executed its program: status {status}"),
             _ => Ok(Ended { output, status }),
         }
     }
@@ -269,15 +270,20 @@ impl Container {
 pub fn wait_for_report(started: &Started) -> Report {
     loop {
         match report::read(&started.report) {
-            Report::Pending => wait_readable(started.report.as_fd(), started),
+            Report::Pending => wait_until(started.report.as_fd(), PollFlags::empty(), started),
             other => return other,
         }
     }
 }
 
 pub fn wait_readable(fd: std::os::fd::BorrowedFd<'_>, started: &Started) {
+    wait_until(fd, PollFlags::IN, started);
+}
+
+/// Waits for that, or for the other end to be closed.
+fn wait_until(fd: std::os::fd::BorrowedFd<'_>, event: PollFlags, started: &Started) {
     let timeout = Timespec { tv_sec: DEADLINE.as_secs().cast_signed(), tv_nsec: 0 };
-    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+    let mut fds = [PollFd::from_borrowed_fd(fd, event)];
     if poll(&mut fds, Some(&timeout)).unwrap() == 0 {
         let _ = rustix::process::pidfd_send_signal(&started.pidfd, rustix::process::Signal::KILL);
         panic!("nothing happened for {DEADLINE:?}");

@@ -344,6 +344,13 @@ fn i8_manifest_and_configuration_are_verified() {
 }
 
 #[test]
+fn i9_a_hard_link_may_come_twice() {
+    let baked = bake_entries(&[file("a", "once"), hardlink("b", "a"), hardlink("b", "a"), hardlink("a", "b")]).unwrap();
+    let top = baked.top();
+    assert_eq!((&top[&b"a"[..]].data[..], &top[&b"b"[..]].data[..]), (&b"once"[..], &b"once"[..]));
+}
+
+#[test]
 fn i9_the_last_of_equal_names_wins() {
     let baked = bake_entries(&[
         file("f", "first").mode(0o600),

@@ -1,4 +1,4 @@
-# Installing what the tests and the demo need. Sourced.
+# What the tests need, as Debian packages. Sourced.
 # shellcheck shell=bash
 
 # The reason stands beside each: a list that nobody dares to shorten grows for ever.
@@ -20,33 +20,3 @@ test_packages=(
     util-linux uidmap    # setpriv, unshare; newuidmap for containers without root
     jq cpio zstd xz-utils
 )
-
-# Installs those Debian packages that are missing, as root or by sudo. Elsewhere says what to install and fails.
-install_packages() {
-    local package missing=()
-    if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
-        echo "This machine has no apt. Install what these Debian packages hold: $*" >&2
-        return 1
-    fi
-    for package in "$@"; do
-        [ "$(dpkg-query --show --showformat '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
-    done
-    # Package lists are needed later too: for the kernel and for the test images.
-    if [ ${#missing[@]} -gt 0 ] || ! apt-cache policy | grep 'Packages$' >/dev/null; then
-        as_root apt-get update --quiet=2 </dev/null >&2
-    fi
-    [ ${#missing[@]} -gt 0 ] || return 0
-    echo "Installing ${missing[*]}" >&2
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet=2 --no-install-recommends "${missing[@]}" </dev/null >&2
-}
-
-as_root() {
-    if [ "$(id -u)" = 0 ]; then
-        "$@"
-    elif command -v sudo >/dev/null; then
-        sudo --non-interactive "$@" || { echo "sudo refused: run as root: $*" >&2; return 1; }
-    else
-        echo "Neither root nor sudo here. Run as root: $*" >&2
-        return 1
-    fi
-}

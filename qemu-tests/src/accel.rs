@@ -1,7 +1,8 @@
 //! Finds out how QEMU can execute instructions here: by KVM, if that really works, else by translation.
 //!
 //! `/dev/kvm` that can be opened proves little: nested virtualisation may accept a machine and then never run it. So a kernel is
-//! booted under KVM with a time limit, once; the answer is kept in the user's cache directory.
+//! booted under KVM with a time limit, once; the answer is kept in the user's cache directory, "no" for a day only: the computer
+//! may just have been busy.
 
 use std::fmt;
 use std::fs;
@@ -18,6 +19,9 @@ use crate::sys;
 
 /// Time in which a kernel under KVM comes to its end for want of a root filesystem. It takes a fifth of that on a slow computer.
 const PROBE_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long "KVM doesn't work" is believed.
+const NO_LASTS: Duration = Duration::from_secs(24 * 3600);
 
 /// How QEMU executes the machine's instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +76,7 @@ fn find_out(qemu: &Path, kernel: &Path) -> Accel {
         return Accel::Tcg;
     }
     let cache = cache_file(qemu);
-    if let Some(known) = cache.as_ref().and_then(|path| fs::read_to_string(path).ok()?.trim().parse().ok()) {
+    if let Some(known) = cache.as_deref().and_then(remembered) {
         return known;
     }
     let found = if kvm_boots(qemu, kernel) { Accel::Kvm } else { Accel::Tcg };
@@ -82,6 +86,13 @@ fn find_out(qemu: &Path, kernel: &Path) -> Accel {
         let _ = fs::write(path, format!("{found}\n"));
     }
     found
+}
+
+/// The answer of an earlier run, if it is still good.
+fn remembered(cache: &Path) -> Option<Accel> {
+    let known = fs::read_to_string(cache).ok()?.trim().parse().ok()?;
+    let age = fs::metadata(cache).ok()?.modified().ok()?.elapsed().unwrap_or_default();
+    (known == Accel::Kvm || age < NO_LASTS).then_some(known)
 }
 
 /// Whether `kernel`, without an initrd, comes as far as panicking about that.
@@ -157,6 +168,20 @@ mod tests {
         assert_eq!("kvm".parse(), Ok(Accel::Kvm));
         assert_eq!(Accel::Tcg.to_string().parse(), Ok(Accel::Tcg));
         assert!("hvf".parse::<Accel>().unwrap_err().contains("kvm and tcg"));
+    }
+
+    #[test]
+    fn no_is_asked_again_the_next_day() {
+        let cache = tempfile::NamedTempFile::new().unwrap();
+        let written = |text: &str, ago: Duration| {
+            fs::write(cache.path(), text).unwrap();
+            cache.as_file().set_modified(std::time::SystemTime::now() - ago).unwrap();
+            remembered(cache.path())
+        };
+        assert_eq!(written("tcg\n", NO_LASTS / 2), Some(Accel::Tcg));
+        assert_eq!(written("tcg\n", NO_LASTS * 2), None);
+        assert_eq!(written("kvm\n", NO_LASTS * 2), Some(Accel::Kvm));
+        assert_eq!(written("", Duration::ZERO), None);
     }
 
     #[test]

@@ -24,7 +24,13 @@ pub fn fetch(say: &dyn Fn(&str)) -> Result<Choice> {
     let directory = cache.join(directory_name(&packages));
     if !directory.is_dir() {
         say(&format!("fetching {}", names(&packages)));
-        unpack_packages(&packages, &cache, &directory).with_context(|| format!("fetch {}", names(&packages)))?;
+        let fetched = unpack_packages(&packages, &cache, &directory);
+        if let Err(error) = fetched.with_context(|| format!("fetch {}", names(&packages))) {
+            // Without a network too.
+            let earlier = newest_cached(&cache).ok_or(error)?;
+            say("couldn't be fetched; the kernel that was fetched before serves");
+            return Ok(earlier);
+        }
     }
     kernel_in(&directory)
 }

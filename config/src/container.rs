@@ -38,7 +38,8 @@ pub struct Container {
     /// Lines to add to `/etc/hosts`, in the order of declaration.
     pub extra_hosts: Vec<(String, IpAddr)>,
 
-    /// Volumes and tmpfs mounts, each at its own target, in the order of declaration (`volumes`, then `tmpfs`).
+    /// Volumes and tmpfs mounts, each at its own target: a directory before what is mounted beneath it, else in the order of
+    /// declaration (`volumes`, then `tmpfs`).
     pub mounts: Vec<Mount>,
     /// Device nodes of the machine.
     pub devices: Vec<Device>,
@@ -192,7 +193,7 @@ pub enum MountSource {
 /// Options of a tmpfs. `nosuid` and `nodev` always hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tmpfs {
-    /// Size limit in bytes; `None`: the kernel's own, half the memory.
+    /// Size limit in bytes, not 0; `None`: the kernel's own, half the memory.
     pub size: Option<u64>,
     /// Permission bits of its root; `None`: 0o1777.
     pub mode: Option<u32>,
@@ -200,8 +201,8 @@ pub struct Tmpfs {
     pub uid: Option<u32>,
     /// Group of its root, inside the container; `None`: 0.
     pub gid: Option<u32>,
-    /// Programs can't be executed from it.
-    pub noexec: bool,
+    /// Programs can be executed from it (`exec`). Default: they can't, as with Docker.
+    pub exec: bool,
 }
 
 /// A device node of the machine, shown in the container.
@@ -248,8 +249,6 @@ pub enum Condition {
     /// `service_started`: its program was executed.
     #[default]
     Started,
-    /// `service_healthy`: it is running and its health check, if it has one, passed.
-    Healthy,
     /// `service_completed_successfully`: it ended with status 0.
     Completed,
 }
@@ -317,7 +316,7 @@ pub struct CpuQuota {
 /// `blkio_config`: shares and limits of disk I/O.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Io {
-    /// 10 to 1000. (cgroup v1's scale, as Compose has it.)
+    /// 10 to 1000, where 500 is the default. (cgroup v1's scale, as Compose has it.)
     pub weight: Option<u16>,
     /// Per device, one entry per path, in the order of declaration.
     pub devices: Vec<IoDevice>,
@@ -328,7 +327,7 @@ pub struct Io {
 pub struct IoDevice {
     /// Path of its node on the machine, under `/dev/`.
     pub path: String,
-    /// 10 to 1000.
+    /// 10 to 1000, where 500 is the default.
     pub weight: Option<u16>,
     /// Bytes read per second.
     pub read_bps: Option<u64>,

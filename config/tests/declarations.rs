@@ -142,7 +142,7 @@ fn containers_come_after_what_they_depend_on_else_as_declared() {
         image = "x"
         [containers.b]
         image = "x"
-        depends_on = { a = { condition = "service_healthy" } }
+        depends_on = { a = { condition = "service_completed_successfully" } }
         [containers.a]
         image = "x"
         [containers.c]
@@ -158,7 +158,7 @@ fn containers_come_after_what_they_depend_on_else_as_declared() {
         }
     }
     let b = &appliance.containers[2];
-    assert_eq!(b.depends_on, [Dependency { container: "a".into(), condition: Condition::Healthy }]);
+    assert_eq!(b.depends_on, [Dependency { container: "a".into(), condition: Condition::Completed }]);
 }
 
 #[test]

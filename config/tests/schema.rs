@@ -93,6 +93,17 @@ fn the_schema_is_a_schema_and_every_key_has_a_description() {
 }
 
 #[test]
+fn what_the_parser_takes_the_schema_takes_too() {
+    let schema = garboard_config::json_schema();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    for keys in ["tmpfs = \"/run:size=1 m,exec\"", "tmpfs = \"/run:size=1.5MiB\"", "mem_limit = \"64 m\""] {
+        let text = format!("name = \"demo\"\n[containers.web]\nimage = \"x\"\n{keys}");
+        assert!(garboard_config::parse("x.toml", &text).is_ok(), "the parser refuses {keys}");
+        assert!(validator.is_valid(&to_json(&text)), "the schema refuses {keys}");
+    }
+}
+
+#[test]
 fn what_the_schema_refuses_the_parser_refuses_too() {
     let schema = garboard_config::json_schema();
     let validator = jsonschema::validator_for(&schema).unwrap();
@@ -115,6 +126,7 @@ fn what_the_schema_refuses_the_parser_refuses_too() {
         "user = \"1x\"",
         "ulimits = { nofile = { soft = 1 } }",
         "depends_on = { db = { condition = \"done\" } }",
+        "depends_on = { db = { condition = \"service_healthy\" } }",
         "cpu_shares = 1",
         "tmpfs = 3",
         "[containers.db]\n",

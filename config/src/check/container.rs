@@ -7,9 +7,9 @@ use super::{Draft, isolation, mounts, ports, require, resources, value};
 use crate::appliance::Volume;
 use crate::container::{Container, Dependency, Id, IdRange, Limit, NetworkMode, Resources};
 use crate::errors::quote;
-use crate::keys::{ContainerKeys, DependsOn, HostOrPrivate};
+use crate::keys::{ContainerKeys, DependsOn, HostOrPrivate, StorageKeys};
 use crate::problems::{Problems, Span};
-use crate::read::{At, Field, Table, Word};
+use crate::read::{At, Field, Switch, Table, Word};
 use crate::syntax::HostName;
 
 /// Ids of each container: as many as 16-bit programs and distributions expect.
@@ -78,8 +78,8 @@ pub(super) fn draft(
         extra_hosts: hosts,
         mounts,
         devices,
-        read_only: keys.read_only.is_some_and(|field| field.value.0),
-        rootfs_size: value(keys.storage_opt).and_then(|keys| positive(keys.size, problems)),
+        read_only: keys.read_only.as_ref().is_some_and(|field| field.value.0),
+        rootfs_size: root_size(keys.storage_opt, keys.read_only.as_ref(), problems),
         shm_size: positive(keys.shm_size, problems),
         restart: value(keys.restart).map(|policy| policy.0).unwrap_or_default(),
         depends_on,
@@ -159,6 +159,22 @@ fn positive(field: Option<Field<crate::syntax::Bytes>>, problems: &mut Problems)
             .help("write a size such as \"64m\", or leave it out for the default");
     }
     Some(field.value.0)
+}
+
+/// The size of what can be written to the root, which must be writable.
+fn root_size(
+    options: Option<Field<StorageKeys>>,
+    read_only: Option<&Field<Switch>>,
+    problems: &mut Problems,
+) -> Option<u64> {
+    let size = value(options)?.size;
+    if let (Some(size), Some(read_only)) = (&size, read_only.filter(|field| field.value.0)) {
+        problems
+            .error(&size.key, "nothing can be written to a read-only root, so it needs no size")
+            .help("leave out one or the other")
+            .related(&read_only.key, "read-only by this");
+    }
+    positive(size, problems)
 }
 
 fn extra_hosts(field: Option<Field<crate::keys::Hosts>>, problems: &mut Problems) -> Vec<(String, std::net::IpAddr)> {

@@ -10,7 +10,7 @@ use crate::errors::quote;
 use crate::keys::{DeviceKeys, MountType, VolumeMountKeys};
 use crate::problems::{Problems, Span};
 use crate::read::{Field, List, OneOrMany, ShortOrLong, Table};
-use crate::syntax::{DeviceEntry, Permissions, TmpfsEntry, VolumeShort, mount_target};
+use crate::syntax::{DeviceEntry, Permissions, TmpfsEntry, VolumeShort, mount_target, no_room};
 
 type Volumes = Option<Field<List<ShortOrLong<VolumeShort, VolumeMountKeys>>>>;
 
@@ -101,6 +101,9 @@ fn long(keys: VolumeMountKeys, span: &Span, problems: &mut Problems) -> Option<M
         }
         (MountType::Tmpfs, None) => {
             let options = value(keys.tmpfs).unwrap_or_default();
+            if let Some(size) = options.size.as_ref().filter(|size| size.value.0 == 0) {
+                no_room().report(&size.span, problems);
+            }
             MountSource::Tmpfs(Tmpfs {
                 size: options.size.map(|field| field.value.0),
                 mode: options.mode.map(|field| field.value.0),

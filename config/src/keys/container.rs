@@ -38,19 +38,20 @@ keys! {
         extra_hosts: Hosts,
         /// Volumes to mount: "NAME:/path", "NAME:/path:ro", or tables.
         volumes: List<ShortOrLong<VolumeShort, VolumeMountKeys>>,
-        /// Memory to mount: "/path" or "/path:size=16m,mode=755", one or a list.
+        /// Memory to mount: "/path" or "/path:size=16m,mode=755", one or a list. Programs can't be executed from it, as with Docker,
+        /// unless `exec` is given.
         tmpfs: OneOrMany<TmpfsEntry>,
         /// Devices of the machine: "/dev/x", "/dev/x:/dev/y:rwm", or tables.
         devices: List<ShortOrLong<DeviceEntry, DeviceKeys>>,
         /// Mount the root read-only. Default: false, writes go to memory.
         read_only: Switch,
-        /// Options for the container's own storage.
+        /// Options for the container's own storage; not with read_only, as there is none then.
         storage_opt: StorageKeys,
         /// Size of /dev/shm.
         shm_size: Bytes,
         /// "no" (the default), "always", "on-failure", "on-failure:N" or "unless-stopped".
         restart: RestartPolicy,
-        /// Containers that must have been started, become healthy or completed before: a list of names, or a table with conditions.
+        /// Containers that must have been started or completed before: a list of names, or a table with conditions.
         depends_on: DependsOn,
         /// Signal that asks the container to stop. Default: the image's, else SIGTERM.
         stop_signal: Signal,

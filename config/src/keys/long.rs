@@ -66,9 +66,9 @@ impl Choice for MountType {
 }
 
 keys! {
-    /// `tmpfs` in a long `volumes` entry.
+    /// `tmpfs` in a long `volumes` entry. As with Docker, programs can't be executed from it.
     pub(crate) struct TmpfsKeys ("a tmpfs mount") requires [] {
-        /// Size limit. Default: half the memory.
+        /// Size limit, not 0. Default: half the memory.
         size: Bytes,
         /// Permission bits. Default: 0o1777.
         mode: Mode,
@@ -124,9 +124,9 @@ keys! {
 keys! {
     /// `blkio_config`
     pub(crate) struct BlkioKeys ("blkio_config") requires [] {
-        /// Share of disk time, 10 to 1000. Default: 500.
+        /// Share of disk time against other containers, 10 to 1000. Default: 500.
         weight: Int<10, 1000>,
-        /// Share of disk time, by device.
+        /// Share of disk time by device, on the same scale.
         weight_device: List<Weighted>,
         /// Bytes read per second at most, by device.
         device_read_bps: List<BytesRate>,
@@ -145,7 +145,7 @@ keys! {
     pub(crate) struct Weighted ("a weighted device") requires ["path", "weight"] {
         /// Path of the device.
         path: DevicePath,
-        /// 10 to 1000.
+        /// 10 to 1000. Default: 500.
         weight: Int<10, 1000>,
     }
     refused {}
@@ -173,16 +173,17 @@ keys! {
     refused {}
 }
 
+const NO_HEALTH: &str = "health checks aren't supported yet; wait for \"service_started\", and give this container \
+                         restart = \"on-failure\" if it fails when the other isn't ready";
+
 impl Choice for Condition {
     const WHAT: &'static str = "a condition";
-    const CHOICES: &'static [(&'static str, Self)] = &[
-        ("service_started", Self::Started),
-        ("service_healthy", Self::Healthy),
-        ("service_completed_successfully", Self::Completed),
-    ];
+    const CHOICES: &'static [(&'static str, Self)] =
+        &[("service_started", Self::Started), ("service_completed_successfully", Self::Completed)];
     const REFUSED: &'static [(&'static str, &'static str)] = &[
         ("started", "it is called \"service_started\", as in Compose"),
-        ("healthy", "it is called \"service_healthy\", as in Compose"),
+        ("service_healthy", NO_HEALTH),
+        ("healthy", NO_HEALTH),
         ("completed", "it is called \"service_completed_successfully\", as in Compose"),
         ("service_completed", "it is called \"service_completed_successfully\", as in Compose"),
     ];

@@ -143,7 +143,7 @@ impl Word for TmpfsEntry {
     }
 
     fn word_schema() -> Value {
-        json!({ "type": "string", "pattern": "^/[^:]*(:[A-Za-z0-9=.,]*)?$" })
+        json!({ "type": "string", "pattern": "^/[^:]*(:[A-Za-z0-9=., ]*)?$" })
     }
 }
 
@@ -158,12 +158,15 @@ impl TmpfsEntry {
                 .ok_or_else(|| Fault::new(format!("{} isn't an id", quote(text))).help("write a number"))
         };
         match key {
-            "size" => self.options.size = Some(Bytes::parse(value)?.0),
+            "size" => match Bytes::parse(value)?.0 {
+                0 => return Err(no_room()),
+                size => self.options.size = Some(size),
+            },
             "mode" => self.options.mode = Some(Mode::parse(value)?.0),
             "uid" => self.options.uid = Some(id(value)?),
             "gid" => self.options.gid = Some(id(value)?),
-            "noexec" => self.options.noexec = true,
-            "exec" => self.options.noexec = false,
+            "noexec" => self.options.exec = false,
+            "exec" => self.options.exec = true,
             "ro" => self.read_only = true,
             "rw" => self.read_only = false,
             // What always holds.
@@ -180,6 +183,12 @@ impl TmpfsEntry {
         }
         Ok(())
     }
+}
+
+/// The kernel takes a size of 0 for no limit.
+pub(crate) fn no_room() -> Fault {
+    Fault::new("a tmpfs can't have the size 0")
+        .help("write a size such as \"16m\", or leave it out for half the memory")
 }
 
 #[cfg(test)]
@@ -223,9 +232,10 @@ mod tests {
     #[test]
     fn tmpfs() {
         let entry = TmpfsEntry::parse("/run:size=16m,mode=0755,uid=1,gid=2,noexec,ro,nosuid").unwrap();
-        let options = Tmpfs { size: Some(16 << 20), mode: Some(0o755), uid: Some(1), gid: Some(2), noexec: true };
+        let options = Tmpfs { size: Some(16 << 20), mode: Some(0o755), uid: Some(1), gid: Some(2), exec: false };
         assert_eq!(entry, TmpfsEntry { target: "/run".into(), options, read_only: true });
-        assert!(TmpfsEntry::parse("/run").is_ok());
+        assert!(!TmpfsEntry::parse("/run").unwrap().options.exec, "as with Docker");
+        assert!(TmpfsEntry::parse("/run:exec").unwrap().options.exec);
         for text in [
             "",
             "run",
@@ -233,6 +243,8 @@ mod tests {
             "/run:",
             "/run:size",
             "/run:size=x",
+            "/run:size=0",
+            "/run:size=0.0001k",
             "/run:mode=9",
             "/run:mode=77777",
             "/run:uid=a",

@@ -159,7 +159,7 @@ fn declared_mount(appliance: &config::Appliance, mount: &config::Mount) -> Resul
             (MountKind::Volume { source: source.with_context(|| format!("volume {name} is not declared"))? }, false)
         }
         MountSource::Tmpfs(tmpfs) => {
-            (MountKind::Tmpfs { size: tmpfs.size, mode: tmpfs.mode, uid: tmpfs.uid, gid: tmpfs.gid }, tmpfs.noexec)
+            (MountKind::Tmpfs { size: tmpfs.size, mode: tmpfs.mode, uid: tmpfs.uid, gid: tmpfs.gid }, !tmpfs.exec)
         }
     };
     Ok(Mount { target: mount.target.clone(), kind, read_only: mount.read_only, noexec })
@@ -217,7 +217,7 @@ fn device_limits(io: &config::Io) -> Vec<DeviceSetting> {
             set("io.max", limits.join(" "));
         }
         if let Some(weight) = device.weight {
-            set("io.weight", weight.to_string());
+            set("io.weight", compile::cgroup::io_weight(weight).to_string());
         }
     }
     settings
@@ -314,7 +314,7 @@ mod tests {
         let settings = device_limits(&appliance.containers[0].resources.io);
         let mut settings: Vec<_> = settings.iter().map(|s| format!("{} {} {}", s.file, s.path, s.value)).collect();
         settings.sort();
-        let expected = ["io.max /dev/nvme0n1 rbps=5", "io.max /dev/vda rbps=1048576 wiops=7", "io.weight /dev/vda 400"];
+        let expected = ["io.max /dev/nvme0n1 rbps=5", "io.max /dev/vda rbps=1048576 wiops=7", "io.weight /dev/vda 80"];
         assert_eq!(settings, expected);
     }
 }

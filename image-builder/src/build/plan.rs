@@ -140,7 +140,6 @@ fn edge(appliance: &config::Appliance, dependency: &config::Dependency) -> Optio
     let container = u32::try_from(appliance.position(&dependency.container)?).ok()?;
     let condition = match dependency.condition {
         config::Condition::Started => Condition::Started,
-        config::Condition::Healthy => Condition::Healthy,
         config::Condition::Completed => Condition::Completed,
     };
     Some(Dependency { container, condition })

@@ -58,11 +58,13 @@ fn machine(options: &cli::Run, image: &Image) -> Result<Builder> {
 
 /// Bytes that the writable disk is to have: on UEFI everything else is on it too.
 fn disk_size(options: &cli::Run, image: &Image) -> Result<u64> {
-    let data = options.data_size << 20;
+    let data = options.data_size.checked_mul(1 << 20);
+    let too_large = || format!("--data-size {}: more MiB than any disk has", options.data_size);
+    let data = data.with_context(too_large)?;
     match image.disk.as_ref().filter(|_| options.machine == Machine::Uefi && image.data.is_some()) {
         Some(disk) => {
             let size = disk.metadata().with_context(|| format!("read {}", disk.display()))?.len();
-            Ok(size + data)
+            size.checked_add(data).with_context(too_large)
         }
         None if options.machine == Machine::Uefi => Ok(0),
         None => Ok(data),

@@ -98,10 +98,21 @@ fn cpu(cpu: &LinuxCpu, settings: &mut Vec<(String, String)>) -> Result<(), Error
     Ok(())
 }
 
-/// Docker's 2…262144 on the kernel's 1…10000, linearly, as the runtime specification has it.
+/// Docker's 2…262144 on the kernel's 1…10000, the default of the one (1024) on that of the other (100), so that a container
+/// that declares the default weighs as much as one that declares nothing. The exponent is the parabola through these three
+/// points, as runc (from 1.3.2) and crun (from 1.23) have it.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "1 to 10000")]
 fn weight(shares: u64) -> u64 {
-    let shares = shares.clamp(2, 262_144);
-    1 + (shares - 2) * 9999 / 262_142
+    let log = (shares.clamp(2, 262_144) as f64).log2();
+    let exponent = (log * log + 125.0 * log - 126.0) / 612.0;
+    10_f64.powf(exponent).ceil() as u64
+}
+
+/// Docker's 10…1000 with the default 500 as the kernel's 1…10000 with the default 100: in proportion, as both are shares. So the
+/// default weighs as much as nothing declared, and twice the weight is twice the share.
+#[must_use]
+pub fn io_weight(weight: u16) -> u16 {
+    (weight / 5).max(1)
 }
 
 fn block_io(io: &LinuxBlockIo, settings: &mut Vec<(String, String)>) -> Result<(), Error> {
@@ -109,7 +120,7 @@ fn block_io(io: &LinuxBlockIo, settings: &mut Vec<(String, String)>) -> Result<(
     let devices = io.weight_device().as_ref().is_some_and(|list| !list.is_empty());
     refuse("linux.resources.blockIO.weightDevice", devices)?;
     if let Some(weight) = io.weight().filter(|weight| *weight != 0) {
-        settings.push(("io.weight".to_owned(), weight.to_string()));
+        settings.push(("io.weight".to_owned(), io_weight(weight).to_string()));
     }
     let throttles = [
         ("rbps", io.throttle_read_bps_device()),
@@ -153,7 +164,7 @@ mod tests {
             ("memory.oom.group", "1"),
             ("memory.low", "4096"),
             ("memory.swap.max", "1048576"),
-            ("cpu.weight", "39"),
+            ("cpu.weight", "100"),
             ("cpu.max", "50000 100000"),
             ("cpuset.cpus", "0-1"),
             ("pids.max", "64"),
@@ -162,8 +173,16 @@ mod tests {
     }
 
     #[test]
-    fn the_range_of_shares_is_the_range_of_weights() {
-        assert_eq!((weight(0), weight(2), weight(262_144), weight(u64::MAX)), (1, 1, 10_000, 10_000));
+    fn shares_become_weights_and_the_default_the_default() {
+        let weights = [0, 2, 512, 1024, 2048, 262_144, u64::MAX].map(weight);
+        assert_eq!(weights, [1, 1, 59, 100, 174, 10_000, 10_000]);
+        assert!((2..5000).all(|shares| weight(shares) <= weight(shares + 1)), "more shares never weigh less");
+    }
+
+    #[test]
+    fn disk_shares_keep_their_proportion_and_their_default() {
+        assert_eq!([10, 100, 500, 1000].map(io_weight), [2, 20, 100, 200]);
+        assert_eq!(settings(r#"{"blockIO":{"weight":500}}"#).unwrap(), pairs(&[("io.weight", "100")]));
     }
 
     #[test]

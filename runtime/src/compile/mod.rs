@@ -1,6 +1,6 @@
 //! An OCI runtime spec → the launch that PID 1 obeys. Whatever isn't supported is an error that names it, never another meaning.
 
-mod cgroup;
+pub mod cgroup;
 pub mod device_filter;
 mod mounts;
 mod process;

@@ -198,7 +198,7 @@ pub struct Limits {
     pub cpuset: Option<String>,
     /// `pids.max`.
     pub pids: Option<u64>,
-    /// `io.weight` (10…1000).
+    /// Share of disk time as Docker has it (10…1000, 500 is normal).
     pub io_weight: Option<u16>,
     /// Any other cgroup v2 file, verbatim.
     pub unified: BTreeMap<String, String>,

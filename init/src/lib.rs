@@ -23,6 +23,7 @@ pub mod boot;
 pub mod clock;
 pub mod console;
 pub mod crash;
+pub mod escape;
 pub mod etc_files;
 pub mod event_loop;
 pub mod kmsg_logger;

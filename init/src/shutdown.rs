@@ -7,6 +7,7 @@ use rustix::process::WaitOptions;
 use rustix::system::RebootCommand;
 
 use crate::clock::now_ms;
+use crate::escape::escape_into;
 use crate::supervise::Goal;
 use crate::sys::signal;
 use crate::worker::{Kind, Worker};
@@ -111,7 +112,8 @@ pub fn carry_out(goal: Goal) -> ! {
 /// Starts the machine over when supervision can't go on: says why, gives the disks a moment to be written back, and never hangs.
 /// A process that isn't PID 1 ends with status 70.
 pub fn give_up(why: &str) -> ! {
-    crate::boot::stop::say(&format!("\r\ngarboard: {why}\r\n"));
+    let why = last_words(why);
+    crate::boot::stop::say(&format!("\r\n{why}\r\n"));
     if !rustix::process::getpid().is_init() {
         eprintln!("{why}");
         std::process::exit(70);
@@ -134,9 +136,21 @@ pub fn give_up(why: &str) -> ! {
     carry_out(Goal::Reboot)
 }
 
+/// What a panic says may quote a container.
+fn last_words(why: &str) -> String {
+    let mut text = "garboard: ".to_owned();
+    escape_into(&mut text, why.as_bytes());
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_words_steer_no_terminal() {
+        assert_eq!(last_words("panic: \x1b[2J\ngarboard: x"), "garboard: panic: \\x1b[2J\\x0agarboard: x");
+    }
 
     #[test]
     fn the_end_takes_as_long_as_the_disks_get_further() {

@@ -93,11 +93,6 @@ pub fn memory_current(dir: impl AsFd) -> Option<u64> {
     read(dir.as_fd(), "memory.current").ok()?.trim().parse().ok()
 }
 
-/// Processes in the cgroup (`pids.current`); `None` without the pids controller.
-pub fn pids_current(dir: impl AsFd) -> Option<u64> {
-    read(dir.as_fd(), "pids.current").ok()?.trim().parse().ok()
-}
-
 /// The memory controller's counters; `None` without it.
 pub fn memory_events(dir: impl AsFd) -> Option<MemoryEvents> {
     Some(parse_memory_events(&read(dir.as_fd(), "memory.events").ok()?))

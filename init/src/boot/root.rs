@@ -4,11 +4,10 @@ use std::ffi::CStr;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::mount::MountFlags;
 
 use super::disk::System;
 use super::{BootError, erofs};
@@ -208,11 +207,6 @@ fn empty_beneath(directory: BorrowedFd<'_>, device: u64, depth: u32) {
             let _ = rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR);
         }
     }
-}
-
-/// Takes away every mount of PID 1's namespace below `path`, best effort: for a shutdown.
-pub fn unmount(path: &Path) -> rustix::io::Result<()> {
-    rustix::mount::unmount(path, UnmountFlags::empty())
 }
 
 #[cfg(test)]

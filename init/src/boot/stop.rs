@@ -11,6 +11,7 @@ use rustix::system::RebootCommand;
 
 use super::BootError;
 use super::cmdline::{Cmdline, Stop};
+use crate::escape::escape_into;
 
 /// How long the console may take to swallow the message: nobody may be reading it.
 const CONSOLE_PATIENCE: Duration = Duration::from_secs(3);
@@ -51,15 +52,12 @@ fn framed(error: &BootError) -> String {
     format!("\n{rule}\ngarboard: stopped: {}\n{rule}\n", printable(&error.to_string()))
 }
 
-/// Text from disks and firmware can't steer the terminal: control characters other than line feeds are shown escaped.
+/// Text from disks and firmware can't steer the terminal. It may have several lines.
 fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() && c != '\n' {
-            out.extend(c.escape_default());
-        } else {
-            out.push(c);
-        }
+    for (number, line) in text.lines().enumerate() {
+        out.push_str(if number > 0 { "\n" } else { "" });
+        escape_into(&mut out, line.as_bytes());
     }
     out
 }
@@ -89,7 +87,7 @@ mod tests {
         let text = framed(&BootError::new("mount", "\x1b[2J", "EIO"));
         let lines: Vec<_> = text.trim().lines().collect();
         assert_eq!(lines.len(), 3);
-        assert_eq!(lines[1], "garboard: stopped: mount \\u{1b}[2J: EIO");
+        assert_eq!(lines[1], "garboard: stopped: mount \\x1b[2J: EIO");
         assert_eq!(lines[0], lines[2]);
     }
 }

@@ -3,7 +3,7 @@
 //! Lines are broken at the terminal's width, each row with its prefix. Left to the terminal, the break would put text of the
 //! container's choice at the start of a row, where it could pass for one of ours.
 
-use super::escape::escape_into;
+use crate::escape::escape_into;
 use crate::logs::Piece;
 
 /// Width of a serial terminal that doesn't say.

@@ -1,6 +1,5 @@
 //! The serial console: containers' lines, our own, and the status table. Writing never waits.
 
-mod escape;
 mod line;
 mod queue;
 pub mod table;
@@ -10,8 +9,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::termios::{ControlModes, InputModes, LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
+use crate::escape::escape_into;
 use crate::logs::Piece;
-pub use escape::escape_into;
 use line::Layout;
 use queue::Queue;
 
@@ -34,6 +33,13 @@ impl Console {
     pub fn on(fd: Option<OwnedFd>) -> Self {
         let columns = fd.as_ref().and_then(|fd| rustix::termios::tcgetwinsize(fd).ok()).map_or(0, |size| size.ws_col);
         Self { fd, queue: Queue::default(), layout: Layout::new(usize::from(columns)) }
+    }
+
+    /// Writes to what a process before this one wrote to, which may have crashed in the middle of a line.
+    pub fn adopt(fd: Option<OwnedFd>) -> Self {
+        let mut console = Self::on(fd);
+        console.queue.push_own("\n");
+        console
     }
 
     /// Learns the containers' names, so that their lines stand below each other.
@@ -83,11 +89,6 @@ impl Console {
             }
         }
         !self.queue.is_empty()
-    }
-
-    /// Nothing waits to be written.
-    pub fn idle(&self) -> bool {
-        self.queue.is_empty()
     }
 
     /// Its descriptor, to poll for room.

@@ -13,39 +13,54 @@ const NEARLY: usize = 128;
 #[derive(Debug, Default)]
 pub struct Queue {
     bytes: VecDeque<u8>,
-    dropped: u64,
+    /// Containers' lines that were dropped and not yet told of.
+    foreign: u64,
+    /// The same of our own.
+    own: u64,
 }
 
 impl Queue {
     /// Adds one of Garboard's own lines.
     pub fn push_own(&mut self, line: &str) {
-        self.push(line, ALL);
+        self.tell();
+        self.own = self.own.saturating_add(u64::from(!self.push(line, ALL)));
     }
 
     /// Adds a container's line. When lines before it were dropped, a line says how many as soon as there is room.
     pub fn push_foreign(&mut self, line: &str) {
-        if self.dropped > 0 && self.bytes.len() < FOREIGN >> 1 {
-            let note =
-                format!("garboard: {} lines were too fast for this console; they are kept in the log\n", self.dropped);
-            self.dropped = 0;
+        self.tell();
+        self.foreign = self.foreign.saturating_add(u64::from(!self.push(line, FOREIGN)));
+    }
+
+    /// Says how many lines were dropped, as soon as there is room.
+    fn tell(&mut self) {
+        if self.bytes.len() >= FOREIGN >> 1 {
+            return;
+        }
+        let (foreign, own) = (std::mem::take(&mut self.foreign), std::mem::take(&mut self.own));
+        if foreign > 0 {
+            let note = format!("garboard: {foreign} lines were too fast for this console; they are kept in the log\n");
             self.push(&note, ALL);
         }
-        self.push(line, FOREIGN);
+        if own > 0 {
+            self.push(&format!("garboard: {own} lines of my own were too fast for this console and are lost\n"), ALL);
+        }
     }
 
     /// Whether a container's line would be dropped; then it is counted as that, and need not even be put together.
     pub fn refuses_foreign(&mut self) -> bool {
         let full = self.bytes.len() >= FOREIGN.saturating_sub(NEARLY);
-        self.dropped = self.dropped.saturating_add(u64::from(full));
+        self.foreign = self.foreign.saturating_add(u64::from(full));
         full
     }
 
-    fn push(&mut self, line: &str, limit: usize) {
-        if self.bytes.len().saturating_add(line.len()) > limit {
-            self.dropped = self.dropped.saturating_add(1);
-        } else {
+    /// False: there is no room.
+    fn push(&mut self, line: &str, limit: usize) -> bool {
+        let fits = self.bytes.len().saturating_add(line.len()) <= limit;
+        if fits {
             self.bytes.extend(line.bytes());
         }
+        fits
     }
 
     /// The bytes to write next; empty when there is nothing.
@@ -99,5 +114,17 @@ mod tests {
                 1000 - FOREIGN / 100
             )
         );
+    }
+
+    #[test]
+    fn our_own_lines_are_counted_apart() {
+        let mut queue = Queue::default();
+        let line = format!("garboard: {}\n", "x".repeat(89));
+        (0..1000).for_each(|_| queue.push_own(&line));
+        drain(&mut queue);
+        queue.push_own("garboard: next\n");
+        let lost = 1000 - ALL / 100;
+        let told = format!("garboard: {lost} lines of my own were too fast for this console and are lost\n");
+        assert_eq!(drain(&mut queue), format!("{told}garboard: next\n"));
     }
 }

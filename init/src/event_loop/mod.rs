@@ -25,7 +25,6 @@ use garboard_runtime::plan::Plan;
 use crate::boot::{Feature, Trace};
 use crate::clock::now_ms;
 use crate::console::Console;
-use crate::crash::History;
 use crate::logs::{Lines, Rings};
 use crate::shutdown::Patience;
 use crate::status::{Port, Uevents};
@@ -83,7 +82,6 @@ pub struct Supervisor {
     data_errors: Option<data::Errors>,
     /// When the data filesystem is next looked at.
     data_check: Option<u64>,
-    history: History,
 
     state: State,
     units: Vec<Unit>,
@@ -174,7 +172,11 @@ impl Supervisor {
                 }
                 self.serve_port();
             }
-            Source::Uevents => self.look_for_port(),
+            Source::Uevents => {
+                if self.uevents.as_ref().is_some_and(Uevents::drain) {
+                    self.look_for_port();
+                }
+            }
             Source::Output(index) => self.take_output(index),
             Source::Report(index) => self.take_report(index),
             Source::Worker(pid) => self.take_worker_output(pid),

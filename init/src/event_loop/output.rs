@@ -15,7 +15,7 @@ const WINDOW_BYTES: u64 = 256 << 10;
 /// Processor time that reading it may take in one window, in microseconds: a quarter of one processor. On a slow machine this
 /// is reached first, and PID 1 would otherwise do nothing else but take lines apart.
 const WINDOW_WORK_US: u64 = 25_000;
-/// Reads from one container whose process has ended: a pipe holds 64 KiB.
+/// Reads from one container whose process has ended: a pipe holds 64 KiB, unless the container made it larger. The rest is counted.
 const DRAIN_READS: usize = 8;
 
 /// How much a container printed lately.
@@ -53,15 +53,17 @@ impl Supervisor {
     /// Reads what an ended container left in its pipe.
     pub(super) fn drain_output(&mut self, index: usize) {
         for _ in 0..DRAIN_READS {
-            match self.units.get(index).and_then(|u| u.output.as_ref()).map(rustix::io::ioctl_fionread) {
-                Some(Ok(n)) if n > 0 => {}
-                _ => break,
-            }
-            if !self.read_output(index) {
+            if self.left_to_read(index) == 0 || !self.read_output(index) {
                 break;
             }
         }
+        self.rings.drop_bytes(index, self.left_to_read(index));
         self.flush_line(index, true);
+    }
+
+    fn left_to_read(&self, index: usize) -> u64 {
+        let output = self.units.get(index).and_then(|u| u.output.as_ref());
+        output.and_then(|pipe| rustix::io::ioctl_fionread(pipe).ok()).unwrap_or(0)
     }
 
     /// False: every writer has closed it.
@@ -91,7 +93,9 @@ impl Supervisor {
             Err(e) => return e == Errno::AGAIN || e == Errno::INTR,
         };
         let (rings, console, shown) = (&mut self.rings, &mut self.console, self.plan.console.logs);
+        let mut begun_anew = unit.flush_at.is_none();
         unit.lines.feed(self.buffer.get(..n).unwrap_or_default(), |piece| {
+            begun_anew = true;
             rings.push(piece, now);
             if shown {
                 console.container(&container.name, piece);
@@ -99,7 +103,9 @@ impl Supervisor {
         });
         rings.commit(index);
         unit.flood.count(n, cpu_us().saturating_sub(begun));
-        unit.flush_at = unit.lines.pending().then(|| now.saturating_add(FLUSH_MS));
+        // A line that keeps growing is shown none the later.
+        let at = unit.flush_at.filter(|_| !begun_anew).unwrap_or(now.saturating_add(FLUSH_MS));
+        unit.flush_at = unit.lines.pending().then_some(at);
         if let Some(at) = unit.flush_at {
             self.flush_at = Some(self.flush_at.map_or(at, |other| other.min(at)));
         }

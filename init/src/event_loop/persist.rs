@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::view::Announced;
 use super::{Options, Supervisor};
 use crate::boot::{Feature, Trace};
 use crate::crash::History;
@@ -45,6 +46,7 @@ pub(super) struct CommonRecord {
     pub(super) port: i32,
     pub(super) workers: Vec<WorkerRecord>,
     pub(super) due: BTreeMap<Kind, u64>,
+    pub(super) announced: Announced,
 }
 
 /// A worker that is at work.
@@ -134,6 +136,7 @@ impl Supervisor {
             port: self.port.as_ref().map_or(-1, |port| port.as_fd().as_raw_fd()),
             workers: self.workers.iter().map(worker).collect(),
             due: self.due.clone(),
+            announced: self.announced.clone(),
         }
     }
 }

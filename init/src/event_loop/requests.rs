@@ -16,9 +16,6 @@ const REQUESTS_PER_TURN: usize = 8;
 impl Supervisor {
     /// Opens the port once it is there; until then, called for each device that comes.
     pub(super) fn look_for_port(&mut self) {
-        if let Some(uevents) = &self.uevents {
-            uevents.drain();
-        }
         if self.port.is_some() {
             return;
         }

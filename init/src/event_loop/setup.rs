@@ -195,9 +195,8 @@ impl Supervisor {
         let state = State::resume(rules(&plan), context.options.policy, memories, common.common.clone());
         let rings = inherited.take(common.rings).ok_or_else(|| fault("no log rings"))?;
         let rings = Rings::adopt(rings, count, plan.log_budget);
-        let console = Console::on(inherited.take(common.console));
+        let console = Console::adopt(inherited.take(common.console));
         let mut again = Self::assemble(plan, context, state, store, rings, console, signals).map_err(os("epoll"))?;
-        again.history = history;
         again.cgroup = inherited.take(common.cgroup);
         // Workers first: a container that one works for isn't lost.
         again.adopt_workers(common, &mut inherited);
@@ -233,7 +232,6 @@ impl Supervisor {
             data,
             data_errors: None,
             data_check: None,
-            history: History::default(),
             state,
             units,
             pids: Default::default(),
@@ -310,6 +308,7 @@ impl Supervisor {
             self.workers.push(worker);
         }
         self.due = common.due;
+        self.announced = common.announced;
         if let (Some(goal), true) = (common.common.goal, common.common.finished) {
             // It crashed on its last steps, whichever of them it had made.
             self.finish(goal);

@@ -6,6 +6,7 @@ use crate::console::table;
 use crate::snapshot::{Container, ContainerState, Health, MachineState, Snapshot};
 use crate::supervise::{Exit, Phase, Reason, Unit};
 use garboard_runtime::plan::Condition;
+use serde::{Deserialize, Serialize};
 
 /// The table is printed so long after a change, in milliseconds: changes come together.
 const DEBOUNCE_MS: u64 = 500;
@@ -15,7 +16,7 @@ const PATIENCE_MS: u64 = 10_000;
 const TABLE_EVERY_MS: u64 = 30_000;
 
 /// What the console was told.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Announced {
     /// Everything is as declared.
     ready: bool,
@@ -40,6 +41,16 @@ impl Announced {
 impl Supervisor {
     /// Prints the table when it is time to.
     pub(super) fn announce(&mut self, now: u64) {
+        let before = self.announced.clone();
+        self.announce_changes(now);
+        if self.announced != before {
+            // What was said is not said again after a crash.
+            self.common_dirty = true;
+            self.persist();
+        }
+    }
+
+    fn announce_changes(&mut self, now: u64) {
         let ready = self.state.ready(now);
         if !self.announced.settled {
             let moving = |u: &Unit| matches!(u.phase, Phase::Waiting | Phase::Launching | Phase::Starting { .. });

@@ -2,11 +2,14 @@
 //!
 //! Everything that runs after the fault is async-signal-safe: no allocation, no locks, system calls only.
 
+use std::fmt;
 use std::io;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use libc::{c_char, c_int, c_void, siginfo_t};
+
+use crate::escape::escape_into;
 
 /// Signals that tell of a fault in PID 1 itself.
 const FATAL: [c_int; 5] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGABRT];
@@ -66,11 +69,6 @@ pub fn install() -> io::Result<()> {
 /// From now on a fault executes `/proc/self/exe --resume STATE REASON`, `state` being the descriptor of the state memfd.
 pub fn arm(state: i32) {
     set_mark(u32::try_from(state).map_or(UNARMED, |fd| fd.saturating_add(ARMED)));
-}
-
-/// Whether this process is the one that called [`install`], and not a fork of it.
-pub fn is_original() -> bool {
-    mark() != FORKED
 }
 
 /// Executes this program again with `reason`; returns only in a forked child, which should die of its fault.
@@ -159,10 +157,7 @@ fn keep_descriptors() {
 
 /// Nothing can be resumed: say so and start the machine over. Another process than PID 1 just ends.
 fn last_resort(reason: &[u8]) {
-    let mut text = Text::new();
-    text.push(b"\r\ngarboard: PID 1 can't go on: ");
-    text.push(reason);
-    text.push(b"\r\n");
+    let text = last_words(reason);
     // SAFETY: the path is terminated by null; no memory of ours is written.
     let console = unsafe { libc::open(c"/dev/console".as_ptr(), libc::O_WRONLY | libc::O_NONBLOCK | libc::O_NOCTTY) };
     // SAFETY: the buffer is readable for the given length; a failed open gives EBADF.
@@ -177,6 +172,15 @@ fn last_resort(reason: &[u8]) {
     unsafe { libc::nanosleep(&pause, ptr::null_mut()) };
     // SAFETY: no memory is involved; it returns only on failure, and then the caller's default action ends the machine.
     unsafe { libc::reboot(libc::RB_AUTOBOOT) };
+}
+
+/// What a panic says may quote a container.
+fn last_words(reason: &[u8]) -> Text {
+    let mut text = Text::new();
+    text.push(b"\r\ngarboard: PID 1 can't go on: ");
+    escape_into(&mut text, reason);
+    text.push(b"\r\n");
+    text
 }
 
 fn mark() -> u32 {
@@ -231,9 +235,23 @@ impl Text {
     }
 }
 
+impl fmt::Write for Text {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.push(text.as_bytes());
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_words_steer_no_terminal() {
+        let text = last_words(b"panic: \x1b[2J\ngarboard: \xff");
+        let said = "\r\ngarboard: PID 1 can't go on: panic: \\x1b[2J\\x0agarboard: \\xff\r\n";
+        assert_eq!(text.bytes(), said.as_bytes());
+    }
 
     #[test]
     fn texts_are_bounded_and_terminated() {

@@ -79,10 +79,14 @@ fn aborts_and_bus_errors_are_survived() {
     for (number, name) in [(6, "fatal signal 6"), (7, "fatal signal 7"), (4, "fatal signal 4")] {
         let mut rig = Rig::new(vec![shell("web", "sleep 10000")]);
         let pid = rig.wait_state("web", "running")["pid"].clone();
+        rig.wait_console("all containers are as declared");
         kill(rig.pid(), number);
         let after = rig.wait("resumed", |s| s["notes"].as_array().is_some_and(|n| !n.is_empty()));
         assert!(after["notes"][0].as_str().unwrap().contains(name), "{after}");
         assert_eq!(find(&after, "web")["pid"], pid);
+        // What was said before is not said again.
+        std::thread::sleep(std::time::Duration::from_secs(1));
+        assert_eq!(rig.console().matches("all containers are as declared").count(), 1, "{}", rig.console());
     }
 }
 

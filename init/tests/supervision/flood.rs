@@ -4,13 +4,15 @@ use std::time::{Duration, Instant};
 
 use garboard_runtime::plan::Restart;
 
-use crate::rig::{Rig, Setup, find, shell, with};
+use crate::rig::{Rig, Setup, find, kill, shell, with};
 
 /// By name.
 pub const TESTS: &[(&str, fn())] = &[
     ("flood::floods_are_bounded_and_others_unharmed", floods_are_bounded_and_others_unharmed),
     ("flood::an_unread_console_holds_nobody_up", an_unread_console_holds_nobody_up),
     ("flood::nothing_a_container_prints_passes_for_ours", nothing_a_container_prints_passes_for_ours),
+    ("flood::a_line_that_keeps_growing_is_shown", a_line_that_keeps_growing_is_shown),
+    ("flood::what_an_end_leaves_unread_is_counted", what_an_end_leaves_unread_is_counted),
     ("flood::prompts_are_shown_before_their_line_ends", prompts_are_shown_before_their_line_ends),
 ];
 
@@ -89,4 +91,28 @@ fn prompts_are_shown_before_their_line_ends() {
     let rig = Rig::new(vec![shell("ask", "printf 'Password: '; sleep 1; echo ok; sleep 1000")]);
     rig.wait_console("ask | Password: \n");
     rig.wait_console("ask > ok\n");
+}
+
+fn a_line_that_keeps_growing_is_shown() {
+    let mut rig = Rig::new(vec![shell("dots", "while true; do printf .; usleep 50000; done")]);
+    rig.wait_console("dots | .");
+    // Not only when it is too long for one piece.
+    assert!(rig.log("dots")[0].len() < 100, "{:?}", rig.log("dots"));
+}
+
+/// A container may make its pipe larger than what is read of it after its end.
+fn what_an_end_leaves_unread_is_counted() {
+    let mut rig = Rig::new(vec![shell("chatty", "sleep 10000")]);
+    let pid = rig.wait_state("chatty", "running")["pid"].as_i64().unwrap() as i32;
+    let mut pipe = std::fs::File::options().write(true).open(format!("/proc/{pid}/fd/1")).unwrap();
+    rustix::pipe::fcntl_setpipe_size(&pipe, 1 << 20).unwrap();
+    rig.signal(19);
+    std::io::Write::write_all(&mut pipe, &b"x".repeat(99).into_iter().chain(*b"\n").collect::<Vec<_>>().repeat(9000))
+        .unwrap();
+    drop(pipe);
+    kill(pid, 9);
+    rig.signal(18);
+    let dropped = rig.wait_state("chatty", "failed")["log_dropped"].as_u64().unwrap();
+    // The rest was read: what is left at the end, or is more than a container may print at once, is not.
+    assert!((900_000 - (256 << 10)..900_000).contains(&dropped), "{dropped}");
 }

@@ -1,20 +1,30 @@
 //! Foreign text on the console: nothing in it can move the cursor, end the line or pass for somebody else's.
+//!
+//! Allocates nothing: the handlers of fatal signals use it too.
+
+use std::fmt::Write;
 
 /// Appends `text` with everything that is not plainly printable written out: `\n`-like names for the common ones, `\x1b` for
-/// control and undecodable bytes, `\u{202e}` for characters that reorder, hide or break text. `out` grows by at most ten times.
-pub fn escape_into(out: &mut String, text: &[u8]) {
+/// control and undecodable bytes, `\u{202e}` for characters that reorder, hide or break text. `out` grows by at most ten times;
+/// what it doesn't take is left out.
+pub fn escape_into(out: &mut impl Write, text: &[u8]) {
+    let _ = try_escape(out, text);
+}
+
+fn try_escape(out: &mut impl Write, text: &[u8]) -> std::fmt::Result {
     for chunk in text.utf8_chunks() {
         for c in chunk.valid().chars() {
             match c {
-                '\t' => out.push_str("    "),
-                c if c.is_ascii_control() => push_hex(out, c as u8),
-                c if hidden(c) => out.extend(c.escape_unicode()),
-                c => out.push(c),
+                '\t' => out.write_str("    ")?,
+                c if c.is_ascii_control() => write!(out, "\\x{:02x}", c as u8)?,
+                c if hidden(c) => write!(out, "{}", c.escape_unicode())?,
+                c => out.write_char(c)?,
             }
         }
         // Bytes that are no text; 0x80–0x9f would be control sequences to some terminals.
-        chunk.invalid().iter().for_each(|byte| push_hex(out, *byte));
+        chunk.invalid().iter().try_for_each(|byte| write!(out, "\\x{byte:02x}"))?;
     }
+    Ok(())
 }
 
 /// Characters that are not controls by number but act as if they were: C1, bidirectional overrides, line separators, tags,
@@ -22,11 +32,6 @@ pub fn escape_into(out: &mut String, text: &[u8]) {
 fn hidden(c: char) -> bool {
     matches!(c, '\u{80}'..='\u{9f}' | '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
         | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
-}
-
-fn push_hex(out: &mut String, byte: u8) {
-    let digit = |n: u8| char::from_digit(u32::from(n), 16).unwrap_or('?');
-    out.extend(['\\', 'x', digit(byte >> 4), digit(byte & 15)]);
 }
 
 #[cfg(test)]

@@ -88,6 +88,38 @@ pub fn populated(dir: impl AsFd) -> Result<bool, Failure> {
     Ok(field(&text, "populated") == Some(1))
 }
 
+/// Whether every process in it stands still (`cgroup.events`).
+pub fn frozen(dir: impl AsFd) -> Result<bool, Failure> {
+    let text = read(dir.as_fd(), "cgroup.events").at(Step::Open, || "cgroup.events")?;
+    Ok(field(&text, "frozen") == Some(1))
+}
+
+/// The processes in it and beneath it, as the caller's pid namespace sees them.
+pub fn processes(dir: impl AsFd) -> Result<Vec<i32>, Failure> {
+    let mut pids = Vec::new();
+    collect_processes(dir.as_fd(), &mut pids, 0).at(Step::Open, || "cgroup.procs")?;
+    Ok(pids)
+}
+
+fn collect_processes(dir: BorrowedFd<'_>, pids: &mut Vec<i32>, depth: u32) -> Result<(), Errno> {
+    pids.extend(read(dir, "cgroup.procs")?.lines().filter_map(|line| line.parse::<i32>().ok()));
+    for child in subdirectories(dir)? {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::openat(dir, child.as_str(), flags, Mode::empty()) {
+            Ok(child) if depth < MAX_DEPTH => collect_processes(child.as_fd(), pids, depth.saturating_add(1))?,
+            // Removed meanwhile.
+            Ok(_) | Err(Errno::NOENT) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+/// Stops every process in it where it stands, or lets them go on (`cgroup.freeze`, Linux 5.2). Stopping takes a moment: see [`frozen`].
+pub fn freeze(dir: impl AsFd, on: bool) -> Result<(), Failure> {
+    write(dir.as_fd(), "cgroup.freeze", if on { "1" } else { "0" }).at(Step::SetCgroup, || "cgroup.freeze")
+}
+
 /// Bytes in use (`memory.current`); `None` without the memory controller.
 pub fn memory_current(dir: impl AsFd) -> Option<u64> {
     read(dir.as_fd(), "memory.current").ok()?.trim().parse().ok()
@@ -136,14 +168,14 @@ fn configure(dir: BorrowedFd<'_>, settings: &Cgroup, absent: AbsentController) -
 }
 
 /// One write to one file of the cgroup.
-fn write(dir: BorrowedFd<'_>, file: &str, value: &str) -> Result<(), Errno> {
+pub(crate) fn write(dir: BorrowedFd<'_>, file: &str, value: &str) -> Result<(), Errno> {
     let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let file = rustix::fs::openat(dir, file, flags, Mode::empty())?;
     rustix::io::write(&file, value.as_bytes()).map(|_| ())
 }
 
 /// A whole small file of the cgroup, at most 64 KiB of it.
-fn read(dir: BorrowedFd<'_>, file: &str) -> Result<String, Errno> {
+pub(crate) fn read(dir: BorrowedFd<'_>, file: &str) -> Result<String, Errno> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let file = rustix::fs::openat(dir, file, flags, Mode::empty())?;
     let mut text = Vec::new();

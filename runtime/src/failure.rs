@@ -106,6 +106,12 @@ pub enum Step {
     CloseDescriptors,
     /// Execute the program.
     Execute,
+    /// Run a hook.
+    RunHook,
+    /// Make or hand over the container's terminal.
+    OpenTerminal,
+    /// Write down what was started.
+    Record,
 }
 
 impl Step {
@@ -155,6 +161,9 @@ impl Step {
             Self::LoadSeccomp => "load seccomp filter",
             Self::CloseDescriptors => "close descriptors",
             Self::Execute => "execute",
+            Self::RunHook => "run hook",
+            Self::OpenTerminal => "open terminal",
+            Self::Record => "record",
         }
     }
 }

@@ -61,6 +61,8 @@ pub(crate) fn of(step: Step, errno: Errno, object: &str) -> Option<&'static str>
         (Step::Execute, Errno::NOENT) => "there is no such program in the image, or its interpreter is missing",
         (Step::Execute, Errno::ACCESS) => "the file isn't executable by the container's user",
         (Step::Execute, Errno::NOEXEC) => "not a program for this machine, or a script without #!",
+        (Step::RunHook, Errno::TIMEDOUT) => "it took longer than its timeout",
+        (Step::OpenTerminal, Errno::NOENT) => "a terminal needs a devpts mounted on /dev/pts",
         (Step::Open | Step::OpenTree, Errno::NOENT) => "it doesn't exist on the machine",
         _ => return None,
     };
@@ -108,6 +110,10 @@ pub(crate) fn errno_text(errno: Errno) -> String {
         Errno::OPNOTSUPP => "EOPNOTSUPP",
         Errno::STALE => "ESTALE",
         Errno::SRCH => "ESRCH",
+        Errno::CANCELED => "ECANCELED",
+        Errno::TIMEDOUT => "ETIMEDOUT",
+        Errno::CONNREFUSED => "ECONNREFUSED",
+        Errno::NOTSOCK => "ENOTSOCK",
         Errno::DQUOT => "EDQUOT",
         other => return format!("errno {}", other.raw_os_error()),
     };

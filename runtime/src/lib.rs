@@ -32,6 +32,7 @@ obey! {
     pub mod failure;
     pub mod fill;
     mod hint;
+    pub mod hook;
     pub mod launch;
     mod launcher;
     pub mod plan;
@@ -41,7 +42,11 @@ obey! {
     pub mod userns;
 }
 
+#[cfg(feature = "cli")]
+pub mod cli;
 #[cfg(feature = "compile")]
 pub mod compile;
+#[cfg(feature = "cli")]
+pub mod container;
 #[cfg(feature = "compile")]
 pub mod spec;

@@ -46,7 +46,8 @@ pub fn read(fd: impl AsFd) -> Report {
     }
 }
 
-fn judge(bytes: &[u8]) -> Report {
+/// What a whole report means.
+pub(crate) fn judge(bytes: &[u8]) -> Report {
     match bytes {
         [] => Report::Died,
         [EXECUTING] => Report::Executed,
@@ -74,7 +75,7 @@ pub(crate) fn write(fd: BorrowedFd<'_>, failure: &Failure) {
 }
 
 /// The child could be the container's program already (it never is before exec), so its bytes are bounded and checked.
-fn decode(bytes: &[u8]) -> Failure {
+pub(crate) fn decode(bytes: &[u8]) -> Failure {
     match postcard::from_bytes::<Failure>(bytes) {
         Ok(failure) => failure,
         Err(_) => Failure::new(Step::Pipe, "malformed report", Errno::IO),

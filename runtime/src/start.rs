@@ -4,7 +4,8 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use crate::cgroup::AbsentController;
 use crate::failure::Failure;
-use crate::launch::Launch;
+use crate::hook::Hook;
+use crate::launch::{Launch, Process, Seccomp};
 
 /// Where a container is started: what the launcher has at hand.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +30,66 @@ pub struct Stdio<'a> {
     pub stderr: Option<BorrowedFd<'a>>,
 }
 
+/// What a command line wants of a start beyond what PID 1 does. Nothing by default, and then it costs nothing.
+#[derive(Clone, Copy, Default)]
+pub struct Stages<'a> {
+    /// Called with the child's process id before the child does anything, so that a caller that dies later leaves a trace.
+    pub record: Option<&'a dyn Fn(i32) -> Result<(), Failure>>,
+    /// Hooks that are run while the container is made.
+    pub hooks: Option<Hooks<'a>>,
+    /// A listening Unix socket on which the child waits, right before it executes the program, for a [`GateMessage::Open`]. The
+    /// connection then is its report: closed by executing the program, or a failure.
+    pub gate: Option<BorrowedFd<'a>>,
+    /// The program gets a terminal of its own instead of the streams.
+    pub console: Option<Console<'a>>,
+    /// So many descriptors from 3 up reach the program.
+    pub preserved: u32,
+    /// Leave the launcher's session keyring to the program, instead of a new one.
+    pub keep_keyring: bool,
+    /// Move the root over `/` instead of pivot_root(2), which can't replace an initramfs.
+    pub no_pivot: bool,
+}
+
+/// Hooks that belong between the child's steps.
+#[derive(Clone, Copy)]
+pub struct Hooks<'a> {
+    /// The launcher has some to run: the child says [`StageMessage::Mounted`] and waits for a byte on [`Started::stages`].
+    pub in_launcher: bool,
+    /// Run by the child before its root is changed.
+    pub create_container: &'a [Hook],
+    /// Run by the child right before the program.
+    pub start_container: &'a [Hook],
+    /// The container's state as JSON, given its status and the process id that the hook sees. Called in the child.
+    pub state: &'a dyn Fn(&str, i32) -> Vec<u8>,
+}
+
+/// A terminal to be made in the container.
+#[derive(Debug, Clone, Copy)]
+pub struct Console<'a> {
+    /// A connected Unix socket that gets the outer side.
+    pub socket: BorrowedFd<'a>,
+    /// Rows and columns.
+    pub size: Option<(u16, u16)>,
+}
+
+/// What the child says on [`Started::stages`], one byte each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum StageMessage {
+    /// Everything is mounted; it waits for an answer of one byte.
+    Mounted = b'm',
+    /// Nothing is left but the program; it waits at the gate.
+    AtGate = b'g',
+}
+
+/// What is said at a gate, one byte each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum GateMessage {
+    /// Go on and execute the program.
+    Open = b'o',
+}
+
 /// A child that is setting itself up or has executed its program.
 #[derive(Debug)]
 pub struct Started {
@@ -40,6 +101,8 @@ pub struct Started {
     pub report: OwnedFd,
     /// The container's cgroup directory. The caller removes the cgroup when the container has ended.
     pub cgroup: Option<OwnedFd>,
+    /// The launcher's end of a socket on which the child tells its stages, if it was given some to tell; it closes with exec.
+    pub stages: Option<OwnedFd>,
     /// Limits that were declared and couldn't be set ([`AbsentController::Record`]).
     pub degraded: Vec<String>,
 }
@@ -49,5 +112,41 @@ pub struct Started {
 /// Returns as soon as the child exists: it never waits for it. The child is a fork, so a process with more than one thread is
 /// refused. Temporary shortages are the caller's to retry: see [`Failure::is_temporary`]. On failure nothing is left behind.
 pub fn start(launch: &Launch, name: &str, site: &Site<'_>, stdio: Stdio<'_>) -> Result<Started, Failure> {
-    crate::launcher::start(launch, name, site, stdio)
+    start_in_stages(launch, name, site, stdio, &Stages::default())
+}
+
+/// [`start`] with stages in between.
+pub fn start_in_stages(
+    launch: &Launch,
+    name: &str,
+    site: &Site<'_>,
+    stdio: Stdio<'_>,
+    stages: &Stages<'_>,
+) -> Result<Started, Failure> {
+    crate::launcher::start(launch, name, site, stdio, stages)
+}
+
+/// A running container, to put another process into.
+#[derive(Debug, Clone, Copy)]
+pub struct Running<'a> {
+    /// Its first process, as this pid namespace sees it.
+    pub pid: i32,
+    /// The same by descriptor, so that it can't be another one.
+    pub pidfd: BorrowedFd<'a>,
+    /// Its cgroup, where the new process will be.
+    pub cgroup: Option<BorrowedFd<'a>>,
+}
+
+/// Starts `process` in all namespaces of a running container, with `seccomp` as its filter.
+///
+/// Blocks for the fraction of a millisecond that the go-between lives, which makes the process a child of the caller. Hooks
+/// and a gate are for containers, not for single processes: `stages` must have neither.
+pub fn enter(
+    running: &Running<'_>,
+    process: &Process,
+    seccomp: Option<&Seccomp>,
+    stdio: Stdio<'_>,
+    stages: &Stages<'_>,
+) -> Result<Started, Failure> {
+    crate::launcher::enter(running, process, seccomp, stdio, stages)
 }

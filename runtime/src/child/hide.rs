@@ -87,7 +87,7 @@ fn empty_directory(workspace: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
 }
 
 /// A detached copy of the mount at `place`, from there on.
-fn clone_mount(place: BorrowedFd<'_>, recursive: bool) -> Result<OwnedFd, Errno> {
+pub(crate) fn clone_mount(place: BorrowedFd<'_>, recursive: bool) -> Result<OwnedFd, Errno> {
     let mut flags =
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     if recursive {

@@ -3,13 +3,16 @@
 //! The order is the point. Mounts while it is root of its user namespace and sees the machine's files by descriptor only;
 //! then the root is changed; then the process is; the filter last, right before exec.
 
+mod console;
 mod devices;
+mod enter;
 mod hide;
 mod identity;
 mod mounts;
 mod paths;
 mod program;
 mod rootfs;
+mod stages;
 mod sysctl;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -27,6 +30,9 @@ use crate::report;
 use crate::sys;
 use crate::sys::mount::{Change, set_attributes};
 
+pub(crate) use enter::{Entrant, enter};
+pub(crate) use stages::Theatre;
+
 /// What the child has from the launcher.
 pub(crate) struct Inherited<'a> {
     /// What to do.
@@ -39,6 +45,8 @@ pub(crate) struct Inherited<'a> {
     pub(crate) report: BorrowedFd<'a>,
     /// Standard input, output and error.
     pub(crate) stdio: [BorrowedFd<'a>; 3],
+    /// Where it waits for the launcher on the way, if anywhere.
+    pub(crate) theatre: Theatre<'a>,
 }
 
 /// The exit status of a child that couldn't execute its program; a shell's for "not found".
@@ -47,7 +55,7 @@ const NOT_EXECUTED: i32 = 127;
 /// Becomes the container's program. Returns only the exit status of having failed, which is reported by then.
 pub(crate) fn run(inherited: &Inherited<'_>) -> i32 {
     if let Err(failure) = set_up_and_execute(inherited) {
-        report::write(inherited.report, &failure);
+        report::write(inherited.theatre.report(inherited.report), &failure);
     }
     NOT_EXECUTED
 }
@@ -59,14 +67,16 @@ fn set_up_and_execute(inherited: &Inherited<'_>) -> Result<(), Failure> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).at(Step::BecomeRoot, || "non-dumpable")?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     // Keys have no namespace. While it counts against the launcher's quota, as the container's users may have little.
-    sys::process::new_session_keyring().at(Step::JoinKeyring, || "of the container's own")?;
+    if !inherited.theatre.stages().keep_keyring {
+        sys::process::new_session_keyring().at(Step::JoinKeyring, || "of the container's own")?;
+    }
     if launch.ids.is_some() {
         identity::become_root()?;
     }
     if launch.namespaces.cgroup == Namespace::New {
         sys::process::unshare(UnshareFlags::NEWCGROUP).at(Step::Unshare, || "cgroup namespace")?;
     }
-    let cwd = build_root(inherited)?;
+    let (cwd, terminal) = build_root(inherited)?;
     if launch.namespaces.uts != Namespace::Host {
         set_names(launch)?;
     }
@@ -75,7 +85,14 @@ fn set_up_and_execute(inherited: &Inherited<'_>) -> Result<(), Failure> {
     }
     rustix::process::fchdir(&cwd).at(Step::ChangeDirectory, || launch.process.cwd.as_str())?;
     drop(cwd);
-    program::execute(inherited)
+    program::execute(&program::Program {
+        process: &launch.process,
+        seccomp: launch.seccomp.as_ref(),
+        stdio: inherited.stdio,
+        terminal: terminal.as_ref().map(AsFd::as_fd),
+        report: inherited.report,
+        theatre: &inherited.theatre,
+    })
 }
 
 /// Waits until the launcher has written maps and limits. If it is gone, so is the reason to start.
@@ -90,9 +107,9 @@ fn wait_for_go(go: BorrowedFd<'_>) -> Result<(), Failure> {
     }
 }
 
-/// Builds the root filesystem, makes it this process's root, and returns the working directory in it.
-fn build_root(inherited: &Inherited<'_>) -> Result<OwnedFd, Failure> {
-    let Inherited { launch, trees, .. } = inherited;
+/// Builds the root filesystem, makes it this process's root, and returns the working directory in it, and the terminal.
+fn build_root(inherited: &Inherited<'_>) -> Result<(OwnedFd, Option<OwnedFd>), Failure> {
+    let Inherited { launch, trees, theatre, .. } = inherited;
     let slash = open_directory("/")?;
     let change = Change { propagation: libc::MS_PRIVATE, recursive: true, ..Change::default() };
     set_attributes(slash.as_fd(), change).at(Step::MakePrivate, || "/")?;
@@ -103,15 +120,35 @@ fn build_root(inherited: &Inherited<'_>) -> Result<OwnedFd, Failure> {
     devices::bind_declared(launch, trees, root.as_fd())?;
     let cwd = paths::ensure(root.as_fd(), &launch.process.cwd, paths::Kind::Directory, paths::Links::Follow)
         .at(Step::ChangeDirectory, || launch.process.cwd.as_str())?;
+    let terminal = theatre.stages().console.as_ref();
+    let terminal = terminal.map(|console| console::open(root.as_fd(), &launch.process, console)).transpose()?;
+    if let Some(terminal) = &terminal {
+        console::bind(root.as_fd(), terminal.as_fd())?;
+    }
     sysctl::set_all(&launch.sysctls)?;
+    theatre.mounted()?;
     hide::make_readonly(launch, root.as_fd())?;
     hide::mask(launch, root.as_fd(), workspace.as_fd())?;
     if launch.root.is_readonly() {
         let change = Change { set: libc::MOUNT_ATTR_RDONLY, ..Change::default() };
         set_attributes(root.as_fd(), change).at(Step::MountAttributes, || "/ (read-only)")?;
     }
-    pivot_to(root.as_fd())?;
-    Ok(cwd)
+    if theatre.stages().no_pivot {
+        move_to(root.as_fd())?;
+    } else {
+        pivot_to(root.as_fd())?;
+    }
+    Ok((cwd, terminal))
+}
+
+/// Moves `root` over `/` and makes it this process's root, where pivot_root(2) can't: on an initramfs.
+fn move_to(root: BorrowedFd<'_>) -> Result<(), Failure> {
+    rustix::process::fchdir(root).at(Step::PivotRoot, || "to the new root (moved)")?;
+    let slash = open_directory("/")?;
+    paths::attach(root, slash.as_fd()).at(Step::PivotRoot, || "to the new root (moved)")?;
+    rustix::process::chroot(".").at(Step::PivotRoot, || "to the new root (moved)")?;
+    rustix::process::chdir("/").at(Step::PivotRoot, || "into the new root")?;
+    expect_nothing_above()
 }
 
 /// Makes `root` the root of this mount namespace and lets go of everything else in it (pivot_root(2), "pivot_root(".", ".")").

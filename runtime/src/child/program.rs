@@ -1,13 +1,14 @@
 //! The last steps: streams, session, privileges, filter, exec.
 
 use std::ffi::CString;
+use std::os::fd::BorrowedFd;
 
-use rustix::fs::Mode;
+use rustix::fs::{FileType, Mode};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 
-use super::{Inherited, identity};
+use super::{Theatre, identity};
 use crate::failure::{Context, Failure, Step};
-use crate::launch::Process;
+use crate::launch::{Process, Seccomp};
 use crate::report;
 use crate::sys::exec::{Strings, execve};
 use crate::sys::process::{SeccompFilter, close_on_exec_from, reset_signals, set_limit};
@@ -15,29 +16,59 @@ use crate::sys::process::{SeccompFilter, close_on_exec_from, reset_signals, set_
 /// Where a program without a slash is looked for when `env` has no `PATH`; Docker's default.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// What is left to do in a namespace that is ready.
+pub(crate) struct Program<'a> {
+    /// The program and what it is to be.
+    pub(crate) process: &'a Process,
+    /// Its filter.
+    pub(crate) seccomp: Option<&'a Seccomp>,
+    /// Its standard streams.
+    pub(crate) stdio: [BorrowedFd<'a>; 3],
+    /// Instead of the streams, and in control of its session.
+    pub(crate) terminal: Option<BorrowedFd<'a>>,
+    /// Where it is told that it is executed next.
+    pub(crate) report: BorrowedFd<'a>,
+    /// Where to wait before it is executed.
+    pub(crate) theatre: &'a Theatre<'a>,
+}
+
 /// Executes the program. Returns only with the reason why it couldn't.
-pub(crate) fn execute(inherited: &Inherited<'_>) -> Result<(), Failure> {
-    let process = &inherited.launch.process;
+pub(crate) fn execute(program: &Program<'_>) -> Result<(), Failure> {
+    let process = program.process;
     // Everything that allocates comes before the filter.
     let name = process.args.first().map_or("", String::as_str);
     let candidates = candidates(name, &process.env).at(Step::Execute, || name)?;
     let arguments = Strings::new(&process.args).at(Step::Execute, || name)?;
     let environment = Strings::new(&process.env).at(Step::Execute, || name)?;
-    let filter = match &inherited.launch.seccomp {
+    let filter = match program.seccomp {
         Some(seccomp) => {
             Some(SeccompFilter::new(&seccomp.bpf, seccomp.flags).at(Step::LoadSeccomp, || "malformed filter")?)
         }
         None => None,
     };
 
-    place_stdio(inherited)?;
     rustix::process::setsid().at(Step::CreateSession, || name)?;
-    close_on_exec_from(3).at(Step::CloseDescriptors, || "from 3")?;
+    let streams = match program.terminal {
+        Some(terminal) => {
+            rustix::process::ioctl_tiocsctty(terminal).at(Step::OpenTerminal, || "control")?;
+            [terminal; 3]
+        }
+        None => program.stdio,
+    };
+    let stages = program.theatre.stages();
+    place_stdio(streams, stages.preserved)?;
+    let first = 3_i32.saturating_add_unsigned(stages.preserved);
+    close_on_exec_from(first).at(Step::CloseDescriptors, || format!("from {first}"))?;
     identity::limit_bounding_set(&process.capabilities)?;
     for limit in &process.rlimits {
         set_limit(limit)
             .at(Step::SetResourceLimit, || format!("{} to {}:{}", limit.resource, limit.soft, limit.hard))?;
     }
+    if stages.gate.is_some() {
+        // So that a wrong program is an error of `create`, not of `start`.
+        expect_program(process, &candidates)?;
+    }
+    program.theatre.ready()?;
     if !process.no_new_privileges {
         // Without no_new_privs only CAP_SYS_ADMIN may load a filter, so it is loaded while there is one.
         load(filter.as_ref())?;
@@ -50,7 +81,7 @@ pub(crate) fn execute(inherited: &Inherited<'_>) -> Result<(), Failure> {
         load(filter.as_ref())?;
     }
 
-    report::executing(inherited.report).at(Step::Execute, || name)?;
+    report::executing(program.theatre.report(program.report)).at(Step::Execute, || name)?;
     let mut failure = Errno::NOENT;
     for candidate in &candidates {
         match execve(candidate, &arguments, &environment) {
@@ -68,6 +99,21 @@ pub(crate) fn execute(inherited: &Inherited<'_>) -> Result<(), Failure> {
 
 fn load(filter: Option<&SeccompFilter>) -> Result<(), Failure> {
     filter.map_or(Ok(()), |filter| filter.load().at(Step::LoadSeccomp, || "of the container"))
+}
+
+/// Whether one of the candidates is a file that somebody may execute; what else is wrong with it only exec can tell.
+fn expect_program(process: &Process, candidates: &[CString]) -> Result<(), Failure> {
+    let mut failure = Errno::NOENT;
+    for candidate in candidates {
+        let kind = rustix::fs::stat(candidate.as_c_str()).map(|stat| FileType::from_raw_mode(stat.st_mode));
+        match rustix::fs::access(candidate.as_c_str(), rustix::fs::Access::EXEC_OK) {
+            Ok(()) if kind == Ok(FileType::RegularFile) => return Ok(()),
+            Ok(()) => failure = Errno::ACCESS,
+            Err(Errno::NOENT | Errno::NOTDIR) => {}
+            Err(errno) => failure = errno,
+        }
+    }
+    Err(Failure::new(Step::Execute, program_text(process), failure))
 }
 
 /// The program for an error message: by name, and where it was looked for.
@@ -93,10 +139,10 @@ fn candidates(name: &str, env: &[String]) -> Result<Vec<CString>, Errno> {
     search_path(env).split(':').filter(|d| !d.is_empty()).map(|directory| text(format!("{directory}/{name}"))).collect()
 }
 
-/// Puts the streams on 0, 1 and 2, by copies above, as they may lie crosswise.
-fn place_stdio(inherited: &Inherited<'_>) -> Result<(), Failure> {
-    let copy = |fd| fcntl_dupfd_cloexec(fd, 3).at(Step::PlaceStdio, || "copy");
-    let [stdin, stdout, stderr] = inherited.stdio;
+/// Puts the streams on 0, 1 and 2, by copies above what is kept, as they may lie crosswise.
+fn place_stdio([stdin, stdout, stderr]: [BorrowedFd<'_>; 3], preserved: u32) -> Result<(), Failure> {
+    let first = 3_i32.saturating_add_unsigned(preserved);
+    let copy = |fd| fcntl_dupfd_cloexec(fd, first).at(Step::PlaceStdio, || "copy");
     let (stdin, stdout, stderr) = (copy(stdin)?, copy(stdout)?, copy(stderr)?);
     rustix::stdio::dup2_stdin(&stdin).at(Step::PlaceStdio, || "0")?;
     rustix::stdio::dup2_stdout(&stdout).at(Step::PlaceStdio, || "1")?;

@@ -1,5 +1,6 @@
 //! The launcher's side of a start: check, open everything of the machine, make the cgroup, fork, map ids, let go.
 
+mod enter;
 mod joined;
 mod trees;
 pub(crate) mod volume;
@@ -9,19 +10,27 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, SealFlags, StatVfsMountFlags};
 use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Signal;
 use rustix::thread::UnshareFlags;
 
 use crate::failure::{Context, Failure, Step};
-use crate::launch::{Launch, Namespace};
-use crate::start::{Site, Started, Stdio};
+use crate::launch::{Launch, Namespace, Process};
+use crate::start::{Site, Stages, Started, Stdio};
 use crate::{cgroup, check, child, device, sys, userns};
 
+pub(crate) use enter::enter;
 pub(crate) use trees::{Mount, STANDARD_DEVICES, Tree, Trees, attributes};
 
 /// See [`crate::start::start`].
-pub(crate) fn start(launch: &Launch, name: &str, site: &Site<'_>, stdio: Stdio<'_>) -> Result<Started, Failure> {
+pub(crate) fn start(
+    launch: &Launch,
+    name: &str,
+    site: &Site<'_>,
+    stdio: Stdio<'_>,
+    stages: &Stages<'_>,
+) -> Result<Started, Failure> {
     check::launch(launch)?;
     expect_one_thread()?;
     let settings = device::resolve(&launch.cgroup)?;
@@ -37,14 +46,15 @@ pub(crate) fn start(launch: &Launch, name: &str, site: &Site<'_>, stdio: Stdio<'
 
     let exposed = exposed_program(launch);
     let Some(parent) = site.cgroup_parent else {
-        let (pid, pidfd, report) = run(launch, &trees, None, stdio)?;
-        return Ok(Started { pid, pidfd, report, cgroup: None, degraded: exposed.into_iter().collect() });
+        let mut started = run(launch, &trees, None, stdio, stages)?;
+        started.degraded.extend(exposed);
+        return Ok(started);
     };
     let (group, mut degraded) = cgroup::create(parent, name, &settings, site.absent_controller)?;
-    match run(launch, &trees, Some(group.as_fd()), stdio) {
-        Ok((pid, pidfd, report)) => {
+    match run(launch, &trees, Some(group.as_fd()), stdio, stages) {
+        Ok(started) => {
             degraded.extend(exposed);
-            Ok(Started { pid, pidfd, report, cgroup: Some(group), degraded })
+            Ok(Started { cgroup: Some(group), degraded, ..started })
         }
         Err(failure) => {
             // The failure of the start is the one to report.
@@ -85,7 +95,8 @@ fn run(
     trees: &Trees,
     group: Option<BorrowedFd<'_>>,
     stdio: [BorrowedFd<'_>; 3],
-) -> Result<(i32, OwnedFd, OwnedFd), Failure> {
+    stages: &Stages<'_>,
+) -> Result<Started, Failure> {
     let (go_reader, go_writer) = pipe_with(PipeFlags::CLOEXEC).at(Step::Pipe, || "to the child")?;
     let (report_reader, report_writer) = pipe_with(PipeFlags::CLOEXEC).at(Step::Pipe, || "from the child")?;
     // Out of the way of the program's streams, should the launcher have none of its own.
@@ -93,23 +104,51 @@ fn run(
     rustix::io::ioctl_fionbio(&report_reader, true).at(Step::Pipe, || "from the child")?;
     // The child must close its copy of the writing end, or it would never see the launcher's end close.
     let go_writer = Cell::new(Some(go_writer));
-    let inherited = child::Inherited { launch, trees, go: go_reader.as_fd(), report: report_writer.as_fd(), stdio };
+    let (stages_here, stages_there) = stage_sockets(stages)?.unzip();
+    let stages_here = Cell::new(stages_here);
+    let inherited = child::Inherited {
+        launch,
+        trees,
+        go: go_reader.as_fd(),
+        report: report_writer.as_fd(),
+        stdio,
+        theatre: child::Theatre::new(stages, stages_there.as_ref().map(AsFd::as_fd)),
+    };
 
     let fork = || {
         sys::clone::fork_into(namespaces(launch), group, Signal::CHILD.as_raw(), || {
             drop(go_writer.take());
+            drop(stages_here.take());
             child::run(&inherited)
         })
         .at(Step::Clone, || launch.process.args.first().cloned().unwrap_or_default())
     };
     let child = joined::during(&launch.namespaces, fork, |child| sys::clone::kill_and_reap(&child))?;
-    match prepare(child.pid, launch).and_then(|()| let_go(go_writer.take())) {
-        Ok(()) => Ok((child.pid, child.pidfd, report_reader)),
+    let recorded = || stages.record.map_or(Ok(()), |record| record(child.pid));
+    match prepare(child.pid, launch).and_then(|()| recorded()).and_then(|()| let_go(go_writer.take())) {
+        Ok(()) => Ok(Started {
+            pid: child.pid,
+            pidfd: child.pidfd,
+            report: report_reader,
+            cgroup: None,
+            stages: stages_here.take(),
+            degraded: Vec::new(),
+        }),
         Err(failure) => {
             sys::clone::kill_and_reap(&child);
             Err(failure)
         }
     }
+}
+
+/// A socket pair for the stages, if the child has any to tell: the launcher's end and the child's.
+fn stage_sockets(stages: &Stages<'_>) -> Result<Option<(OwnedFd, OwnedFd)>, Failure> {
+    if stages.gate.is_none() && !stages.hooks.is_some_and(|hooks| hooks.in_launcher) {
+        return Ok(None);
+    }
+    socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .map(Some)
+        .at(Step::Pipe, || "for the stages")
 }
 
 /// The namespaces that the child is made in. The cgroup namespace comes later, from inside the cgroup.
@@ -129,13 +168,18 @@ fn prepare(pid: i32, launch: &Launch) -> Result<(), Failure> {
     if let Some(ids) = &launch.ids {
         userns::write_maps(pid, ids)?;
     }
-    for limit in &launch.process.rlimits {
+    prepare_process(pid, &launch.process)
+}
+
+/// The same for the program alone.
+fn prepare_process(pid: i32, process: &Process) -> Result<(), Failure> {
+    for limit in &process.rlimits {
         // Only the launcher may raise a limit. Down to the declared one the child goes itself when it is set up: it needs more
         // descriptors for that than the program may be allowed.
         sys::process::raise_limit(pid, limit)
             .at(Step::SetResourceLimit, || format!("{} to {}:{}", limit.resource, limit.soft, limit.hard))?;
     }
-    if let Some(score) = launch.process.oom_score_adj {
+    if let Some(score) = process.oom_score_adj {
         let path = format!("/proc/{pid}/oom_score_adj");
         rustix::fs::open(&path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
             .and_then(|file| rustix::io::write(&file, score.to_string().as_bytes()))

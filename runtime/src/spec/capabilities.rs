@@ -30,7 +30,7 @@ pub const DEFAULT: [Capability; 10] = [
 ];
 
 /// All capabilities in the order of their numbers (`linux/capability.h`): number N is at index N.
-const BY_NUMBER: [Capability; 41] = [
+pub(crate) const BY_NUMBER: [Capability; 41] = [
     Capability::Chown,
     Capability::DacOverride,
     Capability::DacReadSearch,
@@ -78,6 +78,13 @@ const BY_NUMBER: [Capability; 41] = [
 #[must_use]
 pub fn number(capability: Capability) -> Option<u32> {
     BY_NUMBER.iter().position(|c| *c == capability).and_then(|n| u32::try_from(n).ok())
+}
+
+/// A capability by its name, with or without `CAP_`, in any case.
+#[must_use]
+pub fn parse(name: &str) -> Option<Capability> {
+    let upper = name.to_ascii_uppercase();
+    upper.strip_prefix("CAP_").unwrap_or(&upper).parse().ok()
 }
 
 /// The capability mask of a set.

@@ -61,9 +61,19 @@ pub(crate) fn fork_into(
     signal: i32,
     body: impl FnOnce() -> i32,
 ) -> Result<Child, Errno> {
+    fork(u64::from(namespaces.bits()), cgroup, signal, body)
+}
+
+/// Forks a child of this process's parent, which gets its SIGCHLD as for this process. For a process that has gone where its
+/// parent doesn't want to be.
+pub(crate) fn fork_sibling(body: impl FnOnce() -> i32) -> Result<Child, Errno> {
+    fork(libc::CLONE_PARENT as u64, None, 0, body)
+}
+
+fn fork(flags: u64, cgroup: Option<BorrowedFd<'_>>, signal: i32, body: impl FnOnce() -> i32) -> Result<Child, Errno> {
     let mut pidfd: i32 = -1;
     let mut arguments = CloneArgs {
-        flags: u64::from(namespaces.bits()) | CLONE_PIDFD | CLONE_CLEAR_SIGHAND,
+        flags: flags | CLONE_PIDFD | CLONE_CLEAR_SIGHAND,
         pidfd: (&raw mut pidfd) as u64,
         exit_signal: u64::try_from(signal).map_err(|_| Errno::INVAL)?,
         ..CloneArgs::default()
@@ -72,9 +82,9 @@ pub(crate) fn fork_into(
         arguments.flags |= CLONE_INTO_CGROUP;
         arguments.cgroup = u64::try_from(cgroup.as_raw_fd()).map_err(|_| Errno::BADF)?;
     }
-    // SAFETY: `arguments` is a valid clone_args of the size passed and `pidfd` outlives the call. Namespace flags never
-    // share memory, stack or thread-local storage (no CLONE_VM, CLONE_SETTLS), so the child runs on its own copy of this
-    // stack like after fork(2).
+    // SAFETY: `arguments` is a valid clone_args of the size passed and `pidfd` outlives the call. Callers pass namespace flags
+    // and CLONE_PARENT, which never share memory, stack or thread-local storage (no CLONE_VM, CLONE_SETTLS), so the child runs
+    // on its own copy of this stack like after fork(2).
     let pid =
         super::check(unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<CloneArgs>()) })?;
     if pid == 0 {

@@ -7,6 +7,8 @@ pub(crate) mod exec;
 pub(crate) mod mount;
 pub(crate) mod net;
 pub(crate) mod process;
+#[cfg(feature = "cli")]
+pub(crate) mod signals;
 
 use rustix::io::Errno;
 

@@ -73,6 +73,29 @@ pub(crate) fn close_on_exec_from(first: RawFd) -> Result<(), Errno> {
     Ok(())
 }
 
+/// Sends a signal by number, which may be 0 or a real-time one, to the process of a pid descriptor (pidfd_send_signal(2)).
+#[cfg(feature = "cli")]
+pub(crate) fn signal_pidfd(pidfd: std::os::fd::BorrowedFd<'_>, signal: u8) -> Result<(), Errno> {
+    use std::os::fd::AsRawFd;
+    let none = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: a null siginfo is allowed; everything else is a plain number.
+    super::check(unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), libc::c_int::from(signal), none, 0)
+    })?;
+    Ok(())
+}
+
+/// Sends a signal by number to the process that has this id now. ESRCH also for ids that are no single process's.
+#[cfg(feature = "cli")]
+pub(crate) fn signal_pid(pid: i32, signal: u8) -> Result<(), Errno> {
+    if pid <= 0 {
+        return Err(Errno::SRCH);
+    }
+    // SAFETY: kill(2) takes plain numbers.
+    super::check(unsafe { libc::kill(pid, signal.into()) }.into())?;
+    Ok(())
+}
+
 /// A seccomp filter in the form that the kernel takes.
 pub(crate) struct SeccompFilter {
     instructions: Vec<libc::sock_filter>,

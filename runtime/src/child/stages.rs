@@ -1,0 +1,110 @@
+//! Where the child waits for the launcher, or runs hooks itself. Nothing here costs a start that has no stages, as PID 1's.
+
+use std::cell::OnceCell;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, SocketFlags};
+
+use crate::failure::{Context, Failure, Step};
+use crate::hook;
+use crate::start::{GateMessage, StageMessage, Stages};
+
+/// The child's side of the stages.
+pub(crate) struct Theatre<'a> {
+    stages: &'a Stages<'a>,
+    /// This side of the socket pair with the launcher.
+    launcher: Option<BorrowedFd<'a>>,
+    /// Whoever opened the gate, and so wants to know how it went on.
+    opener: OnceCell<OwnedFd>,
+}
+
+impl<'a> Theatre<'a> {
+    pub(crate) fn new(stages: &'a Stages<'a>, launcher: Option<BorrowedFd<'a>>) -> Self {
+        Self { stages, launcher, opener: OnceCell::new() }
+    }
+
+    /// What was asked for.
+    pub(crate) fn stages(&self) -> &'a Stages<'a> {
+        self.stages
+    }
+
+    /// Everything is mounted and the root not yet changed: the launcher's hooks, then those of this namespace.
+    pub(crate) fn mounted(&self) -> Result<(), Failure> {
+        let Some(hooks) = &self.stages.hooks else { return Ok(()) };
+        if hooks.in_launcher {
+            self.ask(StageMessage::Mounted)?;
+        }
+        if hooks.create_container.is_empty() {
+            return Ok(());
+        }
+        hook::run_all(hooks.create_container, &(hooks.state)("creating", own_pid()))
+    }
+
+    /// Only the program itself is missing: waits until the gate is opened, if there is one, then runs the last hooks.
+    pub(crate) fn ready(&self) -> Result<(), Failure> {
+        if let Some(gate) = self.stages.gate {
+            self.tell(StageMessage::AtGate)?;
+            let opener = wait_at(gate)?;
+            // There is one gate, and it is passed once.
+            let _ = self.opener.set(opener);
+        }
+        match &self.stages.hooks {
+            Some(hooks) if !hooks.start_container.is_empty() => {
+                hook::run_all(hooks.start_container, &(hooks.state)("created", own_pid()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Where reports go: to the one who opened the gate, else to the launcher.
+    pub(crate) fn report<'b>(&'b self, launcher: BorrowedFd<'b>) -> BorrowedFd<'b> {
+        self.opener.get().map_or(launcher, AsFd::as_fd)
+    }
+
+    fn tell(&self, message: StageMessage) -> Result<(), Failure> {
+        let Some(launcher) = self.launcher else { return Ok(()) };
+        rustix::net::send(launcher, &[message as u8], SendFlags::NOSIGNAL).map(drop).at(Step::Pipe, || "to the launcher")
+    }
+
+    /// Tells, and waits for the answer. A launcher that is gone, or whose hook failed, doesn't answer.
+    fn ask(&self, message: StageMessage) -> Result<(), Failure> {
+        self.tell(message)?;
+        let Some(launcher) = self.launcher else { return Ok(()) };
+        match receive(launcher).at(Step::Pipe, || "from the launcher")? {
+            Some(_) => Ok(()),
+            None => Err(Failure::new(Step::Pipe, "from the launcher, which is gone", Errno::PIPE)),
+        }
+    }
+}
+
+/// Accepts until somebody really opens the gate: one who connects and dies has changed nothing.
+fn wait_at(gate: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
+    loop {
+        let opener = match rustix::net::accept_with(gate, SocketFlags::CLOEXEC) {
+            Err(Errno::INTR | Errno::CONNABORTED) => continue,
+            other => other.at(Step::Pipe, || "from the gate")?,
+        };
+        if receive(opener.as_fd()).ok().flatten() == Some(GateMessage::Open as u8) {
+            return Ok(opener);
+        }
+    }
+}
+
+/// One byte, or `None` at the end.
+fn receive(socket: BorrowedFd<'_>) -> Result<Option<u8>, Errno> {
+    let mut byte = [0_u8; 1];
+    loop {
+        match rustix::net::recv(socket, &mut byte, RecvFlags::empty()) {
+            Ok((0, _)) => return Ok(None),
+            Ok(_) => return Ok(byte.first().copied()),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// This process's id as its own namespace sees it.
+fn own_pid() -> i32 {
+    rustix::process::getpid().as_raw_pid()
+}

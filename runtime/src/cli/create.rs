@@ -1,0 +1,42 @@
+//! `create`: everything but the program.
+
+use super::args::{CgroupManager, Create, Global, Making};
+use super::{log, protect};
+use crate::container::create::{Made, Options, create};
+use crate::container::store::Store;
+use crate::container::{Error, Result, bundle};
+
+pub(super) fn run(store: &Store, global: &Global, arguments: &Create) -> Result<u8> {
+    let options = Options { gated: true, ..options(global, &arguments.making)? };
+    make(store, &arguments.name.id, &arguments.making, &options)?;
+    Ok(0)
+}
+
+/// Loads the bundle, makes the container and reports what was left out.
+pub(super) fn make(store: &Store, id: &str, making: &Making, options: &Options) -> Result<Made> {
+    let bundle = bundle::load(&making.bundle, &making.config)?;
+    protect::from(bundle.launch.ids.is_some());
+    let made = create(store, id, bundle, options)?;
+    made.warnings.iter().for_each(|warning| log::warn(warning));
+    log::debug(|| format!("container {id} is process {}", made.record.pid));
+    Ok(made)
+}
+
+/// What the flags say.
+pub(super) fn options(global: &Global, making: &Making) -> Result<Options> {
+    if global.systemd_cgroup || global.cgroup_manager == Some(CgroupManager::Systemd) {
+        return Err(Error::new(
+            "the systemd cgroup driver isn't supported: use the cgroupfs driver (--cgroup-manager=cgroupfs)",
+        ));
+    }
+    Ok(Options {
+        gated: false,
+        console_socket: making.console_socket.clone(),
+        holds_terminal: false,
+        pid_file: making.pid_file.clone(),
+        preserve_fds: making.preserve_fds,
+        no_pivot: making.no_pivot,
+        no_new_keyring: making.no_new_keyring,
+        no_cgroup: global.cgroup_manager == Some(CgroupManager::Disabled),
+    })
+}

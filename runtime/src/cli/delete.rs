@@ -1,0 +1,20 @@
+//! `delete`: a stopped container, or with `--force` any.
+
+use super::args::Delete;
+use crate::container::store::Store;
+use crate::container::{Result, life};
+
+pub(super) fn run(store: &Store, arguments: &Delete) -> Result<u8> {
+    let id = &arguments.name.id;
+    if arguments.force && !store.ids()?.contains(id) {
+        return Ok(0);
+    }
+    let entry = store.find(id)?;
+    let lock = match entry.lock() {
+        // Somebody else was faster.
+        Err(_) if arguments.force && !store.ids()?.contains(id) => return Ok(0),
+        other => other?,
+    };
+    life::delete(&entry, &lock, arguments.force)?;
+    Ok(0)
+}

@@ -1,0 +1,151 @@
+//! `features`: what this runtime knows, whatever the machine can do (runtime spec, "Features Document").
+
+use serde_json::{Value, json};
+
+use crate::container::{Error, Result};
+use crate::spec::capabilities;
+
+/// Options of mounts that mean the same on every filesystem.
+const MOUNT_OPTIONS: &[&str] = &[
+    "async",
+    "atime",
+    "bind",
+    "defaults",
+    "dev",
+    "exec",
+    "noatime",
+    "nodev",
+    "noexec",
+    "nosuid",
+    "private",
+    "rbind",
+    "relatime",
+    "ro",
+    "rprivate",
+    "rw",
+    "strictatime",
+    "suid",
+];
+const NAMESPACES: &[&str] = &["cgroup", "ipc", "mount", "network", "pid", "user", "uts"];
+const ACTIONS: &[&str] = &[
+    "SCMP_ACT_ALLOW",
+    "SCMP_ACT_ERRNO",
+    "SCMP_ACT_KILL",
+    "SCMP_ACT_KILL_PROCESS",
+    "SCMP_ACT_KILL_THREAD",
+    "SCMP_ACT_LOG",
+    "SCMP_ACT_TRAP",
+];
+const OPERATORS: &[&str] =
+    &["SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_LT", "SCMP_CMP_MASKED_EQ", "SCMP_CMP_NE"];
+const ARCHITECTURES: &[&str] = &["SCMP_ARCH_X32", "SCMP_ARCH_X86", "SCMP_ARCH_X86_64"];
+const FLAGS: &[&str] = &["SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW", "SECCOMP_FILTER_FLAG_TSYNC"];
+
+pub(super) fn run() -> Result<u8> {
+    let text =
+        serde_json::to_string_pretty(&document()).map_err(|error| Error::new(format!("print features: {error}")))?;
+    super::print(&format!("{text}\n"))?;
+    Ok(0)
+}
+
+fn document() -> Value {
+    json!({
+        "ociVersionMin": "1.0.0",
+        "ociVersionMax": "1.3.0",
+        "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
+        "mountOptions": MOUNT_OPTIONS,
+        "linux": {
+            "namespaces": NAMESPACES,
+            "capabilities": capabilities::BY_NUMBER.iter().map(|c| format!("CAP_{c}")).collect::<Vec<_>>(),
+            "cgroup": {"v1": false, "v2": true, "systemd": false, "systemdUser": false, "rdma": false},
+            "seccomp": {
+                "enabled": true,
+                "actions": ACTIONS,
+                "operators": OPERATORS,
+                "archs": ARCHITECTURES,
+                "knownFlags": FLAGS,
+                "supportedFlags": FLAGS,
+            },
+            "apparmor": {"enabled": false},
+            "selinux": {"enabled": false},
+            "intelRdt": {"enabled": false},
+            "mountExtensions": {"idmap": {"enabled": true}},
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::launch::{Root, RootSource};
+    use crate::{compile, container::bundle, spec};
+
+    fn accepted(config: &Value) -> std::result::Result<(), spec::Error> {
+        let spec =
+            bundle::parse(config.to_string().as_bytes()).map_err(|error| spec::Error::new("", error.to_string()))?;
+        let source = RootSource::Directory("/rootfs".to_owned());
+        compile::launch(&spec, Root { source, readonly: false }, &[]).map(drop)
+    }
+
+    fn config() -> Value {
+        json!({
+            "ociVersion": "1.3.0",
+            "process": {"user": {"uid": 0, "gid": 0}, "args": ["sh"], "cwd": "/"},
+            "root": {"path": "rootfs"},
+            "linux": {"namespaces": [{"type": "mount"}]},
+        })
+    }
+
+    #[test]
+    fn everything_listed_is_accepted() {
+        for option in MOUNT_OPTIONS {
+            let mut config = config();
+            config["mounts"] =
+                json!([{"destination": "/x", "type": "bind", "source": "/y", "options": ["bind", option]}]);
+            assert_eq!(accepted(&config), Ok(()), "{option}");
+        }
+        for kind in NAMESPACES {
+            let mut config = config();
+            if *kind != "mount" {
+                config["linux"]["namespaces"] = json!([{"type": "mount"}, {"type": kind}]);
+            }
+            if *kind == "user" {
+                for side in ["uidMappings", "gidMappings"] {
+                    config["linux"][side] = json!([{"containerID": 0, "hostID": 1, "size": 1}]);
+                }
+            }
+            assert_eq!(accepted(&config), Ok(()), "{kind}");
+        }
+        let seccomp = |value: Value| {
+            let mut config = config();
+            config["linux"]["seccomp"] = value;
+            accepted(&config)
+        };
+        for action in ACTIONS {
+            let rule = json!([{"names": ["sync"], "action": action}]);
+            assert_eq!(seccomp(json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rule})), Ok(()), "{action}");
+        }
+        for operator in OPERATORS {
+            let arguments = json!([{"index": 0, "value": 1, "valueTwo": 1, "op": operator}]);
+            let rule = json!([{"names": ["sync"], "action": "SCMP_ACT_ERRNO", "args": arguments}]);
+            assert_eq!(seccomp(json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": rule})), Ok(()), "{operator}");
+        }
+        let native = "SCMP_ARCH_X86_64";
+        for architecture in ARCHITECTURES {
+            let list = json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": [native, architecture]});
+            assert_eq!(seccomp(list), Ok(()), "{architecture}");
+        }
+        for flag in FLAGS {
+            assert_eq!(seccomp(json!({"defaultAction": "SCMP_ACT_ALLOW", "flags": [flag]})), Ok(()), "{flag}");
+        }
+        // What isn't listed isn't accepted: the checks above can fail.
+        assert!(seccomp(json!({"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_NONE"]})).is_err());
+    }
+
+    #[test]
+    fn capabilities_are_named_in_full() {
+        let names = document()["linux"]["capabilities"].clone();
+        assert_eq!(names[0], "CAP_CHOWN");
+        assert_eq!(names.as_array().map(Vec::len), Some(41));
+    }
+}

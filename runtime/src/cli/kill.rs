@@ -1,0 +1,16 @@
+//! `kill`: a signal to the first process, or to all.
+
+use super::args::Kill;
+use crate::container::store::Store;
+use crate::container::{Error, Result, life};
+use crate::spec::signal;
+
+pub(super) fn run(store: &Store, arguments: &Kill) -> Result<u8> {
+    let signal = match arguments.signal.as_str() {
+        // Whether it lives.
+        "0" => 0,
+        text => signal::parse(text).map_err(|_| Error::new(format!("{text:?} is no signal (see signal(7))")))?,
+    };
+    life::kill(&store.find(&arguments.name.id)?, signal, arguments.all)?;
+    Ok(0)
+}

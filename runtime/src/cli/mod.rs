@@ -1,0 +1,82 @@
+//! The OCI command line: commands, flags, output and exit statuses as runc and crun have them, over [`crate::container`].
+
+mod args;
+mod create;
+mod delete;
+mod exec;
+mod features;
+mod foreground;
+mod kill;
+mod list;
+pub(crate) mod log;
+mod pause;
+mod protect;
+mod ps;
+mod run;
+mod spec;
+mod start;
+mod state;
+mod terminal;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::container::store::Store;
+use crate::container::{self, Result};
+use args::{Arguments, Command};
+
+/// The exit status of a command that failed; a program's own is passed on by `run` and `exec`.
+const FAILED: u8 = 1;
+
+/// Runs the command that this process was called with.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let failed = error.use_stderr();
+            let _ = error.print();
+            return ExitCode::from(if failed { FAILED } else { 0 });
+        }
+    };
+    let name = arguments.command.name();
+    let done = log::open(&arguments.global, name)
+        .and_then(|()| container::declare_rootless(arguments.global.rootless.as_deref()))
+        .and_then(|()| execute(arguments));
+    match done {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            log::error(&error.to_string());
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn execute(arguments: Arguments) -> Result<u8> {
+    let Arguments { global, command } = arguments;
+    let store = || Store::new(global.root.clone());
+    match command {
+        Command::Create(arguments) => create::run(&store()?, &global, &arguments),
+        Command::Start(arguments) => start::run(&store()?, &arguments),
+        Command::State(arguments) => state::run(&store()?, &arguments),
+        Command::Kill(arguments) => kill::run(&store()?, &arguments),
+        Command::Delete(arguments) => delete::run(&store()?, &arguments),
+        Command::Run(arguments) => run::run(&store()?, &global, &arguments),
+        Command::Exec(arguments) => exec::run(&store()?, &arguments),
+        Command::List(arguments) => list::run(&store()?, &arguments),
+        Command::Ps(arguments) => ps::run(&store()?, &arguments),
+        Command::Pause(arguments) => pause::run(&store()?, &arguments, true),
+        Command::Resume(arguments) => pause::run(&store()?, &arguments, false),
+        Command::Spec(arguments) => spec::run(&arguments),
+        Command::Features => features::run(),
+    }
+}
+
+/// Prints a command's result. A reader who has gone isn't an error worth a panic.
+fn print(text: &str) -> Result<()> {
+    use crate::container::error::During;
+    use std::io::Write;
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).during(|| "write to standard output")
+}

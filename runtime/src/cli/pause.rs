@@ -1,0 +1,35 @@
+//! `pause` and `resume`: the freezer.
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags};
+
+use super::args::Name;
+use crate::cgroup as own;
+use crate::container::error::During;
+use crate::container::record::Status;
+use crate::container::store::Store;
+use crate::container::{Error, Result, cgroup};
+
+pub(super) fn run(store: &Store, arguments: &Name, freeze: bool) -> Result<u8> {
+    let verb = if freeze { "pause" } else { "resume" };
+    let entry = store.find(&arguments.id)?;
+    let _lock = entry.lock()?;
+    let record = entry.record()?;
+    let (status, _) = entry.status(&record)?;
+    let allowed = if freeze { matches!(status, Status::Running | Status::Created) } else { status == Status::Paused };
+    if !allowed {
+        return Err(Error::new(format!("{verb} container {}: it is {}", entry.id(), status.text())));
+    }
+    let cgroup = cgroup::open(&record)?
+        .ok_or_else(|| Error::new(format!("{verb} container {}: it has no cgroup to freeze", entry.id())))?;
+    own::freeze(&cgroup, freeze)?;
+    // Each change of the file wakes the poll; a lost one costs no more than its limit.
+    const MOMENT: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
+    let events = rustix::fs::openat(&cgroup, "cgroup.events", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .during(|| "open cgroup.events")?;
+    while own::frozen(&cgroup)? != freeze {
+        let _ = rustix::io::pread(&events, &mut [0_u8; 256], 0);
+        let _ = poll(&mut [PollFd::new(&events, PollFlags::PRI)], Some(&MOMENT));
+    }
+    Ok(0)
+}

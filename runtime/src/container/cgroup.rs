@@ -1,0 +1,145 @@
+//! Where a container's cgroup is: a path beneath the machine's cgroup2 mount, its parents made and their controllers enabled.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use super::error::{During, Error, Result};
+use super::record::Record;
+use crate::cgroup as own;
+
+/// `f_type` of cgroup2 (`linux/magic.h`).
+const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
+/// Where it is mounted: alone, or beside version 1.
+const MOUNTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// How long processes that were killed may take to go.
+const GONE_BY: Duration = Duration::from_secs(10);
+
+/// A cgroup to be made.
+#[derive(Debug)]
+pub(crate) struct Place {
+    /// The directory that it is made in.
+    pub(crate) parent: OwnedFd,
+    /// Its name there.
+    pub(crate) name: String,
+    /// Its path from the mount on.
+    pub(crate) path: String,
+}
+
+/// The place for `cgroups_path` of a configuration, or the usual one of container `id`. `None`: there is no cgroup2 mount, or an
+/// ordinary user has no right to make cgroups there.
+pub(crate) fn place(cgroups_path: Option<&str>, id: &str) -> Result<Option<Place>> {
+    let wanted = cgroups_path.filter(|path| !path.is_empty()).unwrap_or(id);
+    let names: Vec<&str> = wanted.split('/').filter(|name| !name.is_empty() && *name != ".").collect();
+    let Some((name, parents)) = names.split_last() else {
+        return Err(Error::new("config.json: linux.cgroupsPath: the root cgroup can't be a container's"));
+    };
+    if names.contains(&"..") {
+        return Err(Error::new(format!("config.json: linux.cgroupsPath: {wanted:?} leads upwards")));
+    }
+    let Some(mut parent) = mount()? else { return Ok(None) };
+    let enter = |parent: &mut OwnedFd| -> std::result::Result<(), Errno> {
+        enable_controllers(parent.as_fd());
+        for name in parents {
+            match rustix::fs::mkdirat(parent.as_fd(), *name, Mode::from_raw_mode(0o755)) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(errno) => return Err(errno),
+            }
+            *parent = rustix::fs::openat(parent.as_fd(), *name, DIRECTORY, Mode::empty())?;
+            enable_controllers(parent.as_fd());
+        }
+        if super::is_ordinary_user() {
+            rustix::fs::accessat(parent.as_fd(), ".", rustix::fs::Access::WRITE_OK, rustix::fs::AtFlags::empty())?;
+        }
+        Ok(())
+    };
+    match enter(&mut parent) {
+        Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) if super::is_ordinary_user() => Ok(None),
+        other => {
+            other.during(|| format!("make the cgroup above {wanted}"))?;
+            Ok(Some(Place { parent, name: (*name).to_owned(), path: format!("/{}", names.join("/")) }))
+        }
+    }
+}
+
+/// The container's cgroup, if it has one and it exists.
+pub(crate) fn open(record: &Record) -> Result<Option<OwnedFd>> {
+    let Some(path) = &record.cgroup else { return Ok(None) };
+    let Some(mount) = mount()? else { return Ok(None) };
+    match rustix::fs::openat(&mount, path.trim_start_matches('/'), DIRECTORY, Mode::empty()) {
+        Err(Errno::NOENT) => Ok(None),
+        other => other.map(Some).during(|| format!("open cgroup {path}")),
+    }
+}
+
+/// Whether the container is paused.
+pub(crate) fn is_frozen(record: &Record) -> bool {
+    open(record).ok().flatten().is_some_and(|dir| own::frozen(&dir).unwrap_or(false))
+}
+
+/// Kills what is left in the container's cgroup and removes it.
+pub(crate) fn remove(record: &Record) -> Result<()> {
+    let Some(path) = &record.cgroup else { return Ok(()) };
+    let Some(mount) = mount()? else { return Ok(()) };
+    let relative = path.trim_start_matches('/');
+    let (parent, name) = match relative.rsplit_once('/') {
+        Some((parent, name)) => match rustix::fs::openat(&mount, parent, DIRECTORY, Mode::empty()) {
+            Err(Errno::NOENT) => return Ok(()),
+            other => (other.during(|| format!("open cgroup {parent}"))?, name),
+        },
+        None => (mount, relative),
+    };
+    let deadline = Instant::now() + GONE_BY;
+    loop {
+        match own::remove(&parent, name) {
+            Ok(()) => return Ok(()),
+            Err(failure) if failure.errno != Errno::BUSY.raw_os_error() => return Err(failure.into()),
+            Err(failure) if Instant::now() > deadline => return Err(failure.into()),
+            Err(_) => {}
+        }
+        if let Ok(dir) = own::open(&parent, name) {
+            own::kill(&dir)?;
+            wait_for_change(dir.as_fd());
+        }
+    }
+}
+
+/// Waits until the cgroup's population changes, or a moment.
+fn wait_for_change(dir: BorrowedFd<'_>) {
+    const MOMENT: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
+    if let Ok(events) = rustix::fs::openat(dir, "cgroup.events", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
+        let _ = rustix::io::read(&events, &mut [0_u8; 256]);
+        let _ = poll(&mut [PollFd::new(&events, PollFlags::PRI)], Some(&MOMENT));
+    }
+}
+
+/// The machine's cgroup2 mount, if it has one.
+pub(crate) fn mount() -> Result<Option<OwnedFd>> {
+    for path in MOUNTS {
+        let mount = match rustix::fs::open(path, DIRECTORY, Mode::empty()) {
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) => continue,
+            other => other.during(|| format!("open {path}"))?,
+        };
+        if rustix::fs::fstatfs(&mount).during(|| format!("open {path}"))?.f_type == CGROUP2_SUPER_MAGIC {
+            return Ok(Some(mount));
+        }
+    }
+    Ok(None)
+}
+
+/// Enables every controller that a cgroup has for its children. One that can't be shows when a limit of it is to be set.
+fn enable_controllers(parent: BorrowedFd<'_>) {
+    let (Ok(available), Ok(enabled)) =
+        (own::read(parent, "cgroup.controllers"), own::read(parent, "cgroup.subtree_control"))
+    else {
+        return;
+    };
+    for controller in available.split_whitespace().filter(|name| !enabled.split_whitespace().any(|e| e == *name)) {
+        let _ = own::write(parent, "cgroup.subtree_control", &format!("+{controller}"));
+    }
+}

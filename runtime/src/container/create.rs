@@ -1,0 +1,316 @@
+//! Making a container: what `create`, `run` and `exec` share is here, what each adds is in its command.
+
+use std::cell::RefCell;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
+
+use super::bundle::Bundle;
+use super::error::{During, Error, Result};
+use super::record::Record;
+use super::store::{Entry, Lock, Store};
+use super::{cgroup, gate, life, notify, process};
+use crate::cgroup::AbsentController;
+use crate::failure::{Failure, Step};
+use crate::hook;
+use crate::launch::{Launch, Namespace};
+use crate::report::{self, Report};
+use crate::start::{Console, Hooks, Site, StageMessage, Stages, Started, Stdio, start_in_stages};
+
+/// How a container is to be made.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Leave it at the gate, for `start`.
+    pub gated: bool,
+    /// Where its terminal's outer side goes.
+    pub console_socket: Option<PathBuf>,
+    /// The caller holds the terminal itself when there is no such socket.
+    pub holds_terminal: bool,
+    /// Gets the process id.
+    pub pid_file: Option<PathBuf>,
+    /// So many descriptors from 3 up reach the program.
+    pub preserve_fds: u32,
+    /// Move the root instead of pivoting to it.
+    pub no_pivot: bool,
+    /// Keep the caller's session keyring.
+    pub no_new_keyring: bool,
+    /// Make no cgroup.
+    pub no_cgroup: bool,
+}
+
+/// A container that was made. Its process is this process's child.
+#[derive(Debug)]
+pub struct Made {
+    /// Where it is written down.
+    pub entry: Entry,
+    /// The right to change it.
+    pub lock: Lock,
+    /// What is written down.
+    pub record: Record,
+    /// Its process.
+    pub pidfd: OwnedFd,
+    /// Its terminal, if the caller holds it.
+    pub terminal: Option<OwnedFd>,
+    /// On which it says that it is ready, if somebody wants to know and `start` won't listen.
+    pub notify: Option<OwnedFd>,
+    /// What couldn't be done and isn't an error, for the log.
+    pub warnings: Vec<String>,
+}
+
+/// Makes the container `id`. On failure nothing is left of it, and its `poststop` hooks have run if it had come to be.
+pub fn create(store: &Store, id: &str, mut bundle: Bundle, options: &Options) -> Result<Made> {
+    let passed = pass_descriptors(&mut bundle.launch, options.preserve_fds)?;
+    let (entry, lock) = store.claim(id)?;
+    let mut record = Record {
+        oci_version: bundle.oci_version.clone(),
+        id: id.to_owned(),
+        creating: true,
+        bundle: bundle.path.display().to_string(),
+        rootfs: bundle.rootfs.display().to_string(),
+        created: humantime::format_rfc3339_nanos(SystemTime::now()).to_string(),
+        owner: rustix::process::getuid().as_raw(),
+        own_pids: bundle.launch.namespaces.pid == Namespace::New,
+        seccomp_flags: bundle.launch.seccomp.as_ref().map(|seccomp| seccomp.flags),
+        keep_keyring: options.no_new_keyring,
+        annotations: std::mem::take(&mut bundle.annotations),
+        poststart: std::mem::take(&mut bundle.hooks.poststart),
+        poststop: std::mem::take(&mut bundle.hooks.poststop),
+        ..Record::default()
+    };
+    match make(&entry, &mut record, bundle, options, passed) {
+        Ok((pidfd, terminal, notify, warnings)) => Ok(Made { entry, lock, record, pidfd, terminal, notify, warnings }),
+        Err(error) => {
+            // The first error is the one to report.
+            let _ = life::destroy(&entry, &record);
+            Err(error)
+        }
+    }
+}
+
+type Parts = (OwnedFd, Option<OwnedFd>, Option<OwnedFd>, Vec<String>);
+
+fn make(entry: &Entry, record: &mut Record, mut bundle: Bundle, options: &Options, passed: u32) -> Result<Parts> {
+    let launch = &mut bundle.launch;
+    let place = if options.no_cgroup { None } else { cgroup::place(bundle.cgroups_path.as_deref(), entry.id())? };
+    let mut warnings = Vec::new();
+    match &place {
+        Some(place) => record.cgroup = Some(place.path.clone()),
+        None => do_without_cgroup(launch, &mut warnings)?,
+    }
+    // From here on `delete` knows what there may be to remove.
+    entry.write_record(record)?;
+    entry.write("config.json", &bundle.config)?;
+    if let Some(seccomp) = &launch.seccomp {
+        entry.write("seccomp.bpf", &seccomp.bpf)?;
+    }
+    notify::prepare(entry, launch)?;
+    let notify = if options.gated { None } else { notify::listen(entry)? };
+    let gate = options.gated.then(|| gate::make(entry.directory())).transpose()?;
+    let console = if bundle.terminal {
+        Some(open_console(options.console_socket.as_deref(), options.holds_terminal)?)
+    } else {
+        None
+    };
+
+    let hooks = &bundle.hooks;
+    let staged = !(hooks.runtime.is_empty() && hooks.create_container.is_empty() && hooks.start_container.is_empty());
+    record.creating = options.gated || staged;
+    let shared = RefCell::new((record, Ok(())));
+    let write_down = |pid: i32| {
+        let (record, result) = &mut *shared.borrow_mut();
+        record.pid = pid;
+        record.start_time = process::stat(pid).map_or(0, |stat| stat.start_time);
+        *result = entry.write_record(record);
+        result.clone().map_err(|_| Failure::new(Step::Record, "the container's process", Errno::IO))
+    };
+    let state = |status: &str, pid: i32| shared.borrow().0.state(status, pid);
+    let stages = Stages {
+        record: Some(&write_down),
+        hooks: staged.then_some(Hooks {
+            in_launcher: !hooks.runtime.is_empty(),
+            create_container: &hooks.create_container,
+            start_container: &hooks.start_container,
+            state: &state,
+        }),
+        gate: gate.as_ref().map(AsFd::as_fd),
+        console: console.as_ref().map(|(socket, _)| Console { socket: socket.as_fd(), size: bundle.console_size }),
+        preserved: passed,
+        keep_keyring: options.no_new_keyring,
+        no_pivot: options.no_pivot,
+    };
+    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    let stdio = Stdio { stdin: Some(stdin.as_fd()), stdout: Some(stdout.as_fd()), stderr: Some(stderr.as_fd()) };
+    let site = Site {
+        cgroup_parent: place.as_ref().map(|place| place.parent.as_fd()),
+        absent_controller: AbsentController::Fail,
+        userns: None,
+    };
+    let name = place.as_ref().map_or("", |place| place.name.as_str());
+    let started = start_in_stages(launch, name, &site, stdio, &stages);
+    let (record, written) = shared.into_inner();
+    written?;
+    let mut started = started?;
+    warnings.append(&mut started.degraded);
+
+    let finished = follow(&started, &hooks.runtime, record, options.gated)
+        .and_then(|()| finish(entry, record, options))
+        .and_then(|()| console.and_then(|(_, ours)| ours).map(|ours| receive_terminal(&ours)).transpose());
+    match finished {
+        Ok(terminal) => Ok((started.pidfd, terminal, notify, warnings)),
+        Err(error) => {
+            let _ = rustix::process::pidfd_send_signal(&started.pidfd, rustix::process::Signal::KILL);
+            let _ = hook::wait(started.pidfd.as_fd());
+            Err(error)
+        }
+    }
+}
+
+/// An ordinary user without cgroups: limits can't hold, so asking for them is an error. Device rules need none: the user can't
+/// make nodes, and has the rights of his own on those that exist.
+fn do_without_cgroup(launch: &mut Launch, warnings: &mut Vec<String>) -> Result<()> {
+    if let Some((file, value)) = launch.cgroup.settings.first() {
+        return Err(Error::new(format!(
+            "set cgroup {file}={value}: there is no cgroup to set it in: a cgroup2 mount is missing, or this user has none delegated"
+        )));
+    }
+    if !launch.cgroup.device_filter.is_empty() && !super::is_ordinary_user() {
+        warnings.push("device rules are not in force: there is no cgroup2 mount to attach them to".to_owned());
+    }
+    Ok(())
+}
+
+/// Descriptors for the program: those that the caller asks for, and sockets of its service manager (sd_listen_fds(3)).
+fn pass_descriptors(launch: &mut Launch, asked: u32) -> Result<u32> {
+    let listening = match std::env::var("LISTEN_FDS") {
+        Ok(text) => text.parse::<u32>().map_err(|_| Error::new(format!("LISTEN_FDS={text:?} isn't a number")))?,
+        Err(_) => 0,
+    };
+    let count = preserved(asked.saturating_add(listening))?;
+    if listening > 0 {
+        let env = &mut launch.process.env;
+        env.retain(|variable| !variable.starts_with("LISTEN_FDS=") && !variable.starts_with("LISTEN_PID="));
+        env.push(format!("LISTEN_FDS={listening}"));
+        env.push("LISTEN_PID=1".to_owned());
+        env.extend(std::env::var("LISTEN_FDNAMES").map(|names| format!("LISTEN_FDNAMES={names}")));
+    }
+    Ok(count)
+}
+
+/// As many descriptors from 3 up as are to be preserved, all of which the caller must have opened.
+pub(crate) fn preserved(count: u32) -> Result<u32> {
+    for fd in 0..count {
+        let fd = 3_i32.saturating_add_unsigned(fd);
+        if !Path::new(&format!("/proc/self/fd/{fd}")).exists() {
+            return Err(Error::new(format!("preserve descriptor {fd}: EBADF: the caller hasn't opened it")));
+        }
+    }
+    Ok(count)
+}
+
+/// The socket for the terminal's outer side, and the end of it that this process reads if it holds the terminal itself.
+pub(crate) fn open_console(socket: Option<&Path>, held: bool) -> Result<(OwnedFd, Option<OwnedFd>)> {
+    if let Some(path) = socket {
+        return connect(path).map(|socket| (socket, None));
+    }
+    if !held {
+        return Err(Error::new("process.terminal: true: needs --console-socket, as nobody here can hold the terminal"));
+    }
+    let (theirs, ours) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+        .during(|| "make a socket pair for the terminal")?;
+    Ok((theirs, Some(ours)))
+}
+
+/// Connects to the console socket; by its directory's descriptor, as a socket's path may have 107 bytes only.
+pub(crate) fn connect(path: &Path) -> Result<OwnedFd> {
+    let absolute = std::path::absolute(path).during(|| format!("connect to {}", path.display()))?;
+    let connect = || {
+        let (Some(directory), Some(name)) = (absolute.parent(), absolute.file_name()) else { return Err(Errno::INVAL) };
+        let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+        let directory = rustix::fs::open(directory, flags, rustix::fs::Mode::empty())?;
+        let number = std::os::fd::AsRawFd::as_raw_fd(&directory);
+        let address = Path::new("/proc/self/fd").join(number.to_string()).join(name);
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        rustix::net::connect(&socket, &rustix::net::SocketAddrUnix::new(&address)?)?;
+        Ok::<_, Errno>(socket)
+    };
+    connect().during(|| format!("connect to the console socket {}", path.display()))
+}
+
+/// Takes the terminal that the child has sent.
+pub(crate) fn receive_terminal(socket: &OwnedFd) -> Result<OwnedFd> {
+    use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, recvmsg};
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut name = [0_u8; 64];
+    let buffers = &mut [std::io::IoSliceMut::new(&mut name)];
+    recvmsg(socket, buffers, &mut control, RecvFlags::CMSG_CLOEXEC).during(|| "receive the terminal")?;
+    let mut received = control.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    });
+    received.next().ok_or_else(|| Error::new("receive the terminal: the child sent none"))
+}
+
+/// Goes along with the child: runs the launcher's hooks when it is their turn, until it is at the gate or has executed its
+/// program.
+fn follow(started: &Started, hooks: &[hook::Hook], record: &Record, gated: bool) -> Result<()> {
+    while let Some(stages) = &started.stages {
+        let mut message = [0_u8; 1];
+        let n = match recv(stages, &mut message, RecvFlags::empty()) {
+            Err(Errno::INTR) => continue,
+            other => other.during(|| "hear from the container's process")?.0,
+        };
+        let [message] = message;
+        if n == 0 {
+            break;
+        } else if message == StageMessage::Mounted as u8 {
+            hook::run_all(hooks, &record.state("creating", record.pid))?;
+            send(stages, b"g", SendFlags::NOSIGNAL).during(|| "answer the container's process")?;
+        } else if message == StageMessage::AtGate as u8 {
+            return Ok(());
+        }
+    }
+    match wait_for_report(&started.report)? {
+        Report::Failed(failure) => Err(failure.into()),
+        Report::Executed if !gated => Ok(()),
+        _ => Err(Error::new(
+            "set up the container: its process was killed: by whom, or for want of memory, the kernel's log may say",
+        )),
+    }
+}
+
+/// The child's own word on how it went; the pipe closes when it executes its program or dies.
+pub(crate) fn wait_for_report(report: &OwnedFd) -> Result<Report> {
+    loop {
+        match report::read(report) {
+            Report::Pending => {}
+            other => return Ok(other),
+        }
+        match poll(&mut [PollFd::new(report, PollFlags::empty())], None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno).during(|| "wait for the container's process"),
+        }
+    }
+}
+
+/// Everything stands: says so, and to whom it concerns.
+fn finish(entry: &Entry, record: &mut Record, options: &Options) -> Result<()> {
+    if record.creating {
+        record.creating = false;
+        entry.write_record(record)?;
+    }
+    options.pid_file.as_deref().map_or(Ok(()), |path| write_pid_file(path, record.pid))
+}
+
+/// Writes a process id, whole or not at all, as callers poll for the file.
+pub(crate) fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".new");
+    std::fs::write(&temporary, pid.to_string())
+        .and_then(|()| std::fs::rename(&temporary, path))
+        .during(|| format!("write the pid file {}", path.display()))
+}

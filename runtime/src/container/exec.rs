@@ -1,0 +1,275 @@
+//! Another process in a container: what it is, from the container's own configuration and what the caller asks for.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, Process as SpecProcess, User};
+
+use super::create::{open_console, preserved, receive_terminal, wait_for_report, write_pid_file};
+use super::error::{During, Error, Result};
+use super::record::{Record, Status};
+use super::store::Entry;
+use super::{bundle, cgroup};
+use crate::launch::{Process, Seccomp};
+use crate::report::Report;
+use crate::spec::capabilities;
+use crate::start::{Console, Running, Stages, Stdio, enter};
+
+/// What the process is to be.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    /// A file with a `process` as JSON; everything else about the process is in it then.
+    pub process: Option<PathBuf>,
+    /// Program and arguments.
+    pub args: Vec<String>,
+    /// Working directory.
+    pub cwd: Option<String>,
+    /// More environment, `NAME=value`.
+    pub env: Vec<String>,
+    /// `UID[:GID]`, numbers.
+    pub user: Option<String>,
+    /// More groups.
+    pub additional_gids: Vec<u32>,
+    /// More capabilities.
+    pub caps: Vec<String>,
+    /// It gets a terminal.
+    pub tty: bool,
+    /// It gives up new privileges.
+    pub no_new_privs: bool,
+    /// Its AppArmor profile.
+    pub apparmor: Option<String>,
+    /// Its SELinux label.
+    pub process_label: Option<String>,
+    /// Where its terminal's outer side goes.
+    pub console_socket: Option<PathBuf>,
+    /// The caller holds the terminal itself when there is no such socket.
+    pub holds_terminal: bool,
+    /// Gets the process id.
+    pub pid_file: Option<PathBuf>,
+    /// So many descriptors from 3 up reach it.
+    pub preserve_fds: u32,
+    /// A cgroup beneath the container's.
+    pub cgroup: Option<String>,
+}
+
+/// A process that executes its program in the container. It is this process's child.
+#[derive(Debug)]
+pub struct Entered {
+    /// Its id.
+    pub pid: i32,
+    /// The same by descriptor.
+    pub pidfd: OwnedFd,
+    /// Its terminal, if the caller holds it.
+    pub terminal: Option<OwnedFd>,
+}
+
+/// What is to be executed, decided before anything is done.
+#[derive(Debug)]
+pub struct Decided {
+    /// The process.
+    pub process: Process,
+    /// The container has a user namespace.
+    pub in_user_namespace: bool,
+    terminal: bool,
+    console_size: Option<(u16, u16)>,
+}
+
+/// Decides what `request` means in the container.
+pub fn decide(entry: &Entry, request: &Request) -> Result<Decided> {
+    let config = entry.read("config.json")?.ok_or_else(|| not_running(entry, Status::Stopped))?;
+    let mut spec = bundle::parse(&config)?;
+    let own = spec.process().clone().ok_or_else(|| Error::new("config.json: process: missing"))?;
+    let process = match &request.process {
+        Some(path) => read(path)?,
+        None => modified(own, request)?,
+    };
+    let terminal = process.terminal().unwrap_or(false);
+    let console_size = bundle::console_size(&process);
+    let launch = bundle::process_alone(&mut spec, process)?;
+    Ok(Decided { in_user_namespace: launch.ids.is_some(), process: launch.process, terminal, console_size })
+}
+
+/// Executes what was decided and waits until it runs.
+pub fn exec(entry: &Entry, decided: &Decided, request: &Request) -> Result<Entered> {
+    let record = entry.record()?;
+    let (status, process) = entry.status(&record)?;
+    let (Status::Running | Status::Created, Some(pidfd)) = (status, process) else {
+        return Err(not_running(entry, status));
+    };
+    let preserved = preserved(request.preserve_fds)?;
+    let seccomp = seccomp(entry, &record)?;
+    let cgroup = open_cgroup(&record, request.cgroup.as_deref())?;
+    let console = if decided.terminal {
+        Some(open_console(request.console_socket.as_deref(), request.holds_terminal)?)
+    } else {
+        None
+    };
+    let stages = Stages {
+        console: console.as_ref().map(|(socket, _)| Console { socket: socket.as_fd(), size: decided.console_size }),
+        preserved,
+        keep_keyring: record.keep_keyring,
+        ..Stages::default()
+    };
+    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    let stdio = Stdio { stdin: Some(stdin.as_fd()), stdout: Some(stdout.as_fd()), stderr: Some(stderr.as_fd()) };
+    let running = Running { pid: record.pid, pidfd: pidfd.as_fd(), cgroup: cgroup.as_ref().map(AsFd::as_fd) };
+    let started = enter(&running, &decided.process, seccomp.as_ref(), stdio, &stages)?;
+    let finished = match wait_for_report(&started.report)? {
+        Report::Failed(failure) => Err(failure.into()),
+        Report::Died => Err(Error::new("exec: the process was killed before it executed its program")),
+        Report::Executed | Report::Pending => {
+            request.pid_file.as_deref().map_or(Ok(()), |path| write_pid_file(path, started.pid))
+        }
+    };
+    let finished =
+        finished.and_then(|()| console.and_then(|(_, ours)| ours).map(|ours| receive_terminal(&ours)).transpose());
+    match finished {
+        Ok(terminal) => Ok(Entered { pid: started.pid, pidfd: started.pidfd, terminal }),
+        Err(error) => {
+            let _ = rustix::process::pidfd_send_signal(&started.pidfd, rustix::process::Signal::KILL);
+            let _ = crate::hook::wait(started.pidfd.as_fd());
+            Err(error)
+        }
+    }
+}
+
+fn not_running(entry: &Entry, status: Status) -> Error {
+    Error::new(format!("exec in container {}: container not running: it is {}", entry.id(), status.text()))
+}
+
+fn read(path: &Path) -> Result<SpecProcess> {
+    let bytes = std::fs::read(path).during(|| format!("read {}", path.display()))?;
+    serde_json::from_slice(&bytes).map_err(|error| Error::new(format!("parse {}: {error}", path.display())))
+}
+
+/// The container's own process with other arguments, and what else the caller wants to be different.
+fn modified(mut process: SpecProcess, request: &Request) -> Result<SpecProcess> {
+    if request.args.is_empty() {
+        return Err(Error::new("exec: no program: give it after the container, or in a file by --process"));
+    }
+    process.set_args(Some(request.args.clone()));
+    process.set_terminal(Some(request.tty));
+    if let Some(cwd) = &request.cwd {
+        process.set_cwd(cwd.into());
+    }
+    let mut env = process.env().clone().unwrap_or_default();
+    for variable in &request.env {
+        let name = variable.split_once('=').map(|(name, _)| format!("{name}="));
+        let name = name.ok_or_else(|| Error::new(format!("--env {variable:?}: it must be NAME=value")))?;
+        env.retain(|known| !known.starts_with(&name));
+        env.push(variable.clone());
+    }
+    process.set_env(Some(env));
+    if let Some(text) = &request.user {
+        let (uid, gid) = ids(text)?;
+        let mut user = User::default();
+        user.set_uid(uid).set_gid(gid).set_umask(process.user().umask());
+        process.set_user(user);
+    }
+    if !request.additional_gids.is_empty() {
+        let mut gids = process.user().additional_gids().clone().unwrap_or_default();
+        gids.extend(&request.additional_gids);
+        process.user_mut().set_additional_gids(Some(gids));
+    }
+    if request.no_new_privs {
+        process.set_no_new_privileges(Some(true));
+    }
+    if let Some(profile) = &request.apparmor {
+        process.set_apparmor_profile(Some(profile.clone()));
+    }
+    if let Some(label) = &request.process_label {
+        process.set_selinux_label(Some(label.clone()));
+    }
+    add_capabilities(&mut process, &request.caps)?;
+    Ok(process)
+}
+
+/// Whole numbers only: what isn't one must not become 0 by some other rule (CVE-2026-30892).
+fn ids(text: &str) -> Result<(u32, u32)> {
+    let (uid, gid) = text.split_once(':').unwrap_or((text, "0"));
+    let id = |text: &str| {
+        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        text.parse().ok().filter(|id| digits && *id != u32::MAX)
+    };
+    match (id(uid), id(gid)) {
+        (Some(uid), Some(gid)) => Ok((uid, gid)),
+        _ => Err(Error::new(format!("--user {text:?}: it must be UID or UID:GID in whole numbers"))),
+    }
+}
+
+/// More capabilities in force, permitted, and within bounds. Never inheritable (CVE-2022-29162).
+fn add_capabilities(process: &mut SpecProcess, names: &[String]) -> Result<()> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    let more: Vec<Capability> = names
+        .iter()
+        .map(|name| {
+            capabilities::parse(name).ok_or_else(|| Error::new(format!("--cap {name:?}: there is no such capability")))
+        })
+        .collect::<Result<_>>()?;
+    let mut sets = process.capabilities().clone().unwrap_or_else(|| {
+        // The type's own default isn't empty.
+        let mut none = LinuxCapabilities::default();
+        none.set_inheritable(None).set_ambient(None).set_bounding(None).set_effective(None).set_permitted(None);
+        none
+    });
+    let with = |set: &Option<Capabilities>| Some(set.iter().flatten().chain(&more).copied().collect::<Capabilities>());
+    let (bounding, effective, permitted) = (with(sets.bounding()), with(sets.effective()), with(sets.permitted()));
+    sets.set_bounding(bounding).set_effective(effective).set_permitted(permitted);
+    process.set_capabilities(Some(sets));
+    Ok(())
+}
+
+/// The container's filter, as it was compiled when the container was made.
+fn seccomp(entry: &Entry, record: &Record) -> Result<Option<Seccomp>> {
+    let Some(flags) = record.seccomp_flags else { return Ok(None) };
+    match entry.read("seccomp.bpf")? {
+        Some(bpf) => Ok(Some(Seccomp { bpf, flags })),
+        None => Err(Error::new(format!("exec in container {}: its seccomp filter is missing", entry.id()))),
+    }
+}
+
+fn open_cgroup(record: &Record, beneath: Option<&str>) -> Result<Option<OwnedFd>> {
+    let Some(own) = cgroup::open(record)? else { return Ok(None) };
+    let Some(path) = beneath.map(|path| path.trim_matches('/')).filter(|path| !path.is_empty()) else {
+        return Ok(Some(own));
+    };
+    let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+    let how = rustix::fs::ResolveFlags::BENEATH | rustix::fs::ResolveFlags::NO_SYMLINKS;
+    rustix::fs::openat2(&own, path, flags, rustix::fs::Mode::empty(), how)
+        .map(Some)
+        .during(|| format!("open cgroup {path} of the container"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ids;
+
+    #[test]
+    fn a_user_is_whole_numbers() {
+        assert_eq!(ids("0"), Ok((0, 0)));
+        assert_eq!(ids("1000"), Ok((1000, 0)));
+        assert_eq!(ids("1000:100"), Ok((1000, 100)));
+        for wrong in [
+            "",
+            ":",
+            "1x",
+            "x1",
+            "0x1",
+            "-1",
+            "+1",
+            " 1",
+            "1 ",
+            "1:",
+            ":1",
+            "1:1x",
+            "1:1:1",
+            "root",
+            "4294967295",
+            "4294967296",
+        ] {
+            assert!(ids(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! What happens to a container after it was made: start, signals, deletion.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Signal, pidfd_send_signal};
+
+use super::error::{During, Error, Result};
+use super::record::{Record, Status};
+use super::store::{Entry, Lock};
+use super::{bundle, cgroup, gate, notify, process};
+use crate::failure::Step;
+use crate::hook;
+use crate::report::Report;
+use crate::sys;
+
+/// How long a killed process may take to go.
+const GONE_BY: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+
+/// Opens the gate of a created container and waits until its program is executed. A `startContainer` or `poststart` hook that
+/// fails destroys the container (runtime spec, "Lifecycle", 7 and 9).
+pub fn start(entry: &Entry, lock: Lock) -> Result<()> {
+    let record = entry.record()?;
+    let (status, process) = entry.status(&record)?;
+    let (Status::Created, Some(process)) = (status, process) else {
+        return Err(Error::new(format!("start container {}: it is {}, not created", entry.id(), status.text())));
+    };
+    let notify = notify::listen(entry)?;
+    match gate::open(entry.directory())? {
+        Report::Failed(failure) => {
+            if failure.step == Step::RunHook {
+                let _ = destroy(entry, &record);
+            }
+            return Err(failure.into());
+        }
+        Report::Died => return Err(Error::new(format!("start container {}: its process was killed", entry.id()))),
+        Report::Executed | Report::Pending => {}
+    }
+    gate::remove(entry.directory());
+    started(entry, lock, &record, process.as_fd(), notify.as_ref())
+}
+
+/// What comes after the program was executed: `poststart` hooks, and readiness passed on.
+pub fn started(
+    entry: &Entry,
+    lock: Lock,
+    record: &Record,
+    process: BorrowedFd<'_>,
+    notify: Option<&OwnedFd>,
+) -> Result<()> {
+    // Hooks may use the container.
+    drop(lock);
+    let hooks = bundle::decided("poststart", Some(&record.poststart))?;
+    if let Err(failure) = hook::run_all(&hooks, &record.state("running", record.pid)) {
+        let _lock = entry.lock()?;
+        let _ = destroy(entry, record);
+        return Err(failure.into());
+    }
+    notify.map_or(Ok(()), |socket| notify::forward(socket, process, record.pid))
+}
+
+/// Sends a signal to the container's first process, or to all of its processes.
+pub fn kill(entry: &Entry, signal: u8, all: bool) -> Result<()> {
+    let record = entry.record()?;
+    let what = || format!("kill container {}", entry.id());
+    if all && let Some(cgroup) = cgroup::open(&record)? {
+        if i32::from(signal) == libc::SIGKILL {
+            return Ok(crate::cgroup::kill(&cgroup)?);
+        }
+        for pid in crate::cgroup::processes(&cgroup)? {
+            match sys::process::signal_pid(pid, signal) {
+                Ok(()) | Err(Errno::SRCH) => {}
+                other => other.during(what)?,
+            }
+        }
+        return Ok(());
+    }
+    let (Status::Created | Status::Running | Status::Paused, Some(process)) = entry.status(&record)? else {
+        return Err(Error::new(format!("{}: container not running", what())));
+    };
+    match sys::process::signal_pidfd(process.as_fd(), signal) {
+        Err(Errno::SRCH) => Err(Error::new(format!("{}: container not running", what()))),
+        other => other.during(what),
+    }
+}
+
+/// Deletes a stopped container; with `force`, whatever state it is in.
+pub fn delete(entry: &Entry, _lock: &Lock, force: bool) -> Result<()> {
+    let record = entry.record()?;
+    let (status, _) = entry.status(&record)?;
+    if status != Status::Stopped && !force {
+        return Err(Error::new(format!(
+            "delete container {}: it is {}: kill it first, or delete it with --force",
+            entry.id(),
+            status.text()
+        )));
+    }
+    destroy(entry, &record)
+}
+
+/// Undoes everything that making the container did, and runs its `poststop` hooks. The caller holds its lock.
+pub fn destroy(entry: &Entry, record: &Record) -> Result<()> {
+    if let Some(process) = process::open(record.pid, record.start_time).during(|| "look at the container's process")? {
+        match pidfd_send_signal(&process, Signal::KILL) {
+            Ok(()) | Err(Errno::SRCH) => {}
+            other => other.during(|| format!("kill process {}", record.pid))?,
+        }
+        wait_for_end(process.as_fd(), record.pid)?;
+    }
+    cgroup::remove(record)?;
+    entry.remove()?;
+    let hooks = bundle::decided("poststop", Some(&record.poststop))?;
+    let state = record.state(Status::Stopped.text(), 0);
+    // One that fails keeps none of the others from running (runtime spec, "Lifecycle", 13).
+    for hook in &hooks {
+        if let Err(failure) = hook::run(hook, &state) {
+            crate::cli::log::warn(&failure.to_string());
+        }
+    }
+    Ok(())
+}
+
+fn wait_for_end(process: BorrowedFd<'_>, pid: i32) -> Result<()> {
+    loop {
+        match poll(&mut [PollFd::from_borrowed_fd(process, PollFlags::IN)], Some(&GONE_BY)) {
+            Err(Errno::INTR) => {}
+            Ok(0) => return Err(Error::new(format!("kill process {pid}: it didn't end within {} s", GONE_BY.tv_sec))),
+            other => return other.map(drop).during(|| format!("wait for the end of process {pid}")),
+        }
+    }
+}

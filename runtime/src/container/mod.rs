@@ -1,0 +1,48 @@
+//! A container's life as the OCI runtime specification has it: made from a bundle, started, signalled, deleted; written down in
+//! a state directory in between, as no process of the runtime stays with it.
+
+pub mod bundle;
+pub(crate) mod cgroup;
+pub mod create;
+pub mod error;
+pub mod exec;
+mod gate;
+pub mod life;
+pub(crate) mod notify;
+pub(crate) mod process;
+pub mod record;
+pub mod store;
+
+use std::sync::OnceLock;
+
+pub use error::{Error, Result};
+
+/// Whether this process is an ordinary user's, decided once.
+static ORDINARY: OnceLock<bool> = OnceLock::new();
+
+/// Whether this process may not do what only the machine's root may: it isn't root, or only of a user namespace.
+#[must_use]
+pub fn is_ordinary_user() -> bool {
+    *ORDINARY.get_or_init(|| {
+        // The initial user namespace maps all ids to themselves (user_namespaces(7)).
+        let initial = || match std::fs::read_to_string("/proc/self/uid_map") {
+            Ok(map) => map.split_whitespace().eq(["0", "0", "4294967295"]),
+            // A kernel without user namespaces, or want of descriptors, which will show soon enough.
+            Err(_) => true,
+        };
+        !rustix::process::geteuid().is_root() || !initial()
+    })
+}
+
+/// Decides it by what the caller says: `true`, `false`, or `auto` and nothing for what is the case.
+pub fn declare_rootless(value: Option<&str>) -> Result<()> {
+    let ordinary = match value {
+        None | Some("auto" | "") => return Ok(()),
+        Some("true" | "1") => true,
+        Some("false" | "0") => false,
+        Some(other) => return Err(Error::new(format!("--rootless={other}: it must be true, false or auto"))),
+    };
+    // Declared once, by main, before anybody asks.
+    let _ = ORDINARY.set(ordinary);
+    Ok(())
+}

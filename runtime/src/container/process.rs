@@ -1,0 +1,78 @@
+//! A process by its id *and* its start time, as ids come round again.
+
+use std::os::fd::OwnedFd;
+
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+/// What `/proc/PID/stat` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stat {
+    /// State letter (proc(5)).
+    pub(crate) state: char,
+    /// Clock ticks after boot.
+    pub(crate) start_time: u64,
+}
+
+/// Reads it; `None`: there is no such process.
+pub(crate) fn stat(pid: i32) -> Option<Stat> {
+    parse(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// The name, in parentheses, may hold anything: what counts stands after the last one.
+fn parse(text: &str) -> Option<Stat> {
+    let (_, rest) = text.rsplit_once(')')?;
+    let mut fields = rest.split_whitespace();
+    let state = fields.next()?.chars().next()?;
+    // The state is field 3, the start time field 22.
+    let start_time = fields.nth(18)?.parse().ok()?;
+    Some(Stat { state, start_time })
+}
+
+/// The live process `pid` that started at `start_time`, by descriptor; `None`: it has ended.
+pub(crate) fn open(pid: i32, start_time: u64) -> Result<Option<OwnedFd>, Errno> {
+    let Some(id) = Pid::from_raw(pid).filter(|_| pid > 0) else { return Ok(None) };
+    let pidfd = match pidfd_open(id, PidfdFlags::empty()) {
+        Err(Errno::SRCH | Errno::INVAL) => return Ok(None),
+        other => other?,
+    };
+    // Read after the descriptor was opened: if the times agree, so do the processes.
+    let alive = stat(pid).is_some_and(|stat| stat.start_time == start_time && !matches!(stat.state, 'Z' | 'X'));
+    Ok(alive.then_some(pidfd))
+}
+
+/// The processes in the pid namespace of `pid`.
+pub(crate) fn in_namespace_of(pid: i32) -> std::io::Result<Vec<i32>> {
+    let namespace = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/pid"));
+    let wanted = namespace(pid)?;
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let pid = entry?.file_name().to_str().and_then(|name| name.parse().ok());
+        if let Some(pid) = pid.filter(|pid| namespace(*pid).is_ok_and(|own| own == wanted)) {
+            found.push(pid);
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_parentheses_is_skipped() {
+        let text =
+            "42 (a) Z 1 (b) S 1 42 42 0 -1 4194304 106 0 0 0 0 0 0 0 20 0 1 0 987654 2584576 205 18446744073709551615";
+        assert_eq!(parse(text), Some(Stat { state: 'S', start_time: 987_654 }));
+        assert_eq!(parse("42 (x) S 1"), None);
+    }
+
+    #[test]
+    fn a_recycled_id_is_another_process() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        let start_time = stat(own).unwrap().start_time;
+        assert!(open(own, start_time).unwrap().is_some());
+        assert!(open(own, start_time - 1).unwrap().is_none());
+        assert!(open(0, 0).unwrap().is_none());
+    }
+}

@@ -1,0 +1,306 @@
+//! The state directories: one per container beneath the runtime's root, made exclusively, locked by whoever changes it.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::error::{During, Error, Result};
+use super::record::{Record, Status};
+use super::{cgroup, gate, process};
+
+/// Where containers are written down.
+#[derive(Debug)]
+pub struct Store {
+    root: PathBuf,
+}
+
+/// One container's state directory.
+#[derive(Debug)]
+pub struct Entry {
+    id: String,
+    root: PathBuf,
+    directory: OwnedFd,
+}
+
+/// The right to change a container: a lock of this process, which no child inherits and which ends with it.
+#[derive(Debug)]
+pub struct Lock {
+    _file: OwnedFd,
+}
+
+const RECORD: &str = "state.json";
+const NEW_RECORD: &str = "state.json.new";
+const LOCK: &str = "lock";
+/// Begins the name of a state directory that is being removed; no id has it.
+const GRAVE: char = '~';
+
+impl Store {
+    /// The store at `root`, or at the usual place of this user.
+    pub fn new(root: Option<PathBuf>) -> Result<Self> {
+        let root = match root {
+            Some(root) => root,
+            None => usual_root()?,
+        };
+        Ok(Self { root })
+    }
+
+    /// Claims `id`: its state directory is made and locked. An id that is taken is an error.
+    pub fn claim(&self, id: &str) -> Result<(Entry, Lock)> {
+        check_id(id)?;
+        let path = self.root.join(id);
+        let made = match mkdir(&path) {
+            Err(Errno::NOENT) => make_root(&self.root).and_then(|()| mkdir(&path)),
+            other => other,
+        };
+        if made == Err(Errno::EXIST) {
+            return Err(Error::new(format!("container with given ID already exists: {id}")));
+        }
+        made.during(|| format!("make the state directory {}", path.display()))?;
+        let claimed = self.find(id).and_then(|entry| entry.lock().map(|lock| (entry, lock)));
+        if claimed.is_err() {
+            let _ = std::fs::remove_dir(&path);
+        }
+        claimed
+    }
+
+    /// The container `id`, which must exist.
+    pub fn find(&self, id: &str) -> Result<Entry> {
+        check_id(id)?;
+        let path = self.root.join(id);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::open(&path, flags, Mode::empty()) {
+            Err(Errno::NOENT) => Err(Error::new(format!("container does not exist: {id}"))),
+            other => {
+                let directory = other.during(|| format!("open the state directory {}", path.display()))?;
+                Ok(Entry { id: id.to_owned(), root: self.root.clone(), directory })
+            }
+        }
+    }
+
+    /// All ids, sorted.
+    pub fn ids(&self) -> Result<Vec<String>> {
+        let entries = match std::fs::read_dir(&self.root) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other.during(|| format!("read {}", self.root.display()))?,
+        };
+        let mut ids = Vec::new();
+        for entry in entries {
+            let entry = entry.during(|| format!("read {}", self.root.display()))?;
+            if let Some(id) = entry.file_name().to_str().filter(|id| check_id(id).is_ok()) {
+                ids.push(id.to_owned());
+            }
+        }
+        ids.sort();
+        Ok(ids)
+    }
+}
+
+impl Entry {
+    /// Its name.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Its directory.
+    #[must_use]
+    pub fn directory(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+
+    /// The path of one of its files, for programs that want one.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.root.join(&self.id).join(name)
+    }
+
+    /// Waits until nobody else changes the container. It may be gone by then, which is an error.
+    pub fn lock(&self) -> Result<Lock> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let gone = || Error::new(format!("container does not exist: {}", self.id));
+        let file = match rustix::fs::openat(&self.directory, LOCK, flags, Mode::from_raw_mode(0o600)) {
+            Err(Errno::NOENT) => return Err(gone()),
+            other => other.during(|| format!("lock container {}", self.id))?,
+        };
+        loop {
+            match rustix::fs::fcntl_lock(&file, FlockOperation::LockExclusive) {
+                Err(Errno::INTR) => {}
+                other => break other.during(|| format!("lock container {}", self.id))?,
+            }
+        }
+        let here = rustix::fs::stat(self.root.join(&self.id)).map(|stat| (stat.st_dev, stat.st_ino));
+        let ours = rustix::fs::fstat(&self.directory).map(|stat| (stat.st_dev, stat.st_ino));
+        // Deleted, and perhaps made anew, while this process waited.
+        if here.is_err() || here != ours { Err(gone()) } else { Ok(Lock { _file: file }) }
+    }
+
+    /// What is written down. A container whose maker died early has an empty record.
+    pub fn record(&self) -> Result<Record> {
+        match self.read(RECORD)? {
+            Some(bytes) => serde_json::from_slice(&bytes)
+                .map_err(|error| Error::new(format!("read {}: {error}", self.path(RECORD).display()))),
+            None => Ok(Record { id: self.id.clone(), creating: true, ..Record::default() }),
+        }
+    }
+
+    /// Replaces it.
+    pub fn write_record(&self, record: &Record) -> Result<()> {
+        let bytes = serde_json::to_vec(record).map_err(|error| Error::new(format!("{RECORD}: {error}")))?;
+        self.write(NEW_RECORD, &bytes)?;
+        rustix::fs::renameat(&self.directory, NEW_RECORD, &self.directory, RECORD)
+            .during(|| format!("write {}", self.path(RECORD).display()))
+    }
+
+    /// Writes one of its files.
+    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let write = || {
+            let file = rustix::fs::openat(&self.directory, name, flags, Mode::from_raw_mode(0o600))?;
+            let mut rest = bytes;
+            while !rest.is_empty() {
+                let n = rustix::io::write(&file, rest)?;
+                rest = rest.get(n..).unwrap_or(&[]);
+            }
+            Ok::<_, Errno>(())
+        };
+        write().during(|| format!("write {}", self.path(name).display()))
+    }
+
+    /// Reads one of its files; `None`: it doesn't exist.
+    pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = match rustix::fs::openat(&self.directory, name, flags, Mode::empty()) {
+            Err(Errno::NOENT) => return Ok(None),
+            other => other.during(|| format!("read {}", self.path(name).display()))?,
+        };
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut std::fs::File::from(file), &mut bytes)
+            .during(|| format!("read {}", self.path(name).display()))?;
+        Ok(Some(bytes))
+    }
+
+    /// Where the container is in its life, and its process while that lives.
+    pub fn status(&self, record: &Record) -> Result<(Status, Option<OwnedFd>)> {
+        let process = process::open(record.pid, record.start_time)
+            .during(|| format!("look at process {} of container {}", record.pid, self.id))?;
+        let status = if process.is_none() {
+            if record.pid == 0 && self.is_locked() { Status::Creating } else { Status::Stopped }
+        } else if record.creating {
+            Status::Creating
+        } else if gate::is_closed(self.directory()) {
+            Status::Created
+        } else if cgroup::is_frozen(record) {
+            Status::Paused
+        } else {
+            Status::Running
+        };
+        Ok((status, process))
+    }
+
+    /// Whether another process changes the container at this moment.
+    fn is_locked(&self) -> bool {
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.directory, LOCK, flags, Mode::empty())
+            .is_ok_and(|file| rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive).is_err())
+    }
+
+    /// Removes the state directory: first from its name, so that the container is there whole or not at all. Needs no further
+    /// descriptor, as want of one may be why it is removed.
+    pub fn remove(&self) -> Result<()> {
+        let (path, grave) = (self.root.join(&self.id), self.root.join(format!("{GRAVE}{}", self.id)));
+        // One of the same name that its remover didn't live to empty.
+        let _ = std::fs::remove_dir_all(&grave);
+        std::fs::rename(&path, &grave).during(|| format!("remove {}", path.display()))?;
+        loop {
+            self.empty().during(|| format!("empty {}", grave.display()))?;
+            match rustix::fs::rmdir(&grave) {
+                // Somebody who waits for the lock has just made its file anew.
+                Err(Errno::NOTEMPTY) => {}
+                other => return other.during(|| format!("remove {}", grave.display())),
+            }
+        }
+    }
+
+    /// Removes all that the directory can hold.
+    fn empty(&self) -> std::result::Result<(), Errno> {
+        rustix::fs::seek(&self.directory, rustix::fs::SeekFrom::Start(0))?;
+        let mut buffer = [std::mem::MaybeUninit::uninit(); 2048];
+        let mut entries = rustix::fs::RawDir::new(&self.directory, &mut buffer);
+        while let Some(entry) = entries.next() {
+            let entry = entry?;
+            let name = entry.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            match rustix::fs::unlinkat(&self.directory, name, AtFlags::empty()) {
+                Err(Errno::ISDIR) => self.remove_directory(name)?,
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The only directory there can be is that of the readiness socket.
+    fn remove_directory(&self, name: &std::ffi::CStr) -> std::result::Result<(), Errno> {
+        match rustix::fs::unlinkat(&self.directory, super::notify::PLACE, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => return Err(errno),
+        }
+        rustix::fs::unlinkat(&self.directory, name, AtFlags::REMOVEDIR)
+    }
+}
+
+fn mkdir(path: &Path) -> std::result::Result<(), Errno> {
+    rustix::fs::mkdir(path, Mode::from_raw_mode(0o700))
+}
+
+/// The root and what is missing above it, closed to others: state says what runs, and the gates are in it.
+fn make_root(root: &Path) -> std::result::Result<(), Errno> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(root)
+        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+}
+
+/// `/run/garboard-runtime` for root, beneath `XDG_RUNTIME_DIR` for an ordinary user.
+fn usual_root() -> Result<PathBuf> {
+    const NAME: &str = "garboard-runtime";
+    if !super::is_ordinary_user() {
+        return Ok(Path::new("/run").join(NAME));
+    }
+    match std::env::var_os("XDG_RUNTIME_DIR").filter(|path| path != OsStr::new("")) {
+        Some(path) => Ok(Path::new(&path).join(NAME)),
+        None => Err(Error::new("find the state directory: XDG_RUNTIME_DIR isn't set: set it or give --root")),
+    }
+}
+
+/// One plain file name of letters, digits and `_ + - .`.
+fn check_id(id: &str) -> Result<()> {
+    let plain = id.bytes().all(|b| b.is_ascii_alphanumeric() || b"_+-.".contains(&b));
+    if id.is_empty() || !plain || id == "." || id == ".." || id.len() > 255 {
+        return Err(Error::new(format!(
+            "invalid container ID {id:?}: it must be 1 to 255 letters, digits, '_', '+', '-' or '.'"
+        )));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check_id;
+
+    #[test]
+    fn an_id_is_a_plain_name() {
+        for id in ["a", "web-1", "A.b_c+d", "...", "-x"] {
+            assert!(check_id(id).is_ok(), "{id}");
+        }
+        for id in ["", ".", "..", "a/b", "a b", "é", "a\n", &"x".repeat(256)] {
+            assert!(check_id(id).is_err(), "{id:?}");
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! One hook of a container's life (runtime spec, "POSIX-platform Hooks"): run with the state on its standard input, and waited
+//! for. The same code serves the launcher and the child.
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{MemfdFlags, SeekFrom, memfd_create};
+use rustix::io::Errno;
+use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus, waitid};
+use rustix::thread::UnshareFlags;
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::failure::{Context, Failure, Step};
+use crate::sys;
+use crate::sys::exec::{Strings, execve};
+
+/// A program to run at one point of a container's life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hook {
+    /// Which list it stands in (`createRuntime`, …), for errors.
+    pub kind: &'static str,
+    /// Absolute path of the program.
+    pub path: String,
+    /// Its arguments, the first being its name; empty means just the path.
+    pub args: Vec<String>,
+    /// Its whole environment, as `NAME=value`.
+    pub env: Vec<String>,
+    /// How long it may take; `None`: as long as it likes.
+    pub timeout: Option<Duration>,
+}
+
+/// The exit status of a hook that couldn't be executed.
+const NOT_EXECUTED: i32 = 127;
+
+/// Runs the hooks in order, up to the first that fails.
+pub fn run_all(hooks: &[Hook], state: &[u8]) -> Result<(), Failure> {
+    hooks.iter().try_for_each(|hook| run(hook, state))
+}
+
+/// Runs `hook` in this process's namespaces, with `state` (JSON) on its standard input. ETIMEDOUT: it was killed at its deadline;
+/// ECANCELED: it failed, as the object says.
+pub fn run(hook: &Hook, state: &[u8]) -> Result<(), Failure> {
+    let refuse = |errno, how: &str| Failure::new(Step::RunHook, format!("{} {}{how}", hook.kind, hook.path), errno);
+    let path = CString::new(hook.path.as_str()).map_err(|_| refuse(Errno::INVAL, ""))?;
+    let own_name = [hook.path.clone()];
+    let args = Strings::new(if hook.args.is_empty() { &own_name } else { &hook.args }).map_err(|e| refuse(e, ""))?;
+    let env = Strings::new(&hook.env).map_err(|e| refuse(e, ""))?;
+    let stdin = state_file(state).at(Step::RunHook, || "state for a hook")?;
+    let child = sys::clone::fork_into(UnshareFlags::empty(), None, libc::SIGCHLD, || {
+        sys::process::reset_signals();
+        if rustix::stdio::dup2_stdin(&stdin).is_err() {
+            return NOT_EXECUTED;
+        }
+        // Errors of exec itself come back as the exit status; everything else that is open is closed by exec.
+        let _ = sys::process::close_on_exec_from(3);
+        execve(&path, &args, &env).raw_os_error().clamp(1, 126)
+    })
+    .map_err(|e| refuse(e, ""))?;
+    if !ends_in_time(child.pidfd.as_fd(), hook.timeout) {
+        sys::clone::kill_and_reap(&child);
+        return Err(refuse(Errno::TIMEDOUT, ""));
+    }
+    let status = wait(child.pidfd.as_fd()).map_err(|e| refuse(e, ""))?;
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(0), _) => Ok(()),
+        (Some(code), _) => Err(refuse(Errno::CANCELED, &format!(" (exit status {code})"))),
+        (None, signal) => Err(refuse(Errno::CANCELED, &format!(" (signal {})", signal.unwrap_or(0)))),
+    }
+}
+
+/// The state as a file: a pipe would fill up when the hook doesn't read.
+fn state_file(state: &[u8]) -> Result<OwnedFd, Errno> {
+    let file = memfd_create("state", MemfdFlags::CLOEXEC)?;
+    let mut rest = state;
+    while !rest.is_empty() {
+        let n = rustix::io::write(&file, rest)?;
+        rest = rest.get(n..).unwrap_or(&[]);
+    }
+    rustix::fs::seek(&file, SeekFrom::Start(0))?;
+    Ok(file)
+}
+
+/// Whether the process ends before the deadline.
+fn ends_in_time(pidfd: BorrowedFd<'_>, timeout: Option<Duration>) -> bool {
+    let now = || {
+        let time = clock_gettime(ClockId::Monotonic);
+        Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))
+    };
+    let deadline = timeout.map(|timeout| now().saturating_add(timeout));
+    loop {
+        let left = deadline.map(|deadline| deadline.saturating_sub(now()));
+        let limit = left.map(|left| Timespec {
+            tv_sec: left.as_secs().try_into().unwrap_or(i64::MAX),
+            tv_nsec: left.subsec_nanos().into(),
+        });
+        match poll(&mut [PollFd::from_borrowed_fd(pidfd, PollFlags::IN)], limit.as_ref()) {
+            Err(Errno::INTR) => {}
+            Ok(0) => return false,
+            // What else could be wrong the wait that follows will say.
+            _ => return true,
+        }
+    }
+}
+
+/// Waits for a child of this process and reaps it.
+pub(crate) fn wait(pidfd: BorrowedFd<'_>) -> Result<WaitIdStatus, Errno> {
+    loop {
+        match waitid(WaitId::PidFd(pidfd), WaitIdOptions::EXITED) {
+            Err(Errno::INTR) => {}
+            Ok(Some(status)) => return Ok(status),
+            Ok(None) => return Err(Errno::CHILD),
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Hook {
+        Hook {
+            kind: "poststop",
+            path: "/bin/sh".to_owned(),
+            args: ["sh", "-c", script].map(str::to_owned).to_vec(),
+            env: vec!["NAME=value".to_owned()],
+            timeout: None,
+        }
+    }
+
+    #[test]
+    fn a_hook_has_the_state_and_its_own_environment() {
+        let large = "x".repeat(300_000);
+        run(&shell(&format!("read -r state; test \"$state\" = {}; test $? = 0 && test \"$NAME\" = value", "{}")), b"{}").unwrap();
+        run(&shell("test $(wc -c) = 300000"), large.as_bytes()).unwrap();
+        // One that never reads holds nobody up.
+        run(&shell("exit 0"), large.as_bytes()).unwrap();
+    }
+
+    #[test]
+    fn a_failing_or_slow_hook_is_named() {
+        let text = run(&shell("exit 3"), b"").unwrap_err().to_string();
+        assert_eq!(text, "run hook poststop /bin/sh (exit status 3): ECANCELED");
+        let text = run(&shell("kill -9 $$"), b"").unwrap_err().to_string();
+        assert!(text.contains("(signal 9)"), "{text}");
+        let slow = Hook { timeout: Some(Duration::from_millis(50)), ..shell("sleep 60") };
+        assert_eq!(run(&slow, b"").unwrap_err().errno, Errno::TIMEDOUT.raw_os_error());
+        let absent = Hook { path: "/absent".to_owned(), ..shell("") };
+        assert!(run(&absent, b"").is_err());
+    }
+}

@@ -1,0 +1,153 @@
+//! Another process in a running container.
+//!
+//! Its user namespace can only be entered for good, and its pid namespace only takes children. So a go-between enters both, makes
+//! the process as a child of the launcher, says which it is, and ends. The process enters the rest by itself.
+
+use std::cell::Cell;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{DumpableBehavior, Pid, PidfdFlags, pidfd_open};
+use rustix::thread::{ThreadNameSpaceType, UnshareFlags, move_into_thread_name_spaces};
+
+use crate::failure::{Context, Failure, Step};
+use crate::launch::{Process, Seccomp};
+use crate::start::{Running, Stages, Started, Stdio};
+use crate::{child, report, sys};
+
+/// Namespaces by their files in `/proc/PID/ns`. The first two are the go-between's to enter.
+const NAMESPACES: [(&str, ThreadNameSpaceType); 8] = [
+    ("user", ThreadNameSpaceType::USER),
+    ("pid", ThreadNameSpaceType::PROCESS_ID),
+    ("mnt", ThreadNameSpaceType::MOUNT),
+    ("net", ThreadNameSpaceType::NETWORK),
+    ("ipc", ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION),
+    ("uts", ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME),
+    ("cgroup", ThreadNameSpaceType::CONTROL_GROUP),
+    ("time", ThreadNameSpaceType::TIME),
+];
+const BY_GO_BETWEEN: ThreadNameSpaceType = ThreadNameSpaceType::USER.union(ThreadNameSpaceType::PROCESS_ID);
+
+/// See [`crate::start::enter`].
+pub(crate) fn enter(
+    running: &Running<'_>,
+    process: &Process,
+    seccomp: Option<&Seccomp>,
+    stdio: Stdio<'_>,
+    stages: &Stages<'_>,
+) -> Result<Started, Failure> {
+    let kinds = foreign_namespaces(running.pid)?;
+    let null = super::open_null()?;
+    let stdio = [stdio.stdin, stdio.stdout, stdio.stderr].map(|fd| fd.unwrap_or(null.as_fd()));
+    let pipe = |what: &'static str| pipe_with(PipeFlags::CLOEXEC).at(Step::Pipe, || what);
+    let (pid_reader, pid_writer) = pipe("from the go-between")?;
+    let (go_reader, go_writer) = pipe("to the child")?;
+    let (report_reader, report_writer) = pipe("from the child")?;
+    rustix::io::ioctl_fionbio(&report_reader, true).at(Step::Pipe, || "from the child")?;
+    let (go_writer, pid_writer) = (Cell::new(Some(go_writer)), Cell::new(Some(pid_writer)));
+    let entrant = child::Entrant {
+        pidfd: running.pidfd,
+        namespaces: kinds.difference(BY_GO_BETWEEN),
+        in_user_namespace: kinds.contains(ThreadNameSpaceType::USER),
+        process,
+        seccomp,
+        go: go_reader.as_fd(),
+        report: report_writer.as_fd(),
+        stdio,
+        theatre: child::Theatre::new(stages, None),
+    };
+    let go_between = sys::clone::fork_into(UnshareFlags::empty(), running.cgroup, libc::SIGCHLD, || {
+        drop(go_writer.take());
+        let passed = pass(running.pidfd, kinds.intersection(BY_GO_BETWEEN), || {
+            drop(pid_writer.take());
+            child::enter(&entrant)
+        });
+        match (passed, pid_writer.take()) {
+            (Ok(pid), Some(writer)) => i32::from(rustix::io::write(&writer, &pid.to_ne_bytes()).is_err()),
+            (Ok(_), None) => 1,
+            (Err(failure), _) => {
+                report::write(report_writer.as_fd(), &failure);
+                1
+            }
+        }
+    })
+    .at(Step::Clone, || "the way into the container")?;
+    drop(pid_writer.take());
+    let pid = read_pid(pid_reader.as_fd());
+    sys::clone::reap(go_between.pid);
+    drop(report_writer);
+    let Some(pid) = pid else {
+        return match report::read(&report_reader) {
+            report::Report::Failed(failure) => Err(failure),
+            _ => Err(Failure::new(Step::Clone, "in the container: the go-between was killed", Errno::SRCH)),
+        };
+    };
+    let pidfd = pidfd(pid)?;
+    let child = sys::clone::Child { pid, pidfd };
+    let recorded = || stages.record.map_or(Ok(()), |record| record(pid));
+    match super::prepare_process(pid, process).and_then(|()| recorded()).and_then(|()| super::let_go(go_writer.take())) {
+        Ok(()) => Ok(Started {
+            pid,
+            pidfd: child.pidfd,
+            report: report_reader,
+            cgroup: None,
+            stages: None,
+            degraded: Vec::new(),
+        }),
+        Err(failure) => {
+            sys::clone::kill_and_reap(&child);
+            Err(failure)
+        }
+    }
+}
+
+/// In the go-between: enters what only a passer-by can, and makes the process. Returns its id.
+fn pass(pidfd: BorrowedFd<'_>, kinds: ThreadNameSpaceType, process: impl FnOnce() -> i32) -> Result<i32, Failure> {
+    // Nobody inside may look into this copy of the launcher; the process inherits that until it executes its program.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).at(Step::BecomeRoot, || "non-dumpable")?;
+    if !kinds.is_empty() {
+        move_into_thread_name_spaces(pidfd, kinds).at(Step::JoinNamespace, || "user and pid of the container")?;
+    }
+    let process = sys::clone::fork_sibling(process).at(Step::Clone, || "in the container")?;
+    Ok(process.pid)
+}
+
+/// The kinds of namespaces that the container doesn't share with this process.
+fn foreign_namespaces(pid: i32) -> Result<ThreadNameSpaceType, Failure> {
+    let identity = |process: &str, name: &str| {
+        let path = format!("/proc/{process}/ns/{name}");
+        match rustix::fs::stat(&path) {
+            Ok(stat) => Ok(Some((stat.st_dev, stat.st_ino))),
+            // The kernel has no such kind.
+            Err(Errno::NOENT) if process == "self" => Ok(None),
+            Err(errno) => Err(errno).at(Step::Open, || path),
+        }
+    };
+    let mut kinds = ThreadNameSpaceType::empty();
+    for (name, kind) in NAMESPACES {
+        let own = identity("self", name)?;
+        if own.is_some() && own != identity(&pid.to_string(), name)? {
+            kinds |= kind;
+        }
+    }
+    Ok(kinds)
+}
+
+/// What the go-between has written; `None`: it failed.
+fn read_pid(pipe: BorrowedFd<'_>) -> Option<i32> {
+    let mut bytes = [0_u8; 4];
+    loop {
+        match rustix::io::read(pipe, &mut bytes) {
+            Ok(4) => return Some(i32::from_ne_bytes(bytes)),
+            Err(Errno::INTR) => {}
+            _ => return None,
+        }
+    }
+}
+
+/// The process is this one's child and not reaped, so its id is its own.
+fn pidfd(pid: i32) -> Result<OwnedFd, Failure> {
+    let id = Pid::from_raw(pid).filter(|_| pid > 0).ok_or(Errno::SRCH);
+    id.and_then(|id| pidfd_open(id, PidfdFlags::empty())).at(Step::Clone, || "in the container")
+}

@@ -1,0 +1,298 @@
+//! Another process in a running container.
+
+use std::io::Write;
+use std::process::Stdio;
+
+use libtest_mimic::Trial;
+use serde_json::{Value, json};
+
+use crate::site::{Site, finish, shell, until};
+use crate::trials;
+
+pub fn tests() -> Vec<Trial> {
+    let mut tests = for_everybody();
+    tests.extend(trials![
+        the_container_s_rules_hold,
+        users_and_groups,
+        capabilities_are_added_and_never_inheritable,
+        a_process_is_read_from_a_file,
+        a_user_namespace_is_entered,
+        a_paused_container_is_not_entered,
+        the_program_can_t_be_overwritten,
+        descriptors_are_preserved,
+    ]);
+    tests
+}
+
+/// Those that need no rights.
+pub fn for_everybody() -> Vec<Trial> {
+    trials![
+        a_process_is_in_all_namespaces_and_the_cgroup,
+        the_exit_status_is_passed_on,
+        arguments_decide,
+        detached_it_returns_at_once,
+        a_terminal_is_shown,
+        only_a_running_container_is_entered,
+        a_wrong_user_is_never_root,
+        a_working_directory_is_inside,
+        what_can_t_be_executed_is_said,
+    ]
+}
+
+/// A container that runs until it is deleted.
+fn running() -> Site {
+    start(shell("sleep 1000"))
+}
+
+fn start(site: Site) -> Site {
+    site.create(&[]);
+    site.ok(&["start", &site.id]);
+    site
+}
+
+/// What a script in the container prints.
+fn output(site: &Site, flags: &[&str], script: &str) -> String {
+    let done = site.run(&[&["exec"], flags, &[site.id.as_str(), "/bin/sh", "-c", script]].concat());
+    assert_eq!(done.status, 0, "{done:?}");
+    done.stdout
+}
+
+fn a_process_is_in_all_namespaces_and_the_cgroup() {
+    let site = running();
+    let pid = site.state()["pid"].as_i64().unwrap();
+    for kind in ["user", "pid", "mnt", "net", "ipc", "uts", "cgroup", "time"] {
+        let expected = std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap();
+        let found = output(&site, &[], &format!("readlink /proc/self/ns/{kind}"));
+        assert_eq!(found.trim_end(), expected.to_str().unwrap());
+    }
+    let own = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    site.ok(&["exec", "--detach", "--pid-file", "pid", &site.id, "/bin/sleep", "1000"]);
+    let second = std::fs::read_to_string(site.directory.join("pid")).unwrap();
+    assert_eq!(std::fs::read_to_string(format!("/proc/{second}/cgroup")).unwrap(), own);
+    // Its root is the container's, and nothing of the runtime is left with it.
+    assert_eq!(
+        output(&site, &[], "ls -di / /..")
+            .split_whitespace()
+            .step_by(2)
+            .collect::<std::collections::BTreeSet<_>>()
+            .len(),
+        1
+    );
+    assert_eq!(output(&site, &[], "ls /proc/self/fd | wc -l"), "4\n", "0, 1, 2 and the directory that is read");
+}
+
+fn the_exit_status_is_passed_on() {
+    let site = running();
+    for (script, status) in [("exit 0", 0), ("exit 9", 9), ("kill -9 $$", 137), ("kill -15 $$", 143)] {
+        assert_eq!(site.run(&["exec", &site.id, "/bin/sh", "-c", script]).status, status, "{script}");
+    }
+    let mut command = site.command(&["exec", &site.id, "/bin/cat"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"through").unwrap();
+    assert_eq!(child.wait_with_output().unwrap().stdout, b"through");
+    // Signals go on to it.
+    let script = "trap 'exit 44' TERM; echo ready; while :; do sleep 0.05; done";
+    let log = site.directory.join("log");
+    let mut command = site.command(&["exec", &site.id, "/bin/sh", "-c", script]);
+    let mut child = command.stdout(std::fs::File::create(&log).unwrap()).spawn().unwrap();
+    until("the trap is set", || std::fs::read_to_string(&log).unwrap() == "ready\n");
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(44));
+    assert_eq!(site.status(), "running");
+}
+
+fn arguments_decide() {
+    let site = start(shell("sleep 1000").change(|c| {
+        c["process"]["env"] = json!(["PATH=/bin", "KEPT=1", "CHANGED=1"]);
+    }));
+    let text = output(&site, &["--env", "CHANGED=2", "-e", "NEW=3", "--cwd", "/tmp"], "echo $KEPT $CHANGED $NEW; pwd");
+    assert_eq!(text, "1 2 3\n/tmp\n");
+    // Flags of the program are the program's.
+    assert_eq!(site.ok(&["exec", &site.id, "echo", "-n", "--env", "-t"]), "--env -t");
+    assert!(site.fails(&["exec", "--env", "nonsense", &site.id, "true"]).contains("NAME=value"));
+    assert!(site.fails(&["exec", &site.id]).contains("no program"));
+    assert!(site.fails(&["exec", "--cap", "CAP_FLY", &site.id, "true"]).contains("no such capability"));
+}
+
+fn detached_it_returns_at_once() {
+    let site = running();
+    site.ok(&["exec", "--detach", "--pid-file", "pid", &site.id, "/bin/sleep", "1000"]);
+    let pid = std::fs::read_to_string(site.directory.join("pid")).unwrap();
+    assert_eq!(std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap(), "/bin/sleep\x001000\x00");
+    let error = site.fails(&["exec", "--detach", &site.id, "/bin/absent"]);
+    assert!(error.contains("execute /bin/absent: ENOENT"), "{error}");
+}
+
+fn a_terminal_is_shown() {
+    let site = running();
+    let text = site.ok(&["exec", "--tty", &site.id, "/bin/sh", "-c", "tty; stty size"]).replace('\r', "");
+    assert!(text.starts_with("/dev/pts/0\n"), "{text}");
+    assert_eq!(site.run(&["exec", "-t", &site.id, "/bin/sh", "-c", "exit 6"]).status, 6);
+    let error = site.fails(&["exec", "-t", "-d", &site.id, "/bin/true"]);
+    assert!(error.contains("--console-socket"), "{error}");
+}
+
+fn only_a_running_container_is_entered() {
+    let site = shell("sleep 1000");
+    assert!(site.fails(&["exec", &site.id, "/bin/true"]).contains("container does not exist"));
+    site.create(&[]);
+    site.ok(&["kill", &site.id, "KILL"]);
+    site.wait_for("stopped");
+    assert!(site.fails(&["exec", &site.id, "/bin/true"]).contains("container not running"));
+}
+
+fn a_wrong_user_is_never_root() {
+    let site = running();
+    for wrong in ["1x", "0x0", "-1", "+0", " 0", "0 ", "root", "", ":", "0:1x", "4294967295", "4294967296"] {
+        let done = site.run(&["exec", &format!("--user={wrong}"), &site.id, "/bin/id", "-u"]);
+        assert!(done.status == 1 && done.stdout.is_empty(), "{wrong:?}: {done:?}");
+    }
+    assert_eq!(site.ok(&["exec", "--user", "0", &site.id, "/bin/id", "-u"]), "0\n");
+}
+
+fn a_working_directory_is_inside() {
+    let site = running();
+    // The ways of CVE-2024-21626: a descriptor of the runtime as working directory.
+    for fd in 3..12 {
+        let done = site.run(&["exec", "--cwd", &format!("/proc/self/fd/{fd}"), &site.id, "/bin/ls"]);
+        assert!(done.status == 1 && done.stderr.contains("enter working directory"), "{fd}: {done:?}");
+    }
+    for (cwd, errno) in [("/absent", "ENOENT"), ("/bin/busybox", "ENOTDIR")] {
+        let error = site.fails(&["exec", "--cwd", cwd, &site.id, "/bin/true"]);
+        assert!(error.contains(&format!("enter working directory {cwd}: {errno}")), "{error}");
+    }
+    assert_eq!(output(&site, &["--cwd", "/../.."], "pwd"), "/\n");
+}
+
+fn what_can_t_be_executed_is_said() {
+    let site = running();
+    let error = site.fails(&["exec", &site.id, "absent"]);
+    assert!(error.contains("execute absent (in PATH") && error.contains("ENOENT"), "{error}");
+}
+
+fn the_container_s_rules_hold() {
+    let site = start(shell("sleep 1000").change(|c| {
+        c["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+            {"names": ["sethostname"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38},
+        ]});
+    }));
+    let status = output(&site, &[], "cat /proc/self/status");
+    let field =
+        |name: &str| status.lines().find_map(|l| l.strip_prefix(&format!("{name}:"))).unwrap().trim().to_owned();
+    assert_eq!((field("NoNewPrivs").as_str(), field("Seccomp").as_str()), ("1", "2"));
+    // CAP_KILL, CAP_NET_BIND_SERVICE, CAP_AUDIT_WRITE
+    assert_eq!((field("CapEff").as_str(), field("CapBnd").as_str()), ("0000000020000420", "0000000020000420"));
+    assert_eq!((field("CapInh").as_str(), field("CapAmb").as_str()), ("0000000000000000", "0000000000000000"));
+    assert_eq!(
+        output(&site, &[], "cat /proc/kcore | wc -c; (echo 1 > /proc/sys/kernel/sysrq) 2>/dev/null || echo denied"),
+        "0\ndenied\n"
+    );
+    assert_eq!(
+        output(&site, &[], "cat /proc/self/limits")
+            .lines()
+            .find(|l| l.contains("open files"))
+            .unwrap()
+            .split_whitespace()
+            .nth(3),
+        Some("1024")
+    );
+}
+
+fn users_and_groups() {
+    let site = running();
+    assert_eq!(output(&site, &["--user", "1000:100"], "id -u; id -g; id -G"), "1000\n100\n100\n");
+    assert_eq!(output(&site, &["--user", "1000", "-g", "7", "-g", "8"], "id -u; id -g; id -G"), "1000\n0\n0 7 8\n");
+}
+
+fn capabilities_are_added_and_never_inheritable() {
+    let site = running();
+    let text = output(&site, &["--cap", "CAP_CHOWN", "--cap", "fowner"], "cat /proc/self/status");
+    let field = |name: &str| text.lines().find_map(|l| l.strip_prefix(&format!("{name}:"))).unwrap().trim().to_owned();
+    assert_eq!((field("CapEff").as_str(), field("CapBnd").as_str()), ("0000000020000429", "0000000020000429"));
+    assert_eq!((field("CapInh").as_str(), field("CapAmb").as_str()), ("0000000000000000", "0000000000000000"));
+}
+
+fn a_process_is_read_from_a_file() {
+    let site = running();
+    let mut process: Value = site.config["process"].clone();
+    process["args"] = json!(["/bin/sh", "-c", "id -u; echo $ONLY $KEPT; pwd"]);
+    process["env"] = json!(["ONLY=this"]);
+    process["user"] = json!({"uid": 12, "gid": 13});
+    process["cwd"] = json!("/etc");
+    std::fs::write(site.directory.join("process.json"), process.to_string()).unwrap();
+    let text = site.ok(&["exec", "--process", "process.json", &site.id]);
+    assert_eq!(text, "12\nthis\n/etc\n");
+    std::fs::write(site.directory.join("process.json"), "{").unwrap();
+    assert!(site.fails(&["exec", "--process", "process.json", &site.id]).contains("parse process.json"));
+    assert!(site.fails(&["exec", "--process", "absent.json", &site.id]).contains("read absent.json: ENOENT"));
+}
+
+fn a_user_namespace_is_entered() {
+    let site = start(shell("sleep 1000").change(|c| {
+        c["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+        for side in ["uidMappings", "gidMappings"] {
+            c["linux"][side] = json!([{"containerID": 0, "hostID": 1_000_000, "size": 65536}]);
+        }
+    }));
+    site.ok(&["exec", "--detach", "--user", "5:6", "--pid-file", "pid", &site.id, "/bin/sleep", "1000"]);
+    let pid = std::fs::read_to_string(site.directory.join("pid")).unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    assert!(status.contains("Uid:\t1000005\t1000005\t1000005\t1000005"), "{status}");
+    assert!(
+        status.contains("Gid:\t1000006\t1000006\t1000006\t1000006") && status.contains("\nGroups:\t \n"),
+        "{status}"
+    );
+    assert!(output(&site, &[], "cat /proc/self/uid_map").contains("1000000"));
+}
+
+fn a_paused_container_is_not_entered() {
+    let site = running();
+    site.ok(&["pause", &site.id]);
+    assert!(site.fails(&["exec", &site.id, "/bin/true"]).contains("it is paused"));
+    site.ok(&["resume", &site.id]);
+    site.ok(&["exec", &site.id, "/bin/true"]);
+}
+
+/// CVE-2019-5736: who holds the runtime's /proc/PID/exe writes to it when nobody executes it any more. In a container that is in
+/// a user namespace that one has no right to, so there the mount isn't read-only, which makes it the control.
+fn the_program_can_t_be_overwritten() {
+    use rustix::fs::{Mode, OFlags};
+    let attack = |user_namespace: bool| {
+        let site = shell("true").change(|c| {
+            if user_namespace {
+                c["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+                for side in ["uidMappings", "gidMappings"] {
+                    c["linux"][side] = json!([{"containerID": 0, "hostID": 1_000_000, "size": 65536}]);
+                }
+            }
+        });
+        let copy = site.directory.join("runtime");
+        std::fs::copy(crate::site::runtime(), &copy).unwrap();
+        let mut command = site.command(&[]);
+        let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+        command = std::process::Command::new(&copy);
+        command.args(arguments).args(["create", &site.id]).current_dir(&site.directory);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        assert!(command.status().unwrap().success());
+        // This test is the machine's root, as the container's is without a user namespace.
+        let exe = format!("/proc/{}/exe", site.state()["pid"]);
+        let held = rustix::fs::open(exe, OFlags::PATH, Mode::empty()).unwrap();
+        site.ok(&["delete", "--force", &site.id]);
+        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&held));
+        rustix::fs::open(path, OFlags::WRONLY, Mode::empty()).map(drop)
+    };
+    assert_eq!(attack(true), Ok(()));
+    assert_eq!(attack(false), Err(rustix::io::Errno::ROFS));
+}
+
+fn descriptors_are_preserved() {
+    let site = running();
+    let path = site.directory.join("three");
+    std::fs::write(&path, "three\n").unwrap();
+    let file = std::fs::File::open(path).unwrap();
+    let mut command =
+        site.command(&["exec", "--preserve-fds", "1", &site.id, "/bin/sh", "-c", "cat <&3; ls /proc/self/fd | wc -l"]);
+    crate::sys::pass_descriptors(&mut command, vec![std::os::fd::AsRawFd::as_raw_fd(&file); 3]);
+    assert_eq!(finish(command).stdout, "three\n5\n");
+}

@@ -1,0 +1,209 @@
+//! Hooks of all six kinds: when, where, with what, and what their failure means.
+
+use libtest_mimic::Trial;
+use serde_json::{Value, json};
+
+use crate::site::{Site, shell};
+use crate::trials;
+
+pub fn tests() -> Vec<Trial> {
+    trials![
+        hooks_run_in_order_with_the_state,
+        hooks_run_where_the_specification_says,
+        a_failing_hook_of_create_undoes_it,
+        a_failing_hook_of_start_destroys_the_container,
+        a_failing_poststop_hook_is_a_warning,
+        a_hook_past_its_timeout_is_killed,
+        run_has_hooks_as_well,
+        a_hook_may_look_at_its_container,
+    ]
+}
+
+const KINDS: [&str; 6] = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
+
+/// A hook that runs a script of the machine's shell.
+fn hook(script: &str) -> Value {
+    json!({"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin:/usr/bin", "HOOK=yes"]})
+}
+
+/// Each kind of hook appends its name and the state to a file of the machine. `startContainer` runs in the container, where
+/// only /tmp is the machine's.
+fn recorded(site: Site) -> Site {
+    let log = site.directory.join("log");
+    std::fs::create_dir(&log).unwrap();
+    site.change(|c| {
+        c["mounts"].as_array_mut().unwrap().push(json!({
+            "destination": "/tmp", "type": "bind", "source": log, "options": ["bind", "rw"],
+        }));
+        for kind in KINDS {
+            let directory = if kind == "startContainer" { "/tmp".to_owned() } else { log.display().to_string() };
+            let script = |n: u32| hook(&format!("(echo {kind} {n} $HOOK; cat; echo) >> {directory}/all"));
+            c["hooks"][kind] = json!([script(1), script(2)]);
+        }
+    })
+}
+
+/// The lines that the hooks have written: `(kind, number, state)`.
+fn log(site: &Site) -> Vec<(String, String, Value)> {
+    let text = std::fs::read_to_string(site.directory.join("log/all")).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines
+        .chunks(2)
+        .map(|pair| {
+            let words: Vec<&str> = pair[0].split(' ').collect();
+            assert_eq!(words[2], "yes", "the hook's own environment");
+            (words[0].to_owned(), words[1].to_owned(), serde_json::from_str(pair[1]).unwrap())
+        })
+        .collect()
+}
+
+fn kinds(site: &Site) -> Vec<String> {
+    log(site).iter().map(|(kind, n, _)| format!("{kind}{n}")).collect()
+}
+
+fn hooks_run_in_order_with_the_state() {
+    let site = recorded(shell("sleep 60"));
+    site.create(&[]);
+    let created =
+        ["prestart1", "prestart2", "createRuntime1", "createRuntime2", "createContainer1", "createContainer2"];
+    assert_eq!(kinds(&site), created);
+    let pid = site.state()["pid"].clone();
+    for (kind, _, state) in log(&site) {
+        assert_eq!(
+            (state["status"].as_str(), state["id"].as_str()),
+            (Some("creating"), Some(site.id.as_str())),
+            "{kind}"
+        );
+        // What the hook's own pid namespace calls it.
+        assert_eq!(state["pid"], if kind == "createContainer" { json!(1) } else { pid.clone() }, "{kind}");
+        assert_eq!(state["bundle"], site.directory.canonicalize().unwrap().to_str().unwrap());
+    }
+    site.ok(&["start", &site.id]);
+    let started = ["startContainer1", "startContainer2", "poststart1", "poststart2"];
+    assert_eq!(kinds(&site)[6..], started);
+    assert_eq!((log(&site)[6].2["status"].as_str(), log(&site)[6].2["pid"].as_i64()), (Some("created"), Some(1)));
+    assert_eq!((log(&site)[8].2["status"].as_str(), &log(&site)[8].2["pid"]), (Some("running"), &pid));
+    site.ok(&["kill", &site.id, "KILL"]);
+    site.wait_for("stopped");
+    site.ok(&["delete", &site.id]);
+    assert_eq!(kinds(&site)[10..], ["poststop1", "poststop2"]);
+    assert_eq!(log(&site)[10].2["status"], "stopped");
+    site.assert_gone();
+}
+
+fn hooks_run_where_the_specification_says() {
+    let site = shell("sleep 60");
+    let log = site.directory.join("log");
+    std::fs::create_dir(&log).unwrap();
+    let own = |kind: &str| std::fs::read_link(format!("/proc/self/ns/{kind}")).unwrap().display().to_string();
+    let site = site.change(|c| {
+        c["mounts"].as_array_mut().unwrap().push(json!({
+            "destination": "/tmp", "type": "bind", "source": log, "options": ["bind", "rw"],
+        }));
+        let script = |name: &str, directory: &str| {
+            hook(&format!("for n in mnt net uts; do readlink /proc/self/ns/$n; done > {directory}/{name}; ls / > {directory}/{name}.root"))
+        };
+        for kind in KINDS {
+            let directory = if kind == "startContainer" { "/tmp".to_owned() } else { log.display().to_string() };
+            c["hooks"][kind] = json!([script(kind, &directory)]);
+        }
+    });
+    site.create(&[]);
+    site.ok(&["start", &site.id]);
+    let pid = site.state()["pid"].as_i64().unwrap();
+    let inside = |kind: &str| std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap().display().to_string();
+    let of = |f: &dyn Fn(&str) -> String| ["mnt", "net", "uts"].map(f).join("\n") + "\n";
+    let (outside, inside) = (of(&own), of(&inside));
+    assert_ne!(outside, inside);
+    site.ok(&["delete", "--force", &site.id]);
+    for kind in KINDS {
+        let seen = std::fs::read_to_string(log.join(kind)).unwrap();
+        let container = matches!(kind, "createContainer" | "startContainer");
+        assert_eq!(seen, if container { inside.clone() } else { outside.clone() }, "{kind}");
+        // The root is changed between createContainer and startContainer.
+        let root = std::fs::read_to_string(log.join(format!("{kind}.root"))).unwrap();
+        assert_eq!(root.contains("boot"), kind != "startContainer", "{kind}: {root}");
+    }
+}
+
+fn a_failing_hook_of_create_undoes_it() {
+    for kind in ["prestart", "createRuntime", "createContainer"] {
+        let site = recorded(shell("true"));
+        let site = site.change(|c| c["hooks"][kind].as_array_mut().unwrap().push(hook("exit 3")));
+        let error = site.fails(&["create", &site.id]);
+        assert!(error.contains(&format!("run hook {kind} /bin/sh (exit status 3)")), "{error}");
+        // "Continue the lifecycle at step 12": destroyed, then poststop.
+        assert_eq!(kinds(&site).iter().rev().take(2).collect::<Vec<_>>(), ["poststop2", "poststop1"], "{kind}");
+        assert!(!kinds(&site).contains(&"startContainer1".to_owned()));
+        site.assert_gone();
+    }
+}
+
+fn a_failing_hook_of_start_destroys_the_container() {
+    for kind in ["startContainer", "poststart"] {
+        let site = recorded(shell("sleep 60"));
+        let site = site.change(|c| c["hooks"][kind].as_array_mut().unwrap().insert(0, hook("exit 3")));
+        site.create(&[]);
+        let error = site.fails(&["start", &site.id]);
+        assert!(error.contains(&format!("run hook {kind} /bin/sh (exit status 3)")), "{error}");
+        assert!(!kinds(&site).contains(&format!("{kind}2")), "the remaining hooks of this kind ran");
+        assert!(kinds(&site).contains(&"poststop2".to_owned()));
+        site.assert_gone();
+    }
+}
+
+fn a_failing_poststop_hook_is_a_warning() {
+    let site = recorded(shell("true"));
+    let site = site.change(|c| c["hooks"]["poststop"].as_array_mut().unwrap().insert(0, hook("exit 3")));
+    let done = site.run(&["run", &site.id]);
+    assert_eq!(done.status, 0, "{done:?}");
+    assert!(done.stderr.contains("warning: run hook poststop /bin/sh (exit status 3)"), "{done:?}");
+    assert!(kinds(&site).contains(&"poststop2".to_owned()));
+    site.assert_gone();
+}
+
+fn a_hook_past_its_timeout_is_killed() {
+    let site = shell("true");
+    let mark = site.directory.join("alive");
+    let mut slow = hook(&format!("sleep 1000 & echo $$ > {}; wait", mark.display()));
+    slow["timeout"] = json!(1);
+    let site = site.change(|c| c["hooks"]["createRuntime"] = json!([slow]));
+    let error = site.fails(&["create", &site.id]);
+    assert!(error.contains("ETIMEDOUT: it took longer than its timeout"), "{error}");
+    let pid = std::fs::read_to_string(mark).unwrap();
+    assert!(!std::path::Path::new("/proc").join(pid.trim()).exists());
+    site.assert_gone();
+}
+
+fn run_has_hooks_as_well() {
+    let site = recorded(shell("true"));
+    assert_eq!(site.run(&["run", &site.id]).status, 0);
+    let mut expected: Vec<String> = KINDS.iter().flat_map(|kind| [format!("{kind}1"), format!("{kind}2")]).collect();
+    let mut seen = kinds(&site);
+    // The program is already under way when poststart hooks run, but nothing else overtakes anything.
+    assert_eq!(seen, expected);
+    expected.sort();
+    seen.sort();
+    assert_eq!(seen, expected);
+    site.assert_gone();
+}
+
+fn a_hook_may_look_at_its_container() {
+    let site = shell("sleep 60");
+    let output = site.directory.join("seen");
+    let command = format!(
+        "{} --root {} state {} >> {}",
+        crate::site::runtime().display(),
+        site.directory.join("state").display(),
+        site.id,
+        output.display()
+    );
+    let site = site.change(|c| {
+        c["hooks"]["createRuntime"] = json!([hook(&command)]);
+        c["hooks"]["poststart"] = json!([hook(&command)]);
+    });
+    site.create(&[]);
+    assert!(std::fs::read_to_string(&output).unwrap().contains("\"creating\""));
+    site.ok(&["start", &site.id]);
+    assert!(std::fs::read_to_string(&output).unwrap().contains("\"running\""));
+}

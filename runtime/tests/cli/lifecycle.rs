@@ -1,0 +1,281 @@
+//! From `create` to `delete`, and what can be seen on the way.
+
+use libtest_mimic::Trial;
+use serde_json::{Value, json};
+
+use crate::site::{program, shell, until};
+use crate::trials;
+
+pub fn tests() -> Vec<Trial> {
+    trials![
+        a_life_has_its_states,
+        run_passes_the_exit_status_on,
+        run_leaves_nothing_unless_told_to_keep,
+        run_detached_returns_at_once,
+        signals_reach_the_program,
+        all_processes_can_be_killed,
+        a_container_that_ignores_everything_is_deleted_by_force,
+        pause_and_resume,
+        containers_and_processes_are_listed,
+        the_configuration_counts_as_it_was_at_create,
+        the_cgroup_is_where_the_configuration_says,
+        the_pid_file_names_the_process,
+        a_recycled_pid_is_not_taken_for_the_container,
+        without_pivot_root,
+        features_and_version,
+        run_forwards_signals,
+    ]
+}
+
+fn a_life_has_its_states() {
+    let site = shell("echo ran; sleep 0.2").change(|c| c["annotations"] = json!({"org.example.key": "value"}));
+    let output = site.create(&[]);
+    let state = site.state();
+    assert_eq!(state["status"], "created");
+    assert_eq!(state["id"], site.id.as_str());
+    assert_eq!(state["ociVersion"], "1.3.0");
+    assert_eq!(state["bundle"], site.directory.canonicalize().unwrap().to_str().unwrap());
+    assert_eq!(state["annotations"]["org.example.key"], "value");
+    let pid = state["pid"].as_i64().unwrap();
+    assert!(site.cgroup().exists());
+    assert_eq!(std::fs::read_to_string(site.cgroup().join("cgroup.procs")).unwrap(), format!("{pid}\n"));
+    // The program hasn't run.
+    assert_eq!(std::fs::read_to_string(&output).unwrap().matches("ran").count(), 0);
+
+    site.ok(&["start", &site.id]);
+    assert_eq!((site.state()["status"].as_str().unwrap(), site.state()["pid"].as_i64().unwrap()), ("running", pid));
+    site.wait_for("stopped");
+    assert_eq!(site.state()["pid"], 0);
+    assert!(std::fs::read_to_string(&output).unwrap().ends_with("ran\n"));
+    site.ok(&["delete", &site.id]);
+    assert!(site.fails(&["state", &site.id]).contains("container does not exist"));
+    site.assert_gone();
+}
+
+fn run_passes_the_exit_status_on() {
+    for (script, status) in [("exit 0", 0), ("exit 7", 7), ("exit 255", 255), ("kill -9 $$", 137), ("kill -15 $$", 143)]
+    {
+        // The first process of a pid namespace can't signal itself, so a shell in between does.
+        let site = shell(&format!("sh -c '{script}'; exit $?"));
+        let done = site.run(&["run", &site.id]);
+        assert_eq!(done.status, status, "{script}: {done:?}");
+        site.assert_gone();
+    }
+    let site = shell("sleep 60");
+    let mut child = site.command(&["run", &site.id]).spawn().unwrap();
+    until("it runs", || site.plain_command(&["kill", &site.id, "KILL"]).output().unwrap().status.success());
+    assert_eq!(child.wait().unwrap().code(), Some(137));
+    site.assert_gone();
+}
+
+fn run_leaves_nothing_unless_told_to_keep() {
+    let site = shell("echo out; echo err >&2");
+    let done = site.run(&["run", &site.id]);
+    assert_eq!(done.stdout, "out\n");
+    assert!(done.stderr.ends_with("err\n"), "{done:?}");
+    site.assert_gone();
+    assert_eq!(site.run(&["run", "--keep", &site.id]).status, 0);
+    assert_eq!(site.status(), "stopped");
+    site.ok(&["delete", &site.id]);
+    site.assert_gone();
+}
+
+fn run_detached_returns_at_once() {
+    let site = shell("sleep 60");
+    site.ok(&["run", "--detach", &site.id]);
+    assert_eq!(site.status(), "running");
+    site.ok(&["kill", &site.id, "SIGKILL"]);
+    site.wait_for("stopped");
+    site.ok(&["delete", &site.id]);
+    site.assert_gone();
+}
+
+fn signals_reach_the_program() {
+    for (signal, number) in [("TERM", 15), ("SIGUSR1", 10), ("12", 12), ("SIGRTMIN+3", 37)] {
+        let site = shell(&format!("trap 'exit 42' {number}; echo ready; while :; do sleep 0.05; done"));
+        let output = site.create(&[]);
+        site.ok(&["start", &site.id]);
+        until("the trap is set", || std::fs::read_to_string(&output).unwrap().contains("ready"));
+        site.ok(&["kill", &site.id, "0"]);
+        site.ok(&["kill", &site.id, signal]);
+        site.wait_for("stopped");
+        assert!(site.fails(&["kill", &site.id, "0"]).contains("container not running"));
+        assert!(site.fails(&["kill", &site.id, signal]).contains("container not running"));
+        site.ok(&["delete", &site.id]);
+    }
+    let site = shell("sleep 60");
+    site.create(&[]);
+    for wrong in ["SIGNONE", "65", "-1", "9x", ""] {
+        assert!(site.fails(&["kill", "--", &site.id, wrong]).contains("is no signal"), "{wrong}");
+    }
+    assert_eq!(site.status(), "created");
+}
+
+fn all_processes_can_be_killed() {
+    let site = shell("sleep 60 & sleep 60 & wait");
+    site.create(&[]);
+    site.ok(&["start", &site.id]);
+    let count = || std::fs::read_to_string(site.cgroup().join("cgroup.procs")).unwrap().lines().count();
+    until("all run", || count() == 3);
+    // TERM ends the two, and the shell with them, which ignores it as the first process of its namespace.
+    site.ok(&["kill", "--all", &site.id, "TERM"]);
+    site.wait_for("stopped");
+    site.ok(&["delete", &site.id]);
+    site.assert_gone();
+}
+
+fn a_container_that_ignores_everything_is_deleted_by_force() {
+    let site = shell("trap '' TERM INT HUP; sleep 60 & while :; do sleep 60; done");
+    site.create(&[]);
+    site.ok(&["start", &site.id]);
+    let error = site.fails(&["delete", &site.id]);
+    assert!(error.contains("it is running") && error.contains("--force"), "{error}");
+    assert_eq!(site.status(), "running");
+    site.ok(&["delete", "--force", &site.id]);
+    site.assert_gone();
+    // There is nothing to do any more.
+    site.ok(&["delete", "--force", &site.id]);
+    assert!(site.fails(&["delete", &site.id]).contains("container does not exist"));
+}
+
+fn pause_and_resume() {
+    let site = shell("while :; do echo x >> /tmp/count; sleep 0.01; done").change(|c| {
+        c["mounts"].as_array_mut().unwrap().push(json!({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"}));
+    });
+    site.create(&[]);
+    site.ok(&["start", &site.id]);
+    assert!(site.fails(&["resume", &site.id]).contains("it is running"));
+    site.ok(&["pause", &site.id]);
+    assert_eq!(site.status(), "paused");
+    assert!(site.fails(&["pause", &site.id]).contains("it is paused"));
+    let pid = site.state()["pid"].as_i64().unwrap();
+    let count = || std::fs::metadata(format!("/proc/{pid}/root/tmp/count")).map_or(0, |m| m.len());
+    let before = count();
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    assert_eq!(count(), before);
+    site.ok(&["resume", &site.id]);
+    assert_eq!(site.status(), "running");
+    until("it goes on", || count() > before);
+    // A paused container can be deleted by force, too.
+    site.ok(&["pause", &site.id]);
+    site.ok(&["delete", "--force", &site.id]);
+    site.assert_gone();
+}
+
+fn containers_and_processes_are_listed() {
+    let site = shell("sleep 60 & wait");
+    assert_eq!(site.ok(&["list"]).split_whitespace().next(), Some("ID"));
+    assert_eq!(site.ok(&["list", "--format", "json"]), "[]\n");
+    site.create(&[]);
+    site.ok(&["start", &site.id]);
+    let list: Value = serde_json::from_str(&site.ok(&["list", "-f", "json"])).unwrap();
+    let pid = site.state()["pid"].as_i64().unwrap();
+    assert_eq!(list[0]["id"], site.id.as_str());
+    assert_eq!((list[0]["pid"].as_i64(), list[0]["status"].as_str()), (Some(pid), Some("running")));
+    assert_eq!(list[0]["owner"], "root");
+    let table = site.ok(&["list"]);
+    let row: Vec<&str> = table.lines().nth(1).unwrap().split_whitespace().collect();
+    assert_eq!((row[0], row[1], row[2]), (site.id.as_str(), pid.to_string().as_str(), "running"));
+    assert_eq!(site.ok(&["list", "-q"]), format!("{}\n", site.id));
+
+    let pids = || serde_json::from_str::<Vec<i64>>(&site.ok(&["ps", "--format", "json", &site.id])).unwrap();
+    until("both run", || pids().len() == 2);
+    assert!(pids().contains(&pid));
+    let table = site.ok(&["ps", &site.id]);
+    assert!(table.starts_with("UID") && table.contains("sleep 60") && table.lines().count() == 3, "{table}");
+    let table = site.ok(&["ps", &site.id, "-o", "pid,comm", "-e"]);
+    assert_eq!(table.lines().count(), 3, "{table}");
+}
+
+fn the_configuration_counts_as_it_was_at_create() {
+    let mut site = shell("echo first");
+    let output = site.create(&[]);
+    site.config["process"]["args"] = json!(["/bin/echo", "second"]);
+    site.config["hooks"] = json!({"poststop": [{"path": "/absent"}]});
+    site.ok(&["start", &site.id]);
+    site.wait_for("stopped");
+    let done = site.run(&["delete", &site.id]);
+    assert_eq!((done.status, done.stderr.as_str()), (0, ""));
+    assert!(std::fs::read_to_string(&output).unwrap().ends_with("first\n"));
+}
+
+fn the_cgroup_is_where_the_configuration_says() {
+    let site = shell("sleep 60");
+    let parent = format!("garboard-cli-parent-{}", std::process::id());
+    let site = site.change(|c| c["linux"]["cgroupsPath"] = json!(format!("/{parent}/deeper/own")));
+    site.create(&[]);
+    let path = std::path::Path::new("/sys/fs/cgroup").join(&parent);
+    let pid = site.state()["pid"].as_i64().unwrap();
+    assert_eq!(std::fs::read_to_string(path.join("deeper/own/cgroup.procs")).unwrap(), format!("{pid}\n"));
+    site.ok(&["delete", "--force", &site.id]);
+    // What is above may be others' as well.
+    assert!(path.join("deeper").exists() && !path.join("deeper/own").exists());
+    std::fs::remove_dir(path.join("deeper")).unwrap();
+    std::fs::remove_dir(path).unwrap();
+    for wrong in ["/", "/a/../b"] {
+        let site = shell("true").change(|c| c["linux"]["cgroupsPath"] = json!(wrong));
+        assert!(site.fails(&["create", &site.id]).contains("linux.cgroupsPath"), "{wrong}");
+        site.assert_gone();
+    }
+}
+
+fn the_pid_file_names_the_process() {
+    let site = shell("sleep 60");
+    let file = site.directory.join("pid");
+    site.create(&["--pid-file", file.to_str().unwrap()]);
+    assert_eq!(std::fs::read_to_string(file).unwrap(), site.state()["pid"].to_string());
+}
+
+fn a_recycled_pid_is_not_taken_for_the_container() {
+    let site = shell("sleep 60");
+    site.create(&[]);
+    // As if the container had ended and its id were this innocent process's now.
+    let mut innocent = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+    let file = site.directory.join("state").join(&site.id).join("state.json");
+    let mut record: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    let own = record["pid"].clone();
+    record["pid"] = json!(innocent.id());
+    std::fs::write(&file, record.to_string()).unwrap();
+    assert_eq!(site.status(), "stopped");
+    assert!(site.fails(&["kill", &site.id, "KILL"]).contains("container not running"));
+    site.ok(&["delete", &site.id]);
+    assert!(innocent.try_wait().unwrap().is_none(), "the innocent process was killed");
+    innocent.kill().unwrap();
+    innocent.wait().unwrap();
+    assert!(!std::path::Path::new(&format!("/proc/{own}/exe")).exists());
+    site.assert_gone();
+}
+
+fn without_pivot_root() {
+    let site = program(&["/bin/sh", "-c", "ls -di / /..; ls /; cat /proc/self/mountinfo | wc -l"]);
+    let pivoted = site.ok(&["run", &site.id]);
+    let moved = site.ok(&["run", "--no-pivot", &site.id]);
+    let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(words(&pivoted)[0], words(&pivoted)[2]);
+    assert_eq!(words(&moved), words(&pivoted));
+}
+
+fn features_and_version() {
+    let site = shell("true");
+    let features: Value = serde_json::from_str(&site.ok(&["features"])).unwrap();
+    assert_eq!(
+        (features["ociVersionMin"].as_str(), features["ociVersionMax"].as_str()),
+        (Some("1.0.0"), Some("1.3.0"))
+    );
+    assert_eq!(features["hooks"].as_array().unwrap().len(), 6);
+    assert_eq!(features["linux"]["cgroup"]["v2"], true);
+    let version = site.ok(&["--version"]);
+    assert!(version.starts_with("garboard-runtime version ") && version.contains("\nspec: 1.3.0"), "{version}");
+}
+
+fn run_forwards_signals() {
+    let site = shell("trap 'exit 43' TERM; echo ready; while :; do sleep 0.05; done");
+    let output = site.directory.join("output");
+    let mut command = site.command(&["run", &site.id]);
+    let mut child = command.stdout(std::fs::File::create(&output).unwrap()).spawn().unwrap();
+    until("the trap is set", || std::fs::read_to_string(&output).unwrap().contains("ready"));
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(43));
+    site.assert_gone();
+}

@@ -1,0 +1,57 @@
+//! The OCI command line, driven as its callers do: as a program, by its flags, output and exit status.
+//!
+//! The same executable is run as root and as an ordinary user, and has other tests for each; none is skipped. As root it works
+//! in a mount namespace of its own with a cgroup2 mount on /sys/fs/cgroup.
+
+mod exec;
+mod faults;
+mod hooks;
+mod lifecycle;
+mod ordinary;
+mod refusals;
+mod site;
+mod streams;
+mod sys;
+
+use libtest_mimic::{Arguments, Trial};
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let tests: Vec<Trial> = if rustix::process::geteuid().is_root() {
+        [lifecycle::tests(), refusals::tests(), hooks::tests(), streams::tests(), exec::tests(), faults::tests()]
+            .concat_all()
+    } else {
+        [ordinary::tests(), exec::for_everybody()].concat_all()
+    };
+    if arguments.list {
+        libtest_mimic::run(&arguments, tests).exit();
+    }
+    let site = site::enter();
+    let conclusion = libtest_mimic::run(&arguments, tests);
+    site.leave();
+    conclusion.exit();
+}
+
+trait ConcatAll {
+    fn concat_all(self) -> Vec<Trial>;
+}
+
+impl<const N: usize> ConcatAll for [Vec<Trial>; N] {
+    fn concat_all(self) -> Vec<Trial> {
+        self.into_iter().flatten().collect()
+    }
+}
+
+/// Trials of these functions, named as they are.
+#[macro_export]
+macro_rules! trials {
+    ($($name:ident),* $(,)?) => {
+        vec![$({
+            let module = module_path!().rsplit("::").next().unwrap_or_default();
+            libtest_mimic::Trial::test(format!("{module}::{}", stringify!($name)), || {
+                $name();
+                Ok(())
+            })
+        }),*]
+    };
+}

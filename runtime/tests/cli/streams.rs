@@ -1,0 +1,208 @@
+//! What goes in and out: streams, terminals, passed descriptors, readiness.
+
+use std::io::{IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::process::Stdio;
+
+use libtest_mimic::Trial;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use serde_json::json;
+
+use crate::site::{finish, shell, until};
+use crate::trials;
+
+pub fn tests() -> Vec<Trial> {
+    trials![
+        streams_are_the_caller_s,
+        a_terminal_goes_to_the_console_socket,
+        run_shows_the_terminal,
+        a_terminal_needs_somebody_to_hold_it,
+        an_image_can_t_slip_a_device_in_as_terminal,
+        descriptors_are_preserved_and_no_others,
+        listening_sockets_are_passed_on,
+        readiness_is_passed_on_and_nothing_else,
+        the_session_keyring_is_the_container_s_own,
+    ]
+}
+
+fn streams_are_the_caller_s() {
+    let site = shell("cat; echo err >&2");
+    let mut command = site.command(&["run", &site.id]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"through").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.stdout, b"through");
+    assert!(String::from_utf8_lossy(&output.stderr).ends_with("err\n"), "{output:?}");
+    // `create` hands its streams on to a program that runs when it has long gone.
+    let site = shell("echo late");
+    let output = site.create(&[]);
+    site.ok(&["start", &site.id]);
+    until("it speaks", || std::fs::read_to_string(&output).unwrap().ends_with("late\n"));
+}
+
+/// Accepts one connection and takes the descriptor that comes over it.
+fn receive(listener: &UnixListener) -> OwnedFd {
+    let (stream, _) = listener.accept().unwrap();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut name = [0; 64];
+    recvmsg(&stream, &mut [IoSliceMut::new(&mut name)], &mut control, RecvFlags::CMSG_CLOEXEC).unwrap();
+    let mut fds = control.drain().filter_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    });
+    fds.next().expect("a terminal was sent")
+}
+
+fn a_terminal_goes_to_the_console_socket() {
+    let script = "tty; stty size; readlink /proc/self/fd/0; stat -c %t:%T /dev/console; stat -c %u /dev/pts/0; \
+                  echo to-console > /dev/console; read line; echo got $line";
+    let site = shell(script).change(|c| {
+        c["process"]["terminal"] = true.into();
+        c["process"]["consoleSize"] = json!({"height": 33, "width": 99});
+        c["process"]["user"] = json!({"uid": 1000, "gid": 1000});
+        c["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+        for side in ["uidMappings", "gidMappings"] {
+            c["linux"][side] = json!([{"containerID": 0, "hostID": 1_000_000, "size": 65536}]);
+        }
+    });
+    // A path that is longer than a socket's may be.
+    let directory = site.directory.join("x".repeat(120));
+    std::fs::create_dir(&directory).unwrap();
+    let socket = directory.join("console.sock");
+    let handle = std::fs::File::open(&directory).unwrap();
+    let listener = UnixListener::bind(format!("/proc/self/fd/{}/console.sock", handle.as_raw_fd())).unwrap();
+    let accepting = std::thread::spawn(move || receive(&listener));
+    site.create(&["--console-socket", socket.to_str().unwrap()]);
+    let mut terminal = std::fs::File::from(accepting.join().unwrap());
+    site.ok(&["start", &site.id]);
+    terminal.write_all(b"typed\n").unwrap();
+    let mut text = String::new();
+    let mut buffer = [0; 1024];
+    // EIO: the last one who had it open has gone.
+    while let Ok(n @ 1..) = terminal.read(&mut buffer) {
+        text += &String::from_utf8_lossy(&buffer[..n]);
+    }
+    let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| *line != "typed").collect();
+    assert_eq!(lines, ["/dev/pts/0", "33 99", "/dev/pts/0", "88:0", "1000", "to-console", "got typed"], "{text:?}");
+    site.wait_for("stopped");
+}
+
+fn run_shows_the_terminal() {
+    let site = shell("tty; read line; echo got $line; exit 5").change(|c| c["process"]["terminal"] = true.into());
+    let mut command = site.command(&["run", &site.id]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.as_mut().unwrap().write_all(b"typed\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).replace('\r', "");
+    assert!(text.contains("/dev/pts/0\n") && text.ends_with("got typed\n"), "{text:?}");
+    assert_eq!(output.status.code(), Some(5));
+    site.assert_gone();
+    // More than any buffer on the way holds.
+    let site = shell("i=0; while [ $i -lt 20000 ]; do echo 0123456789; i=$((i+1)); done");
+    let site = site.change(|c| c["process"]["terminal"] = true.into());
+    let done = finish(site.command(&["run", &site.id]));
+    assert_eq!((done.status, done.stdout.matches("0123456789").count()), (0, 20_000));
+}
+
+fn a_terminal_needs_somebody_to_hold_it() {
+    let site = shell("true").change(|c| c["process"]["terminal"] = true.into());
+    for arguments in [&["create"][..], &["run", "--detach"]] {
+        let error = site.fails(&[arguments, &[site.id.as_str()]].concat());
+        assert!(error.contains("--console-socket"), "{error}");
+        site.assert_gone();
+    }
+    let error = site.fails(&["create", "--console-socket", "/absent/socket", &site.id]);
+    assert!(error.contains("connect to the console socket /absent/socket: ENOENT"), "{error}");
+    site.assert_gone();
+}
+
+fn an_image_can_t_slip_a_device_in_as_terminal() {
+    // Without a devpts of its own, /dev/pts would be whatever the image has there.
+    let site = shell("true").change(|c| {
+        c["process"]["terminal"] = true.into();
+        c["mounts"].as_array_mut().unwrap().retain(|mount| mount["destination"] != "/dev/pts");
+        c["mounts"].as_array_mut().unwrap().push(json!({
+            "destination": "/dev/pts/ptmx", "type": "bind", "source": "/dev/zero", "options": ["bind"],
+        }));
+    });
+    let error = site.fails(&["run", &site.id]);
+    assert!(error.contains("no devpts is mounted there"), "{error}");
+    site.assert_gone();
+}
+
+fn descriptors_are_preserved_and_no_others() {
+    let site = shell("for n in 3 4 5 6 7; do (eval \"cat <&$n\") 2>/dev/null || echo none $n; done");
+    let file = |text: &str| {
+        let path = site.directory.join(text);
+        std::fs::write(&path, format!("{text}\n")).unwrap();
+        std::fs::File::open(path).unwrap()
+    };
+    let files = [file("three"), file("four"), file("five")];
+    let run = |preserved: &str| {
+        let mut command = site.command(&["run", "--preserve-fds", preserved, &site.id]);
+        crate::sys::pass_descriptors(&mut command, files.iter().map(AsRawFd::as_raw_fd).collect());
+        finish(command)
+    };
+    let done = run("2");
+    assert_eq!(done.stdout, "three\nfour\nnone 5\nnone 6\nnone 7\n", "{done:?}");
+    // More than anybody who runs the tests has open.
+    let done = run("60");
+    assert!(done.status == 1 && done.stderr.contains("EBADF: the caller hasn't opened it"), "{done:?}");
+    site.assert_gone();
+}
+
+fn listening_sockets_are_passed_on() {
+    let site =
+        shell("echo $LISTEN_FDS $LISTEN_PID $LISTEN_FDNAMES; readlink /proc/self/fd/3; readlink /proc/self/fd/4");
+    let listener = UnixListener::bind(site.directory.join("socket")).unwrap();
+    let mut command = site.command(&["run", &site.id]);
+    command.env("LISTEN_FDS", "1").env("LISTEN_FDNAMES", "web");
+    crate::sys::pass_descriptors(&mut command, vec![listener.as_raw_fd(), listener.as_raw_fd()]);
+    let done = finish(command);
+    let lines: Vec<&str> = done.stdout.lines().collect();
+    assert_eq!(lines[0], "1 1 web", "{done:?}");
+    assert!(lines[1].starts_with("socket:") && lines.len() == 2, "{done:?}");
+}
+
+fn readiness_is_passed_on_and_nothing_else() {
+    // Busybox can't write to a datagram socket, so this test's own hand does, through the container's directory.
+    let site = shell("sleep 60").change(|c| c["mounts"].as_array_mut().unwrap().retain(|m| m["destination"] != "/run"));
+    let outer_path = site.directory.join("outer");
+    let outer = UnixDatagram::bind(&outer_path).unwrap();
+    outer.set_nonblocking(true).unwrap();
+    let mut command = site.command(&["create", &site.id]);
+    assert!(command.env("NOTIFY_SOCKET", &outer_path).status().unwrap().success());
+    let mut start = site.plain_command(&["start", &site.id]).env("NOTIFY_SOCKET", &outer_path).spawn().unwrap();
+    let pid = site.state()["pid"].as_i64().unwrap();
+    let environment = || std::fs::read_to_string(format!("/proc/{pid}/environ")).unwrap_or_default();
+    until("the program runs", || environment().contains("NOTIFY_SOCKET=/run/notify/notify.sock"));
+    let inner = format!("/proc/{pid}/root/run/notify/notify.sock");
+    let container = UnixDatagram::unbound().unwrap();
+    container.send_to(b"MAINPID=1\nFDSTORE=1", &inner).unwrap();
+    container.send_to(b"STATUS=soon", &inner).unwrap();
+    assert!(start.try_wait().unwrap().is_none());
+    container.send_to(b"STATUS=now\nREADY=1\nMAINPID=1", &inner).unwrap();
+    assert!(start.wait().unwrap().success());
+    let mut buffer = [0; 256];
+    let n = outer.recv(&mut buffer).unwrap();
+    assert_eq!(String::from_utf8_lossy(&buffer[..n]), format!("MAINPID={pid}\nREADY=1\n"));
+    assert!(outer.recv(&mut buffer).is_err(), "more was passed on");
+    // One that ends without being ready holds nobody up.
+    let site = shell("exit 0");
+    let mut command = site.command(&["run", "--detach", &site.id]);
+    assert!(command.env("NOTIFY_SOCKET", &outer_path).status().unwrap().success());
+}
+
+fn the_session_keyring_is_the_container_s_own() {
+    // Only who possesses it sees it.
+    crate::sys::join_private_keyring(c"garboard-cli-tests");
+    let sees = |more: &[&str]| {
+        let site = shell("cat /proc/keys").change(|c| c["linux"]["maskedPaths"] = json!([]));
+        site.ok(&[&["run"], more, &[site.id.as_str()]].concat()).contains(" garboard-cli-tests: ")
+    };
+    assert!(sees(&["--no-new-keyring"]));
+    assert!(!sees(&[]));
+}

@@ -1,0 +1,89 @@
+//! Unsafe calls of the tests.
+#![allow(unsafe_code)]
+
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+/// Leaves the parent's mount namespace.
+pub fn unshare_mounts() {
+    // SAFETY: unshare(2) takes plain flags; with NEWNS no descriptors are lost.
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }.expect("unshare as root");
+}
+
+/// Runs `command` and kills it right before its `n`th system call. Returns whether it came that far.
+#[allow(clippy::zombie_processes, reason = "reaped by waitpid")]
+pub fn kill_before_call(mut command: Command, n: usize) -> bool {
+    // SAFETY: between fork and exec only ptrace(2) is called, which is async-signal-safe.
+    unsafe {
+        command.pre_exec(|| {
+            libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0);
+            Ok(())
+        });
+    }
+    let child = command.spawn().expect("spawn");
+    let pid = child.id().cast_signed();
+    let mut status = 0;
+    // SAFETY: `pid` is a traced child of this thread; waitpid writes to a valid integer.
+    unsafe {
+        libc::waitpid(pid, &raw mut status, 0);
+        // Each call stops twice: before and after.
+        for _ in 0..2 * n - 1 {
+            libc::ptrace(libc::PTRACE_SYSCALL, pid, 0, 0);
+            libc::waitpid(pid, &raw mut status, 0);
+            if libc::WIFEXITED(status) || libc::WIFSIGNALED(status) {
+                return false;
+            }
+        }
+        libc::kill(pid, libc::SIGKILL);
+        libc::waitpid(pid, &raw mut status, 0);
+    }
+    true
+}
+
+/// Makes this process adopt orphans.
+pub fn adopt_orphans() {
+    // SAFETY: prctl(2) with plain numbers.
+    unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) };
+}
+
+/// Descriptor 3 and the following of `command` become these; they stay open in this process.
+pub fn pass_descriptors(command: &mut Command, descriptors: Vec<i32>) {
+    // SAFETY: between fork and exec only fcntl(2) and dup2(2) are called, which are async-signal-safe.
+    unsafe {
+        command.pre_exec(move || {
+            // First out of the way of the targets.
+            let mut high = [0; 16];
+            for (to, from) in high.iter_mut().zip(&descriptors) {
+                *to = libc::fcntl(*from, libc::F_DUPFD_CLOEXEC, 100);
+            }
+            for (number, from) in (3..).zip(high.iter().take(descriptors.len())) {
+                libc::dup2(*from, number);
+            }
+            Ok(())
+        });
+    }
+}
+
+/// Limits `command`'s open descriptors.
+pub fn limit_descriptors(command: &mut Command, most: u64) {
+    // SAFETY: between fork and exec only setrlimit(2) is called, which is async-signal-safe.
+    unsafe {
+        command.pre_exec(move || {
+            let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+            Ok(())
+        });
+    }
+}
+
+/// Gives this thread a session keyring of this name, which only those see who possess it.
+pub fn join_private_keyring(name: &std::ffi::CStr) {
+    // All rights for possessors, none for others (keyctl_setperm(3)).
+    const POSSESSORS: libc::c_long = 0x3f00_0000;
+    // SAFETY: `name` is NUL-terminated and outlives the call; the second call takes plain numbers.
+    unsafe {
+        let keyring = libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr());
+        assert!(keyring > 0);
+        assert_eq!(libc::syscall(libc::SYS_keyctl, libc::KEYCTL_SETPERM, keyring, POSSESSORS), 0);
+    }
+}

@@ -70,22 +70,26 @@ fn network(out: &mut String, snapshot: &Snapshot) {
         NetworkState::None => return,
         NetworkState::Up => format!("{uplink} {}", network.addresses.join(" ")),
         NetworkState::Configuring => format!("{uplink}, waiting for an address"),
-        NetworkState::Failed => format!("{uplink}, no address: {}", network.detail),
+        NetworkState::Failed => format!("{uplink}, no address"),
     };
-    let _ = writeln!(out, "  network: {text}");
+    let _ = writeln!(out, "  network: {text}{}", because(&network.detail));
 }
 
 fn data(out: &mut String, snapshot: &Snapshot) {
     let data = &snapshot.data;
     let text = match data.state {
         DataState::None => return,
-        DataState::Mounted if data.detail.is_empty() => format!("mounted, {}", size(data.bytes)),
-        DataState::Mounted => format!("mounted, {}: {}", size(data.bytes), data.detail),
-        DataState::Readonly => format!("READ-ONLY: {}", data.detail),
-        DataState::Tmpfs => format!("in memory only, nothing is kept: {}", data.detail),
-        DataState::Absent => format!("absent: {}", data.detail),
+        DataState::Mounted => format!("mounted, {}", size(data.bytes)),
+        DataState::Readonly => "READ-ONLY".to_owned(),
+        DataState::Tmpfs => "in memory only, nothing is kept".to_owned(),
+        DataState::Absent => "absent".to_owned(),
     };
-    let _ = writeln!(out, "  data: {text}");
+    let _ = writeln!(out, "  data: {text}{}", because(&data.detail));
+}
+
+/// What follows a state that has more to say.
+fn because(detail: &str) -> String {
+    if detail.is_empty() { String::new() } else { format!(": {detail}") }
 }
 
 /// Milliseconds for people, at most 7 columns.
@@ -188,6 +192,21 @@ demo is running, all containers are as declared (12 s up, PID 1 uses 2.3 MiB)
 ";
         assert_eq!(text, expected);
         assert!(text.lines().skip(1).all(|l| l.chars().count() <= WIDTH));
+    }
+
+    #[test]
+    fn every_state_shows_its_detail() {
+        use {DataState as D, NetworkState as N};
+        for state in [N::Up, N::Configuring, N::Failed] {
+            let mut snapshot = snapshot();
+            snapshot.network = report::Network { state, detail: "so it is".into(), ..snapshot.network };
+            assert!(render(&snapshot).lines().any(|l| l.starts_with("  network: ") && l.ends_with(": so it is")));
+        }
+        for state in [D::Mounted, D::Readonly, D::Tmpfs, D::Absent] {
+            let mut snapshot = snapshot();
+            snapshot.data = report::Data { state, detail: "so it is".into(), bytes: 0 };
+            assert!(render(&snapshot).lines().any(|l| l.starts_with("  data: ") && l.ends_with(": so it is")));
+        }
     }
 
     #[test]

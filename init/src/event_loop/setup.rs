@@ -15,7 +15,7 @@ use super::persist::{self, CommonRecord, Context, UnitRecord};
 use super::sources::{Source, Sources};
 use super::{Supervisor, Unit, signals};
 use crate::boot::cmdline::Stop;
-use crate::boot::{Feature, Trace};
+use crate::boot::{Feature, Trace, modules};
 use crate::clock::now_ms;
 use crate::console::Console;
 use crate::crash::{self, History};
@@ -43,6 +43,10 @@ pub struct Options {
     pub run_dir: PathBuf,
     /// Start the workers: modules, data, network. Without them `/data` counts as ready.
     pub workers: bool,
+    /// What is written to when the `modules` worker has ended; see [`modules::lock`].
+    pub modules_lock: PathBuf,
+    /// The network worker is started again after so many milliseconds when it has failed.
+    pub network_again_ms: u64,
     /// Print the boot trace once every container has started or settled otherwise.
     pub print_trace: bool,
     /// Let signals make PID 1 crash. For tests only.
@@ -59,6 +63,8 @@ impl Default for Options {
             plan: plan::PATH.into(),
             run_dir: etc_files::RUN.into(),
             workers: true,
+            modules_lock: modules::LOCK.into(),
+            network_again_ms: 10_000,
             print_trace: false,
             crash_trigger: false,
             stop: Goal::PowerOff,

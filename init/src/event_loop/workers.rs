@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use super::Supervisor;
 use super::containers::LONGEST_REASON;
 use super::sources::Source;
-use crate::boot::features;
+use crate::boot::{features, modules};
 use crate::clock::now_ms;
 use crate::shutdown::{self, Patience};
 use crate::supervise::{Action, DataPhase, Event, Exit, Fault, Goal};
@@ -16,8 +16,6 @@ use crate::worker::{Kind, Worker};
 const HOLD_MS: u64 = 1000;
 /// Nor longer than this once a container's program was executed.
 pub(super) const HOLD_EXECUTED_MS: u64 = 250;
-/// The network worker is started again after so many milliseconds if it fails.
-const NETWORK_AGAIN_MS: u64 = 10_000;
 /// A worker that could not be started, for want of memory or processes, is tried again after so many.
 const SPAWN_AGAIN_MS: u64 = 500;
 /// On the way down the last worker waits no longer for the end of the others, which were killed.
@@ -178,6 +176,12 @@ impl Supervisor {
                 if !exit.success() {
                     self.note(format!("modules: {how}"));
                 }
+                if let Err(e) = modules::lock(&self.options.modules_lock) {
+                    self.note(format!(
+                        "modules can still be loaded: write {}: {e}",
+                        self.options.modules_lock.display()
+                    ));
+                }
                 self.tell(Event::DevicesReady);
                 if self.plan.data.is_some() {
                     self.start_worker(Kind::Data, &[]);
@@ -192,12 +196,13 @@ impl Supervisor {
                 let detail = if exit.success() { "its worker gave no report".to_owned() } else { how };
                 self.data_settled(report::Data { state: DataState::Absent, detail, bytes: 0 });
             }
-            Kind::Network if !exit.success() => {
-                self.network.state = NetworkState::Failed;
-                self.network.detail = how;
-                if self.state.common().goal.is_none() {
-                    self.start_at(Kind::Network, now_ms().saturating_add(NETWORK_AGAIN_MS));
+            // An interface may come later, and what failed once may go well.
+            Kind::Network if !exit.success() || self.network.state == NetworkState::Failed => {
+                if !exit.success() {
+                    self.network.state = NetworkState::Failed;
+                    self.network.detail = how;
                 }
+                self.start_at(Kind::Network, now_ms().saturating_add(self.options.network_again_ms));
             }
             Kind::Data | Kind::Network => {}
             Kind::Fill(index) => self.fill_ended(index, exit),

@@ -5,7 +5,7 @@
 //!
 //! | kind | does | lines | ends |
 //! |---|---|---|---|
-//! | `modules` | loads the plan's modules, then locks module loading | one [`report::Modules`] | by itself |
+//! | `modules` | loads the plan's modules | one [`report::Modules`] | by itself |
 //! | `data` | finds, grows and mounts the data filesystem on `/data`, in PID 1's own mount namespace | one [`report::Data`] | by itself |
 //! | `network` | configures the uplink, keeps the DHCP lease, writes `/run/garboard/resolv.conf` | one [`report::Network`] per change | static or none: by itself; DHCP: never |
 //! | `fill` INDEX PLAN | fills the new volumes of a container with what its image has there | one [`report::Fill`], of a failure | by itself |

@@ -3,8 +3,8 @@
 use super::{emit, report};
 use crate::boot::{self, Trace, modules, order};
 
-/// Loads the plan's modules in order, then forbids loading any more. Nothing else may load one: there is no `modprobe`, and a
-/// container that breaks out finds the door shut.
+/// Loads the plan's modules in order. When this worker has ended, however it did, PID 1 forbids loading any more
+/// ([`modules::lock`]).
 pub fn run() -> i32 {
     let (plan, cmdline) = match (boot::read_plan(), boot::read_cmdline()) {
         (Ok(plan), Ok(cmdline)) => (plan, cmdline),
@@ -15,11 +15,7 @@ pub fn run() -> i32 {
     let mut trace = Trace::default();
     let faults = modules::load(&plan.modules, &cmdline, &mut trace);
     let absent = faults.iter().map(|fault| order::module_name(&fault.object)).collect();
-    let mut failed: Vec<String> = faults.iter().map(ToString::to_string).collect();
-    let locked = modules::lock();
-    if let Err(e) = &locked {
-        failed.push(format!("lock module loading: {e}"));
-    }
+    let failed = faults.iter().map(ToString::to_string).collect();
     let loaded = u32::try_from(trace.steps().len()).unwrap_or(u32::MAX);
-    emit(&report::Modules { loaded, failed, absent, locked: locked.is_ok() })
+    emit(&report::Modules { loaded, failed, absent })
 }

@@ -11,8 +11,6 @@ pub struct Modules {
     pub failed: Vec<String>,
     /// The names of those.
     pub absent: Vec<String>,
-    /// No module can be loaded from now on (`kernel.modules_disabled`).
-    pub locked: bool,
 }
 
 /// Result of the `data` worker, in the status's terms.

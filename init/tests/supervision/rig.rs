@@ -172,7 +172,9 @@ impl Rig {
         });
         command.arg(setup.fate).current_dir(scratch.path());
         for (name, content) in setup.files {
-            std::fs::write(scratch.path().join(name), content).unwrap();
+            let path = scratch.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, content).unwrap();
         }
         let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
         let child = command.stdin(OwnedFd::from(theirs)).stdout(writer).spawn().expect("start the supervisor");

@@ -58,6 +58,9 @@ pub fn begin(plan: &str, run_dir: &str, cgroup: &str, policy: &str, fate: &str) 
         plan: plan.into(),
         run_dir: run_dir.into(),
         workers,
+        // Not the kernel's own: this machine is not ours.
+        modules_lock: "modules_disabled".into(),
+        network_again_ms: 50,
         print_trace: false,
         crash_trigger: true,
         stop: if halting { Goal::Halt } else { Goal::PowerOff },

@@ -6,9 +6,6 @@ use std::path::Path;
 
 use garboard_runtime::plan::{Etc, Network};
 
-/// Directory of all of them.
-pub const RUN: &str = "/run/garboard";
-
 /// Writes one container's files beneath `run`. Files that the plan doesn't name are left out.
 pub fn write(run: &Path, name: &str, etc: &Etc) -> io::Result<()> {
     if etc.hosts.is_none() && etc.hostname.is_none() {
@@ -33,8 +30,13 @@ pub fn prepare_resolv_conf(run: &Path, network: &Network) -> io::Result<()> {
         return Ok(());
     }
     fs::create_dir_all(run)?;
-    let lines: String = network.dns.iter().map(|server| format!("nameserver {server}\n")).collect();
-    fs::write(path, lines)
+    write_resolv_conf(run, &network.dns)
+}
+
+/// Writes `resolv.conf` beneath `run`, in place. See resolv.conf(5): the resolver looks at three name servers at most.
+pub fn write_resolv_conf(run: &Path, servers: &[String]) -> io::Result<()> {
+    let lines: String = servers.iter().take(3).map(|server| format!("nameserver {server}\n")).collect();
+    fs::write(run.join("resolv.conf"), lines)
 }
 
 #[cfg(test)]
@@ -56,5 +58,8 @@ mod tests {
         fs::write(dir.path().join("resolv.conf"), "by DHCP\n").unwrap();
         prepare_resolv_conf(dir.path(), &network).unwrap();
         assert_eq!(fs::read_to_string(dir.path().join("resolv.conf")).unwrap(), "by DHCP\n");
+        write_resolv_conf(dir.path(), &["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"].map(str::to_owned))
+            .unwrap();
+        assert_eq!(fs::read_to_string(dir.path().join("resolv.conf")).unwrap().lines().count(), 3);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use garboard_runtime::plan::DATA;
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::WaitOptions;
 use rustix::system::RebootCommand;
@@ -12,8 +13,6 @@ use crate::supervise::Goal;
 use crate::sys::signal;
 use crate::worker::{Kind, Worker};
 
-/// Where the data filesystem is mounted.
-const DATA: &str = "/data";
 /// The end takes no longer than so many milliseconds,
 const PATIENCE_MS: u64 = 20_000;
 /// unless so many bytes were written meanwhile.

@@ -340,3 +340,23 @@ pub struct Seccomp {
     /// `SECCOMP_FILTER_FLAG_*` for `seccomp(2)`.
     pub flags: u32,
 }
+
+/// The file of a sysctl beneath `/proc/sys`: dots separate directories. As in sysctl(8), a slash stands for a dot inside a name
+/// (`net.ipv4.conf.eth0/1.forwarding`).
+pub fn sysctl_path(name: &str) -> String {
+    name.chars()
+        .map(|c| match c {
+            '.' => '/',
+            '/' => '.',
+            other => other,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn dots_separate_and_slashes_stand_for_dots() {
+        assert_eq!(super::sysctl_path("net.ipv4.conf.eth0/1.forwarding"), "net/ipv4/conf/eth0.1/forwarding");
+    }
+}

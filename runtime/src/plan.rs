@@ -15,6 +15,10 @@ pub const VERSION: u32 = 1;
 pub const MAX_SIZE: usize = 64 << 20;
 /// Where the plan lies in the system image.
 pub const PATH: &str = "/garboard/plan";
+/// Where the machine mounts its data filesystem.
+pub const DATA: &str = "/data";
+/// Directory of what PID 1 writes for containers.
+pub const RUN: &str = "/run/garboard";
 
 /// A whole appliance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

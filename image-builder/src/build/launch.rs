@@ -7,6 +7,7 @@ use garboard_images::store::Store;
 use garboard_images::view::{Kind, View};
 use garboard_runtime::compile;
 use garboard_runtime::launch::{DeviceSetting, IdMap, IdRange, Root, RootSource, Upper};
+use garboard_runtime::plan::RUN;
 use garboard_runtime::spec::{self, Limits, Mount, MountKind, NamespaceChoice, Options, SeccompChoice, Ulimit};
 
 use super::plan::Compiled;
@@ -16,8 +17,6 @@ use crate::declaration::Declaration;
 
 /// Where the reaper is seen in a container. `/dev` is a tmpfs of the container's own, so nothing of the image is covered.
 const REAPER_TARGET: &str = "/dev/.garboard-init";
-/// Directory of the files that PID 1 writes for containers.
-const RUN: &str = "/run/garboard";
 /// What a container may write to its root, in bytes, unless declared or half of the memory is less.
 const ROOT_SIZE: u64 = 256 << 20;
 /// Room above a read-only root for mount points that the image lacks. The root is made read-only once they are there.

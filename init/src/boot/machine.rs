@@ -3,6 +3,7 @@
 use std::net::UdpSocket;
 use std::os::fd::{AsFd, OwnedFd};
 
+use garboard_runtime::launch::sysctl_path;
 use garboard_runtime::plan::Plan;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -10,7 +11,6 @@ use rustix::mount::MountFlags;
 
 use super::{BootError, root};
 use crate::sys;
-use crate::work::address;
 
 /// Where the control group tree is mounted.
 pub const CGROUP_ROOT: &str = "/sys/fs/cgroup";
@@ -18,9 +18,6 @@ pub const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 pub const CGROUP: &str = "/sys/fs/cgroup/garboard";
 /// Controllers that containers get, as far as the kernel has them.
 const CONTROLLERS: [&str; 5] = ["memory", "cpu", "pids", "io", "cpuset"];
-
-/// Name servers of the machine, bound into containers. Rewritten in place, so that those who have it bound see the change.
-pub const RESOLV_CONF: &str = "/run/garboard/resolv.conf";
 
 /// Settings of every machine. What a kernel does not have is passed over; the plan's own settings are applied after these.
 const SYSCTLS: &[(&str, &str)] = &[
@@ -92,22 +89,19 @@ pub fn configure(plan: &Plan) -> Vec<String> {
     let mut warnings = Vec::new();
     for (name, value) in SYSCTLS {
         // Absent files are other kernels' business. Those that are there and can't be written are worth a word.
-        match std::fs::write(sysctl_path(name), value) {
+        match set_sysctl(name, value) {
             Ok(()) => {}
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
             Err(e) => warnings.push(format!("set {name} to {value}: {e}")),
         }
     }
     for (name, value) in &plan.sysctls {
-        if let Err(e) = std::fs::write(sysctl_path(name), value) {
+        if let Err(e) = set_sysctl(name, value) {
             warnings.push(format!("set {name} to {value}: {e}"));
         }
     }
     if let Err(e) = rustix::system::sethostname(plan.hostname.as_bytes()) {
         warnings.push(format!("set the host name {}: {e}", plan.hostname));
-    }
-    if let Err(e) = std::fs::create_dir_all("/run/garboard").and_then(|()| write_resolv_conf(&plan.network.dns)) {
-        warnings.push(format!("write {RESOLV_CONF}: {e}"));
     }
     if let Err(e) = loopback_up() {
         warnings.push(format!("set up the loopback interface: {e}"));
@@ -115,26 +109,8 @@ pub fn configure(plan: &Plan) -> Vec<String> {
     warnings
 }
 
-/// Writes [`RESOLV_CONF`].
-pub fn write_resolv_conf(servers: &[String]) -> std::io::Result<()> {
-    std::fs::write(RESOLV_CONF, address::resolv_conf(servers))
-}
-
-/// File of a sysctl: dots separate directories; a slash stands for a dot inside a name, as in `sysctl(8)`.
-fn sysctl_path(name: &str) -> String {
-    let swapped: String = name
-        .chars()
-        .map(|c| {
-            if c == '.' {
-                '/'
-            } else if c == '/' {
-                '.'
-            } else {
-                c
-            }
-        })
-        .collect();
-    format!("/proc/sys/{swapped}")
+fn set_sysctl(name: &str, value: &str) -> std::io::Result<()> {
+    std::fs::write(format!("/proc/sys/{}", sysctl_path(name)), value)
 }
 
 fn loopback_up() -> std::io::Result<()> {
@@ -172,12 +148,6 @@ mod tests {
     fn only_known_controllers_are_enabled() {
         assert_eq!(enabling("cpuset cpu io memory hugetlb pids rdma misc\n"), "+cpuset +cpu +io +memory +pids ");
         assert_eq!(enabling(""), "");
-    }
-
-    #[test]
-    fn sysctl_names_are_paths() {
-        assert_eq!(sysctl_path("net.ipv4.ip_forward"), "/proc/sys/net/ipv4/ip_forward");
-        assert_eq!(sysctl_path("net.ipv4.conf.eth0/5.forwarding"), "/proc/sys/net/ipv4/conf/eth0.5/forwarding");
     }
 
     #[test]

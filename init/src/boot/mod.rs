@@ -25,6 +25,7 @@ pub mod volumes;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use garboard_runtime::plan::{self, Plan};
 
@@ -131,8 +132,9 @@ pub fn read_plan() -> Result<Plan, BootError> {
 }
 
 /// Reads a plan.
-pub fn read_plan_at(path: &str) -> Result<Plan, BootError> {
-    let fault = |cause: &dyn std::fmt::Display| BootError::new("read the plan", path, cause);
+pub fn read_plan_at(path: impl AsRef<Path>) -> Result<Plan, BootError> {
+    let path = path.as_ref();
+    let fault = |cause: &dyn std::fmt::Display| BootError::new("read the plan", path.to_string_lossy(), cause);
     let file = File::open(path).map_err(|e| fault(&e).fix(plan_fix(&e)))?;
     let mut bytes = Vec::new();
     let limit = u64::try_from(plan::MAX_SIZE).unwrap_or(u64::MAX).saturating_add(1);

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use garboard_runtime::plan::{self, Plan};
 use rustix::fs::{Mode, OFlags};
@@ -15,7 +15,7 @@ use super::persist::{self, CommonRecord, Context, UnitRecord};
 use super::sources::{Source, Sources};
 use super::{Supervisor, Unit, signals};
 use crate::boot::cmdline::Stop;
-use crate::boot::{Feature, Trace, modules};
+use crate::boot::{self, Feature, Trace, modules};
 use crate::clock::now_ms;
 use crate::console::Console;
 use crate::crash::{self, History};
@@ -61,7 +61,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             plan: plan::PATH.into(),
-            run_dir: etc_files::RUN.into(),
+            run_dir: plan::RUN.into(),
             workers: true,
             modules_lock: modules::LOCK.into(),
             network_again_ms: 10_000,
@@ -190,7 +190,7 @@ impl Supervisor {
 
         let context: Context = persist::load(&store, persist::CONTEXT).ok_or_else(|| fault("no context"))?;
         let common: CommonRecord = persist::load(&store, persist::COMMON).ok_or_else(|| fault("no common record"))?;
-        let plan = read_plan(&context.options.plan)?;
+        let plan = boot::read_plan_at(&context.options.plan).map_err(|e| ResumeError::State(e.to_string()))?;
         let count = plan.containers.len();
         if persist::records(count) != records {
             return Err(fault("made for another plan"));
@@ -339,12 +339,6 @@ impl Supervisor {
         }
         self.look_for_port();
     }
-}
-
-fn read_plan(path: &Path) -> Result<Plan, ResumeError> {
-    let fault = |e: &dyn fmt::Display| ResumeError::State(format!("read {}: {e}", path.display()));
-    let bytes = std::fs::read(path).map_err(|e| fault(&e))?;
-    Plan::decode(&bytes).map_err(|e| fault(&e))
 }
 
 fn rules(plan: &Plan) -> Vec<Rules> {

@@ -1,7 +1,9 @@
 //! What the plan says about supervising one container.
 
+use std::path::Path;
+
 use garboard_runtime::launch::{Launch, MountSource, RootSource, Upper};
-use garboard_runtime::plan::{Condition, Container, Restart};
+use garboard_runtime::plan::{self, Condition, Container, Restart};
 
 /// One `depends_on` edge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,5 +63,5 @@ fn uses_devices(launch: &Launch) -> bool {
 }
 
 fn is_data(path: &str) -> bool {
-    path == "/data" || path.starts_with("/data/")
+    Path::new(path).starts_with(plan::DATA)
 }

@@ -1,4 +1,4 @@
-//! Addresses with prefixes, and the `resolv.conf` made of name servers.
+//! Addresses with prefixes.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -22,11 +22,6 @@ pub fn prefix(netmask: Ipv4Addr) -> u8 {
     u8::try_from(netmask.to_bits().leading_ones()).unwrap_or(32)
 }
 
-/// Contents of a `resolv.conf(5)`: the resolver looks at three name servers at most.
-pub fn resolv_conf<T: ToString>(servers: &[T]) -> String {
-    servers.iter().take(3).map(|server| format!("nameserver {}\n", server.to_string())).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -39,12 +34,6 @@ mod tests {
         for text in ["192.0.2.7", "192.0.2.7/33", "2001:db8::7/129", "/24", "x/1", ""] {
             assert_eq!(parse(text), None, "{text}");
         }
-    }
-
-    #[test]
-    fn resolv_conf_has_three_servers_at_most() {
-        assert_eq!(resolv_conf(&["1.1.1.1", "2.2.2.2"]), "nameserver 1.1.1.1\nnameserver 2.2.2.2\n");
-        assert_eq!(resolv_conf(&["1.1.1.1"; 5]).lines().count(), 3);
     }
 
     proptest! {

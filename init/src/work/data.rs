@@ -20,7 +20,7 @@ use crate::boot::disk::{self, ReadAt};
 use crate::boot::{self, gpt};
 use crate::sys;
 
-const MOUNT_POINT: &str = "/data";
+const MOUNT_POINT: &str = plan::DATA;
 /// How long the data disk may take to appear.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// What is on the data filesystem is data: no device nodes, and no program there gains privileges.
@@ -230,7 +230,7 @@ fn make_volumes(state: DataState) -> Result<(), Errno> {
     if state == DataState::Readonly {
         return Ok(());
     }
-    match rustix::fs::mkdir("/data/volumes", Mode::from_raw_mode(0o700)) {
+    match rustix::fs::mkdir(format!("{MOUNT_POINT}/volumes"), Mode::from_raw_mode(0o700)) {
         Ok(()) | Err(Errno::EXIST) => Ok(()),
         Err(errno) => Err(errno),
     }

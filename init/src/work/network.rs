@@ -7,12 +7,13 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use garboard_runtime::plan::{Addressing, Plan};
+use garboard_runtime::plan::{self, Addressing, Plan};
 
 use super::lease::{Action, Client, Lease};
 use super::report::{Network, NetworkState};
 use super::{address, dhcp, emit};
-use crate::boot::{self, machine};
+use crate::boot;
+use crate::etc_files;
 use crate::sys::net;
 
 /// How long the uplink's interface, and then its carrier, may take to appear.
@@ -210,7 +211,7 @@ impl Uplink<'_> {
         }
         let mut servers = self.plan.network.dns.clone();
         servers.extend(lease.dns.iter().map(ToString::to_string));
-        machine::write_resolv_conf(&servers).map_err(|e| format!("{}: {e}", machine::RESOLV_CONF))
+        etc_files::write_resolv_conf(Path::new(plan::RUN), &servers).map_err(|e| format!("write resolv.conf: {e}"))
     }
 
     fn report_asking(&self, attempts: u32) {

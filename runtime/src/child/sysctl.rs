@@ -10,6 +10,7 @@ use rustix::io::Errno;
 
 use super::hide::expect_procfs;
 use crate::failure::{Context, Failure, Step};
+use crate::launch::sysctl_path;
 
 /// Sets each `(dotted name, value)`.
 pub(crate) fn set_all(sysctls: &[(String, String)]) -> Result<(), Failure> {
@@ -20,30 +21,11 @@ pub(crate) fn set_all(sysctls: &[(String, String)]) -> Result<(), Failure> {
     expect_procfs(proc.as_fd(), "/proc", Step::SetSysctl)?;
     let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
     for (name, value) in sysctls {
-        let path = format!("sys/{}", path(name));
+        let path = format!("sys/{}", sysctl_path(name));
         let written = rustix::fs::openat2(proc.as_fd(), path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty(), how)
             .and_then(|file| rustix::io::write(&file, value.as_bytes()))
             .and_then(|n| if n == value.len() { Ok(()) } else { Err(Errno::INVAL) });
         written.at(Step::SetSysctl, || format!("{name}={value}"))?;
     }
     Ok(())
-}
-
-/// The file of a sysctl. As in sysctl(8), `/` stands for a dot inside a name (`net.ipv4.conf.eth0/1.forwarding`).
-fn path(name: &str) -> String {
-    name.chars()
-        .map(|c| match c {
-            '.' => '/',
-            '/' => '.',
-            other => other,
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn dots_separate_and_slashes_stand_for_dots() {
-        assert_eq!(super::path("net.ipv4.conf.eth0/1.forwarding"), "net/ipv4/conf/eth0.1/forwarding");
-    }
 }

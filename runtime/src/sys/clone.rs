@@ -2,7 +2,9 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use libc::c_int;
 use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::thread::UnshareFlags;
 
 /// `CLONE_INTO_CGROUP` (Linux 5.7); too wide for the C library's `c_int` constants.
@@ -107,19 +109,23 @@ pub(crate) fn reap(pid: i32) {
     }
 }
 
-/// The helper calls pause(2) and nothing else.
+/// The helper makes two system calls and nothing else.
 const HELPER_STACK: usize = 4096;
 
 /// Stack memory, aligned as the ABI wants a stack to be.
 #[repr(align(16))]
 struct Stack([u8; HELPER_STACK]);
 
-/// A child that does nothing but hold its namespaces open; killed and reaped when dropped.
+/// A child that does nothing but hold its namespaces open; killed and reaped when dropped. One whose launcher ends, or executes
+/// another program without the launcher's descriptors, ends by itself.
 ///
 /// It shares the launcher's memory, as copying that for a child that needs none of it would be most of the work.
 pub(crate) struct Helper {
     child: Child,
-    // Freed after `drop` has reaped the child that uses it.
+    /// Both ends of a pipe; the child waits for the second one's close.
+    _pipe: (OwnedFd, OwnedFd),
+    // Freed after `drop` has reaped the child that uses them.
+    _ends: Box<[c_int; 2]>,
     _stack: Box<Stack>,
 }
 
@@ -127,17 +133,19 @@ impl Helper {
     /// Starts it in new `namespaces`.
     pub(crate) fn start(namespaces: UnshareFlags) -> Result<Self, Errno> {
         let mut stack = Box::new(Stack([0; HELPER_STACK]));
+        let pipe = pipe_with(PipeFlags::CLOEXEC)?;
+        let mut ends = Box::new([pipe.0.as_raw_fd(), pipe.1.as_raw_fd()]);
         let mut pidfd: i32 = -1;
         // Without a signal at its end, so that nobody takes it for a container.
         let flags = i32::try_from(namespaces.bits()).map_err(|_| Errno::INVAL)? | libc::CLONE_VM | libc::CLONE_PIDFD;
         let pid = with_signals_blocked(|| {
             // SAFETY: `stack` is memory of that size that nothing else uses, kept until the child is reaped; its end is aligned.
-            // `hold` touches no other memory of the launcher: it has every signal blocked, so no handler runs in it and errno,
-            // which it shares, is never written. CLONE_PIDFD stores the descriptor in `pidfd`, which outlives the call.
+            // So is `ends`, which it reads. `hold` touches no other memory of the launcher: it has every signal blocked, so no
+            // handler runs in it, and its calls succeed, so that errno, which it shares, is not written. CLONE_PIDFD stores the descriptor in `pidfd`, which outlives the call.
             super::check(
                 unsafe {
                     let top = stack.0.as_mut_ptr_range().end;
-                    libc::clone(hold, top.cast(), flags, std::ptr::null_mut(), &raw mut pidfd)
+                    libc::clone(hold, top.cast(), flags, ends.as_mut_ptr().cast(), &raw mut pidfd)
                 }
                 .into(),
             )
@@ -145,7 +153,7 @@ impl Helper {
         let pid = i32::try_from(pid).map_err(|_| Errno::OVERFLOW)?;
         // SAFETY: with CLONE_PIDFD a successful clone has stored a new descriptor there that nobody else owns.
         let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-        Ok(Self { child: Child { pid, pidfd }, _stack: stack })
+        Ok(Self { child: Child { pid, pidfd }, _pipe: pipe, _ends: ends, _stack: stack })
     }
 
     /// Its process id here.
@@ -160,11 +168,16 @@ impl Drop for Helper {
     }
 }
 
-extern "C" fn hold(_: *mut libc::c_void) -> libc::c_int {
-    loop {
-        // SAFETY: pause(2) has no preconditions.
-        unsafe { libc::pause() };
-    }
+/// Waits until nobody has the second end any more. The child's descriptors are copies of its own.
+extern "C" fn hold(ends: *mut libc::c_void) -> c_int {
+    // SAFETY: `start` passes these two numbers and keeps them until the child is reaped.
+    let [reader, writer] = unsafe { *ends.cast::<[c_int; 2]>() };
+    // SAFETY: the descriptor is the child's; by the bare call, as the C library's keeps accounts in memory that is shared.
+    unsafe { libc::syscall(libc::SYS_close, writer) };
+    let mut byte = 0_u8;
+    // SAFETY: the buffer is writable for the one byte.
+    unsafe { libc::syscall(libc::SYS_read, reader, &raw mut byte, 1_usize) };
+    0
 }
 
 /// Runs `body` with every signal blocked for this thread, which a child that it makes inherits.
@@ -193,7 +206,7 @@ pub(crate) fn kill_and_reap(child: &Child) {
 mod tests {
     use super::*;
 
-    extern "C" fn ignore(_: libc::c_int) {}
+    extern "C" fn ignore(_: c_int) {}
 
     #[test]
     fn a_child_doesn_t_run_the_launcher_s_handlers() {
@@ -208,6 +221,21 @@ mod tests {
         // Control: here it is handled.
         // SAFETY: raise(3) has no preconditions.
         assert_eq!(unsafe { libc::raise(libc::SIGUSR2) }, 0);
+    }
+
+    #[test]
+    fn a_helper_that_was_forgotten_ends() {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let ended = |helper: &Helper, seconds| {
+            let mut ended = [PollFd::new(&helper.child.pidfd, PollFlags::IN)];
+            poll(&mut ended, Some(&Timespec { tv_sec: seconds, tv_nsec: 0 })) == Ok(1)
+        };
+        let mut helper = Helper::start(UnshareFlags::empty()).unwrap();
+        assert!(!ended(&helper, 0));
+        // As an exec closes them.
+        let elsewhere = pipe_with(PipeFlags::CLOEXEC).unwrap();
+        drop(std::mem::replace(&mut helper._pipe, elsewhere));
+        assert!(ended(&helper, 60));
     }
 
     #[test]

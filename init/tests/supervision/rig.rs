@@ -306,7 +306,7 @@ impl Rig {
     /// Children of the supervisor, as `(pid, state letter)`.
     pub fn children(&self) -> Vec<(i32, char)> {
         let path = format!("/proc/{0}/task/{0}/children", self.pid());
-        let pids = std::fs::read_to_string(path).unwrap();
+        let pids = std::fs::read_to_string(path).unwrap_or_default();
         let state = |pid: &str| {
             let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
             Some((pid.parse().ok()?, stat.rsplit_once(") ")?.1.chars().next()?))
@@ -317,6 +317,10 @@ impl Rig {
 
 impl Drop for Rig {
     fn drop(&mut self) {
+        // Its workers are in no cgroup of theirs, and some stay for ever.
+        for (pid, _) in self.children() {
+            let _ = Command::new("kill").args(["-9", &pid.to_string()]).stderr(Stdio::null()).status();
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
         let _ = std::fs::write(self.cgroup.join("cgroup.kill"), "1");

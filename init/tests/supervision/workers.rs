@@ -48,7 +48,7 @@ pub fn run(kind: &str) -> i32 {
     println!("{said}");
     if kind == "network" && said.contains(NETWORK) {
         // Its end takes a while: there is much to give back.
-        let memory = vec![1_u8; 256 << 20];
+        let memory = vec![1_u8; 64 << 20];
         // The lease is kept until somebody ends it.
         std::thread::sleep(Duration::from_secs(1000));
         drop(std::hint::black_box(memory));

@@ -31,6 +31,22 @@ userns_mode = "host"
 cap_add = ["MKNOD"]
 devices = ["/dev/vda:/dev/one:r", "/dev/vdb:/dev/two:r", "/dev/ttyS0"]
 
+# By default, with ids of its own: a node is its program's, and the filter still decides.
+[containers.own]
+image = "BUSYBOX"
+command = ["sh", "-c", '''
+for disk in one two; do
+    dd if=/dev/$disk bs=18 count=1 2>&- | grep -q "garboard test disk" && echo marked $disk
+    dd if=/dev/zero of=/dev/$disk bs=1 count=1 conv=notrunc 2>&- && echo written $disk
+done
+[ -b /dev/one ] && [ -b /dev/two ] && echo nodes yes
+echo owner $(stat -c %u:%g /dev/one)
+(: > /dev/ttyS0) 2>&- && echo serial yes
+mknod /dev/own b $(sed "s/:/ /" /sys/class/block/vda/dev) 2>&- && echo made yes || echo made no
+''']
+user = "33:44"
+devices = ["/dev/vda:/dev/one:r", "/dev/vdb:/dev/two:r", "/dev/ttyS0"]
+
 # The control: the same numbers, undeclared.
 [containers.stranger]
 image = "BUSYBOX"
@@ -76,6 +92,10 @@ fn devices_are_found_by_name_allowed_limited_or_told() {
 
     let found = finished(&vm, "reader").1;
     expect(&found, &[("nodes", "yes"), ("serial", "yes")]);
+    assert!(found.contains_key("marked"), "neither disk could be read: {found:#?}");
+    assert!(!found.contains_key("written"), "a disk that may be read was written to: {found:#?}");
+    let found = finished(&vm, "own").1;
+    expect(&found, &[("nodes", "yes"), ("owner", "33:44"), ("serial", "yes"), ("made", "no")]);
     assert!(found.contains_key("marked"), "neither disk could be read: {found:#?}");
     assert!(!found.contains_key("written"), "a disk that may be read was written to: {found:#?}");
     expect(&finished(&vm, "stranger").1, &[("node", "no"), ("made", "no")]);

@@ -9,10 +9,12 @@ use crate::failure::{Context, Failure, Step};
 use crate::launch::{Cgroup, DeviceAccess};
 
 /// A node of the machine.
-struct Found {
-    block: bool,
-    major: u32,
-    minor: u32,
+pub(crate) struct Found {
+    pub(crate) block: bool,
+    pub(crate) major: u32,
+    pub(crate) minor: u32,
+    /// Permission bits.
+    pub(crate) mode: u32,
 }
 
 /// The same with numbers in the place of names: further rules in the device filter, and settings of the single devices.
@@ -41,14 +43,16 @@ pub(crate) fn resolve(cgroup: &Cgroup) -> Result<Cow<'_, Cgroup>, Failure> {
     Ok(Cow::Owned(resolved))
 }
 
-fn find(path: &str) -> Result<Found, Failure> {
+/// The node at `path`.
+pub(crate) fn find(path: &str) -> Result<Found, Failure> {
     let stat = rustix::fs::stat(path).at(Step::FindDevice, || path)?;
     let block = match FileType::from_raw_mode(stat.st_mode) {
         FileType::BlockDevice => true,
         FileType::CharacterDevice => false,
         _ => return Err(Failure::check(format!("{path} on the machine is no device node"))),
     };
-    Ok(Found { block, major: rustix::fs::major(stat.st_rdev), minor: rustix::fs::minor(stat.st_rdev) })
+    let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
+    Ok(Found { block, major, minor, mode: stat.st_mode & 0o7777 })
 }
 
 fn rule(device: &DeviceAccess, found: &Found) -> Rule {

@@ -34,6 +34,8 @@ pub enum Step {
     SetCgroup,
     /// Find a declared device.
     FindDevice,
+    /// Make the container's node of a declared device.
+    MakeDevice,
     /// Load the device filter.
     LoadDeviceFilter,
     /// Attach the device filter to the cgroup.
@@ -125,6 +127,7 @@ impl Step {
             Self::CreateCgroup => "create cgroup",
             Self::SetCgroup => "set cgroup",
             Self::FindDevice => "device",
+            Self::MakeDevice => "make device node",
             Self::LoadDeviceFilter => "load device filter",
             Self::AttachDeviceFilter => "attach device filter to cgroup",
             Self::CreateVolume => "create volume directory",

@@ -19,7 +19,8 @@ pub struct Launch {
     pub root: Root,
     /// Mounts on top of the root, in order. `/proc`, `/dev` and their like are entries here, nothing is implied.
     pub mounts: Vec<Mount>,
-    /// Device nodes under `/dev` beyond those a tmpfs `/dev` always gets (null zero full random urandom tty and the links).
+    /// Declared device nodes, beyond those a tmpfs `/dev` always gets (null zero full random urandom tty and the links). They are
+    /// put there after all mounts.
     pub devices: Vec<Device>,
     /// Paths hidden from the container (files by `/dev/null`, directories by an empty read-only tmpfs). Absent ones are skipped.
     pub masked_paths: Vec<String>,
@@ -286,7 +287,8 @@ pub struct MountFlags {
     pub noatime: bool,
 }
 
-/// A device node. In a user namespace nodes can't be made, so the machine's own node at `source` is bound.
+/// A device node. The launcher makes one as the machine's at `source` that belongs to the program's user, or binds the machine's own
+/// where it may make none. What may be done with it, [`Cgroup::devices`] says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
     /// Path of the node on the machine.

@@ -30,6 +30,7 @@ obey! {
     mod device;
     mod device_rule;
     pub mod failure;
+    mod filesystem;
     pub mod fill;
     mod hint;
     pub mod hook;

@@ -34,6 +34,15 @@ pub(crate) fn write_maps(pid: i32, ids: &IdMap) -> Result<(), Failure> {
     }
 }
 
+/// The id on the machine that `id` of the container stands for; its own without a user namespace, `None` if it has none.
+pub(crate) fn outside(id: u32, ranges: Option<&[IdRange]>) -> Option<u32> {
+    let Some(ranges) = ranges else { return Some(id) };
+    ranges.iter().find_map(|range| {
+        let offset = id.checked_sub(range.inside).filter(|offset| *offset < range.size)?;
+        range.outside.checked_add(offset)
+    })
+}
+
 /// The text of a map file: one `inside outside size` line per range.
 fn render(ranges: &[IdRange]) -> String {
     ranges.iter().map(|r| format!("{} {} {}\n", r.inside, r.outside, r.size)).collect()

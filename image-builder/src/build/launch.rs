@@ -48,6 +48,7 @@ fn one(
     let made = spec::from_image(&image.config, &options, &files)?;
     let root = root(&declaration.appliance, container, store.lowers(image)?);
     let mut launch = compile::launch(&made.spec, root, &made.volumes)?;
+    launch.devices = made.nodes;
     launch.cgroup.devices = made.devices;
     launch.cgroup.device_settings = device_limits(&container.resources.io);
     Ok(Compiled { launch, stop_signal: made.stop_signal })

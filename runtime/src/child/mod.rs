@@ -117,7 +117,7 @@ fn build_root(inherited: &Inherited<'_>) -> Result<(OwnedFd, Option<OwnedFd>), F
     let workspace = rootfs::workspace(launch, slash.as_fd())?;
     let root = rootfs::build(launch, trees, workspace.as_fd())?;
     mounts::mount_all(launch, trees, root.as_fd())?;
-    devices::bind_declared(launch, trees, root.as_fd())?;
+    devices::bind_declared(launch, trees, root.as_fd(), workspace.as_fd())?;
     let cwd = paths::ensure(root.as_fd(), &launch.process.cwd, paths::Kind::Directory, paths::Links::Follow)
         .at(Step::ChangeDirectory, || launch.process.cwd.as_str())?;
     let terminal = theatre.stages().console.as_ref();

@@ -5,8 +5,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::mount::MountAttrFlags;
 
 use super::paths::{Kind, Links};
-use super::{devices, paths, rootfs};
+use super::{devices, paths};
 use crate::failure::{Context, Failure, Step};
+use crate::filesystem;
 use crate::launch::{Launch, Mount, MountSource};
 use crate::launcher::{Tree, Trees, attributes};
 
@@ -32,7 +33,7 @@ fn new_filesystem(
     root: BorrowedFd<'_>,
 ) -> Result<(), Failure> {
     let bits = MountAttrFlags::from_bits_truncate(u32::try_from(attributes(mount.flags)).unwrap_or_default());
-    let filesystem = rootfs::filesystem(fstype, options, bits.difference(MountAttrFlags::MOUNT_ATTR_RDONLY))?;
+    let filesystem = filesystem::new(fstype, options, bits.difference(MountAttrFlags::MOUNT_ATTR_RDONLY))?;
     let target = target(root, mount, Kind::Directory)?;
     paths::attach(filesystem.as_fd(), target.as_fd()).at(Step::Mount, || format!("{fstype} on {}", mount.target))?;
     if fstype == "tmpfs" && mount.target.trim_end_matches('/') == "/dev" {
@@ -62,7 +63,7 @@ fn target(root: BorrowedFd<'_>, mount: &Mount, kind: Kind) -> Result<std::os::fd
 
 /// Links are refused on the way to the kernel's own filesystems: an image that ships `/proc`, `/sys` or `/dev` as a link would
 /// have them, and what is masked in them, somewhere else than every other rule expects.
-fn links(target: &str) -> Links {
+pub(super) fn links(target: &str) -> Links {
     match target.split('/').find(|name| !name.is_empty() && *name != ".") {
         Some("proc" | "sys" | "dev") => Links::Refuse,
         _ => Links::Follow,

@@ -11,6 +11,7 @@ use rustix::mount::{
 
 use super::paths;
 use crate::failure::{Context, Failure, Step};
+use crate::filesystem;
 use crate::launch::{Launch, RootSource, Upper, tmpfs_inodes};
 use crate::launcher::{Mount, Tree, Trees};
 
@@ -27,7 +28,7 @@ pub(crate) fn workspace(launch: &Launch, slash: BorrowedFd<'_>) -> Result<OwnedF
     };
     let options = [format!("size={size}"), format!("nr_inodes={}", tmpfs_inodes(size)), "mode=755".to_owned()];
     // It is also the upper: mounted in the container's user namespace, so that its root owns it.
-    let tmpfs = filesystem("tmpfs", &options, MountAttrFlags::MOUNT_ATTR_NODEV)?;
+    let tmpfs = filesystem::new("tmpfs", &options, MountAttrFlags::MOUNT_ATTR_NODEV)?;
     paths::attach(tmpfs.as_fd(), slash).at(Step::Mount, || "tmpfs workspace on /")?;
     rustix::process::fchdir(&tmpfs).at(Step::ChangeDirectory, || "workspace")?;
     Ok(tmpfs)
@@ -148,24 +149,8 @@ fn overlay_options(layers: usize, (upper, work): (&str, &str), user_marks: bool)
     format!("lowerdir={},upperdir={upper},workdir={work}{marks}", lowers.join(":"))
 }
 
-/// A new instance of a filesystem, mounted nowhere yet. Options are `key=value` or flags.
-pub(crate) fn filesystem(fstype: &str, options: &[String], attributes: MountAttrFlags) -> Result<OwnedFd, Failure> {
-    let context = fsopen(fstype, FsOpenFlags::FSOPEN_CLOEXEC).at(Step::Mount, || fstype)?;
-    // What /proc/self/mountinfo shows as its source.
-    fsconfig_set_string(context.as_fd(), "source", fstype).at(Step::MountOption, || format!("{fstype} source"))?;
-    for option in options {
-        match option.split_once('=') {
-            Some((key, value)) => fsconfig_set_string(context.as_fd(), key, value),
-            None => fsconfig_set_flag(context.as_fd(), option),
-        }
-        .at(Step::MountOption, || format!("{fstype} {option}"))?;
-    }
-    fsconfig_create(context.as_fd()).at(Step::Mount, || fstype)?;
-    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes).at(Step::Mount, || fstype)
-}
-
 /// Attaches a tree to a new directory of the workspace; `path` is its name outside, for errors.
-fn place<'a>(tree: &'a Tree, workspace: BorrowedFd<'_>, name: &str, path: &str) -> Result<Mount<'a>, Failure> {
+pub(super) fn place<'a>(tree: &'a Tree, workspace: BorrowedFd<'_>, name: &str, path: &str) -> Result<Mount<'a>, Failure> {
     directory(workspace, name)?;
     let (mount, target) = (tree.detached()?, open_in(workspace, name)?);
     paths::attach(mount.as_fd(), target.as_fd()).at(Step::Mount, || format!("{path} in the workspace"))?;

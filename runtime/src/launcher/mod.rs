@@ -2,6 +2,7 @@
 
 mod enter;
 mod joined;
+pub(crate) mod nodes;
 mod trees;
 pub(crate) mod volume;
 
@@ -21,6 +22,7 @@ use crate::start::{Site, Stages, Started, Stdio};
 use crate::{cgroup, check, child, device, sys, userns};
 
 pub(crate) use enter::enter;
+pub(crate) use nodes::Nodes;
 pub(crate) use trees::{Mount, STANDARD_DEVICES, Tree, Trees, attributes};
 
 /// See [`crate::start::start`].
@@ -209,15 +211,8 @@ pub(crate) fn open_null() -> Result<OwnedFd, Failure> {
 /// Makes the container's user the owner of its pipes, so that `/dev/stdout` can be opened by name. Nothing else is touched:
 /// a terminal or a file stays its owner's. Where it isn't allowed (an ordinary user's own pipes), it isn't needed.
 fn give_pipes_to(launch: &Launch, stdio: &[BorrowedFd<'_>; 3]) {
-    let outside = |id: u32, ranges: Option<&Vec<crate::launch::IdRange>>| match ranges {
-        None => Some(id),
-        Some(ranges) => ranges.iter().find_map(|r| {
-            let offset = id.checked_sub(r.inside).filter(|offset| *offset < r.size)?;
-            r.outside.checked_add(offset)
-        }),
-    };
-    let uid = outside(launch.process.uid, launch.ids.as_ref().map(|ids| &ids.uids));
-    let gid = outside(launch.process.gid, launch.ids.as_ref().map(|ids| &ids.gids));
+    let uid = userns::outside(launch.process.uid, launch.ids.as_ref().map(|ids| ids.uids.as_slice()));
+    let gid = userns::outside(launch.process.gid, launch.ids.as_ref().map(|ids| ids.gids.as_slice()));
     for fd in stdio {
         let is_pipe = rustix::fs::fstat(fd)
             .is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Fifo);

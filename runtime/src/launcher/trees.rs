@@ -8,6 +8,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{OpenTreeFlags, open_tree};
 
+use super::nodes::{self, Nodes};
 use super::volume;
 use crate::failure::{Context, Failure, Step};
 use crate::launch::{Launch, MountFlags, MountSource, RootSource, Upper};
@@ -74,8 +75,8 @@ pub(crate) struct Trees {
     pub(crate) binds: Vec<Option<Tree>>,
     /// [`STANDARD_DEVICES`].
     pub(crate) standard_devices: Vec<Tree>,
-    /// One per device of the launch.
-    pub(crate) devices: Vec<Tree>,
+    /// The declared devices.
+    pub(crate) devices: Nodes,
 }
 
 impl Trees {
@@ -87,7 +88,7 @@ impl Trees {
             upper: None,
             binds: Vec::with_capacity(launch.mounts.len()),
             standard_devices: Vec::with_capacity(STANDARD_DEVICES.len()),
-            devices: Vec::with_capacity(launch.devices.len()),
+            devices: nodes::open(launch)?,
         };
         match &launch.root.source {
             RootSource::Directory(path) => trees.root = Some(tree(path, true, 0, None)?),
@@ -115,9 +116,6 @@ impl Trees {
         for (name, number) in STANDARD_DEVICES {
             trees.standard_devices.push(device(&format!("/dev/{name}"), Some(number))?);
         }
-        for wanted in &launch.devices {
-            trees.devices.push(device(&wanted.source, None)?);
-        }
         Ok(trees)
     }
 }
@@ -135,7 +133,7 @@ pub(crate) fn attributes(flags: MountFlags) -> u64 {
 }
 
 /// A device node of the machine.
-fn device(path: &str, number: Option<(u32, u32)>) -> Result<Tree, Failure> {
+pub(super) fn device(path: &str, number: Option<(u32, u32)>) -> Result<Tree, Failure> {
     let attributes = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
     let tree = tree(path, false, attributes, None)?;
     let opened;

@@ -54,12 +54,14 @@ pub struct FileMetadata {
 /// A container's spec, and what a runtime spec has no place for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Container {
-    /// The runtime spec. Its root path is left to whoever unpacks the image. Device nodes of the machine are bind mounts in it
-    /// (the spec's own `linux.devices` are made by number, which a user namespace can't).
+    /// The runtime spec. Its root path is left to whoever unpacks the image. Devices of the machine aren't in it: the spec has
+    /// numbers for them, and those are the machine's to say.
     pub spec: Spec,
     /// How the directories of volumes are made when absent, by mount target.
     pub volumes: Vec<(String, CreateDir)>,
-    /// What it may do with the declared devices, for [`crate::launch::Cgroup::devices`].
+    /// Its nodes of the declared devices, for [`crate::launch::Launch::devices`].
+    pub nodes: Vec<crate::launch::Device>,
+    /// What it may do with them, for [`crate::launch::Cgroup::devices`].
     pub devices: Vec<DeviceAccess>,
     /// Signal that asks it to stop (SIGTERM unless image or declaration say otherwise).
     pub stop_signal: u8,
@@ -99,11 +101,16 @@ pub fn from_image(config: &ImageConfiguration, options: &Options, files: &dyn Im
     Ok(Container {
         spec,
         volumes: mounts.volumes,
+        nodes: options.devices.iter().map(node).collect(),
         devices: resources::device_access(&options.devices)?,
         stop_signal: signal::parse(stop_signal)?,
         exposed_ports: image::exposed_ports(config)?,
         weakened: weakened::list(options, &held),
     })
+}
+
+fn node(device: &Device) -> crate::launch::Device {
+    crate::launch::Device { source: device.source.clone(), target: device.target.clone() }
 }
 
 fn process(

@@ -27,12 +27,6 @@ pub(super) fn collect(options: &Options, image_volumes: &[String], files: &dyn I
     }
     for device in &options.devices {
         check_target(&device.target)?;
-        made.mounts.push(entry(
-            &device.target,
-            "bind",
-            &device.source,
-            vec!["bind".to_owned(), "nosuid".to_owned(), "noexec".to_owned()],
-        ));
     }
     if let Some(size) = options.image_volumes {
         for target in image_volumes {

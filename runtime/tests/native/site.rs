@@ -208,6 +208,7 @@ impl Container {
         let layers = self.layers.iter().chain([&base]).map(|path| path.to_str().unwrap().to_owned()).collect();
         let root = Root { source: RootSource::Layers { layers, upper: self.upper.clone() }, readonly: false };
         let mut launch = compile::launch(&container.spec, root, &container.volumes)?;
+        launch.devices = container.nodes;
         launch.cgroup.devices = container.devices;
         (self.change)(&mut launch);
         Ok(launch)

@@ -1,7 +1,6 @@
 //! R9: system calls and devices.
 
-use std::os::unix::fs::PermissionsExt;
-
+use garboard_runtime::launch::{MountFlags, MountSource};
 use garboard_runtime::spec::SeccompChoice;
 use libtest_mimic::Trial;
 use rustix::fs::Mode;
@@ -142,11 +141,10 @@ fn r9_devices_are_denied_by_the_filter() {
 }
 
 fn r9_a_declared_device_is_allowed_as_declared() {
-    // A number that no driver has: what the filter lets through gives ENXIO.
+    // A number that no driver has: what the filter lets through gives ENXIO. The node is the machine's root's alone.
     let node = scratch("r9").join("node");
-    let (kind, mode) = (rustix::fs::FileType::CharacterDevice, Mode::from_raw_mode(0o666));
+    let (kind, mode) = (rustix::fs::FileType::CharacterDevice, Mode::from_raw_mode(0o600));
     rustix::fs::mknodat(rustix::fs::CWD, &node, kind, mode, rustix::fs::makedev(240, 7)).unwrap();
-    std::fs::set_permissions(&node, PermissionsExt::from_mode(0o666)).unwrap();
     let device = |access: &str| garboard_runtime::spec::Device {
         source: node.to_str().unwrap().to_owned(),
         target: "/dev/of/machine".to_owned(),
@@ -161,6 +159,23 @@ fn r9_a_declared_device_is_allowed_as_declared() {
     );
     let output = shell(script).options(|o| o.devices = vec![device("rw")]).output();
     assert!(!output.contains("not permitted"), "control: {output}");
+    // It is the program's, whoever that is, and nobody else's; the machine's own node stays as it is.
+    let owner = "stat -c '%u:%g %a' /dev/of/machine; echo > /dev/of/machine; true";
+    let user = |o: &mut garboard_runtime::spec::Options| {
+        (o.devices, o.user) = (vec![device("rw")], Some("33:44".to_owned()));
+    };
+    let output = shell(owner).options(user).output();
+    assert!(output.starts_with("33:44 600\n") && output.contains("No such device or address"), "{output}");
+    let bound = |l: &mut garboard_runtime::launch::Launch| {
+        let device = l.devices.remove(0);
+        l.mounts.push(garboard_runtime::launch::Mount {
+            target: device.target,
+            source: MountSource::Bind { path: device.source, recursive: false, idmap: false, create: None },
+            flags: MountFlags::default(),
+        });
+    };
+    let output = shell("cat < /dev/of/machine; true").options(user).change(bound).output();
+    assert!(output.contains("Permission denied"), "control: {output}");
 }
 
 fn r9_nodes_cannot_be_made() {

@@ -1,4 +1,5 @@
-//! Appends a dm-verity superblock and hash tree to a filesystem image, as `veritysetup format --hash-offset` would.
+//! Appends a dm-verity superblock and hash tree to a filesystem image, as `veritysetup format --hash-offset` would; or computes
+//! what they ought to be, to judge those of an image that is there.
 //!
 //! The layout is the kernel's `Documentation/admin-guide/device-mapper/verity.rst`, hash type 1 (the salt goes in front), and
 //! cryptsetup's on-disk superblock. After `N` data blocks follow one block with the superblock and then the tree, its
@@ -14,8 +15,12 @@ use sha2::{Digest, Sha256};
 
 /// Bytes of a data block and of a hash block.
 pub const BLOCK: u64 = 4096;
+/// First bytes of a superblock.
+pub const MAGIC: &[u8] = b"verity\0\0";
+/// Where the superblock has the salt.
+pub const SALT_AT: usize = 88;
 /// Bytes of a digest.
-const DIGEST: usize = 32;
+pub const DIGEST: usize = 32;
 /// Digests that fit in one hash block.
 const DIGESTS_PER_BLOCK: usize = BLOCK as usize / DIGEST;
 /// Blocks that a hashing thread reads at once: 1 MiB.
@@ -65,6 +70,31 @@ pub enum Error {
     Io(&'static str, #[source] io::Error),
 }
 
+/// Superblock and hash tree of a filesystem.
+#[derive(Debug)]
+pub struct Seal {
+    /// What they vouch for.
+    pub verity: Verity,
+    /// As they follow the filesystem: the superblock, then the tree's levels, the top one first.
+    pub parts: Vec<Vec<u8>>,
+}
+
+/// Reads a part of a filesystem from this offset on, all of it.
+pub trait ReadAt: Fn(&mut [u8], u64) -> io::Result<()> + Sync {}
+impl<F: Fn(&mut [u8], u64) -> io::Result<()> + Sync> ReadAt for F {}
+
+/// Computes superblock and hash tree of a filesystem of `data_blocks` blocks, which is read once and whole.
+///
+/// # Errors
+/// If reading fails.
+pub fn compute(data_blocks: u64, salt: &[u8; 32], read: &impl ReadAt) -> io::Result<Seal> {
+    let (root_hash, levels) = tree(hash_data(data_blocks, salt, read)?, salt);
+    let mut parts = vec![superblock(half(&root_hash, 0), data_blocks, salt)];
+    parts.extend(levels.into_iter().rev());
+    let hash_blocks = parts.iter().map(|part| part.len() as u64).sum::<u64>() / BLOCK;
+    Ok(Seal { verity: Verity { root_hash, data_blocks, hash_blocks }, parts })
+}
+
 /// Appends superblock and hash tree to `file`, which holds a filesystem of whole blocks from its beginning.
 ///
 /// # Errors
@@ -74,24 +104,20 @@ pub fn append(file: &File, salt: &[u8; 32]) -> Result<Verity, Error> {
     if size == 0 || !size.is_multiple_of(BLOCK) {
         return Err(Error::NotBlocks(size));
     }
-    let data_blocks = size / BLOCK;
-    let leaves = hash_data(file, data_blocks, salt).map_err(|e| Error::Io("read the filesystem", e))?;
-    let (root_hash, levels) = tree(leaves, salt);
-
-    let superblock = superblock(half(&root_hash, 0), data_blocks, salt);
+    let read = |buffer: &mut [u8], offset| file.read_exact_at(buffer, offset);
+    let seal = compute(size / BLOCK, salt, &read).map_err(|e| Error::Io("read the filesystem", e))?;
     let mut offset = size;
-    let top_first = levels.iter().rev().map(Vec::as_slice);
-    for part in std::iter::once(superblock.as_slice()).chain(top_first) {
-        file.write_all_at(part, offset).map_err(|e| Error::Io("write the hash tree", e))?;
+    for part in seal.parts {
+        file.write_all_at(&part, offset).map_err(|e| Error::Io("write the hash tree", e))?;
         offset += part.len() as u64;
     }
-    Ok(Verity { root_hash, data_blocks, hash_blocks: (offset - size) / BLOCK })
+    Ok(seal.verity)
 }
 
 /// One superblock (`struct verity_sb` of cryptsetup), padded to a block.
 fn superblock(uuid: [u8; 16], data_blocks: u64, salt: &[u8; 32]) -> Vec<u8> {
     let mut sb = Vec::with_capacity(BLOCK as usize);
-    sb.extend_from_slice(b"verity\0\0");
+    sb.extend_from_slice(MAGIC);
     sb.extend_from_slice(&1u32.to_le_bytes()); // version of this structure
     sb.extend_from_slice(&1u32.to_le_bytes()); // hash type: salt first, digests at powers of two
     sb.extend_from_slice(&uuid);
@@ -101,14 +127,14 @@ fn superblock(uuid: [u8; 16], data_blocks: u64, salt: &[u8; 32]) -> Vec<u8> {
     sb.extend_from_slice(&(BLOCK as u32).to_le_bytes());
     sb.extend_from_slice(&data_blocks.to_le_bytes());
     sb.extend_from_slice(&(salt.len() as u16).to_le_bytes());
-    sb.resize(88, 0);
+    sb.resize(SALT_AT, 0);
     sb.extend_from_slice(salt);
     sb.resize(BLOCK as usize, 0);
     sb
 }
 
 /// The digests of all data blocks, one after the other. Threads share the image out in chunks.
-fn hash_data(file: &File, blocks: u64, salt: &[u8; 32]) -> io::Result<Vec<u8>> {
+fn hash_data(blocks: u64, salt: &[u8; 32], read: &impl ReadAt) -> io::Result<Vec<u8>> {
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(16);
     let mut leaves = vec![0; blocks as usize * DIGEST];
     let per_thread = blocks.div_ceil(threads as u64).next_multiple_of(CHUNK_BLOCKS);
@@ -116,7 +142,7 @@ fn hash_data(file: &File, blocks: u64, salt: &[u8; 32]) -> io::Result<Vec<u8>> {
         let workers: Vec<_> = leaves
             .chunks_mut(per_thread as usize * DIGEST)
             .enumerate()
-            .map(|(i, out)| scope.spawn(move || hash_range(file, i as u64 * per_thread, salt, out)))
+            .map(|(i, out)| scope.spawn(move || hash_range(i as u64 * per_thread, salt, out, read)))
             .collect();
         workers.into_iter().try_for_each(|w| w.join().unwrap_or_else(|p| std::panic::resume_unwind(p)))
     })?;
@@ -124,11 +150,11 @@ fn hash_data(file: &File, blocks: u64, salt: &[u8; 32]) -> io::Result<Vec<u8>> {
 }
 
 /// Fills `out` with the digests of the blocks from `first` on.
-fn hash_range(file: &File, first: u64, salt: &[u8; 32], out: &mut [u8]) -> io::Result<()> {
+fn hash_range(first: u64, salt: &[u8; 32], out: &mut [u8], read: &impl ReadAt) -> io::Result<()> {
     let mut buffer = vec![0; (CHUNK_BLOCKS * BLOCK) as usize];
     for (i, digests) in out.chunks_mut(CHUNK_BLOCKS as usize * DIGEST).enumerate() {
         let bytes = &mut buffer[..digests.len() / DIGEST * BLOCK as usize];
-        file.read_exact_at(bytes, (first + i as u64 * CHUNK_BLOCKS) * BLOCK)?;
+        read(bytes, (first + i as u64 * CHUNK_BLOCKS) * BLOCK)?;
         for (block, digest) in bytes.chunks(BLOCK as usize).zip(digests.chunks_mut(DIGEST)) {
             digest.copy_from_slice(&hash(block, salt));
         }

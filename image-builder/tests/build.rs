@@ -208,12 +208,25 @@ fn inspect_notices_a_damaged_image() {
     let whole = fs::read(&system).unwrap();
     fs::write(&system, &whole[..whole.len() / 2]).unwrap();
     project.refused(&["inspect", "out/system.erofs"], &["cut off"]);
-    // The superblock's magic number and everything behind it stay; the plan's bytes don't.
-    let mut altered = whole;
-    let plan = altered.windows(8).position(|window| window == b"GARBPLAN").unwrap();
-    altered[plan + 12..plan + 40].fill(0xff);
-    fs::write(&system, altered).unwrap();
-    project.refused(&["inspect", "out/system.erofs"], &["plan"]);
+    // One bit of a container's user in the plan, and one of a file in a layer: the root hash would be shown as before.
+    for wanted in [&b"0.0.0.0:8080"[..], b"\x7fELF"] {
+        let at = whole.windows(wanted.len()).rposition(|window| window == wanted).unwrap();
+        let mut altered = whole.clone();
+        altered[at + 3] ^= 1;
+        fs::write(&system, altered).unwrap();
+        for image in ["out/system.erofs", "out"] {
+            project.refused(&["inspect", image], &["block", "damaged or was altered"]);
+        }
+    }
+    // And a whole image of another build.
+    let other = Project::demo();
+    other.replace("cpus = 0.5", "cpus = 0.25");
+    succeeds(&other.garboard(&["build", "--no-disk"]));
+    fs::copy(other.path("out/system.erofs"), &system).unwrap();
+    project.refused(&["inspect", "out"], &["root hash", "from another build"]);
+    // Control: as it was.
+    fs::write(&system, whole).unwrap();
+    succeeds(&project.garboard(&["inspect", "out"]));
 }
 
 #[test]

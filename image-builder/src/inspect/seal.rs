@@ -1,16 +1,11 @@
-//! The dm-verity superblock and the root hash that follows from it (see [`crate::verity`]).
+//! The hash tree behind the system image, judged: whether every block is the one that the root hash covers.
 
-use anyhow::{Result, bail};
-use sha2::{Digest, Sha256};
+use std::io::Read;
+
+use anyhow::{Context, Result, bail, ensure};
 
 use super::source::Source;
-use crate::verity::{BLOCK, hex};
-
-const MAGIC: &[u8] = b"verity\0\0";
-/// The superblock's fields end here; the salt has up to 256 bytes.
-const SALT_AT: usize = 88;
-const SALT_SIZE_AT: usize = 80;
-const UUID_AT: usize = 16;
+use crate::verity::{self, BLOCK, DIGEST, MAGIC, SALT_AT};
 
 /// How the image is sealed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,65 +16,111 @@ pub struct Seal {
     pub size: u64,
 }
 
-/// Reads the superblock and hashes the tree's top block, which gives the root hash.
-pub fn read(source: &Source) -> Result<Seal> {
-    let head = source.verity.head(2 * BLOCK)?;
-    // A single data block has no tree; the builder never makes so small an image.
-    let root_hash = root_hash(&head)?;
+/// Hashes all `blocks` of the filesystem anew and compares with superblock and tree. Of its fields only the salt is read.
+pub fn verify(source: &Source, blocks: u64) -> Result<Seal> {
+    let head = source.verity.head(BLOCK)?;
+    let salt = head.get(SALT_AT..).and_then(|rest| rest.first_chunk()).filter(|_| head.starts_with(MAGIC));
+    let Some(salt) = salt else {
+        bail!("no verity superblock behind the filesystem: the image is not sealed, or cut off");
+    };
+    let read = |buffer: &mut [u8], offset| source.system.read_exact_at(buffer, offset);
+    let seal = verity::compute(blocks, salt, &read).context("read the filesystem, which may be cut off")?;
+    let mut stored = source.verity.tail(0);
+    // The leaves come last. What is above them follows from them, so a difference there is damage of the tree alone.
+    let leaves = seal.parts.len() - 1;
+    let mut found = Vec::new();
+    for part in &seal.parts {
+        let mut bytes = vec![0; part.len()];
+        stored.read_exact(&mut bytes).context("read the hash tree, which may be cut off")?;
+        found.push(bytes);
+    }
+    if let Some(block) = first_difference(&seal.parts[leaves], &found[leaves]).filter(|_| leaves > 0) {
+        bail!("block {block} of the filesystem is not what its hash tree says: the image is damaged or was altered");
+    }
+    ensure!(seal.parts == found, "the hash tree doesn't belong to the filesystem: the image is damaged or was altered");
+    let root_hash = seal.verity.root_hash_hex();
+    if let Some(wanted) = source.root_hash.as_ref().filter(|wanted| !root_hash.starts_with(*wanted)) {
+        bail!(
+            "the system image has the root hash {root_hash}, but {wanted} goes with it: it is from another build, or was altered"
+        );
+    }
     Ok(Seal { root_hash, size: source.verity.length() })
 }
 
-fn root_hash(head: &[u8]) -> Result<String> {
-    let (superblock, top) = match (head.get(..BLOCK as usize), head.get(BLOCK as usize..2 * BLOCK as usize)) {
-        (Some(superblock), Some(top)) if superblock.starts_with(MAGIC) => (superblock, top),
-        _ => bail!("no verity superblock behind the filesystem: the image is not sealed, or cut off"),
-    };
-    let salt_size = usize::from(u16::from_le_bytes([superblock[SALT_SIZE_AT], superblock[SALT_SIZE_AT + 1]]));
-    let Some(salt) = superblock.get(SALT_AT..SALT_AT + salt_size).filter(|salt| salt.len() <= 256) else {
-        bail!("malformed verity superblock: a salt of {salt_size} bytes");
-    };
-    let root_hash = Sha256::new().chain_update(salt).chain_update(top).finalize();
-    if superblock[UUID_AT..UUID_AT + 16] != root_hash[..16] {
-        bail!("the hash tree doesn't belong to its superblock: the image is damaged or was altered");
-    }
-    Ok(hex(&root_hash))
+/// The number of the first digest that differs.
+fn first_difference(computed: &[u8], stored: &[u8]) -> Option<usize> {
+    computed.chunks(DIGEST).zip(stored.chunks(DIGEST)).position(|(one, other)| one != other)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inspect::window::Window;
     use proptest::prelude::*;
     use std::os::unix::fs::FileExt;
+    use std::sync::Arc;
 
-    fn sealed() -> (Vec<u8>, String) {
+    const BLOCKS: u64 = 130;
+
+    /// A sealed image with these bytes XORed into it.
+    fn sealed(flips: &[(u64, u8)]) -> (Source, String) {
         let file = tempfile::tempfile().unwrap();
-        file.set_len(3 * BLOCK).unwrap();
-        let verity = crate::verity::append(&file, &[7; 32]).unwrap();
-        let mut head = vec![0; 2 * BLOCK as usize];
-        file.read_exact_at(&mut head, verity.hash_offset()).unwrap();
-        (head, verity.root_hash_hex())
+        file.set_len(BLOCKS * BLOCK).unwrap();
+        let verity = verity::append(&file, &[7; 32]).unwrap();
+        let length = file.metadata().unwrap().len();
+        for &(at, flip) in flips {
+            let mut byte = [0];
+            file.read_exact_at(&mut byte, at).unwrap();
+            file.write_all_at(&[byte[0] ^ flip], at).unwrap();
+        }
+        let whole = Window::new(Arc::new(file), 0, length);
+        let source = Source {
+            verity: whole.tail(BLOCKS * BLOCK),
+            system: whole,
+            kernel_release: None,
+            root_hash: Some(verity.root_hash_hex()),
+        };
+        (source, verity.root_hash_hex())
+    }
+
+    fn refused(flips: &[(u64, u8)]) -> String {
+        verify(&sealed(flips).0, BLOCKS).unwrap_err().to_string()
     }
 
     #[test]
     fn finds_the_root_hash_that_the_builder_made() {
-        let (head, root) = sealed();
-        assert_eq!(root_hash(&head).unwrap(), root);
+        let (source, root_hash) = sealed(&[]);
+        assert_eq!(verify(&source, BLOCKS).unwrap().root_hash, root_hash);
     }
 
     #[test]
-    fn an_altered_tree_is_noticed() {
-        let (mut head, _) = sealed();
-        head[BLOCK as usize + 5] ^= 1;
-        assert!(root_hash(&head).unwrap_err().to_string().contains("was altered"));
-        assert!(root_hash(&head[..100]).unwrap_err().to_string().contains("not sealed"));
+    fn whatever_was_altered_is_noticed() {
+        assert!(refused(&[(129 * BLOCK + 4095, 1)]).starts_with("block 129 of the filesystem is not"));
+        // Superblock, top level, leaves: the first digest in the tree is a leaf's own block's.
+        assert!(refused(&[((BLOCKS * BLOCK) + 16, 1)]).contains("was altered"));
+        assert!(refused(&[((BLOCKS + 1) * BLOCK, 1)]).contains("was altered"));
+        assert!(refused(&[((BLOCKS + 2) * BLOCK, 1)]).starts_with("block 0 of the filesystem is not"));
+        assert!(refused(&[(BLOCKS * BLOCK, 1)]).contains("not sealed"));
+    }
+
+    #[test]
+    fn another_builds_system_image_is_noticed() {
+        let source = Source { root_hash: Some("00".repeat(16)), ..sealed(&[]).0 };
+        assert!(verify(&source, BLOCKS).unwrap_err().to_string().contains("from another build"));
+    }
+
+    #[test]
+    fn a_cut_off_image_is_noticed() {
+        let (source, _) = sealed(&[]);
+        let tree = Source { verity: source.verity.clone().limited(2 * BLOCK), ..source };
+        assert!(verify(&tree, BLOCKS).unwrap_err().to_string().contains("cut off"));
+        assert!(verify(&sealed(&[]).0, 10 * BLOCKS).unwrap_err().to_string().contains("cut off"));
     }
 
     proptest! {
         #[test]
-        fn foreign_bytes_never_panic(at in 0usize..512, value in any::<u8>()) {
-            let (mut head, _) = sealed();
-            head[at] = value;
-            let _ = root_hash(&head);
+        fn any_flipped_byte_is_noticed(at in 0..(BLOCKS + 4) * BLOCK, flip in 1..=255_u8) {
+            prop_assert!(verify(&sealed(&[(at, flip)]).0, BLOCKS).is_err());
         }
     }
 }

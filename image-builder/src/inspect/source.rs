@@ -12,6 +12,7 @@ use super::window::Window;
 use crate::build::manifest::Manifest;
 use crate::kernel::image;
 use crate::output::MANIFEST;
+use crate::verity::hex;
 
 /// Types of the partitions (Discoverable Partitions Specification).
 const ROOT: &str = "4f68bce3-e8cd-4db1-96e7-fbcaf984b709";
@@ -36,6 +37,8 @@ pub struct Source {
     pub verity: Window,
     /// Release of the kernel beside it, where there is one.
     pub kernel_release: Option<String>,
+    /// The root hash that goes with it by what is beside it, 64 hexadecimal digits or the first 32 of them.
+    pub root_hash: Option<String>,
 }
 
 /// Opens whatever `path` is.
@@ -71,6 +74,7 @@ fn open_directory(directory: &Path) -> Result<Source> {
     let name =
         |name: &str| fs::canonicalize(directory.join(name)).with_context(|| format!("find {name} of {MANIFEST}"));
     let mut source = open(&name(&manifest.system)?)?;
+    source.root_hash = Some(manifest.root_hash);
     let kernel = name(&manifest.kernel)?;
     let head = File::open(&kernel).and_then(|file| Window::new(Arc::new(file), 0, KERNEL_HEAD).head(KERNEL_HEAD));
     source.kernel_release = Some(image::release(&head.with_context(|| format!("read {}", kernel.display()))?)?);
@@ -84,7 +88,7 @@ fn open_system(whole: Window) -> Result<Source> {
     if end >= whole.length() {
         bail!("there is no hash tree behind the filesystem: the file is cut off, or no system image");
     }
-    Ok(Source { verity: whole.tail(end), system: whole, kernel_release: None })
+    Ok(Source { verity: whole.tail(end), system: whole, kernel_release: None, root_hash: None })
 }
 
 /// The first system partition that holds a filesystem, and the hash tree whose UUID belongs to it.
@@ -105,7 +109,8 @@ fn open_disk(path: &Path, whole: &Window) -> Result<Source> {
         }
         for verity in of_type(ROOT_VERITY).map(window) {
             if verity.head(32)?.get(16..32) == Some(partition.part_guid.as_bytes().as_slice()) {
-                return Ok(Source { system, verity, kernel_release: None });
+                let root_hash = Some(hex(partition.part_guid.as_bytes()));
+                return Ok(Source { system, verity, kernel_release: None, root_hash });
             }
         }
         bail!("no partition with the hash tree of {}", partition.name);

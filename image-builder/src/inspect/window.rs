@@ -42,6 +42,11 @@ impl Window {
         self.tail(0).take(length).read_to_end(&mut bytes)?;
         Ok(bytes)
     }
+
+    /// Fills the buffer from `offset` on.
+    pub fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.tail(offset).read_exact(buffer)
+    }
 }
 
 impl Read for Window {

@@ -32,6 +32,14 @@ pub struct Module {
     pub aliases: Vec<String>,
 }
 
+impl Module {
+    /// Whether this one is loaded whenever `later`, which comes after it, would be.
+    fn is_loaded_before(&self, later: &Self) -> bool {
+        let for_all = || !later.aliases.is_empty() && later.aliases.iter().all(|alias| self.aliases.contains(alias));
+        self.name == later.name && (self.aliases.is_empty() || for_all())
+    }
+}
+
 /// When a module is loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Condition {
@@ -73,8 +81,8 @@ impl Tree {
         Self { monolithic: true, ..Self::default() }
     }
 
-    /// The wanted modules and what they depend on, each after its own dependencies, without those in `loaded` and those
-    /// built into the kernel. All must be made for the kernel `release`.
+    /// The wanted modules and what they depend on, each after its own dependencies, without those that are in `loaded` for all
+    /// the same devices and those built into the kernel. All must be made for the kernel `release`.
     pub fn select(&self, wanted: &[Wanted], loaded: &[Module], release: &str) -> Result<Vec<Module>> {
         if self.monolithic {
             return Ok(Vec::new());
@@ -87,13 +95,10 @@ impl Tree {
             }
             selection.add(&name, &one.reason, None, one.only_for_devices, &mut Vec::new())?;
         }
-        let known = |name: &String| loaded.iter().any(|module| module.name == *name);
         let Selection { order, mut found, .. } = selection;
-        Ok(order
-            .into_iter()
-            .filter(|name| !known(name))
-            .filter_map(|name| found.remove(&name).map(|found| found.into_module(name)))
-            .collect())
+        let modules = order.into_iter().filter_map(|name| found.remove(&name).map(|found| found.into_module(name)));
+        // One whose device was not there is not loaded, and what now needs it may not ask for that device.
+        Ok(modules.filter(|module| !loaded.iter().any(|earlier| earlier.is_loaded_before(module))).collect())
     }
 
     fn missing(&self, name: &str, reason: &str) -> anyhow::Error {
@@ -273,6 +278,20 @@ mod tests {
         let second =
             tree.select(&[Wanted::always("verity", "y"), Wanted::always("crc", "z")], &first, RELEASE).unwrap();
         assert_eq!(summary(&second), [("fast", vec![]), ("verity", vec![])]);
+    }
+
+    /// The first stage carries `disk` and `bus` for machines that have the disk. Who asks for `bus` by name, or for what needs it
+    /// and serves another device, can't count on that.
+    #[test]
+    fn what_was_loaded_for_a_device_only_is_carried_again() {
+        let (dir, _) = tree();
+        fake::module(dir.path(), "net", RELEASE, &["depends=bus", "alias=net:1*"]);
+        let tree = Tree::scan(dir.path()).unwrap();
+        let first = tree.select(&[Wanted::device("disk", "x")], &[], RELEASE).unwrap();
+        let again = |wanted| tree.select(&[wanted], &first, RELEASE).unwrap();
+        assert_eq!(summary(&again(Wanted::always("bus", "y"))), [("bus", vec![])]);
+        assert_eq!(summary(&again(Wanted::device("net", "y"))), [("bus", vec!["net:1*"]), ("net", vec!["net:1*"])]);
+        assert!(again(Wanted::device("disk", "y")).is_empty());
     }
 
     #[test]

@@ -3,11 +3,11 @@
 //! Files are written to a scratch directory inside it and moved into place when all are done. `image.json` goes first and
 //! comes back last, so whoever finds it finds files that belong together.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
 /// The file that says that the others are complete.
@@ -15,22 +15,35 @@ pub const MANIFEST: &str = "image.json";
 /// Every file that a build may make, the manifest last.
 const FILES: [&str; 6] = ["vmlinuz", "initrd", "system.erofs", "data.ext4", "disk.raw", MANIFEST];
 
+/// How the names of scratch directories begin.
+const SCRATCH: &str = ".garboard-";
+
 /// An output directory being filled.
 #[derive(Debug)]
 pub struct Output {
     directory: PathBuf,
     scratch: TempDir,
+    /// Says that the scratch directory is in use.
+    _lock: File,
 }
 
 impl Output {
-    /// Makes the directory if it doesn't exist, and a scratch directory in it.
+    /// Makes the directory if it doesn't exist, and a scratch directory in it. What an interrupted build left is removed. Refuses a
+    /// directory with files of these names that no build has made: they are somebody's.
     pub fn begin(directory: &Path) -> Result<Self> {
-        let begin = || {
-            fs::create_dir_all(directory)?;
-            tempfile::Builder::new().prefix(".garboard-").tempdir_in(directory)
-        };
-        let scratch = begin().with_context(|| format!("write to {}", directory.display()))?;
-        Ok(Self { directory: directory.to_owned(), scratch })
+        let writing = || format!("write to {}", directory.display());
+        fs::create_dir_all(directory).with_context(writing)?;
+        let left = abandoned(directory).with_context(writing)?;
+        // A build that was interrupted on its last steps had removed the manifest already.
+        if left.is_empty() {
+            refuse_strangers(directory)?;
+        }
+        for path in left {
+            fs::remove_dir_all(&path).with_context(|| format!("remove {}", path.display()))?;
+        }
+        let scratch = tempfile::Builder::new().prefix(SCRATCH).tempdir_in(directory).with_context(writing)?;
+        let lock = File::open(scratch.path()).and_then(|file| file.lock().map(|()| file)).with_context(writing)?;
+        Ok(Self { directory: directory.to_owned(), scratch, _lock: lock })
     }
 
     /// Where to write a file of this name for now.
@@ -61,6 +74,32 @@ impl Output {
     }
 }
 
+/// Scratch directories of builds that have ended without removing them. Those of running builds are locked.
+fn abandoned(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let named = entry.file_name().to_string_lossy().starts_with(SCRATCH);
+        if named && entry.file_type()?.is_dir() && File::open(entry.path())?.try_lock().is_ok() {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
+}
+
+/// Files of a build are known by the manifest beside them.
+fn refuse_strangers(directory: &Path) -> Result<()> {
+    let manifest = fs::read(directory.join(MANIFEST)).unwrap_or_default();
+    let ours = serde_json::from_slice::<serde_json::Value>(&manifest).is_ok_and(|json| json.get("root_hash").is_some());
+    match FILES.iter().map(|name| directory.join(name)).find(|path| !ours && path.symlink_metadata().is_ok()) {
+        Some(path) => bail!(
+            "{} is in the way: no {MANIFEST} beside it says that a build made it; remove it, or choose another directory with -o",
+            path.display()
+        ),
+        None => Ok(()),
+    }
+}
+
 fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -72,6 +111,8 @@ fn remove(path: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
 
+    const OURS: &str = "{\"root_hash\": \"00\"}";
+
     fn names(directory: &Path) -> Vec<String> {
         let entries = fs::read_dir(directory).unwrap();
         let mut names: Vec<String> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
@@ -82,9 +123,10 @@ mod tests {
     #[test]
     fn commit_replaces_an_earlier_build_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["vmlinuz", "disk.raw", MANIFEST, "notes.txt"] {
+        for name in ["vmlinuz", "disk.raw", "notes.txt"] {
             fs::write(dir.path().join(name), "old").unwrap();
         }
+        fs::write(dir.path().join(MANIFEST), OURS).unwrap();
         let output = Output::begin(dir.path()).unwrap();
         fs::write(output.path("vmlinuz"), "new").unwrap();
         fs::write(output.path(MANIFEST), "new").unwrap();
@@ -97,11 +139,38 @@ mod tests {
     #[test]
     fn a_build_that_fails_leaves_what_was_there() {
         let dir = tempfile::tempdir().unwrap();
-        fs::write(dir.path().join(MANIFEST), "old").unwrap();
+        fs::write(dir.path().join(MANIFEST), OURS).unwrap();
         let output = Output::begin(dir.path()).unwrap();
         fs::write(output.path("vmlinuz"), "new").unwrap();
         drop(output);
         assert_eq!(names(dir.path()), [MANIFEST]);
-        assert_eq!(fs::read_to_string(dir.path().join(MANIFEST)).unwrap(), "old");
+        assert_eq!(fs::read_to_string(dir.path().join(MANIFEST)).unwrap(), OURS);
+    }
+
+    #[test]
+    fn files_that_no_build_made_are_refused() {
+        for manifest in [None, Some("{}"), Some("mine")] {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join("disk.raw"), "mine").unwrap();
+            if let Some(text) = manifest {
+                fs::write(dir.path().join(MANIFEST), text).unwrap();
+            }
+            let error = Output::begin(dir.path()).unwrap_err().to_string();
+            assert!(error.contains("disk.raw is in the way"), "{error}");
+            assert_eq!(fs::read_to_string(dir.path().join("disk.raw")).unwrap(), "mine");
+        }
+    }
+
+    #[test]
+    fn what_an_interrupted_build_left_is_removed_and_a_running_one_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join(".garboard-dead")).unwrap();
+        fs::write(dir.path().join(".garboard-dead/vmlinuz"), "half").unwrap();
+        // It had got to the last steps, too.
+        fs::write(dir.path().join("vmlinuz"), "new").unwrap();
+        let running = Output::begin(dir.path()).unwrap();
+        fs::write(dir.path().join(MANIFEST), OURS).unwrap();
+        drop(Output::begin(dir.path()).unwrap());
+        assert_eq!(names(dir.path()), [running.scratch().file_name().unwrap().to_str().unwrap(), MANIFEST, "vmlinuz"]);
     }
 }

@@ -16,6 +16,8 @@ Declared ports are forwarded from the same port of 127.0.0.1 if it is free, else
 Volumes are kept in DIR.state beside the built files' directory, also when you build again (for uefi on the disk itself, from which
 the next build's disk takes them over); remove DIR.state, or use --fresh, to begin anew.
 
+On a terminal Ctrl-a x quits QEMU at once, as if the power were cut. Otherwise SIGINT (Ctrl-C) and SIGTERM switch the appliance off.
+
 Exit status: 0 the appliance became ready (--until-ready), or switched itself off, or you quit; 1 it failed or wasn't ready in
 time (the reason is on stderr); 2 wrong usage.";
 

@@ -64,13 +64,18 @@ pub use vm::Vm;
 
 use std::time::Duration;
 
+/// The example in the read-me is compiled, so that it stays right.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadMe;
+
 /// So many seconds. Read aloud: `vm.wait_ready(secs(20))`.
 pub const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// `timeout`, made longer by `GARBOARD_TIME_SCALE` (1 to 100).
-pub(crate) fn scaled(timeout: Duration) -> Duration {
+/// `timeout`, made longer by `GARBOARD_TIME_SCALE` (1 to 100), as every wait of this library is: for a test's own.
+pub fn scaled(timeout: Duration) -> Duration {
     let scale = std::env::var("GARBOARD_TIME_SCALE").ok().and_then(|text| text.parse::<f64>().ok());
     timeout.mul_f64(scale.unwrap_or(1.0).clamp(1.0, 100.0))
 }

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
@@ -90,7 +91,8 @@ pub(crate) fn start(qemu: &Path, hardware: &Hardware) -> Result<(Process, UnixSt
     let mut command = Command::new(qemu);
     command.args(hardware.arguments()).stderr(Stdio::piped());
     if hardware.console == SerialConsole::Pipe {
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        // Not of our process group: Ctrl-C on a terminal is for us, who may want to switch it off properly.
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
     }
     sys::kill_with_parent(&mut command);
     let run = Arc::new(Run::default());

@@ -3,14 +3,14 @@
 mod support;
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, ExitStatus, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use garboard_qemu::{Image, Vm, secs};
+use garboard_qemu::{Image, Vm, scaled, secs};
 use support::{text, tool};
 use tempfile::TempDir;
 
@@ -127,13 +127,10 @@ fn says_what_can_not_be_run() {
 fn gives_a_person_the_console() {
     // `script` of util-linux is the terminal.
     let command = format!("{} run {} --fresh --port {}:8080", tool().display(), demo().display(), free_port());
-    let mut terminal = Command::new("script")
-        .args(["-q", "-e", "-c", &command, "/dev/null"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut output = terminal.stdout.take().unwrap();
+    let mut script = Command::new("script");
+    script.args(["-q", "-e", "-c", &command, "/dev/null"]);
+    let mut terminal = Child(script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap());
+    let mut output = terminal.0.stdout.take().unwrap();
     let (send, receive) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let mut buffer = [0; 4096];
@@ -144,7 +141,7 @@ fn gives_a_person_the_console() {
         }
     });
     let mut seen = Vec::new();
-    let deadline = Instant::now() + Duration::from_secs(240);
+    let deadline = Instant::now() + scaled(secs(240));
     while !text(&seen).contains("web    | listening") {
         match receive.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(bytes) => seen.extend(bytes),
@@ -152,9 +149,61 @@ fn gives_a_person_the_console() {
         }
     }
     assert!(text(&seen).contains("Ctrl-a x quits"), "{}", text(&seen));
-    terminal.stdin.as_mut().unwrap().write_all(b"\x01x").unwrap();
-    let status = terminal.wait().unwrap();
+    terminal.0.stdin.as_mut().unwrap().write_all(b"\x01x").unwrap();
+    let status = terminal.wait(secs(60));
     assert!(status.success(), "{status}");
+}
+
+/// A signal switches the machine off in order, and nothing of it is left. At the end of its patience a script may send another.
+#[test]
+fn a_signal_switches_it_off() {
+    let temporary = tempfile::tempdir().unwrap();
+    let run = || {
+        let mut run = Command::new(tool());
+        run.arg("run").arg(demo()).args(["--fresh", "--port", &format!("{}:8080", free_port())]);
+        run.env("TMPDIR", temporary.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = Child(run.spawn().unwrap());
+        let mut console = BufReader::new(child.0.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let listening = console.find(|line| line.contains("web    | listening"));
+        assert!(listening.is_some(), "the machine ended");
+        (child, console)
+    };
+    let signal = |child: &Child, name: &str| {
+        support::judge("sh", ["-c", &format!("kill -{name} {}", child.0.id())]);
+    };
+    for name in ["TERM", "INT"] {
+        let (mut child, console) = run();
+        signal(&child, name);
+        let rest: Vec<String> = console.collect();
+        let status = child.wait(secs(60));
+        assert!(status.success(), "{status}: {rest:#?}");
+        assert!(rest.iter().any(|line| line.contains("switching off") && line.contains("stopping containers")), "{rest:#?}");
+        assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 0);
+    }
+}
+
+/// A process that ends with its test, whatever becomes of that: `garboard run` takes its machine along.
+struct Child(std::process::Child);
+
+impl Child {
+    fn wait(&mut self, timeout: Duration) -> ExitStatus {
+        let deadline = Instant::now() + scaled(timeout);
+        loop {
+            match self.0.try_wait().unwrap() {
+                Some(status) => return status,
+                None if Instant::now() > deadline => panic!("it didn't end within {timeout:?}"),
+                None => std::thread::sleep(Duration::from_millis(50)),
+            }
+        }
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        // Its terminal goes with it, so what runs there is hung up.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 fn free_port() -> u16 {

@@ -7,12 +7,18 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use garboard_qemu::{Builder, Ending, Forward, Image, Machine, Vm, secs};
+use garboard_qemu::{Builder, Ending, Error, Forward, Image, Machine, Vm, scaled, secs};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use crate::{cli, commands};
 
 /// Time for containers to stop and disks to be written at the end of `--until-ready`.
 const POWER_OFF: Duration = secs(60);
+/// So often signals are looked for while something is waited for.
+const PAUSE: Duration = Duration::from_millis(100);
+/// The same while the status is asked for, which takes a moment itself.
+const GLANCE: Duration = secs(1);
 /// A machine that a person watches may run for as long as they like.
 const FOREVER: Duration = secs(10 * 365 * 24 * 60 * 60);
 
@@ -23,6 +29,8 @@ pub fn run(options: &cli::Run) -> Result<ExitCode> {
     let mut builder = machine(options, &image)?;
     builder = if attached { builder.terminal().reboot() } else { builder.echo(io::stdout()) };
     eprintln!("garboard: booting {} on {}", image.appliance, options.machine);
+    // From here on a signal doesn't end this process, which would cut the machine's power and leave its temporary files.
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("listen to signals")?;
     let vm = builder.boot()?;
     for line in forwarded(vm.forwards()) {
         eprintln!("garboard: {line}");
@@ -30,7 +38,11 @@ pub fn run(options: &cli::Run) -> Result<ExitCode> {
     if attached {
         eprintln!("garboard: this terminal is the console; Ctrl-a x quits, Ctrl-a h helps");
     }
-    if options.until_ready { until_ready(&vm, secs(options.timeout)) } else { until_end(&vm) }
+    if options.until_ready {
+        until_ready(&vm, secs(options.timeout), &mut signals)
+    } else {
+        until_end(&vm, &mut signals)
+    }
 }
 
 /// The machine that the options describe.
@@ -89,13 +101,28 @@ fn forwarded(forwards: &[Forward]) -> Vec<String> {
 }
 
 /// For scripts: ready or not, and why not.
-fn until_ready(vm: &Vm, timeout: Duration) -> Result<ExitCode> {
+fn until_ready(vm: &Vm, timeout: Duration, signals: &mut Signals) -> Result<ExitCode> {
     // The very snapshot that was ready: the next one may differ.
     let mut ready = None;
-    vm.wait_status("appliance as declared", timeout, |snapshot| {
-        ready = snapshot.ready.then(|| snapshot.clone());
-        Ok(snapshot.ready)
-    })?;
+    loop {
+        let waited = vm.elapsed();
+        let left = scaled(timeout).saturating_sub(waited);
+        match vm.wait_status("appliance as declared", left.min(GLANCE), |snapshot| {
+            ready = snapshot.ready.then(|| snapshot.clone());
+            Ok(snapshot.ready)
+        }) {
+            Ok(_) => break,
+            Err(_) if signals.pending().next().is_some() => {
+                switch_off(vm, signals)?;
+                bail!("interrupted before the appliance was ready");
+            }
+            Err(Error::Timeout { .. }) if left > GLANCE => {}
+            Err(Error::Timeout { what, evidence, .. }) => {
+                return Err(Error::Timeout { what, waited: vm.elapsed(), evidence }.into());
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
     let took = vm.elapsed();
     let status = ready.context("the appliance was ready without a status")?;
     commands::print(&format!("\n{}\n", status.table()))?;
@@ -104,13 +131,36 @@ fn until_ready(vm: &Vm, timeout: Duration) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// For people: until the machine ends.
-fn until_end(vm: &Vm) -> Result<ExitCode> {
+/// For people: until the machine ends, or a signal asks for it.
+fn until_end(vm: &Vm, signals: &mut Signals) -> Result<ExitCode> {
+    while vm.ending().is_none() {
+        if signals.pending().next().is_some() {
+            switch_off(vm, signals)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        std::thread::sleep(PAUSE);
+    }
     match vm.wait_exit(FOREVER)? {
         Ending::PowerOff | Ending::Stopped => Ok(ExitCode::SUCCESS),
         Ending::Reboot => bail!("the machine restarted itself, or its kernel panicked: see above"),
         Ending::Qemu(status) => bail!("QEMU ended: {status}"),
     }
+}
+
+/// Stops containers and unmounts disks first; a second signal, or the deadline, cuts the power.
+fn switch_off(vm: &Vm, signals: &mut Signals) -> Result<()> {
+    eprintln!("garboard: switching the machine off; a second signal cuts its power");
+    std::thread::scope(|scope| {
+        let off = scope.spawn(|| vm.power_off(POWER_OFF));
+        while !off.is_finished() {
+            if signals.pending().next().is_some() {
+                vm.hard_stop();
+            }
+            std::thread::sleep(PAUSE);
+        }
+        let done = off.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        done.context("its power is cut")
+    })
 }
 
 #[cfg(test)]

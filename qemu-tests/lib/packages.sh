@@ -18,5 +18,5 @@ test_packages=(
     buildah skopeo       # likewise
     busybox-static       # a program that runs anywhere, for native tests
     util-linux uidmap    # setpriv, unshare; newuidmap for containers without root
-    jq cpio zstd xz-utils
+    jq cpio zstd xz-utils bzip2
 )

@@ -5,7 +5,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use garboard_qemu::{Exit, Image, Snapshot, Vm, secs};
+use garboard_qemu::{Exit, Image, Snapshot, Vm, scaled, secs};
 use support::{BOOT, Project, expect, finished, fixture};
 
 /// Within so long the status port answers, whatever the containers do.
@@ -341,7 +341,7 @@ fn bombs_hogs_and_floods_harm_only_themselves() {
         assert_eq!(status.container("sibling").unwrap().log_dropped, 0);
     }
     println!("slowest answer: {slowest:?}");
-    assert!(slowest < ANSWER, "an answer took {slowest:?}");
+    assert!(slowest < scaled(ANSWER), "an answer took {slowest:?}");
     assert_eq!(vm.status().unwrap().container("hog").unwrap().exit, Some(Exit::Signal(9)));
     assert!(vm.console().contains("garboard: hog was killed by SIGKILL: out of memory; starts again in"));
     assert!(vm.logs("sibling", 10).unwrap().iter().any(|line| line == "beat"));

@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use garboard_qemu::{Image, Vm, secs};
+use garboard_qemu::{Image, Vm, scaled, secs};
 use support::{Project, fixture};
 
 /// What an emulated machine may need from its start until its containers run.
@@ -66,7 +66,7 @@ fn boot(network: &str) -> (Project, Vm) {
 
 /// The page of the web server, fetched from outside the machine.
 fn page(vm: &Vm) -> String {
-    let deadline = Instant::now() + ANSWER;
+    let deadline = Instant::now() + scaled(ANSWER);
     loop {
         let fetched = TcpStream::connect(vm.address(8080).unwrap()).and_then(|mut stream| {
             stream.set_read_timeout(Some(ANSWER))?;

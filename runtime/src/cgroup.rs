@@ -154,6 +154,7 @@ fn configure(dir: BorrowedFd<'_>, settings: &Cgroup, absent: AbsentController) -
     for (file, value) in &settings.settings {
         check_name(file)?;
         match write(dir, file, value) {
+            Err(Errno::NOENT) if changes_nothing(file, value) => {}
             Err(Errno::NOENT) if absent == AbsentController::Record => {
                 left_out.push(format!("{file}={value}: the controller is absent"));
             }
@@ -165,6 +166,11 @@ fn configure(dir: BorrowedFd<'_>, settings: &Cgroup, absent: AbsentController) -
         sys::bpf::attach_device_filter(dir, program.as_fd()).at(Step::AttachDeviceFilter, || "program")?;
     }
     Ok(left_out)
+}
+
+/// Whether a setting is what there is without its controller: no limit, and every cgroup's share alike (cgroup-v2.rst).
+fn changes_nothing(file: &str, value: &str) -> bool {
+    value == "max" || (file == "cpu.max" && value.starts_with("max ")) || (file == "cpu.weight" && value == "100")
 }
 
 /// One write to one file of the cgroup.
@@ -249,6 +255,16 @@ mod tests {
         let text = "low 0\nhigh 3\nmax 17\noom 2\noom_kill 1\noom_group_kill 0\n";
         let events = parse_memory_events(text);
         assert_eq!(events, MemoryEvents { max: 17, oom: 2, oom_kill: 1, oom_group_kill: 0 });
+    }
+
+    #[test]
+    fn only_what_is_so_anyway_changes_nothing() {
+        for (file, value) in [("pids.max", "max"), ("cpu.max", "max 100000"), ("cpu.weight", "100")] {
+            assert!(changes_nothing(file, value), "{file}={value}");
+        }
+        for (file, value) in [("pids.max", "1"), ("cpu.max", "1 100000"), ("cpu.weight", "101"), ("io.weight", "100")] {
+            assert!(!changes_nothing(file, value), "{file}={value}");
+        }
     }
 
     #[test]

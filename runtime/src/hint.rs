@@ -58,8 +58,9 @@ pub(crate) fn of(step: Step, errno: Errno, object: &str) -> Option<&'static str>
         (Step::LoadSeccomp, Errno::INVAL) => "the kernel lacks CONFIG_SECCOMP_FILTER, or the filter was compiled for other flags",
         (Step::SetUser, Errno::INVAL) => "the id isn't in the container's id map",
         (Step::SetResourceLimit, Errno::PERM) => "raising a hard limit needs CAP_SYS_RESOURCE",
-        (Step::Execute, Errno::NOENT) => "there is no such program in the image, or its interpreter is missing",
-        (Step::Execute, Errno::ACCESS) => "the file isn't executable by the container's user",
+        // Callers of OCI runtimes look for the errors' usual words to choose an exit status.
+        (Step::Execute, Errno::NOENT) => "no such file or directory: there is no such program in the image, or its interpreter is missing",
+        (Step::Execute, Errno::ACCESS) => "permission denied: the file isn't executable by the container's user",
         (Step::Execute, Errno::NOEXEC) => "not a program for this machine, or a script without #!",
         (Step::RunHook, Errno::TIMEDOUT) => "it took longer than its timeout",
         (Step::OpenTerminal, Errno::NOENT) => "a terminal needs a devpts mounted on /dev/pts",

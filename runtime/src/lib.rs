@@ -27,6 +27,7 @@ obey! {
     pub mod cgroup;
     mod check;
     mod child;
+    mod descriptor;
     mod device;
     mod device_rule;
     pub mod failure;

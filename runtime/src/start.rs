@@ -44,6 +44,8 @@ pub struct Stages<'a> {
     pub console: Option<Console<'a>>,
     /// So many descriptors from 3 up reach the program.
     pub preserved: u32,
+    /// Look up `HOME` in the container's `/etc/passwd` if its environment has none.
+    pub find_home: bool,
     /// Leave the launcher's session keyring to the program, instead of a new one.
     pub keep_keyring: bool,
     /// Move the root over `/` instead of pivot_root(2), which can't replace an initramfs.

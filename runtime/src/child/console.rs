@@ -1,17 +1,15 @@
 //! The container's terminal: a pair of the container's own devpts, one side on its streams, the other sent outside.
 
-use std::io::IoSlice;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use rustix::pty::OpenptFlags;
 use rustix::termios::Winsize;
 
 use super::paths::{self, Kind, Links};
 use super::hide;
+use crate::descriptor;
 use crate::failure::{Context, Failure, Step};
 use crate::launch::Process;
 use crate::start::Console;
@@ -34,7 +32,7 @@ pub(super) fn open(root: BorrowedFd<'_>, process: &Process, console: &Console<'_
         let size = Winsize { ws_row: height, ws_col: width, ws_xpixel: 0, ws_ypixel: 0 };
         rustix::termios::tcsetwinsize(&outer, size).at(Step::OpenTerminal, || "size")?;
     }
-    send(console.socket, outer.as_fd()).at(Step::OpenTerminal, || "send to the console socket")?;
+    descriptor::send(console.socket, b"/dev/ptmx", outer.as_fd()).at(Step::OpenTerminal, || "send to the console socket")?;
     Ok(inner)
 }
 
@@ -57,15 +55,4 @@ fn open_multiplexer(root: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
         return Err(Failure::new(Step::OpenTerminal, format!("{PATH}: no devpts is mounted there"), Errno::INVAL));
     }
     rustix::fs::openat2(&place, "ptmx", flags, Mode::empty(), how).at(Step::OpenTerminal, || PATH)
-}
-
-/// Sends a descriptor in the way that callers of OCI runtimes expect: with the terminal's name.
-fn send(socket: BorrowedFd<'_>, fd: BorrowedFd<'_>) -> Result<(), Errno> {
-    let fds = [fd];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    if !control.push(SendAncillaryMessage::ScmRights(&fds)) {
-        return Err(Errno::NOBUFS);
-    }
-    rustix::net::sendmsg(socket, &[IoSlice::new(b"/dev/ptmx")], &mut control, SendFlags::NOSIGNAL).map(drop)
 }

@@ -7,6 +7,7 @@ mod console;
 mod devices;
 mod enter;
 mod hide;
+mod home;
 mod identity;
 mod mounts;
 mod paths;

@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 use rustix::fs::{FileType, Mode};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 
-use super::{Theatre, identity};
+use super::{Theatre, home, identity};
 use crate::failure::{Context, Failure, Step};
 use crate::launch::{Process, Seccomp};
 use crate::report;
@@ -39,7 +39,8 @@ pub(crate) fn execute(program: &Program<'_>) -> Result<(), Failure> {
     let name = process.args.first().map_or("", String::as_str);
     let candidates = candidates(name, &process.env).at(Step::Execute, || name)?;
     let arguments = Strings::new(&process.args).at(Step::Execute, || name)?;
-    let environment = Strings::new(&process.env).at(Step::Execute, || name)?;
+    let found = program.theatre.stages().find_home.then(|| home::with_home(&process.env, process.uid));
+    let environment = Strings::new(found.as_ref().unwrap_or(&process.env)).at(Step::Execute, || name)?;
     let filter = match program.seccomp {
         Some(seccomp) => {
             Some(SeccompFilter::new(&seccomp.bpf, seccomp.flags).at(Step::LoadSeccomp, || "malformed filter")?)

@@ -131,6 +131,9 @@ pub(super) struct Making {
     /// Write the process id to this file.
     #[arg(long, value_name = "FILE")]
     pub(super) pid_file: Option<PathBuf>,
+    /// A listening Unix socket that gets the process's pid descriptor.
+    #[arg(long, value_name = "SOCKET")]
+    pub(super) pidfd_socket: Option<PathBuf>,
     /// Pass this many more descriptors, from 3 up, to the program.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(super) preserve_fds: u32,
@@ -193,6 +196,9 @@ pub(super) struct Exec {
     /// Write the process id to this file.
     #[arg(long, value_name = "FILE")]
     pub(super) pid_file: Option<PathBuf>,
+    /// A listening Unix socket that gets the process's pid descriptor.
+    #[arg(long, value_name = "SOCKET")]
+    pub(super) pidfd_socket: Option<PathBuf>,
     /// A listening Unix socket that gets the terminal.
     #[arg(long, value_name = "SOCKET")]
     pub(super) console_socket: Option<PathBuf>,

@@ -34,6 +34,7 @@ pub(super) fn options(global: &Global, making: &Making) -> Result<Options> {
         console_socket: making.console_socket.clone(),
         holds_terminal: false,
         pid_file: making.pid_file.clone(),
+        pidfd_socket: making.pidfd_socket.clone(),
         preserve_fds: making.preserve_fds,
         no_pivot: making.no_pivot,
         no_new_keyring: making.no_new_keyring,

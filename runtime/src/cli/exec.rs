@@ -37,6 +37,7 @@ fn request(arguments: &Exec) -> Request {
         console_socket: arguments.console_socket.clone(),
         holds_terminal: !arguments.detach,
         pid_file: arguments.pid_file.clone(),
+        pidfd_socket: arguments.pidfd_socket.clone(),
         preserve_fds: arguments.preserve_fds,
         cgroup: arguments.cgroup.clone(),
     }

@@ -89,7 +89,8 @@ pub fn parse(config: &[u8]) -> Result<Spec> {
 fn read(path: &Path) -> Result<Vec<u8>> {
     let what = || format!("read {}", path.display());
     let file = std::fs::File::open(path).during(what)?;
-    let mut bytes = Vec::new();
+    let length = file.metadata().map_or(0, |metadata| metadata.len().min(MAX_CONFIG));
+    let mut bytes = Vec::with_capacity(usize::try_from(length + 1).unwrap_or(0));
     file.take(MAX_CONFIG + 1).read_to_end(&mut bytes).during(what)?;
     if bytes.len() as u64 > MAX_CONFIG {
         return Err(Error::new(format!("{}: it is longer than {MAX_CONFIG} bytes", what())));

@@ -62,8 +62,20 @@ pub(crate) fn place(cgroups_path: Option<&str>, id: &str) -> Result<Option<Place
         Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) if super::is_ordinary_user() => Ok(None),
         other => {
             other.during(|| format!("make the cgroup above {wanted}"))?;
+            expect_unused(parent.as_fd(), name, wanted)?;
             Ok(Some(Place { parent, name: (*name).to_owned(), path: format!("/{}", names.join("/")) }))
         }
+    }
+}
+
+/// Refuses a cgroup that something else is in: it would be killed with the container.
+fn expect_unused(parent: BorrowedFd<'_>, name: &str, path: &str) -> Result<()> {
+    match rustix::fs::openat(parent, name, DIRECTORY, Mode::empty()) {
+        Ok(dir) if own::populated(&dir)? => Err(Error::new(format!(
+            "make cgroup {path}: processes of something else live in it: choose another linux.cgroupsPath"
+        ))),
+        Ok(_) | Err(Errno::NOENT) => Ok(()),
+        Err(errno) => Err(errno).during(|| format!("make cgroup {path}")),
     }
 }
 

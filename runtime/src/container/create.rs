@@ -16,10 +16,10 @@ use super::store::{Entry, Lock, Store};
 use super::{cgroup, gate, life, notify, process};
 use crate::cgroup::AbsentController;
 use crate::failure::{Failure, Step};
-use crate::hook;
 use crate::launch::{Launch, Namespace};
 use crate::report::{self, Report};
 use crate::start::{Console, Hooks, Site, StageMessage, Stages, Started, Stdio, start_in_stages};
+use crate::{descriptor, hook};
 
 /// How a container is to be made.
 #[derive(Debug, Clone, Default)]
@@ -32,6 +32,8 @@ pub struct Options {
     pub holds_terminal: bool,
     /// Gets the process id.
     pub pid_file: Option<PathBuf>,
+    /// A socket that gets the process's pid descriptor.
+    pub pidfd_socket: Option<PathBuf>,
     /// So many descriptors from 3 up reach the program.
     pub preserve_fds: u32,
     /// Move the root instead of pivoting to it.
@@ -68,7 +70,6 @@ pub fn create(store: &Store, id: &str, mut bundle: Bundle, options: &Options) ->
     let mut record = Record {
         oci_version: bundle.oci_version.clone(),
         id: id.to_owned(),
-        creating: true,
         bundle: bundle.path.display().to_string(),
         rootfs: bundle.rootfs.display().to_string(),
         created: humantime::format_rfc3339_nanos(SystemTime::now()).to_string(),
@@ -102,7 +103,7 @@ fn make(entry: &Entry, record: &mut Record, mut bundle: Bundle, options: &Option
         None => do_without_cgroup(launch, &mut warnings)?,
     }
     // From here on `delete` knows what there may be to remove.
-    entry.write_record(record)?;
+    entry.begin(record.cgroup.as_deref())?;
     entry.write("config.json", &bundle.config)?;
     if let Some(seccomp) = &launch.seccomp {
         entry.write("seccomp.bpf", &seccomp.bpf)?;
@@ -118,7 +119,6 @@ fn make(entry: &Entry, record: &mut Record, mut bundle: Bundle, options: &Option
 
     let hooks = &bundle.hooks;
     let staged = !(hooks.runtime.is_empty() && hooks.create_container.is_empty() && hooks.start_container.is_empty());
-    record.creating = options.gated || staged;
     let shared = RefCell::new((record, Ok(())));
     let write_down = |pid: i32| {
         let (record, result) = &mut *shared.borrow_mut();
@@ -139,6 +139,7 @@ fn make(entry: &Entry, record: &mut Record, mut bundle: Bundle, options: &Option
         gate: gate.as_ref().map(AsFd::as_fd),
         console: console.as_ref().map(|(socket, _)| Console { socket: socket.as_fd(), size: bundle.console_size }),
         preserved: passed,
+        find_home: true,
         keep_keyring: options.no_new_keyring,
         no_pivot: options.no_pivot,
     };
@@ -153,10 +154,16 @@ fn make(entry: &Entry, record: &mut Record, mut bundle: Bundle, options: &Option
     let started = start_in_stages(launch, name, &site, stdio, &stages);
     let (record, written) = shared.into_inner();
     written?;
-    let mut started = started?;
+    let mut started = started.inspect_err(|failure| {
+        if failure.step == Step::CreateCgroup {
+            // Somebody else's, made meanwhile, then: it isn't to be removed with the container.
+            record.cgroup = None;
+        }
+    })?;
     warnings.append(&mut started.degraded);
 
     let finished = follow(&started, &hooks.runtime, record, options.gated)
+        .and_then(|()| options.pidfd_socket.as_deref().map_or(Ok(()), |path| send_pidfd(path, &started.pidfd)))
         .and_then(|()| finish(entry, record, options))
         .and_then(|()| console.and_then(|(_, ours)| ours).map(|ours| receive_terminal(&ours)).transpose());
     match finished {
@@ -224,7 +231,7 @@ pub(crate) fn open_console(socket: Option<&Path>, held: bool) -> Result<(OwnedFd
     Ok((theirs, Some(ours)))
 }
 
-/// Connects to the console socket; by its directory's descriptor, as a socket's path may have 107 bytes only.
+/// Connects to a caller's socket; by its directory's descriptor, as a socket's path may have 107 bytes only.
 pub(crate) fn connect(path: &Path) -> Result<OwnedFd> {
     let absolute = std::path::absolute(path).during(|| format!("connect to {}", path.display()))?;
     let connect = || {
@@ -237,22 +244,20 @@ pub(crate) fn connect(path: &Path) -> Result<OwnedFd> {
         rustix::net::connect(&socket, &rustix::net::SocketAddrUnix::new(&address)?)?;
         Ok::<_, Errno>(socket)
     };
-    connect().during(|| format!("connect to the console socket {}", path.display()))
+    connect().during(|| format!("connect to the socket {}", path.display()))
 }
 
 /// Takes the terminal that the child has sent.
 pub(crate) fn receive_terminal(socket: &OwnedFd) -> Result<OwnedFd> {
-    use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, recvmsg};
-    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let mut name = [0_u8; 64];
-    let buffers = &mut [std::io::IoSliceMut::new(&mut name)];
-    recvmsg(socket, buffers, &mut control, RecvFlags::CMSG_CLOEXEC).during(|| "receive the terminal")?;
-    let mut received = control.drain().filter_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-        _ => None,
-    });
-    received.next().ok_or_else(|| Error::new("receive the terminal: the child sent none"))
+    let received = descriptor::receive(socket.as_fd()).during(|| "receive the terminal")?;
+    received.ok_or_else(|| Error::new("receive the terminal: the child sent none"))
+}
+
+/// Hands the process's pid descriptor to whoever listens at `path`.
+pub(crate) fn send_pidfd(path: &Path, pidfd: &OwnedFd) -> Result<()> {
+    let socket = connect(path)?;
+    descriptor::send(socket.as_fd(), b"pidfd", pidfd.as_fd())
+        .during(|| format!("send the pid descriptor to {}", path.display()))
 }
 
 /// Goes along with the child: runs the launcher's hooks when it is their turn, until it is at the gate or has executed its
@@ -298,11 +303,8 @@ pub(crate) fn wait_for_report(report: &OwnedFd) -> Result<Report> {
 }
 
 /// Everything stands: says so, and to whom it concerns.
-fn finish(entry: &Entry, record: &mut Record, options: &Options) -> Result<()> {
-    if record.creating {
-        record.creating = false;
-        entry.write_record(record)?;
-    }
+fn finish(entry: &Entry, record: &Record, options: &Options) -> Result<()> {
+    entry.finish()?;
     options.pid_file.as_deref().map_or(Ok(()), |path| write_pid_file(path, record.pid))
 }
 

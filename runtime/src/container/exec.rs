@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, Process as SpecProcess, User};
 
-use super::create::{open_console, preserved, receive_terminal, wait_for_report, write_pid_file};
+use super::create::{open_console, preserved, receive_terminal, send_pidfd, wait_for_report, write_pid_file};
 use super::error::{During, Error, Result};
 use super::record::{Record, Status};
 use super::store::Entry;
@@ -46,6 +46,8 @@ pub struct Request {
     pub holds_terminal: bool,
     /// Gets the process id.
     pub pid_file: Option<PathBuf>,
+    /// A socket that gets the process's pid descriptor.
+    pub pidfd_socket: Option<PathBuf>,
     /// So many descriptors from 3 up reach it.
     pub preserve_fds: u32,
     /// A cgroup beneath the container's.
@@ -107,6 +109,7 @@ pub fn exec(entry: &Entry, decided: &Decided, request: &Request) -> Result<Enter
     let stages = Stages {
         console: console.as_ref().map(|(socket, _)| Console { socket: socket.as_fd(), size: decided.console_size }),
         preserved,
+        find_home: true,
         keep_keyring: record.keep_keyring,
         ..Stages::default()
     };
@@ -117,9 +120,7 @@ pub fn exec(entry: &Entry, decided: &Decided, request: &Request) -> Result<Enter
     let finished = match wait_for_report(&started.report)? {
         Report::Failed(failure) => Err(failure.into()),
         Report::Died => Err(Error::new("exec: the process was killed before it executed its program")),
-        Report::Executed | Report::Pending => {
-            request.pid_file.as_deref().map_or(Ok(()), |path| write_pid_file(path, started.pid))
-        }
+        Report::Executed | Report::Pending => announce(request, started.pid, &started.pidfd),
     };
     let finished =
         finished.and_then(|()| console.and_then(|(_, ours)| ours).map(|ours| receive_terminal(&ours)).transpose());
@@ -131,6 +132,12 @@ pub fn exec(entry: &Entry, decided: &Decided, request: &Request) -> Result<Enter
             Err(error)
         }
     }
+}
+
+/// Tells whom it concerns which process it is.
+fn announce(request: &Request, pid: i32, pidfd: &OwnedFd) -> Result<()> {
+    request.pidfd_socket.as_deref().map_or(Ok(()), |path| send_pidfd(path, pidfd))?;
+    request.pid_file.as_deref().map_or(Ok(()), |path| write_pid_file(path, pid))
 }
 
 fn not_running(entry: &Entry, status: Status) -> Error {

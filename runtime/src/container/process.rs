@@ -16,7 +16,12 @@ pub(crate) struct Stat {
 
 /// Reads it; `None`: there is no such process.
 pub(crate) fn stat(pid: i32) -> Option<Stat> {
-    parse(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
+    let file = rustix::fs::open(format!("/proc/{pid}/stat"), flags, rustix::fs::Mode::empty()).ok()?;
+    // Fifty numbers and a name of at most 64 bytes.
+    let mut buffer = [0_u8; 2048];
+    let n = rustix::io::read(&file, &mut buffer).ok()?;
+    parse(&String::from_utf8_lossy(buffer.get(..n)?))
 }
 
 /// The name, in parentheses, may hold anything: what counts stands after the last one.

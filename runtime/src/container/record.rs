@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use oci_spec::runtime::Hook;
 use serde::{Deserialize, Serialize};
 
-/// The contents of `state.json`. Written whole, by rename; every writer holds the container's lock.
+/// The contents of `state.json`. Written once, whole, by rename, before the container's process does anything.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Record {
@@ -17,8 +17,6 @@ pub struct Record {
     pub pid: i32,
     /// When that process started (`/proc/PID/stat`, field 22), so that a process that got its id later isn't taken for it.
     pub start_time: u64,
-    /// Hooks of `create` are still to come.
-    pub creating: bool,
     /// Absolute path of the bundle.
     pub bundle: String,
     /// Absolute path of the root directory.

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
+use rustix::fs::{Access, AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::error::{During, Error, Result};
@@ -33,6 +33,8 @@ pub struct Lock {
 
 const RECORD: &str = "state.json";
 const NEW_RECORD: &str = "state.json.new";
+/// There while the container is being made. Holds its cgroup's path, which is to be removed if its maker dies early.
+const CREATING: &str = "creating";
 const LOCK: &str = "lock";
 /// Begins the name of a state directory that is being removed; no id has it.
 const GRAVE: char = '~';
@@ -137,16 +139,31 @@ impl Entry {
         if here.is_err() || here != ours { Err(gone()) } else { Ok(Lock { _file: file }) }
     }
 
-    /// What is written down. A container whose maker died early has an empty record.
+    /// Says that the container is being made, with this cgroup.
+    pub fn begin(&self, cgroup: Option<&str>) -> Result<()> {
+        self.write(CREATING, cgroup.unwrap_or_default().as_bytes())
+    }
+
+    /// Says that it is made.
+    pub fn finish(&self) -> Result<()> {
+        rustix::fs::unlinkat(&self.directory, CREATING, AtFlags::empty())
+            .during(|| format!("remove {}", self.path(CREATING).display()))
+    }
+
+    /// What is written down. A container whose maker died early has a record with no process.
     pub fn record(&self) -> Result<Record> {
         match self.read(RECORD)? {
             Some(bytes) => serde_json::from_slice(&bytes)
                 .map_err(|error| Error::new(format!("read {}: {error}", self.path(RECORD).display()))),
-            None => Ok(Record { id: self.id.clone(), creating: true, ..Record::default() }),
+            None => {
+                let cgroup = self.read(CREATING)?.and_then(|path| String::from_utf8(path).ok());
+                let cgroup = cgroup.filter(|path| !path.is_empty());
+                Ok(Record { id: self.id.clone(), cgroup, ..Record::default() })
+            }
         }
     }
 
-    /// Replaces it.
+    /// Writes it down, once.
     pub fn write_record(&self, record: &Record) -> Result<()> {
         let bytes = serde_json::to_vec(record).map_err(|error| Error::new(format!("{RECORD}: {error}")))?;
         self.write(NEW_RECORD, &bytes)?;
@@ -188,7 +205,7 @@ impl Entry {
             .during(|| format!("look at process {} of container {}", record.pid, self.id))?;
         let status = if process.is_none() {
             if record.pid == 0 && self.is_locked() { Status::Creating } else { Status::Stopped }
-        } else if record.creating {
+        } else if rustix::fs::accessat(&self.directory, CREATING, Access::EXISTS, AtFlags::empty()).is_ok() {
             Status::Creating
         } else if gate::is_closed(self.directory()) {
             Status::Created

@@ -19,6 +19,8 @@ pub fn tests() -> Vec<Trial> {
         containers_and_processes_are_listed,
         the_configuration_counts_as_it_was_at_create,
         the_cgroup_is_where_the_configuration_says,
+        a_cgroup_in_use_is_left_alone,
+        no_limit_needs_no_controller,
         the_pid_file_names_the_process,
         a_recycled_pid_is_not_taken_for_the_container,
         without_pivot_root,
@@ -217,6 +219,29 @@ fn the_cgroup_is_where_the_configuration_says() {
         assert!(site.fails(&["create", &site.id]).contains("linux.cgroupsPath"), "{wrong}");
         site.assert_gone();
     }
+}
+
+fn a_cgroup_in_use_is_left_alone() {
+    let first = shell("sleep 60");
+    first.create(&[]);
+    first.ok(&["start", &first.id]);
+    let second = shell("true").change(|c| c["linux"]["cgroupsPath"] = json!(first.id));
+    for command in ["create", "run"] {
+        let error = second.fails(&[command, &second.id]);
+        assert!(error.contains("processes of something else live in it"), "{error}");
+        second.assert_gone();
+    }
+    assert_eq!(first.status(), "running");
+}
+
+fn no_limit_needs_no_controller() {
+    let limited =
+        |value: &str| shell("true").change(|c| c["linux"]["resources"]["unified"] = json!({"absent.max": value}));
+    let site = limited("max");
+    assert_eq!(site.run(&["run", &site.id]).status, 0);
+    let site = limited("1");
+    assert!(site.fails(&["run", &site.id]).contains("set cgroup absent.max=1: ENOENT"));
+    site.assert_gone();
 }
 
 fn the_pid_file_names_the_process() {

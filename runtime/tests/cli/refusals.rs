@@ -109,13 +109,13 @@ fn the_wrong_program_is_an_error_of_create() {
     for command in ["create", "run"] {
         let site = program(&["/bin/absent"]);
         let error = site.fails(&[command, &site.id]);
-        assert!(error.contains("execute /bin/absent: ENOENT"), "{error}");
+        assert!(error.contains("execute /bin/absent: ENOENT: no such file or directory"), "{error}");
         site.assert_gone();
         let site = program(&["absent"]);
         assert!(site.fails(&[command, &site.id]).contains("in PATH"), "{command}");
         site.assert_gone();
         let site = program(&["/etc"]);
-        assert!(site.fails(&[command, &site.id]).contains("EACCES"), "{command}");
+        assert!(site.fails(&[command, &site.id]).contains("EACCES: permission denied"), "{command}");
         site.assert_gone();
     }
     // What only exec finds out is `start`'s to say.

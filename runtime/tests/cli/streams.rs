@@ -24,6 +24,8 @@ pub fn tests() -> Vec<Trial> {
         listening_sockets_are_passed_on,
         readiness_is_passed_on_and_nothing_else,
         the_session_keyring_is_the_container_s_own,
+        the_pid_descriptor_is_sent,
+        home_is_looked_up,
     ]
 }
 
@@ -115,7 +117,7 @@ fn a_terminal_needs_somebody_to_hold_it() {
         site.assert_gone();
     }
     let error = site.fails(&["create", "--console-socket", "/absent/socket", &site.id]);
-    assert!(error.contains("connect to the console socket /absent/socket: ENOENT"), "{error}");
+    assert!(error.contains("connect to the socket /absent/socket: ENOENT"), "{error}");
     site.assert_gone();
 }
 
@@ -205,4 +207,47 @@ fn the_session_keyring_is_the_container_s_own() {
     };
     assert!(sees(&["--no-new-keyring"]));
     assert!(!sees(&[]));
+}
+
+fn the_pid_descriptor_is_sent() {
+    let site = shell("sleep 1000");
+    let path = site.directory.join("pidfd.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let receive = |arguments: &[&str]| {
+        std::thread::scope(|scope| {
+            let accepting = scope.spawn(|| receive(&listener));
+            site.ok(arguments);
+            let pidfd = accepting.join().unwrap();
+            let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).unwrap();
+            let pid = info.lines().find_map(|line| line.strip_prefix("Pid:")).expect(&info).trim().to_owned();
+            pid.parse::<i64>().unwrap()
+        })
+    };
+    let socket = path.to_str().unwrap();
+    let pid = receive(&["run", "--detach", "--pidfd-socket", socket, &site.id]);
+    assert_eq!(pid, site.state()["pid"].as_i64().unwrap());
+    let second =
+        receive(&["exec", "--detach", "--pidfd-socket", socket, "--pid-file", "pid", &site.id, "/bin/sleep", "9"]);
+    assert_eq!(second.to_string(), std::fs::read_to_string(site.directory.join("pid")).unwrap());
+    let absent = shell("true");
+    assert!(absent.fails(&["create", "--pidfd-socket", "/absent", &absent.id]).contains("/absent: ENOENT"));
+    absent.assert_gone();
+}
+
+fn home_is_looked_up() {
+    let rootfs = crate::site::place().rootfs();
+    std::fs::write(rootfs.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\nweb:x:33:33::/srv/web:/bin/sh\n").unwrap();
+    for (uid, env, home) in
+        [(0, "A=1", "/root"), (33, "A=1", "/srv/web"), (44, "A=1", "/"), (33, "HOME=/said", "/said")]
+    {
+        let site = shell("echo $HOME; sleep 60").change(|c| {
+            c["process"]["user"] = json!({"uid": uid, "gid": 0});
+            c["process"]["env"] = json!(["PATH=/bin", env]);
+        });
+        let output = site.create(&[]);
+        site.ok(&["start", &site.id]);
+        until("it speaks", || std::fs::read_to_string(&output).unwrap() == format!("{home}\n"));
+        assert_eq!(site.ok(&["exec", &site.id, "/bin/sh", "-c", "echo $HOME"]), format!("{home}\n"));
+    }
+    assert!(std::fs::read_to_string(rootfs.join("etc/passwd")).is_ok());
 }

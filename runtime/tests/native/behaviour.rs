@@ -112,8 +112,11 @@ fn exit_status_and_signal_are_kept() {
 
 fn a_failure_names_step_object_and_cause() {
     let cases = [
-        (program(&["/bin/absent"]).refusal(), "execute /bin/absent: ENOENT: there is no such program"),
-        (program(&["/etc/passwd"]).refusal(), "execute /etc/passwd: EACCES: the file isn't executable"),
+        (
+            program(&["/bin/absent"]).refusal(),
+            "execute /bin/absent: ENOENT: no such file or directory: there is no such program",
+        ),
+        (program(&["/etc/passwd"]).refusal(), "execute /etc/passwd: EACCES: permission denied: the file isn't executable"),
         (
             shell("").change(|l| l.sysctls.push(("net.no.such".to_owned(), "1".to_owned()))).refusal(),
             "set sysctl net.no.such=1: ENOENT: there is no such sysctl",

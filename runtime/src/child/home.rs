@@ -1,0 +1,82 @@
+//! `HOME` of a program whose configuration doesn't say: what its `/etc/passwd` says, as other runtimes do.
+
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+/// No sensible passwd file is longer, in bytes. What stands behind that isn't looked at.
+const MAX_PASSWD: usize = 1 << 20;
+/// For users without an entry.
+const NOWHERE: &str = "/";
+
+/// The environment with `HOME` in it. The root is the container's by now; its files are hostile.
+pub(super) fn with_home(env: &[String], uid: u32) -> Vec<String> {
+    let mut env = env.to_vec();
+    if !env.iter().any(|variable| variable.starts_with("HOME=")) {
+        let passwd = read_passwd().unwrap_or_default();
+        env.push(format!("HOME={}", home(&passwd, uid).unwrap_or(NOWHERE)));
+    }
+    env
+}
+
+/// Never waits: a fifo or a device of that name has no entries.
+fn read_passwd() -> Result<String, Errno> {
+    let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let root = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file: OwnedFd = rustix::fs::openat2(&root, "etc/passwd", flags, Mode::empty(), how)?;
+    if FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) != FileType::RegularFile {
+        return Err(Errno::INVAL);
+    }
+    let mut text = Vec::new();
+    let mut buffer = [0_u8; 4096];
+    while text.len() < MAX_PASSWD {
+        match rustix::io::read(&file, &mut buffer) {
+            Ok(0) => break,
+            Ok(n) => text.extend_from_slice(buffer.get(..n).unwrap_or(&[])),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+/// The home directory of `uid` in a passwd(5) file.
+fn home(passwd: &str, uid: u32) -> Option<&str> {
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let id = fields.nth(2)?;
+        let is_number = !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit());
+        let home = fields.nth(2)?;
+        (is_number && id.parse() == Ok(uid) && home.starts_with('/') && !home.contains('\0')).then_some(home)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn home_is_the_entry_s() {
+        let passwd = "root:x:0:0:root:/root:/bin/sh\nbroken\n+5:x:+7:1::/seven:\nweb:x:33:33::relative:/bin/sh\nweb:x:33:33::/srv:/bin/sh\n";
+        assert_eq!(home(passwd, 0), Some("/root"));
+        assert_eq!(home(passwd, 33), Some("/srv"));
+        assert_eq!(home(passwd, 7), None);
+    }
+
+    #[test]
+    fn what_is_said_stays() {
+        let env = vec!["A=1".to_owned(), "HOME=/said".to_owned()];
+        assert_eq!(with_home(&env, 0), env);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn hostile_files_give_an_absolute_path_or_none(passwd in "(.{0,30}\n){0,8}", uid in 0_u32..40) {
+            if let Some(home) = home(&passwd, uid) {
+                proptest::prop_assert!(home.starts_with('/'));
+            }
+        }
+    }
+}

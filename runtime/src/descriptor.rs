@@ -1,0 +1,55 @@
+//! A descriptor over a Unix socket, with a name beside it, as callers of OCI runtimes send and expect it.
+
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::os::fd::BorrowedFd;
+
+use rustix::io::Errno;
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+
+/// Sends `fd`.
+pub(crate) fn send(socket: BorrowedFd<'_>, name: &[u8], fd: BorrowedFd<'_>) -> Result<(), Errno> {
+    let fds = [fd];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !control.push(SendAncillaryMessage::ScmRights(&fds)) {
+        return Err(Errno::NOBUFS);
+    }
+    sendmsg(socket, &[IoSlice::new(name)], &mut control, SendFlags::NOSIGNAL).map(drop)
+}
+
+/// Receives one, close-on-exec. `None`: the other side has sent something else, or nothing.
+#[cfg(feature = "cli")]
+pub(crate) fn receive(socket: BorrowedFd<'_>) -> Result<Option<std::os::fd::OwnedFd>, Errno> {
+    use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut name = [0_u8; 64];
+    recvmsg(socket, &mut [std::io::IoSliceMut::new(&mut name)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    let received = control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    });
+    Ok(received)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+    use std::os::fd::{AsFd, OwnedFd};
+
+    #[test]
+    fn what_is_sent_is_received() {
+        let (here, there) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+        let file = rustix::fs::memfd_create("x", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+        send(here.as_fd(), b"/dev/ptmx", file.as_fd()).unwrap();
+        let received = receive(there.as_fd()).unwrap().unwrap();
+        let inode = |fd: &OwnedFd| rustix::fs::fstat(fd).unwrap().st_ino;
+        assert_eq!(inode(&received), inode(&file));
+        rustix::io::write(&here, b"nothing").unwrap();
+        assert!(receive(there.as_fd()).unwrap().is_none());
+        drop(here);
+        assert!(receive(there.as_fd()).unwrap().is_none());
+    }
+}

@@ -3,7 +3,7 @@
 //! A table ([`TABLE`]) and a judgement; what is present is asked of the running kernel ([`super::probe`]), never of a
 //! configuration file.
 
-use garboard_runtime::launch::{MountSource, RootSource};
+use garboard_runtime::launch::{MountSource, Namespace, RootSource};
 use garboard_runtime::plan::Plan;
 use serde::{Deserialize, Serialize};
 
@@ -62,7 +62,7 @@ use Without::{GoOn, Stop, StopIf};
 
 /// Every feature that is checked, each with what fails without it.
 const TABLE: &[Row] = &[
-    row("version", "Linux ≥ 4.18", GoOn, "older than anything Garboard is tested with"),
+    row("version", "Linux ≥ 6.1", GoOn, "older than anything Garboard is tested with"),
     row("tmpfs", "CONFIG_TMPFS", Stop, "nowhere to write"),
     row("erofs", "CONFIG_EROFS_FS", Stop, "the system image can't be mounted"),
     row("dm_verity", "CONFIG_DM_VERITY", Stop, "the system image can't be verified"),
@@ -72,7 +72,7 @@ const TABLE: &[Row] = &[
     row("pids", "CONFIG_CGROUP_PIDS", GoOn, "process limits are not enforced: a fork bomb takes the whole machine"),
     row("io", "CONFIG_BLK_CGROUP", GoOn, "disk bandwidth limits are not enforced"),
     row("cpuset", "CONFIG_CPUSETS", GoOn, "containers can't be bound to processors"),
-    row("freezer", "CONFIG_CGROUP_FREEZER", GoOn, "containers can't be paused"),
+    row("freezer", "Linux ≥ 5.2", GoOn, "containers can't be paused"),
     row("cgroup_kill", "Linux ≥ 5.14", GoOn, "containers are killed process by process"),
     row("device_control", "CONFIG_CGROUP_BPF", StopIf(has_device_rules), "device rules can't be enforced"),
     row("user_ns", "CONFIG_USER_NS", StopIf(has_user_namespaces), "container root would be the machine's root"),
@@ -80,11 +80,16 @@ const TABLE: &[Row] = &[
     row("net_ns", "CONFIG_NET_NS", Stop, "containers would share one network"),
     row("ipc_ns", "CONFIG_IPC_NS", Stop, "containers would share memory segments and message queues"),
     row("uts_ns", "CONFIG_UTS_NS", Stop, "containers can't have host names of their own"),
-    row("cgroup_ns", "CONFIG_CGROUPS (namespaces)", GoOn, "containers see the machine's control group paths"),
+    row(
+        "cgroup_ns",
+        "Linux ≥ 4.6",
+        StopIf(has_cgroup_namespaces),
+        "containers can't have control group namespaces of their own",
+    ),
     row("seccomp", "CONFIG_SECCOMP", StopIf(has_filters), "system calls can't be filtered"),
     row("seccomp_filter", "CONFIG_SECCOMP_FILTER", StopIf(has_filters), "system calls can't be filtered"),
     row("overlay", "CONFIG_OVERLAY_FS", StopIf(has_layers), "image layers can't be stacked"),
-    row("idmapped_mounts", "Linux ≥ 5.12", StopIf(has_user_namespaces), "files can't be given to container users"),
+    row("idmapped_mounts", "Linux ≥ 5.19", StopIf(has_user_namespaces), "files can't be given to container users"),
     row(
         "idmapped_tmpfs",
         "Linux ≥ 6.3",
@@ -97,7 +102,7 @@ const TABLE: &[Row] = &[
     row("clone_into_cgroup", "Linux ≥ 5.7", Stop, "containers can't be started inside their control group"),
     row("memfd", "CONFIG_MEMFD_CREATE", Stop, "PID 1's state can't survive a crash"),
     row("ext4", "CONFIG_EXT4_FS", GoOn, "the data partition can't be mounted: volumes are kept in memory only"),
-    row("mqueue", "CONFIG_POSIX_MQUEUE", GoOn, "containers have no POSIX message queues"),
+    row("mqueue", "CONFIG_POSIX_MQUEUE", StopIf(has_message_queues), "/dev/mqueue can't be mounted in containers"),
 ];
 
 fn has_user_namespaces(plan: &Plan) -> bool {
@@ -108,6 +113,15 @@ fn has_user_namespaces(plan: &Plan) -> bool {
 fn has_memory_volumes(plan: &Plan) -> bool {
     let mapped = |source: &MountSource| matches!(source, MountSource::Bind { path, idmap: true, .. } if path.starts_with("/run/"));
     plan.containers.iter().any(|c| c.launch.ids.is_some() && c.launch.mounts.iter().any(|mount| mapped(&mount.source)))
+}
+
+fn has_cgroup_namespaces(plan: &Plan) -> bool {
+    plan.containers.iter().any(|c| c.launch.namespaces.cgroup == Namespace::New)
+}
+
+fn has_message_queues(plan: &Plan) -> bool {
+    let queues = |source: &MountSource| matches!(source, MountSource::Filesystem { fstype, .. } if fstype == "mqueue");
+    plan.containers.iter().any(|c| c.launch.mounts.iter().any(|mount| queues(&mount.source)))
 }
 
 fn has_filters(plan: &Plan) -> bool {
@@ -126,12 +140,19 @@ fn has_layers(plan: &Plan) -> bool {
 pub trait Kernel {
     /// Whether the feature of that name is there.
     fn has(&self, feature: &str) -> bool;
+
+    /// Its release, such as `6.12.1-amd64`.
+    fn release(&self) -> &str;
 }
 
 /// The whole table with its verdicts. Without a plan (it lies on the disk that some features are needed to reach), only what
 /// every appliance needs can be missing.
 pub fn check(kernel: &dyn Kernel, plan: Option<&Plan>) -> Vec<Feature> {
-    TABLE.iter().map(|row| judge(row, kernel.has(row.name), plan)).collect()
+    let mut features: Vec<Feature> = TABLE.iter().map(|row| judge(row, kernel.has(row.name), plan)).collect();
+    if let Some(version) = features.iter_mut().find(|feature| feature.name == "version") {
+        version.config = format!("{}, is {}", version.config, kernel.release());
+    }
+    features
 }
 
 fn judge(row: &Row, present: bool, plan: Option<&Plan>) -> Feature {
@@ -190,6 +211,10 @@ pub(crate) mod tests {
         fn has(&self, feature: &str) -> bool {
             !self.0.contains(&feature)
         }
+
+        fn release(&self) -> &str {
+            "5.19.17-test"
+        }
     }
 
     /// A plan with one ordinary container: user namespace, filter, device rules, layers, a volume in memory.
@@ -201,6 +226,11 @@ pub(crate) mod tests {
         launch.ids = Some(launch::IdMap { uids: vec![], gids: vec![] });
         launch.cgroup.device_filter = vec![0; 8];
         launch.seccomp = Some(launch::Seccomp { bpf: vec![], flags: 0 });
+        launch.mounts.push(launch::Mount {
+            target: "/dev/mqueue".into(),
+            source: MountSource::Filesystem { fstype: "mqueue".into(), options: vec![] },
+            flags: launch::MountFlags::default(),
+        });
         launch.mounts.push(launch::Mount {
             target: "/brief".into(),
             source: MountSource::Bind {
@@ -277,7 +307,16 @@ pub(crate) mod tests {
     fn what_no_container_uses_does_not_stop() {
         let mut plan = plan();
         plan.containers.clear();
-        for name in ["user_ns", "seccomp", "seccomp_filter", "overlay", "device_control", "idmapped_mounts"] {
+        for name in [
+            "user_ns",
+            "cgroup_ns",
+            "seccomp",
+            "seccomp_filter",
+            "overlay",
+            "device_control",
+            "idmapped_mounts",
+            "mqueue",
+        ] {
             assert_eq!(verdict(name, Some(&plan)), Verdict::Degraded, "{name}");
             assert_eq!(verdict(name, None), Verdict::Degraded, "{name}");
         }
@@ -293,6 +332,20 @@ pub(crate) mod tests {
             lines[0].contains("CONFIG_EROFS_FS") && lines[0].contains("STOP") && lines[0].contains("can't be mounted")
         );
         assert!(lines[1].contains("CONFIG_BLK_CGROUP") && lines[1].contains("goes on"));
+    }
+
+    #[test]
+    fn a_launch_is_not_begun_that_can_not_succeed() {
+        let plan = plan();
+        for name in ["mqueue", "cgroup_ns"] {
+            assert_eq!(verdict(name, Some(&plan)), Verdict::Missing, "{name}: each launch would fail");
+        }
+    }
+
+    #[test]
+    fn the_running_kernel_is_named() {
+        let text = table(&check(&Without(vec!["version"]), Some(&plan())), true);
+        assert!(text.contains("Linux ≥ 6.1, is 5.19.17-test") && text.contains("goes on"), "{text}");
     }
 
     #[test]

@@ -80,8 +80,7 @@ pub fn stage_one(trace: &mut Trace) -> Result<StageOne, BootError> {
         BootError::new("find the system image", "", "the kernel command line has no roothash=")
             .fix("use the command line in image.json")
     })?;
-    // A module that could not be loaded is what a disk that can't be found is most often about.
-    let system = disk::find(&root_hash).map_err(|error| faults.first().cloned().unwrap_or(error))?;
+    let system = disk::find(&root_hash).map_err(|error| perhaps_because(error, &faults))?;
     trace.mark("disk");
     let device = root::verify(&system, &root_hash)?;
     trace.mark("verity");
@@ -101,10 +100,20 @@ pub fn stage_two(one: StageOne, trace: &mut Trace) -> Result<Booted, BootError> 
     machine::check_memory(&plan)?;
     let cgroup = machine::delegate_controllers()?;
     trace.mark("control groups");
-    let warnings = machine::configure(&plan);
+    let mut warnings: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    warnings.extend(machine::configure(&plan));
     volumes::mount_in_memory(&plan.memory_volumes)?;
     trace.mark("settings");
     Ok(Booted { cmdline, plan, features, cgroup, warnings })
+}
+
+/// A module that could not be loaded is what a disk that can't be found is often about; which of them, only a person can tell.
+fn perhaps_because(mut error: BootError, faults: &[BootError]) -> BootError {
+    if !faults.is_empty() {
+        let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        error.cause = format!("{} (perhaps because of this: {})", error.cause, faults.join("; "));
+    }
+    error
 }
 
 /// The feature table, unless it says that the appliance can't run.
@@ -155,4 +164,32 @@ pub fn read_cmdline() -> Result<Cmdline, BootError> {
     let path = "/proc/cmdline";
     let bytes = std::fs::read(path).map_err(|e| BootError::new("read the kernel command line", path, e))?;
     Cmdline::parse(&bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn module_fault(name: &str) -> BootError {
+        BootError::new("load module", format!("/modules/07-{name}.ko"), "ENOEXEC")
+    }
+
+    #[test]
+    fn a_disk_that_is_not_found_and_modules_that_are_not_loaded_are_both_told() {
+        let error =
+            || BootError::new("find the system image", "", "it is on none of the disks: sda (empty)").fix("attach it");
+        let text = perhaps_because(error(), &[module_fault("snd"), module_fault("ahci")]).to_string();
+        for part in ["sda (empty)", "07-snd.ko: ENOEXEC", "07-ahci.ko: ENOEXEC", "; attach it"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert_eq!(perhaps_because(error(), &[]), error());
+    }
+
+    #[test]
+    fn a_feature_is_missing_because_of_its_own_module() {
+        let plan = features::tests::plan();
+        let faults = [module_fault("snd"), module_fault("overlay")];
+        let text = judge(&probe::Found::default(), Some(&plan), &faults).unwrap_err().to_string();
+        assert!(text.contains("07-overlay.ko: ENOEXEC") && !text.contains("snd"), "{text}");
+    }
 }

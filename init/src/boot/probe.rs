@@ -7,30 +7,44 @@ use std::path::Path;
 use super::features::Kernel;
 use crate::sys;
 
-/// The oldest kernel that is accepted without a word.
-const OLDEST: (u32, u32) = (4, 18);
+/// The oldest kernel that is accepted without a word: older ones are not tested.
+const OLDEST: (u32, u32) = (6, 1);
+
+/// Since when layers (EROFS) and what is stacked of them (overlayfs) can be mounted with mapped ids.
+const LAYERS_WITH_MAPPED_IDS: (u32, u32) = (5, 19);
 
 /// Since when a tmpfs can be mounted with mapped ids.
 const TMPFS_WITH_MAPPED_IDS: (u32, u32) = (6, 3);
 
-/// What was found, by the feature table's names.
+/// What was found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Found(BTreeSet<&'static str>);
+pub struct Found {
+    /// By the feature table's names.
+    features: BTreeSet<&'static str>,
+    release: String,
+}
 
 impl Kernel for Found {
     fn has(&self, feature: &str) -> bool {
-        self.0.contains(feature)
+        self.features.contains(feature)
+    }
+
+    fn release(&self) -> &str {
+        &self.release
     }
 }
 
 /// Asks for everything. `cgroup` is the root of the control group tree, if it could be mounted.
 pub fn probe(cgroup: Option<BorrowedFd<'_>>) -> Found {
-    Found(ask(cgroup).into_iter().filter(|(_, there)| *there).map(|(name, _)| name).collect())
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let answers = ask(cgroup, version(&release)).into_iter();
+    Found { features: answers.filter(|(_, there)| *there).map(|(name, _)| name).collect(), release }
 }
 
-fn ask(cgroup: Option<BorrowedFd<'_>>) -> Vec<(&'static str, bool)> {
+fn ask(cgroup: Option<BorrowedFd<'_>>, version: Option<(u32, u32)>) -> Vec<(&'static str, bool)> {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let release = rustix::system::uname();
+    // What only a mount and a user namespace together could show goes by the version.
+    let since = |release: (u32, u32)| version.is_none_or(|version| version >= release);
     let filesystems = read("/proc/filesystems");
     let controllers = read("/sys/fs/cgroup/cgroup.controllers");
     let user_namespaces = read("/proc/sys/user/max_user_namespaces");
@@ -41,7 +55,7 @@ fn ask(cgroup: Option<BorrowedFd<'_>>) -> Vec<(&'static str, bool)> {
     let group_file = |name: &str| Path::new(super::machine::CGROUP).join(name).exists();
 
     vec![
-        ("version", version(release.release().to_bytes()).is_none_or(|v| v >= OLDEST)),
+        ("version", since(OLDEST)),
         ("tmpfs", filesystem("tmpfs")),
         ("erofs", filesystem("erofs")),
         ("ext4", filesystem("ext4")),
@@ -65,9 +79,8 @@ fn ask(cgroup: Option<BorrowedFd<'_>>) -> Vec<(&'static str, bool)> {
         ("cgroup_ns", exists("/proc/self/ns/cgroup")),
         ("seccomp", sys::probe::seccomp()),
         ("seccomp_filter", sys::probe::seccomp_filter()),
-        ("idmapped_mounts", sys::probe::mount_setattr()),
-        // Only a tmpfs and a user namespace together could show it.
-        ("idmapped_tmpfs", version(release.release().to_bytes()).is_none_or(|v| v >= TMPFS_WITH_MAPPED_IDS)),
+        ("idmapped_mounts", sys::probe::mount_setattr() && since(LAYERS_WITH_MAPPED_IDS)),
+        ("idmapped_tmpfs", since(TMPFS_WITH_MAPPED_IDS)),
         ("mount_api", sys::probe::fsopen()),
         ("openat2", sys::probe::openat2()),
         ("pidfd", sys::probe::pidfd()),
@@ -77,9 +90,8 @@ fn ask(cgroup: Option<BorrowedFd<'_>>) -> Vec<(&'static str, bool)> {
 }
 
 /// Major and minor number of a kernel release (`6.12.117+deb12-cloud-amd64`).
-fn version(release: &[u8]) -> Option<(u32, u32)> {
-    let text = std::str::from_utf8(release).ok()?;
-    let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
@@ -90,15 +102,25 @@ mod tests {
 
     #[test]
     fn versions_compare_by_number() {
-        assert_eq!(version(b"6.12.117+deb12-cloud-amd64"), Some((6, 12)));
-        assert_eq!(version(b"4.9.0"), Some((4, 9)));
-        assert!(version(b"4.9.0").unwrap() < OLDEST && version(b"4.18").unwrap() >= OLDEST);
-        assert_eq!(version(b"linux"), None);
+        assert_eq!(version("6.12.117+deb12-cloud-amd64"), Some((6, 12)));
+        assert_eq!(version("5.9.0"), Some((5, 9)));
+        assert!(version("5.9.0").unwrap() < LAYERS_WITH_MAPPED_IDS && version("6.1").unwrap() >= OLDEST);
+        assert_eq!(version("linux"), None);
+    }
+
+    #[test]
+    fn layers_with_mapped_ids_need_more_than_the_call() {
+        let there = |version| {
+            let answers = ask(None, Some(version));
+            answers.into_iter().find(|(name, _)| *name == "idmapped_mounts").unwrap().1
+        };
+        assert!(there((5, 19)), "this kernel has the call");
+        assert!(!there((5, 18)));
     }
 
     #[test]
     fn exactly_the_rows_of_the_table_are_asked_for() {
-        let asked: BTreeSet<_> = ask(None).into_iter().map(|(name, _)| name.to_owned()).collect();
+        let asked: BTreeSet<_> = ask(None, None).into_iter().map(|(name, _)| name.to_owned()).collect();
         let rows: BTreeSet<_> = check(&Found::default(), None).into_iter().map(|f| f.name).collect();
         assert_eq!(asked, rows);
     }

@@ -1,6 +1,6 @@
 //! Network interfaces by the classic ioctls (`netdevice(7)`, `ipv6(7)`, `rtentry`): flags, addresses, default routes.
 //!
-//! They cover all that an uplink has: addresses and one gateway.
+//! They cover all that an uplink has: addresses and a few routes.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
@@ -42,6 +42,16 @@ fn address_bytes(address: Ipv4Addr) -> [u8; 16] {
     bytes
 }
 
+/// The same as a generic `sockaddr`.
+fn socket_address(address: Ipv4Addr) -> libc::sockaddr {
+    let family = libc::sa_family_t::try_from(libc::AF_INET).unwrap_or_default();
+    let mut generic = libc::sockaddr { sa_family: family, sa_data: [0; 14] };
+    for (to, from) in generic.sa_data.iter_mut().skip(2).zip(address.octets()) {
+        *to = libc::c_char::from_ne_bytes([from]);
+    }
+    generic
+}
+
 /// Sets the interface up. `socket` is any IP socket, as everywhere here.
 pub fn set_up(socket: BorrowedFd<'_>, name: &str) -> io::Result<()> {
     let mut request = request(name, &[])?;
@@ -72,17 +82,46 @@ pub fn set_address(socket: BorrowedFd<'_>, name: &str, address: Ipv4Addr, netmas
 
 /// Adds the default route over `gateway`. One that is already there is fine.
 pub fn add_default_route(socket: BorrowedFd<'_>, name: &str, gateway: Ipv4Addr) -> io::Result<()> {
+    add_route(socket, name, (Ipv4Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED), Some(gateway))
+}
+
+/// Adds the route to a network, given by address and netmask, over `gateway`; without one it is on the link. A route that is
+/// already there is fine. So is a gateway outside the interface's own network: then that is on the link too, as with addresses
+/// that are a network of their own (`/32`).
+pub fn add_route(
+    socket: BorrowedFd<'_>,
+    name: &str,
+    network: (Ipv4Addr, Ipv4Addr),
+    gateway: Option<Ipv4Addr>,
+) -> io::Result<()> {
+    match (add_one_route(socket, name, network, gateway), gateway) {
+        (Err(e), Some(gateway)) if e.raw_os_error() == Some(libc::ENETUNREACH) => {
+            add_one_route(socket, name, (gateway, Ipv4Addr::BROADCAST), None)?;
+            add_one_route(socket, name, network, Some(gateway))
+        }
+        (result, _) => result,
+    }
+}
+
+fn add_one_route(
+    socket: BorrowedFd<'_>,
+    name: &str,
+    (destination, netmask): (Ipv4Addr, Ipv4Addr),
+    gateway: Option<Ipv4Addr>,
+) -> io::Result<()> {
     let mut device = request(name, &[])?.name;
     // SAFETY: `rtentry` is a C structure of integers, addresses and a pointer, for which zeroes are a value.
     let mut route: libc::rtentry = unsafe { std::mem::zeroed() };
-    let family = libc::sa_family_t::try_from(libc::AF_INET).unwrap_or_default();
-    route.rt_dst.sa_family = family;
-    route.rt_genmask.sa_family = family;
-    route.rt_gateway.sa_family = family;
-    for (to, from) in route.rt_gateway.sa_data.iter_mut().skip(2).zip(gateway.octets()) {
-        *to = libc::c_char::from_ne_bytes([from]);
+    route.rt_dst = socket_address(destination);
+    route.rt_genmask = socket_address(netmask);
+    route.rt_flags = libc::RTF_UP;
+    if let Some(gateway) = gateway {
+        route.rt_gateway = socket_address(gateway);
+        route.rt_flags |= libc::RTF_GATEWAY;
     }
-    route.rt_flags = libc::RTF_UP | libc::RTF_GATEWAY;
+    if netmask == Ipv4Addr::BROADCAST {
+        route.rt_flags |= libc::RTF_HOST;
+    }
     route.rt_dev = device.as_mut_ptr().cast();
     // SAFETY: SIOCADDRT reads one `rtentry`, which is live, and the NUL-terminated name at `rt_dev`, whose array `device`
     // outlives the call.
@@ -184,6 +223,39 @@ mod tests {
         for name in ["", "a\0b", "longer-than-fifteen"] {
             assert_eq!(set_up(socket.as_fd(), name).unwrap_err().kind(), io::ErrorKind::InvalidInput);
         }
+    }
+
+    /// A network namespace of a thread's own has a loopback interface that nobody else uses.
+    #[test]
+    fn a_gateway_outside_the_network_is_on_the_link() {
+        let test = || {
+            // SAFETY: only this thread, which ends with the test, leaves the others' network namespace.
+            unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }.expect("unshare as root");
+            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            let socket = socket.as_fd();
+            set_up(socket, "lo").unwrap();
+            set_address(socket, "lo", [203, 0, 113, 7].into(), Ipv4Addr::BROADCAST).unwrap();
+            let gateway = Ipv4Addr::new(172, 31, 1, 1);
+            // The control: the kernel refuses such a gateway as it is.
+            let default = (Ipv4Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED);
+            let refused = add_one_route(socket, "lo", default, Some(gateway)).unwrap_err();
+            assert_eq!(refused.raw_os_error(), Some(libc::ENETUNREACH));
+            for _ in 0..2 {
+                add_default_route(socket, "lo", gateway).unwrap();
+                add_route(socket, "lo", ([10, 0, 0, 0].into(), [255, 0, 0, 0].into()), None).unwrap();
+            }
+            let table = std::fs::read_to_string("/proc/thread-self/net/route").unwrap();
+            // Interface, destination, gateway, flags, …, mask; addresses as numbers of this machine's byte order.
+            let mut routes: Vec<Vec<&str>> = table.lines().skip(1).map(|l| l.split('\t').take(4).collect()).collect();
+            routes.sort();
+            let expected = [
+                ["lo", "00000000", "01011FAC", "0003"],
+                ["lo", "0000000A", "00000000", "0001"],
+                ["lo", "01011FAC", "00000000", "0005"],
+            ];
+            assert_eq!(routes, expected, "{table}");
+        };
+        std::thread::spawn(test).join().unwrap();
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use std::net::Ipv4Addr;
 
+use super::address;
 use crate::boot::field::bytes;
 
 /// No message that a client must accept is longer (RFC 2131, section 2, and an Ethernet frame).
@@ -64,6 +65,8 @@ pub struct Reply {
     pub netmask: Option<Ipv4Addr>,
     /// Default gateways, the preferred first.
     pub routers: Vec<Ipv4Addr>,
+    /// Routes that stand in place of `routers` if there are any (RFC 3442).
+    pub routes: Vec<Route>,
     /// Name servers, the preferred first.
     pub dns: Vec<Ipv4Addr>,
     /// Seconds that the address is given for.
@@ -72,6 +75,17 @@ pub struct Reply {
     pub renew: Option<u32>,
     /// Seconds after which to ask any server.
     pub rebind: Option<u32>,
+}
+
+/// The way to a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Route {
+    /// The network's address.
+    pub destination: Ipv4Addr,
+    /// Its prefix length, at most 32.
+    pub prefix: u8,
+    /// Who knows the way; `None`: the network is on the link.
+    pub gateway: Option<Ipv4Addr>,
 }
 
 impl Query<'_> {
@@ -108,8 +122,8 @@ impl Query<'_> {
             option(12, self.hostname.as_bytes());
         }
         option(57, &u16::try_from(MAX_LENGTH).unwrap_or(1500).to_be_bytes());
-        // Netmask, routers, name servers, lease, renewal, rebinding.
-        option(55, &[1, 3, 6, 51, 58, 59]);
+        // Netmask, routes (asked for before routers, as RFC 3442 wants), routers, name servers, lease, renewal, rebinding.
+        option(55, &[1, 121, 3, 6, 51, 58, 59]);
         out.push(255);
         if out.len() < MIN_LENGTH {
             out.resize(MIN_LENGTH, 0);
@@ -135,12 +149,15 @@ impl Reply {
             server: None,
             netmask: None,
             routers: Vec::new(),
+            routes: Vec::new(),
             dns: Vec::new(),
             lease: None,
             renew: None,
             rebind: None,
         };
         let mut kind = None;
+        // May come in pieces (RFC 3396).
+        let mut classless = Vec::new();
         let mut rest = data.get(OPTIONS..)?;
         while let Some((code, tail)) = rest.split_first() {
             match code {
@@ -150,11 +167,15 @@ impl Reply {
                     let (length, tail) = tail.split_first()?;
                     let (value, tail) = tail.split_at_checked(usize::from(*length))?;
                     reply.take(*code, value, &mut kind);
+                    if *code == 121 {
+                        classless.extend_from_slice(value);
+                    }
                     rest = tail;
                 }
             }
         }
         reply.kind = kind?;
+        reply.routes = routes(&classless).unwrap_or_default();
         Some(reply)
     }
 
@@ -185,6 +206,30 @@ impl Reply {
 /// Addresses one after the other; eight are more than anyone uses.
 fn addresses(value: &[u8]) -> Vec<Ipv4Addr> {
     value.chunks_exact(4).take(8).filter_map(|chunk| bytes::<4>(chunk, 0)).map(Ipv4Addr::from).collect()
+}
+
+/// More routes are not taken.
+const MAX_ROUTES: usize = 32;
+
+/// Routes one after the other: prefix length, the bytes of the network that it covers, gateway (RFC 3442). `None` if it is
+/// anything else.
+fn routes(mut value: &[u8]) -> Option<Vec<Route>> {
+    let mut routes = Vec::new();
+    while let Some((&prefix, rest)) = value.split_first() {
+        let (network, rest) = rest.split_at_checked(usize::from(prefix.div_ceil(8)))?;
+        let mut octets = [0; 4];
+        octets.get_mut(..network.len())?.copy_from_slice(network);
+        let (gateway, rest) = rest.split_first_chunk::<4>()?;
+        if prefix > 32 || routes.len() == MAX_ROUTES {
+            return None;
+        }
+        // The kernel refuses bits beyond the prefix.
+        let destination = Ipv4Addr::from(octets) & address::netmask(prefix);
+        let gateway = Some(Ipv4Addr::from(*gateway)).filter(|gateway| !gateway.is_unspecified());
+        routes.push(Route { destination, prefix, gateway });
+        value = rest;
+    }
+    Some(routes)
 }
 
 #[cfg(test)]
@@ -259,7 +304,47 @@ pub(crate) mod tests {
         assert_eq!(Reply::parse(&good[..239], MAC), None, "truncated");
     }
 
+    #[test]
+    fn routes_are_read_even_in_pieces() {
+        let data = reply(5, 7, &[&[121, 7, 24, 10, 0, 2, 10, 0, 2], &[121, 6, 9, 0, 172, 31, 1, 1]]);
+        let expected = [
+            Route { destination: [10, 0, 2, 0].into(), prefix: 24, gateway: Some([10, 0, 2, 9].into()) },
+            Route { destination: [0; 4].into(), prefix: 0, gateway: Some([172, 31, 1, 1].into()) },
+        ];
+        assert_eq!(Reply::parse(&data, MAC).unwrap().routes, expected);
+        let link = [Route { destination: [172, 31, 1, 0].into(), prefix: 25, gateway: None }];
+        assert_eq!(routes(&[25, 172, 31, 1, 127, 0, 0, 0, 0]).unwrap(), link);
+        for wrong in [&[33, 1, 2, 3, 4, 5, 1, 2, 3, 4][..], &[8, 10, 1, 2, 3], &[0, 1, 2, 3], &[0; 5 * 33]] {
+            assert_eq!(routes(wrong), None, "{wrong:?}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn any_route_is_bounded_and_one_the_kernel_takes(value in proptest::collection::vec(any::<u8>(), 0..600)) {
+            for route in routes(&value).unwrap_or_default() {
+                prop_assert!(route.prefix <= 32);
+                prop_assert_eq!(route.destination & !address::netmask(route.prefix), Ipv4Addr::UNSPECIFIED);
+            }
+        }
+
+        #[test]
+        fn routes_that_were_written_are_read(list in proptest::collection::vec((0_u8..=32, any::<[u8; 4]>(), any::<[u8; 4]>()), 0..=MAX_ROUTES)) {
+            let mut value = Vec::new();
+            for (prefix, network, gateway) in &list {
+                value.push(*prefix);
+                value.extend(&network[..usize::from(prefix.div_ceil(8))]);
+                value.extend(gateway);
+            }
+            let read = routes(&value).unwrap();
+            prop_assert_eq!(read.len(), list.len());
+            for (route, (prefix, network, gateway)) in read.iter().zip(list) {
+                prop_assert_eq!(route.prefix, prefix);
+                prop_assert_eq!(route.destination, Ipv4Addr::from(network) & address::netmask(prefix));
+                prop_assert_eq!(route.gateway.unwrap_or(Ipv4Addr::UNSPECIFIED), Ipv4Addr::from(gateway));
+            }
+        }
+
         #[test]
         fn any_bytes_are_handled(options in proptest::collection::vec(any::<u8>(), 0..600), cut in 0usize..900) {
             let mut data = reply(5, 1, &[&options]);

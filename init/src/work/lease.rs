@@ -4,7 +4,7 @@
 use std::net::Ipv4Addr;
 
 use super::address;
-use super::dhcp::{Kind, Query, Reply};
+use super::dhcp::{Kind, Query, Reply, Route};
 
 /// How long to wait for the first answer; doubled with every attempt.
 const FIRST_WAIT: u64 = 1000;
@@ -21,8 +21,8 @@ pub struct Lease {
     pub address: Ipv4Addr,
     /// Its network's prefix length.
     pub prefix: u8,
-    /// Default gateway.
-    pub gateway: Option<Ipv4Addr>,
+    /// Routes, the default one among them.
+    pub routes: Vec<Route>,
     /// Name servers.
     pub dns: Vec<Ipv4Addr>,
 }
@@ -176,7 +176,7 @@ impl Client {
         vec![Action::Configure(Lease {
             address: ack.address,
             prefix: ack.netmask.map_or(24, address::prefix),
-            gateway: ack.routers.first().copied(),
+            routes: routes(ack),
             dns: ack.dns.clone(),
         })]
     }
@@ -200,6 +200,15 @@ impl Client {
         let (xid, mac, hostname) = (self.xid, self.mac, self.hostname.as_str());
         Query { kind, xid, mac, current: None, requested: None, server: None, hostname }
     }
+}
+
+/// The routes that the server names; else the default one over its first router.
+fn routes(ack: &Reply) -> Vec<Route> {
+    if !ack.routes.is_empty() {
+        return ack.routes.clone();
+    }
+    let by = |router: &Ipv4Addr| Route { destination: Ipv4Addr::UNSPECIFIED, prefix: 0, gateway: Some(*router) };
+    ack.routers.first().map(by).into_iter().collect()
 }
 
 /// Not every address can be an interface's.
@@ -230,8 +239,8 @@ mod tests {
         assert!(matches!(requested[..], [Action::Broadcast(_)]));
         let actions = client
             .receive(&reply(5, xid(&requested), &[SERVER, HOUR, &[3, 4, 10, 0, 2, 2], &[1, 4, 255, 255, 0, 0]]), 20);
-        let lease =
-            Lease { address: [10, 0, 2, 15].into(), prefix: 16, gateway: Some([10, 0, 2, 2].into()), dns: vec![] };
+        let route = Route { destination: [0; 4].into(), prefix: 0, gateway: Some([10, 0, 2, 2].into()) };
+        let lease = Lease { address: [10, 0, 2, 15].into(), prefix: 16, routes: vec![route], dns: vec![] };
         assert_eq!(actions, [Action::Configure(lease)]);
         client
     }
@@ -245,6 +254,16 @@ mod tests {
         );
         assert!(matches!(client.tick(3_150_020)[..], [Action::Broadcast(_)]));
         assert!(matches!(client.tick(3_600_020)[..], [Action::Deconfigure, Action::Broadcast(_)]));
+    }
+
+    #[test]
+    fn named_routes_stand_in_place_of_the_router() {
+        let mut client = bound();
+        let asked = client.tick(1_800_020);
+        let message = reply(5, xid(&asked), &[HOUR, &[3, 4, 10, 0, 2, 2], &[121, 5, 0, 10, 0, 2, 9]]);
+        let [Action::Configure(lease)] = &client.receive(&message, 1_800_030)[..] else { panic!("a lease") };
+        let route = Route { destination: [0; 4].into(), prefix: 0, gateway: Some([10, 0, 2, 9].into()) };
+        assert_eq!(lease.routes, [route]);
     }
 
     #[test]

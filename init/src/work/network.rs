@@ -201,17 +201,22 @@ impl Uplink<'_> {
         }
     }
 
+    /// Does all of it, whatever part fails.
     fn configure(&self, lease: &Lease) -> Result<(), String> {
-        let netmask = address::netmask(lease.prefix);
-        net::set_address(self.socket.as_fd(), self.interface, lease.address, netmask)
-            .map_err(|e| format!("address: {e}"))?;
-        if let Some(gateway) = lease.gateway {
-            net::add_default_route(self.socket.as_fd(), self.interface, gateway)
-                .map_err(|e| format!("gateway: {e}"))?;
+        let (socket, netmask) = (self.socket.as_fd(), address::netmask(lease.prefix));
+        let address = net::set_address(socket, self.interface, lease.address, netmask);
+        let mut results = vec![address.map_err(|e| format!("address: {e}"))];
+        for route in &lease.routes {
+            let network = (route.destination, address::netmask(route.prefix));
+            let added = net::add_route(socket, self.interface, network, route.gateway);
+            results.push(added.map_err(|e| format!("route to {}/{}: {e}", route.destination, route.prefix)));
         }
         let mut servers = self.plan.network.dns.clone();
         servers.extend(lease.dns.iter().map(ToString::to_string));
-        etc_files::write_resolv_conf(Path::new(plan::RUN), &servers).map_err(|e| format!("write resolv.conf: {e}"))
+        let names = etc_files::write_resolv_conf(Path::new(plan::RUN), &servers);
+        results.push(names.map_err(|e| format!("write resolv.conf: {e}")));
+        let faults: Vec<String> = results.into_iter().filter_map(Result::err).collect();
+        if faults.is_empty() { Ok(()) } else { Err(faults.join("; ")) }
     }
 
     fn report_asking(&self, attempts: u32) {

@@ -12,7 +12,6 @@ fn main() {
     let args: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     match words.as_slice() {
-        [worker::NAME, "stop", ..] => std::process::exit(shutdown::unmount()),
         [worker::NAME, kind, ..] => std::process::exit(work::run(kind, args.get(2..).unwrap_or_default())),
         [_, "--resume", state, reason] => resume(state, reason),
         _ if rustix::process::getpid().is_init() => begin(),

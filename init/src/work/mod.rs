@@ -9,6 +9,9 @@
 //! | `data` | finds, grows and mounts the data filesystem on `/data`, in PID 1's own mount namespace | one [`report::Data`] | by itself |
 //! | `network` | configures the uplink, keeps the DHCP lease, writes `/run/garboard/resolv.conf` | one [`report::Network`] per change | static or none: by itself; DHCP: never |
 //! | `fill` INDEX PLAN | fills the new volumes of a container with what its image has there | one [`report::Fill`], of a failure | by itself |
+//! | `stop` | writes everything back and unmounts the data filesystem | none | by itself |
+//!
+//! Each keeps only the capabilities that its work takes ([`privileges`]).
 //!
 //! `data` and `network` want the modules of `modules`: start them when it has ended.
 
@@ -20,19 +23,26 @@ pub mod fill;
 pub mod lease;
 pub mod modules;
 pub mod network;
+pub mod privileges;
 pub mod report;
 
 use std::io::Write;
 
 use serde::Serialize;
 
-/// Runs the body of the worker `kind`; the result is the process's exit status.
+use crate::shutdown;
+
+/// Runs the body of the worker `kind` with the privileges that it needs; the result is the process's exit status.
 pub fn run(kind: &str, arguments: &[String]) -> i32 {
+    if privileges::keep(kind).is_err() {
+        return 1;
+    }
     match kind {
         "modules" => modules::run(),
         "data" => data::run(),
         "network" => network::run(),
         "fill" => fill::run(arguments),
+        "stop" => shutdown::unmount(),
         _ => 1,
     }
 }

@@ -1,0 +1,95 @@
+//! What each worker may: the capabilities that its work needs, and no others.
+//!
+//! Workers read what others wrote: disks, answers from the network, images. Each stays root, as that is who owns what it works
+//! on, but root with a few capabilities out of forty, that no program it might execute could get back.
+
+use rustix::io::Errno;
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set, remove_capability_from_bounding_set,
+    set_capabilities, set_no_new_privs,
+};
+
+/// The capabilities that a worker keeps, by its word; `None`: there is no such worker.
+fn needed(kind: &str) -> Option<CapabilitySet> {
+    use CapabilitySet as C;
+    Some(match kind {
+        "modules" => C::SYS_MODULE,
+        // Mounts, partitions; growing ext4 takes SYS_RESOURCE.
+        "data" => C::SYS_ADMIN | C::SYS_RESOURCE,
+        // Addresses and routes, the interface that a socket is bound to, port 68.
+        "network" => C::NET_ADMIN | C::NET_RAW | C::NET_BIND_SERVICE,
+        // Layers merged by a mount; the owners, modes, attributes and nodes of an image.
+        "fill" => C::SYS_ADMIN | C::CHOWN | C::DAC_OVERRIDE | C::FOWNER | C::FSETID | C::SETFCAP | C::MKNOD,
+        // Unmounts.
+        "stop" => C::SYS_ADMIN,
+        _ => return None,
+    })
+}
+
+/// Leaves the calling thread with what the worker `kind` needs. Irrevocable.
+pub fn keep(kind: &str) -> Result<(), Errno> {
+    // Nobody can keep what they don't have.
+    let kept = needed(kind).ok_or(Errno::INVAL)? & capabilities(None)?.permitted;
+    // The bounding set first, as that takes a capability.
+    for bit in 0..u64::BITS {
+        let capability = CapabilitySet::from_bits_retain(1 << bit);
+        if kept.contains(capability) {
+            continue;
+        }
+        match remove_capability_from_bounding_set(capability) {
+            Ok(()) => {}
+            // Past the kernel's last one.
+            Err(Errno::INVAL) => break,
+            Err(errno) => return Err(errno),
+        }
+    }
+    clear_ambient_capability_set()?;
+    set_no_new_privs(true)?;
+    set_capabilities(None, CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A line of the calling thread's status.
+    fn status(name: &str) -> String {
+        let text = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        text.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned()
+    }
+
+    /// What only NET_ADMIN may do.
+    fn is_network_administrator() -> bool {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, 4096).is_ok()
+    }
+
+    #[test]
+    fn a_worker_keeps_what_it_needs_and_no_more() {
+        for (kind, kept) in
+            [("modules", 1 << 16), ("data", 1 << 21 | 1 << 24), ("network", 1 << 10 | 1 << 12 | 1 << 13)]
+        {
+            let test = move || {
+                let own = u64::from_str_radix(&status("CapPrm:"), 16).unwrap();
+                assert!(is_network_administrator(), "the control: these tests run as root");
+                // There is no plan here, so its body ends at once.
+                assert!(!std::path::Path::new(garboard_runtime::plan::PATH).exists());
+                assert_eq!(crate::work::run(kind, &[]), 0);
+                let kept = kept & own;
+                for set in ["CapPrm:", "CapEff:", "CapBnd:"] {
+                    assert_eq!(u64::from_str_radix(&status(set), 16).unwrap(), kept, "{kind} {set}");
+                }
+                assert_eq!((status("CapInh:"), status("CapAmb:")), ("0".repeat(16), "0".repeat(16)));
+                assert_eq!(status("NoNewPrivs:"), "1");
+                assert_eq!(is_network_administrator(), kind == "network");
+            };
+            std::thread::spawn(test).join().unwrap();
+        }
+    }
+
+    #[test]
+    fn an_unknown_worker_does_nothing() {
+        assert_eq!(keep("nosuch"), Err(Errno::INVAL));
+        assert_eq!(crate::work::run("nosuch", &[]), 1);
+    }
+}

@@ -28,6 +28,7 @@ mod check;
 mod container;
 mod errors;
 mod keys;
+mod later;
 mod mistakes;
 mod problems;
 mod read;
@@ -36,6 +37,7 @@ mod syntax;
 pub use appliance::*;
 pub use container::*;
 pub use errors::{Error, Errors, Place};
+pub use later::{Fault, place};
 
 use problems::Problems;
 use read::{Shape, Table};

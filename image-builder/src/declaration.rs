@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use garboard_config::{Appliance, Errors};
+use garboard_config::{Appliance, Errors, Fault};
 
 /// No declaration is larger, in bytes; what is cut off here makes the parser say that it is too large.
 const READ_LIMIT: u64 = 16 << 20;
@@ -17,6 +17,10 @@ pub struct Declaration {
     pub appliance: Appliance,
     /// Where its relative paths start.
     pub directory: PathBuf,
+    /// The file's name, as it was given.
+    file: String,
+    /// What stands in it.
+    text: String,
 }
 
 /// Reads and parses a declaration. The inner result is about what it says, the outer about reaching it.
@@ -25,20 +29,37 @@ pub fn parse(file: &Path) -> Result<Result<Declaration, Errors>> {
     let open = File::open(file).and_then(|opened| opened.take(READ_LIMIT).read_to_end(&mut bytes));
     open.with_context(|| format!("read {}{}", file.display(), hint(file)))?;
     let directory = file.parent().unwrap_or(Path::new("")).to_owned();
-    let parsed = garboard_config::parse_bytes(&file.display().to_string(), &bytes);
-    Ok(parsed.map(|appliance| Declaration { appliance, directory }))
+    let file = file.display().to_string();
+    let parsed = garboard_config::parse_bytes(&file, &bytes);
+    // What was parsed is UTF-8.
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    Ok(parsed.map(|appliance| Declaration { appliance, directory, file, text }))
 }
 
 /// Reads a declaration that has to be valid.
 pub fn read(file: &Path) -> Result<Declaration> {
-    // Errors draw themselves over many lines, which begin with the file's name.
-    parse(file)?.map_err(|errors| anyhow::anyhow!("the declaration is wrong\n{errors}"))
+    parse(file)?.map_err(|errors| wrong(&errors))
+}
+
+/// Errors draw themselves over many lines, which begin with the file's name.
+fn wrong(errors: &Errors) -> anyhow::Error {
+    anyhow::anyhow!("the declaration is wrong\n{errors}")
 }
 
 impl Declaration {
     /// A path as the declaration has it, from where this program runs.
     pub fn path(&self, path: &Path) -> PathBuf {
         self.directory.join(path)
+    }
+
+    /// Faults that a later stage found, at their places.
+    pub fn errors(&self, faults: Vec<Fault>) -> Errors {
+        garboard_config::place(&self.file, &self.text, faults)
+    }
+
+    /// The same, to end with.
+    pub fn wrong(&self, faults: Vec<Fault>) -> anyhow::Error {
+        wrong(&self.errors(faults))
     }
 }
 

@@ -39,7 +39,7 @@ fn new_writes_a_declaration_that_check_explains() {
     let output = project.garboard(&["new"]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     // All that is wrong with the scaffold is that nobody has fetched its image yet.
-    project.refused(&["check"], &["images/nginx", "web"]);
+    project.told(&["check"], &["images/nginx", "web"]);
 }
 
 #[test]
@@ -92,8 +92,39 @@ fn a_missing_image_is_named() {
     for command in ["check", "build"] {
         let project = Project::demo();
         fs::remove_dir_all(project.path("images")).unwrap();
-        project.refused(&[command], &["images/demo"]);
+        project.told(&[command], &["images/demo"]);
     }
+}
+
+/// The containers' faults show with their images at hand only, and come all at once, at their places, from both commands.
+#[test]
+fn check_finds_what_build_refuses_all_at_once_and_where() {
+    let project = Project::demo();
+    let declaration = "name = \"x\"\n[volumes.v]\n\
+        [containers.a]\nimage = \"images/demo\"\nuser = \"stranger\"\n\
+        [containers.b]\nimage = \"images/demo\"\nsecurity_opt = [\"seccomp=absent.json\"]\n\
+        [containers.c]\nimage = \"images/demo\"\nvolumes = [\"v:/dev\"]\n\
+        [containers.d]\nimage = \"images/demo\"\nentrypoint = []\n\
+        [containers.e]\nimage = \"images/absent\"\n";
+    fs::write(project.path("appliance.toml"), declaration).unwrap();
+    project.told(&["check"], &["container e", "images/absent", "appliance.toml:16:9"]);
+    project.replace("images/absent", "images/demo");
+    let words = ["container a", "\"stranger\"", "absent.json", "/dev is the kernel's", "names no program", "4 errors"];
+    project.told(&["check"], &words);
+    project.told(&["build"], &words);
+    assert!(!project.path("out/image.json").exists());
+    let output = project.garboard(&["check", "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let places: Vec<_> =
+        report["errors"].as_array().unwrap().iter().map(|e| (e["line"].as_u64(), e["column"].as_u64())).collect();
+    assert_eq!(places, [(Some(5), Some(8)), (Some(8), Some(16)), (Some(11), Some(11)), (Some(14), Some(14))]);
+    // The same without its faults, with what the defaults make of it.
+    for fault in
+        ["user = \"stranger\"", "security_opt = [\"seccomp=absent.json\"]", "volumes = [\"v:/dev\"]", "entrypoint = []"]
+    {
+        project.replace(fault, "");
+    }
+    assert_eq!(text(&project.garboard(&["check"]).stdout), "appliance.toml: right, 5 containers\n");
 }
 
 #[test]
@@ -107,7 +138,7 @@ fn an_altered_image_is_refused() {
     let end = bytes.len() - 1;
     bytes[end] = b' ';
     fs::write(manifest, bytes).unwrap();
-    project.refused(&["check"], &["images/demo", "sha256:"]);
+    project.told(&["check"], &["images/demo", "sha256:"]);
 }
 
 #[test]
@@ -115,7 +146,7 @@ fn a_broken_archive_is_refused() {
     let project = Project::demo();
     fs::write(project.path("images/demo.tar"), "this is no archive").unwrap();
     project.replace("image = \"images/demo\"", "image = \"oci-archive:images/demo.tar\"");
-    project.refused(&["check"], &["images/demo.tar"]);
+    project.told(&["check"], &["images/demo.tar"]);
 }
 
 #[test]
@@ -126,7 +157,7 @@ fn a_kernel_that_is_none_is_refused() {
     assert!(!project.path("out/image.json").exists());
     // The same by declaration, which `check` looks at too.
     project.append("[kernel]\nimage = \"no/vmlinuz\"\n");
-    project.refused(&["check"], &["no/vmlinuz"]);
+    project.told(&["check"], &["no/vmlinuz"]);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! How everything is at one moment. The console's table and the status port's JSON are made from this one type.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use crate::boot::Feature;
@@ -72,6 +74,8 @@ pub struct Container {
     pub log_dropped: u64,
     /// What weakens its isolation, in the declaration's words.
     pub weakened: Vec<String>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
     /// It is as its declaration wants it.
     pub as_declared: bool,
 }

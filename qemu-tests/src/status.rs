@@ -3,7 +3,7 @@
 //! Nobody may be listening yet, and an answer may get lost while the machine starts; so a request is repeated with a new id until
 //! one of its answers comes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -132,6 +132,8 @@ pub struct ContainerStatus {
     pub log_dropped: u64,
     /// What the declaration takes from its isolation.
     pub weakened: Vec<String>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
     /// It is as the declaration wants it.
     pub as_declared: bool,
 }

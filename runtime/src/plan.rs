@@ -123,6 +123,10 @@ pub struct Container {
     pub launch: Launch,
     /// What weakens its isolation, in the declaration's words (`userns_mode = "host"`), shown on the console.
     pub weakened: Vec<String>,
+    /// Labels as `(name, value)`, for people and programs that read the status.
+    pub labels: Vec<(String, String)>,
+    /// Ports that the image exposes, for people: `80/tcp`, `8000-8003/udp`.
+    pub exposed_ports: Vec<String>,
     /// When to start it again.
     pub restart: Restart,
     /// What must have happened before it starts.

@@ -49,7 +49,8 @@ keys! {
         storage_opt: StorageKeys,
         /// Size of /dev/shm.
         shm_size: Bytes,
-        /// "no" (the default), "always", "on-failure", "on-failure:N" or "unless-stopped".
+        /// "no" (the default), "always", "on-failure", "on-failure:N" or "unless-stopped". A container that is started again begins
+        /// with its image's files: what it wrote is kept in volumes only.
         restart: RestartPolicy,
         /// Containers that must have been started or completed before: a list of names, or a table with conditions.
         depends_on: DependsOn,
@@ -103,7 +104,7 @@ keys! {
         ulimits: Named<ShortOrLong<Rlim, UlimitKeys>>,
         /// -1000 to 1000: how early it is killed when the machine is out of memory.
         oom_score_adj: Int<-1000, 1000>,
-        /// Labels: a table, or a list of "NAME=value" strings.
+        /// Labels: a table, or a list of "NAME=value" strings. The status and `garboard inspect` show them.
         labels: Pairs,
         /// Only false: a container's input is empty.
         stdin_open: Switch,

@@ -1,7 +1,7 @@
 //! A declared container and its image → how PID 1 starts it.
 
 use anyhow::{Context, Result};
-use garboard_config::{self as config, MountSource};
+use garboard_config::{self as config, Fault, MountSource};
 use garboard_images::source::Image;
 use garboard_images::store::Store;
 use garboard_images::view::{Kind, View};
@@ -12,7 +12,7 @@ use garboard_runtime::spec::{self, Limits, Mount, MountKind, NamespaceChoice, Op
 
 use super::plan::Compiled;
 use super::sources::Sources;
-use super::{plan, system, volumes};
+use super::{faults, plan, system, volumes};
 use crate::declaration::Declaration;
 
 /// Where the reaper is seen in a container. `/dev` is a tmpfs of the container's own, so nothing of the image is covered.
@@ -22,17 +22,23 @@ const ROOT_SIZE: u64 = 256 << 20;
 /// Room above a read-only root for mount points that the image lacks. The root is made read-only once they are there.
 const MOUNT_POINTS: u64 = 1 << 20;
 
-/// Compiles the launch of every container, in order. The images' layers must be in the store.
-/// `release` is the kernel's.
-pub fn all(declaration: &Declaration, sources: &Sources, store: &Store, release: &str) -> Result<Vec<Compiled>> {
-    let kernel = spec::seccomp::kernel_version(release);
-    let containers = declaration.appliance.containers.iter();
-    containers
-        .map(|container| {
-            let image = sources.get(&container.image)?;
-            one(declaration, container, image, store, kernel).with_context(|| format!("container {}", container.name))
-        })
-        .collect()
+/// Compiles the launch of every container, in order; else all faults at once. The images' layers must be in the store.
+/// `release` is the kernel's, if it is known.
+pub fn all(
+    declaration: &Declaration,
+    sources: &Sources,
+    store: &Store,
+    release: Option<&str>,
+) -> Result<Vec<Compiled>, Vec<Fault>> {
+    let kernel = release.and_then(spec::seccomp::kernel_version);
+    let (mut compiled, mut found) = (Vec::new(), Vec::new());
+    for container in &declaration.appliance.containers {
+        match sources.get(&container.image).and_then(|image| one(declaration, container, image, store, kernel)) {
+            Ok(one) => compiled.push(one),
+            Err(error) => found.push(faults::of_container(container, &error)),
+        }
+    }
+    if found.is_empty() { Ok(compiled) } else { Err(found) }
 }
 
 fn one(
@@ -51,7 +57,18 @@ fn one(
     launch.devices = made.nodes;
     launch.cgroup.devices = made.devices;
     launch.cgroup.device_settings = device_limits(&container.resources.io);
-    Ok(Compiled { launch, stop_signal: made.stop_signal })
+    let warnings = made.warnings.into_iter().chain(health_check(&image.config_json));
+    let warnings = warnings.map(|warning| format!("container {}: {warning}", container.name)).collect();
+    Ok(Compiled { launch, stop_signal: made.stop_signal, exposed_ports: made.exposed_ports, warnings })
+}
+
+/// What to say of an image's health check. Docker alone has it in a configuration.
+fn health_check(config: &[u8]) -> Option<String> {
+    let json: serde_json::Value = serde_json::from_slice(config).ok()?;
+    let check = json.get("config")?.get("Healthcheck").filter(|check| !check.is_null())?;
+    // `HEALTHCHECK NONE` says that there is none.
+    let none = check.get("Test").and_then(|test| test.get(0)?.as_str()).is_none_or(|kind| kind == "NONE");
+    (!none).then(|| "the image has a HEALTHCHECK; health checks aren't supported yet: ignored".to_owned())
 }
 
 /// The overlay over the image's layers.
@@ -76,7 +93,8 @@ fn seccomp(declaration: &Declaration, container: &config::Container) -> Result<S
         config::Seccomp::Profile(path) => {
             let path = declaration.path(path);
             let text = std::fs::read_to_string(&path);
-            SeccompChoice::Profile(text.with_context(|| format!("read seccomp profile {}", path.display()))?)
+            let unread = |error| spec::Error::new("security_opt", format!("read {}: {error}", path.display()));
+            SeccompChoice::Profile(text.map_err(unread)?)
         }
     })
 }
@@ -134,7 +152,7 @@ fn ids(range: config::IdRange) -> IdMap {
 fn mounts(appliance: &config::Appliance, container: &config::Container) -> Result<Vec<Mount>> {
     let mut mounts =
         container.mounts.iter().map(|mount| declared_mount(appliance, mount)).collect::<Result<Vec<_>>>()?;
-    let etc = plan::etc(&appliance.hostname, container);
+    let etc = plan::etc(appliance, container);
     let of_container = |name: &str| format!("{RUN}/etc/{}/{name}", container.name);
     let generated = [
         etc.hosts.map(|_| ("/etc/hosts", of_container("hosts"))),
@@ -278,6 +296,18 @@ mod tests {
         assert_eq!(sources(&made), expected);
         assert!(made.mounts.iter().filter(|m| matches!(m.kind, MountKind::Bind { .. })).all(|m| m.read_only));
         assert_eq!(made.init.as_deref(), Some("/dev/.garboard-init"));
+    }
+
+    #[test]
+    fn a_health_check_that_is_ignored_is_told() {
+        for (config, told) in [
+            (r#"{"config":{"Healthcheck":{"Test":["CMD","true"]}}}"#, true),
+            (r#"{"config":{"Healthcheck":{"Test":["NONE"]}}}"#, false),
+            (r#"{"config":{"Healthcheck":null}}"#, false),
+            (r#"{"config":{}}"#, false),
+        ] {
+            assert_eq!(health_check(config.as_bytes()).is_some(), told, "{config}");
+        }
     }
 
     #[test]

@@ -5,7 +5,9 @@
 //! path of this machine.
 
 mod cmdline;
+pub mod faults;
 mod launch;
+pub mod look;
 pub mod manifest;
 mod plan;
 pub mod sources;
@@ -50,7 +52,7 @@ pub fn build(options: &Options<'_>, progress: &Progress) -> Result<Manifest> {
     let appliance = &declaration.appliance;
 
     progress.step("opening images");
-    let sources = Sources::open(declaration)?;
+    let sources = Sources::open(declaration).map_err(|faults| declaration.wrong(faults))?;
     progress.step("finding the kernel");
     let kernel = Kernel::open(&options.kernel, &|line| progress.say(line))?;
     let modules = kernel.modules(appliance.needs_data(), &appliance.kernel.extra_modules)?;
@@ -63,7 +65,11 @@ pub fn build(options: &Options<'_>, progress: &Progress) -> Result<Manifest> {
     sources.store_layers(&mut store, progress)?;
 
     progress.step("compiling the plan");
-    let launches = launch::all(declaration, &sources, &store, &kernel.release)?;
+    let launches = launch::all(declaration, &sources, &store, Some(&kernel.release));
+    let launches = launches.map_err(|faults| declaration.wrong(faults))?;
+    for warning in launches.iter().flat_map(|compiled| &compiled.warnings) {
+        progress.say(&format!("warning: {warning}"));
+    }
     let fills = volumes::fills(appliance, &sources, &store)?;
     let plan = plan::make(appliance, launches, &fills, &modules.stage_two);
 

@@ -23,6 +23,10 @@ pub struct Compiled {
     pub launch: Launch,
     /// Signal that asks it to stop.
     pub stop_signal: u8,
+    /// Ports that the image exposes, for people.
+    pub exposed_ports: Vec<String>,
+    /// What has no effect and might be missed, in sentences that name the container.
+    pub warnings: Vec<String>,
 }
 
 /// Where a stage two module lies in the system image.
@@ -117,11 +121,13 @@ fn container(
         image: declared.image.clone(),
         launch: compiled.launch,
         weakened: declared.weakened.clone(),
+        labels: declared.labels.clone().into_iter().collect(),
+        exposed_ports: compiled.exposed_ports,
         restart: restart(declared.restart),
         depends_on: declared.depends_on.iter().filter_map(|dependency| edge(appliance, dependency)).collect(),
         stop_signal: compiled.stop_signal,
         stop_grace_ms: u64::try_from(declared.stop_grace_period.as_millis()).unwrap_or(u64::MAX),
-        etc: etc(&appliance.hostname, declared),
+        etc: etc(appliance, declared),
         fills: volumes::fills_of(declared, fills),
     }
 }
@@ -147,8 +153,11 @@ fn edge(appliance: &config::Appliance, dependency: &config::Dependency) -> Optio
 
 /// The files in `/etc` that every container runtime provides; the launch mounts them. Name servers are of use on the
 /// machine's network only.
-pub fn etc(machine: &str, declared: &config::Container) -> Etc {
-    let hostname = declared.hostname.as_deref().unwrap_or(machine);
+///
+/// Containers on the machine's network reach each other by name, as Compose's services do.
+pub fn etc(appliance: &config::Appliance, declared: &config::Container) -> Etc {
+    let on_machine = |container: &config::Container| container.network == config::NetworkMode::Host;
+    let hostname = declared.hostname.as_deref().unwrap_or(&appliance.hostname);
     let mut hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned();
     if hostname != "localhost" {
         hosts.push_str(&format!("127.0.1.1\t{hostname}\n"));
@@ -156,7 +165,12 @@ pub fn etc(machine: &str, declared: &config::Container) -> Etc {
     for (name, address) in &declared.extra_hosts {
         hosts.push_str(&format!("{address}\t{name}\n"));
     }
-    let resolv_conf = declared.network == config::NetworkMode::Host;
+    // After what is declared, as the first line that has a name counts.
+    let others = appliance.containers.iter().filter(|other| on_machine(other) && other.name != hostname);
+    for other in others.filter(|_| on_machine(declared)) {
+        hosts.push_str(&format!("127.0.0.1\t{}\n", other.name));
+    }
+    let resolv_conf = on_machine(declared);
     Etc { hosts: Some(hosts), hostname: Some(format!("{hostname}\n")), resolv_conf }
 }
 
@@ -167,7 +181,12 @@ mod tests {
 
     fn plan(text: &str) -> Plan {
         let appliance = testing::appliance(text);
-        let compiled = appliance.containers.iter().map(|_| Compiled { launch: testing::launch(), stop_signal: 15 });
+        let compiled = appliance.containers.iter().map(|_| Compiled {
+            launch: testing::launch(),
+            stop_signal: 15,
+            exposed_ports: vec!["80/tcp".to_owned()],
+            warnings: Vec::new(),
+        });
         make(&appliance, compiled.collect(), &BTreeMap::new(), &[])
     }
 
@@ -217,5 +236,26 @@ mod tests {
         assert_eq!(etc.hostname.as_deref(), Some("a\n"));
         assert!(etc.hosts.as_deref().unwrap().ends_with("127.0.1.1\ta\n192.0.2.7\tdb\n"));
         assert!(!etc.resolv_conf, "it has no network to look names up on");
+    }
+
+    #[test]
+    fn containers_on_the_machine_s_network_know_each_other_by_name() {
+        let text = "name = \"x\"\n[containers.alone]\nimage = \"i\"\n[containers.web]\nimage = \"i\"\nnetwork_mode = \"host\"\n\
+                    [containers.proxy]\nimage = \"i\"\nnetwork_mode = \"host\"\nextra_hosts = [\"web=192.0.2.7\"]\n\
+                    [containers.same]\nimage = \"i\"\nnetwork_mode = \"host\"\nuts = \"host\"\n";
+        let plan = plan(text);
+        let hosts = |index: usize| plan.containers[index].etc.hosts.as_deref().unwrap();
+        assert!(!hosts(0).contains("web") && !hosts(0).contains("proxy"), "it can't reach them: {}", hosts(0));
+        assert!(hosts(1).ends_with("127.0.1.1\tweb\n127.0.0.1\tproxy\n127.0.0.1\tsame\n"), "{}", hosts(1));
+        assert!(hosts(2).contains("192.0.2.7\tweb\n127.0.0.1\tweb\n"), "what is declared comes first: {}", hosts(2));
+        assert!(hosts(3).contains("127.0.0.1\tweb\n127.0.0.1\tproxy\n"), "{}", hosts(3));
+    }
+
+    #[test]
+    fn labels_and_exposed_ports_are_kept() {
+        let text = "name = \"x\"\n[containers.a]\nimage = \"i\"\nlabels = [\"b=2\", \"a=1\"]\n";
+        let container = &plan(text).containers[0];
+        assert_eq!(container.labels, [("a".to_owned(), "1".to_owned()), ("b".to_owned(), "2".to_owned())]);
+        assert_eq!(container.exposed_ports, ["80/tcp"]);
     }
 }

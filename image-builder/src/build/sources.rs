@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
+use garboard_config::Fault;
 use garboard_images::source::{self, Image};
 use garboard_images::store::Store;
 
+use super::faults;
 use crate::declaration::Declaration;
 use crate::progress::Progress;
 
@@ -15,17 +17,18 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Opens every image: its manifest and configuration are then verified.
-    pub fn open(declaration: &Declaration) -> Result<Self> {
-        let mut images = BTreeMap::new();
+    /// Opens every image: its manifest and configuration are then verified. All faults are found at once.
+    pub fn open(declaration: &Declaration) -> Result<Self, Vec<Fault>> {
+        let (mut images, mut found) = (BTreeMap::new(), Vec::new());
         for container in &declaration.appliance.containers {
             if !images.contains_key(&container.image) {
-                let image = source::open(&container.image, &declaration.directory)
-                    .with_context(|| format!("container {}", container.name))?;
-                images.insert(container.image.clone(), image);
+                match source::open(&container.image, &declaration.directory) {
+                    Ok(image) => drop(images.insert(container.image.clone(), image)),
+                    Err(error) => found.push(faults::of_container(container, &error.into())),
+                }
             }
         }
-        Ok(Self { images })
+        if found.is_empty() { Ok(Self { images }) } else { Err(found) }
     }
 
     /// The image of this reference.

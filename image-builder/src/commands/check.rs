@@ -1,4 +1,4 @@
-//! `garboard check`: is a declaration right, and are its images there?
+//! `garboard check`: would a declaration be built, and into what it says? See [`crate::build::look`].
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -7,9 +7,9 @@ use anyhow::Result;
 use garboard_config::Errors;
 use serde::Serialize;
 
-use crate::build::sources::Sources;
-use crate::declaration::{self, Declaration};
-use crate::kernel::{Choice, Kernel};
+use crate::build::look::look;
+use crate::declaration;
+use crate::progress::Progress;
 use crate::{cli, commands};
 
 /// What `--json` prints.
@@ -19,76 +19,60 @@ struct Report {
     v: u32,
     ok: bool,
     errors: Vec<Fault>,
+    /// What has no effect and might be missed, in sentences.
+    warnings: Vec<String>,
 }
 
 /// One thing that is wrong.
 #[derive(Debug, Serialize)]
 struct Fault {
     file: String,
-    /// From 1; absent when the fault isn't in the declaration itself.
-    line: Option<usize>,
+    /// From 1.
+    line: usize,
     /// In characters, from 1.
-    column: Option<usize>,
+    column: usize,
     message: String,
     help: Option<String>,
 }
 
 /// Runs the command.
 pub fn run(options: &cli::Check) -> Result<ExitCode> {
-    let parsed = declaration::parse(&options.file)?;
-    let checked = match &parsed {
-        Ok(declaration) => look(declaration),
-        Err(_) => Ok(()),
-    };
+    let progress = Progress::new(options.json);
+    let checked = declaration::parse(&options.file)?.and_then(|declaration| {
+        let warnings = look(&declaration, &progress).map_err(|faults| declaration.errors(faults))?;
+        Ok((declaration.appliance.containers.len(), warnings))
+    });
+    drop(progress);
+    let code = if checked.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     if options.json {
-        let errors = faults(&options.file, parsed.as_ref().err(), checked.as_ref().err());
-        let ok = errors.is_empty();
-        commands::print_json(&Report { v: 1, ok, errors })?;
-        return Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        let (errors, warnings) = match checked {
+            Ok((_, warnings)) => (Vec::new(), warnings),
+            Err(errors) => (faults(&options.file, &errors), Vec::new()),
+        };
+        commands::print_json(&Report { v: 1, ok: errors.is_empty(), errors, warnings })?;
+        return Ok(code);
     }
-    match parsed {
-        Ok(declaration) => {
-            checked?;
-            let count = declaration.appliance.containers.len();
+    match checked {
+        Ok((count, warnings)) => {
+            for warning in warnings {
+                eprintln!("warning: {warning}");
+            }
             let plural = if count == 1 { "container" } else { "containers" };
             commands::print(&format!("{}: right, {count} {plural}\n", options.file.display()))?;
-            Ok(ExitCode::SUCCESS)
         }
-        Err(errors) => {
-            eprint!("{errors}");
-            Ok(ExitCode::FAILURE)
-        }
+        Err(errors) => eprint!("{errors}"),
     }
+    Ok(code)
 }
 
-/// Looks at the files that the declaration names.
-fn look(declaration: &Declaration) -> Result<()> {
-    Sources::open(declaration)?;
-    let kernel = &declaration.appliance.kernel;
-    if let Some(image) = &kernel.image {
-        let modules = kernel.modules.as_deref().map(|modules| declaration.path(modules));
-        let choice = Choice { image: Some(declaration.path(image)), modules };
-        let needs_data = declaration.appliance.needs_data();
-        Kernel::open(&choice, &|_| {})?.modules(needs_data, &kernel.extra_modules)?;
-    }
-    Ok(())
-}
-
-fn faults(file: &Path, parsing: Option<&Errors>, looking: Option<&anyhow::Error>) -> Vec<Fault> {
+fn faults(file: &Path, errors: &Errors) -> Vec<Fault> {
     let file = file.display().to_string();
-    let in_text = parsing.into_iter().flat_map(Errors::iter).map(|error| Fault {
+    let fault = |error: &garboard_config::Error| Fault {
         file: file.clone(),
-        line: Some(error.place.line),
-        column: Some(error.place.column),
+        line: error.place.line,
+        column: error.place.column,
         message: error.message.clone(),
         help: error.help.clone(),
-    });
-    let outside = looking.map(|error| Fault {
-        file: file.clone(),
-        line: None,
-        column: None,
-        message: crate::sentence(error),
-        help: None,
-    });
-    in_text.chain(outside).collect()
+    };
+    errors.iter().map(fault).collect()
 }

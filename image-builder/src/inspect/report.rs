@@ -94,6 +94,10 @@ pub struct Summary {
     pub depends_on: Vec<String>,
     /// What weakens its isolation, in the declaration's words.
     pub weakened: Vec<String>,
+    /// Ports that the image exposes: `80/tcp`, `8000-8003/udp`.
+    pub exposed_ports: Vec<String>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// Reads plan and layers.
@@ -215,6 +219,8 @@ fn summary(plan: &Plan, container: &Container) -> Summary {
         restart: restart(container.restart),
         depends_on: container.depends_on.iter().filter_map(|dependency| name_of(dependency.container)).collect(),
         weakened: container.weakened.clone(),
+        exposed_ports: container.exposed_ports.clone(),
+        labels: container.labels.iter().cloned().collect(),
     }
 }
 

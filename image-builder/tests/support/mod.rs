@@ -71,6 +71,17 @@ impl Project {
         }
     }
 
+    /// Runs the program, which must fail with exit status 1 and draw the places of the declaration that are wrong, with all of `words`.
+    pub fn told(&self, arguments: &[&str], words: &[&str]) {
+        let output = self.garboard(arguments);
+        let message = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {message}");
+        assert!(!message.contains("panicked") && message.contains("--> appliance.toml:"), "{message}");
+        for word in words {
+            assert!(message.contains(word), "'{word}' is not in: {message}");
+        }
+    }
+
     /// Replaces text of the declaration, which must be there.
     pub fn replace(&self, from: &str, to: &str) {
         let file = self.path("appliance.toml");

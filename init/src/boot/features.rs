@@ -257,6 +257,8 @@ pub(crate) mod tests {
                 image: "web".into(),
                 launch,
                 weakened: vec![],
+                labels: vec![],
+                exposed_ports: vec![],
                 restart: plan::Restart::No,
                 depends_on: vec![],
                 stop_signal: 15,

@@ -149,6 +149,7 @@ mod tests {
             memory_bytes: 3_300_000,
             log_dropped: 0,
             weakened: vec![],
+            labels: Default::default(),
             as_declared: true,
         };
         Snapshot {

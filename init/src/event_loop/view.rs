@@ -176,6 +176,7 @@ impl Supervisor {
             memory_bytes: unit.memory(self.cgroup.as_ref(), &declared.name),
             log_dropped: self.rings.dropped(index),
             weakened: declared.weakened.clone(),
+            labels: declared.labels.iter().cloned().collect(),
             as_declared: self.state.as_declared(index, now),
         })
     }

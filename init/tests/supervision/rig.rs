@@ -56,6 +56,8 @@ pub fn shell(name: &str, script: &str) -> plan::Container {
         image: "test".into(),
         launch,
         weakened: vec![],
+        labels: vec![],
+        exposed_ports: vec![],
         restart: Restart::No,
         depends_on: vec![],
         stop_signal: 15,

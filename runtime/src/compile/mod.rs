@@ -2,6 +2,7 @@
 
 pub mod cgroup;
 pub mod device_filter;
+mod ids;
 mod mounts;
 mod process;
 pub mod seccomp;
@@ -32,11 +33,16 @@ pub fn launch(spec: &Spec, root: Root, volumes: &[(String, CreateDir)]) -> Resul
     let ids = ids(linux)?;
     let resources = linux.resources().as_ref();
     let readonly = root.readonly || spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly).unwrap_or(false);
+    let process = process::process(process)?;
+    let mounts = mounts::mounts(spec.mounts().as_deref().unwrap_or_default(), volumes, ids.is_some())?;
+    if let Some(ids) = &ids {
+        ids::check(ids, &process, &mounts)?;
+    }
     Ok(Launch {
-        process: process::process(process)?,
+        process,
         namespaces,
         root: Root { readonly, ..root },
-        mounts: mounts::mounts(spec.mounts().as_deref().unwrap_or_default(), volumes, ids.is_some())?,
+        mounts,
         ids,
         devices: Vec::new(),
         masked_paths: linux.masked_paths().clone().unwrap_or_default(),

@@ -91,23 +91,32 @@ pub(super) fn working_dir(config: &ImageConfiguration, options: &Options) -> Res
     Ok(dir)
 }
 
-/// The exposed ports; entries that aren't `port[-port][/tcp|udp|sctp]` are errors.
-pub(super) fn exposed_ports(config: &ImageConfiguration) -> Result<Vec<(u16, String)>, Error> {
+/// The exposed ports as `port/protocol` or `port-port/protocol`, in order, and the entries that are neither.
+pub(super) fn exposed_ports(config: &ImageConfiguration) -> (Vec<String>, Vec<String>) {
     let entries = config.config().as_ref().and_then(|c| c.exposed_ports().clone()).unwrap_or_default();
-    let mut ports = Vec::new();
-    for entry in &entries {
-        let wrong = || Error::new("ExposedPorts", format!("{entry:?} in the image isn't `port/protocol`"));
-        let (numbers, protocol) = entry.split_once('/').unwrap_or((entry, "tcp"));
-        let (first, last) = numbers.split_once('-').unwrap_or((numbers, numbers));
-        let (first, last): (u16, u16) = (first.parse().map_err(|_| wrong())?, last.parse().map_err(|_| wrong())?);
-        if !matches!(protocol, "tcp" | "udp" | "sctp") || first == 0 || first > last {
-            return Err(wrong());
+    let (mut ports, mut odd) = (Vec::new(), Vec::new());
+    for entry in entries {
+        match port(&entry) {
+            Some(port) => ports.push(port),
+            None => odd.push(entry),
         }
-        ports.extend((first..=last).map(|port| (port, protocol.to_owned())));
     }
     ports.sort();
     ports.dedup();
-    Ok(ports)
+    let text = |(first, last, protocol): (u16, u16, String)| match first == last {
+        true => format!("{first}/{protocol}"),
+        false => format!("{first}-{last}/{protocol}"),
+    };
+    (ports.into_iter().map(text).collect(), odd)
+}
+
+/// First and last port and the protocol of `port[-port][/tcp|udp|sctp]`.
+fn port(entry: &str) -> Option<(u16, u16, String)> {
+    let (numbers, protocol) = entry.split_once('/').unwrap_or((entry, "tcp"));
+    let (first, last) = numbers.split_once('-').unwrap_or((numbers, numbers));
+    let (first, last): (u16, u16) = (first.parse().ok()?, last.parse().ok()?);
+    let known = matches!(protocol, "tcp" | "udp" | "sctp") && first != 0 && first <= last;
+    known.then(|| (first, last, protocol.to_owned()))
 }
 
 /// Paths of the volumes that the image declares, sorted.

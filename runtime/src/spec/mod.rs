@@ -65,8 +65,10 @@ pub struct Container {
     pub devices: Vec<DeviceAccess>,
     /// Signal that asks it to stop (SIGTERM unless image or declaration say otherwise).
     pub stop_signal: u8,
-    /// Ports that the image exposes, for people: `(port, "tcp")`.
-    pub exposed_ports: Vec<(u16, String)>,
+    /// Ports that the image exposes, for people: `80/tcp`, `8000-8003/udp`.
+    pub exposed_ports: Vec<String>,
+    /// What in the image has no effect and might be missed, in sentences.
+    pub warnings: Vec<String>,
     /// What weakens its isolation against the defaults, in words.
     pub weakened: Vec<String>,
 }
@@ -98,15 +100,22 @@ pub fn from_image(config: &ImageConfiguration, options: &Options, files: &dyn Im
 
     let of_image = config.config().as_ref().and_then(|c| c.stop_signal().clone());
     let stop_signal = options.stop_signal.as_deref().or(of_image.as_deref()).unwrap_or("SIGTERM");
+    let (exposed_ports, odd_ports) = image::exposed_ports(config);
+    let odd_ports = odd_ports.iter().map(|port| format!("the image exposes {port:?}, which is no port: ignored"));
     Ok(Container {
         spec,
+        warnings: mounts.uncovered.iter().map(|path| uncovered(path)).chain(odd_ports).collect(),
         volumes: mounts.volumes,
         nodes: options.devices.iter().map(node).collect(),
         devices: resources::device_access(&options.devices)?,
         stop_signal: signal::parse(stop_signal)?,
-        exposed_ports: image::exposed_ports(config)?,
+        exposed_ports,
         weakened: weakened::list(options, &held),
     })
+}
+
+fn uncovered(path: &str) -> String {
+    format!("nothing is mounted on {path}, a volume of the image: what is written there is gone with every restart")
 }
 
 fn node(device: &Device) -> crate::launch::Device {

@@ -16,11 +16,13 @@ const TTY_GID: u32 = 5;
 pub(super) struct Mounts {
     pub(super) mounts: Vec<SpecMount>,
     pub(super) volumes: Vec<(String, CreateDir)>,
+    /// Volumes of the image on which nothing is declared to be mounted.
+    pub(super) uncovered: Vec<String>,
 }
 
 /// Puts the mounts of `options` together. `image_volumes` are the paths that the image declares.
 pub(super) fn collect(options: &Options, image_volumes: &[String], files: &dyn ImageFiles) -> Result<Mounts, Error> {
-    let mut made = Mounts { mounts: kernel_filesystems(options), volumes: Vec::new() };
+    let mut made = Mounts { mounts: kernel_filesystems(options), volumes: Vec::new(), uncovered: Vec::new() };
     for mount in &options.mounts {
         check_target(&mount.target)?;
         made.add(options, mount, files)?;
@@ -28,20 +30,21 @@ pub(super) fn collect(options: &Options, image_volumes: &[String], files: &dyn I
     for device in &options.devices {
         check_target(&device.target)?;
     }
-    if let Some(size) = options.image_volumes {
-        for target in image_volumes {
+    for target in image_volumes {
+        if options.mounts.iter().any(|mount| same_path(&mount.target, target)) {
+            continue;
+        }
+        made.uncovered.push(target.clone());
+        if let Some(size) = options.image_volumes {
             check_target(target)?;
-            let covered = options.mounts.iter().any(|mount| same_path(&mount.target, target));
-            if !covered {
-                let found = metadata(files, target)?;
-                let kind = MountKind::Tmpfs {
-                    size: Some(size),
-                    mode: Some(found.mode),
-                    uid: Some(found.uid),
-                    gid: Some(found.gid),
-                };
-                made.add(options, &Mount { target: target.clone(), kind, read_only: false, noexec: false }, files)?;
-            }
+            let found = metadata(files, target)?;
+            let kind = MountKind::Tmpfs {
+                size: Some(size),
+                mode: Some(found.mode),
+                uid: Some(found.uid),
+                gid: Some(found.gid),
+            };
+            made.add(options, &Mount { target: target.clone(), kind, read_only: false, noexec: false }, files)?;
         }
     }
     Ok(made)

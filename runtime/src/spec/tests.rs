@@ -66,8 +66,7 @@ fn strings(list: &[&str]) -> Vec<String> {
 fn an_image_s_configuration_is_followed() {
     let container = made(&safe());
     assert_eq!((container.stop_signal, container.weakened.len()), (2, 0));
-    let ports = [(6379, "tcp"), (16379, "udp"), (16380, "udp")].map(|(port, protocol)| (port, protocol.to_owned()));
-    assert_eq!(container.exposed_ports, ports);
+    assert_eq!(container.exposed_ports, ["6379/tcp", "16379-16380/udp"]);
     let process = launch(&safe()).process;
     assert_eq!(process.args, ["/entry", "redis-server", "--port", "6379"]);
     assert_eq!(process.env, ["HOME=/var/lib/redis", "PATH=/usr/bin:/bin", "VERSION=7"]);
@@ -126,6 +125,54 @@ fn volumes_take_over_the_image_s_directory() {
         ("/data/volumes/db", true, 999, 998, 0o750)
     );
     assert!(mount.flags.nosuid && mount.flags.nodev);
+}
+
+#[test]
+fn what_an_image_declares_in_vain_is_told() {
+    let odd = image(
+        r#"{"Cmd":["x"],"ExposedPorts":{"http":{},"80-79/tcp":{},"0":{},"80":{}},"Volumes":{"/var/lib/redis":{}}}"#,
+    );
+    let made = |options: &Options| from_image(&odd, options, &Image).unwrap();
+    let container = made(&safe());
+    assert_eq!(container.exposed_ports, ["80/tcp"]);
+    let told = container.warnings.join("\n");
+    for part in ["\"http\"", "\"80-79/tcp\"", "\"0\"", "nothing is mounted on /var/lib/redis"] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    let kind = MountKind::Volume { source: "/data/volumes/db".to_owned() };
+    let volume = Mount { target: "/var/lib/redis/".to_owned(), kind, read_only: false, noexec: false };
+    assert_eq!(
+        made(&Options { mounts: vec![volume], ..safe() }).warnings.len(),
+        3,
+        "a volume that is mounted is no matter"
+    );
+}
+
+#[test]
+fn ids_that_the_container_has_not_are_refused() {
+    let decide = |config: &str, options: &Options| {
+        let container = from_image(&image(config), options, &Image)?;
+        compile::launch(&container.spec, root(), &container.volumes)
+    };
+    let of = |user: &str| format!(r#"{{"Cmd":["x"],"User":"{user}","Volumes":{{"/var/lib/redis":{{}}}}}}"#);
+    for (user, id) in
+        [("1000650000", "user id is 1000650000"), ("1:70000", "group id is 70000"), ("65536", "user id is 65536")]
+    {
+        let error = decide(&of(user), &safe()).unwrap_err().to_string();
+        assert!(error.contains(id) && error.contains("the ids 0 to 65535 only"), "{error}");
+        assert!(decide(&of(user), &Options::default()).is_ok(), "the machine's own ids go further");
+    }
+    assert!(decide(&of("65535"), &safe()).is_ok());
+    // Owners of directories that a volume or a tmpfs takes over.
+    let few = vec![IdRange { inside: 0, outside: 100_000, size: 999 }];
+    let few = Options { ids: Some(IdMap { uids: few.clone(), gids: few }), ..Options::default() };
+    let kind = MountKind::Volume { source: "/data/volumes/db".to_owned() };
+    let volume = Mount { target: "/var/lib/redis".to_owned(), kind, read_only: false, noexec: false };
+    assert!(decide(&of("1"), &few).is_ok());
+    for options in [Options { mounts: vec![volume], ..few.clone() }, Options { image_volumes: Some(4096), ..few }] {
+        let error = decide(&of("1"), &options).unwrap_err().to_string();
+        assert!(error.contains("/var/lib/redis") && error.contains("user 999"), "{error}");
+    }
 }
 
 #[test]
@@ -194,7 +241,6 @@ fn options_that_cannot_be_are_refused_by_name() {
         let error = from_image(&image(REDIS), &options, &Image).unwrap_err().to_string();
         assert!(error.contains(word), "{word}: {error}");
     }
-    assert!(from_image(&image(r#"{"ExposedPorts":{"http":{}},"Cmd":["x"]}"#), &safe(), &Image).is_err());
 }
 
 #[test]

@@ -1,0 +1,58 @@
+//! What a build would find wrong, or warn of, without building: everything up to the plan.
+
+use garboard_config::Fault;
+use garboard_images::store::Store;
+
+use super::sources::Sources;
+use super::{faults, launch};
+use crate::declaration::Declaration;
+use crate::kernel::{Choice, Kernel};
+use crate::progress::Progress;
+
+/// The warnings; else all faults. Reads the images' layers, as users and owners stand in them, and the kernel if the declaration
+/// has anything to say about it.
+pub fn look(declaration: &Declaration, progress: &Progress) -> Result<Vec<String>, Vec<Fault>> {
+    let mut found = Vec::new();
+    let kernel = kernel(declaration, progress).unwrap_or_else(|error| {
+        found.push(faults::of_kernel(&error));
+        None
+    });
+    let warnings = containers(declaration, kernel.as_ref().map(|kernel| kernel.release.as_str()), progress);
+    match warnings {
+        Ok(warnings) if found.is_empty() => Ok(warnings),
+        Ok(_) => Err(found),
+        Err(more) => Err([found, more].concat()),
+    }
+}
+
+fn containers(
+    declaration: &Declaration,
+    release: Option<&str>,
+    progress: &Progress,
+) -> Result<Vec<String>, Vec<Fault>> {
+    let containers = &declaration.appliance.containers;
+    // What is nobody's in particular is told of the first container.
+    let of_first = |error: anyhow::Error| containers.first().map(|first| faults::of_container(first, &error));
+    let sources = Sources::open(declaration)?;
+    let mut store = Store::new(&std::env::temp_dir()).map_err(|error| Vec::from_iter(of_first(error.into())))?;
+    sources.store_layers(&mut store, progress).map_err(|error| {
+        let text = crate::sentence(&error);
+        let concerned = containers.iter().find(|container| text.contains(&container.image));
+        Vec::from_iter(concerned.map(|container| faults::of_container(container, &error)).or_else(|| of_first(error)))
+    })?;
+    let launches = launch::all(declaration, &sources, &store, release)?;
+    Ok(launches.into_iter().flat_map(|compiled| compiled.warnings).collect())
+}
+
+/// The kernel, if the declaration chooses one or wants more of its modules.
+fn kernel(declaration: &Declaration, progress: &Progress) -> anyhow::Result<Option<Kernel>> {
+    let declared = &declaration.appliance.kernel;
+    if declared.image.is_none() && declared.extra_modules.is_empty() {
+        return Ok(None);
+    }
+    let path = |path: &Option<_>| path.as_deref().map(|path| declaration.path(path));
+    let choice = Choice { image: path(&declared.image), modules: path(&declared.modules) };
+    let kernel = Kernel::open(&choice, &|line| progress.say(line))?;
+    kernel.modules(declaration.appliance.needs_data(), &declared.extra_modules)?;
+    Ok(Some(kernel))
+}

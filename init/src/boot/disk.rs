@@ -132,7 +132,8 @@ fn look(disk: &str, root_hash: &[u8; 32]) -> Result<System, String> {
             Ok(System { data: device.clone(), hash: device, hash_offset, superblock, name: disk.to_owned() })
         }
         Place::Partitions { data, hash, superblock } => {
-            let (data, hash) = (partition_name(disk, data.number), partition_name(disk, hash.number));
+            let sector = sector_size(disk);
+            let (data, hash) = (partition(disk, &file, data, sector)?, partition(disk, &file, hash, sector)?);
             let name = format!("{data} and {hash}");
             Ok(System { data: number(&data)?, hash: number(&hash)?, hash_offset: 0, superblock, name })
         }
@@ -146,7 +147,7 @@ pub fn sector_size(disk: &str) -> u64 {
 }
 
 /// The kernel's name of a partition: `vda3`, but `nvme0n1p3`.
-pub fn partition_name(disk: &str, number: u32) -> String {
+fn partition_name(disk: &str, number: u32) -> String {
     let separator = if disk.ends_with(|c: char| c.is_ascii_digit()) { "p" } else { "" };
     format!("{disk}{separator}{number}")
 }
@@ -191,6 +192,12 @@ fn superblock_at(disk: &dyn ReadAt, offset: u64) -> Result<Superblock, String> {
 
 /// The partition table of a disk: the primary one, or the backup when that is damaged.
 pub fn read_table(disk: &dyn ReadAt, size: u64, sector: u64) -> Option<gpt::Table> {
+    let [primary, backup] = tables(disk, size, sector);
+    primary.or(backup)
+}
+
+/// Both partition tables of a disk, the primary one first, as far as they are intact.
+pub fn tables(disk: &dyn ReadAt, size: u64, sector: u64) -> [Option<gpt::Table>; 2] {
     let at = |lba: u64| {
         let mut head = [0; 512];
         disk.read_at(lba.checked_mul(sector)?, &mut head).ok()?;
@@ -199,7 +206,22 @@ pub fn read_table(disk: &dyn ReadAt, size: u64, sector: u64) -> Option<gpt::Tabl
         disk.read_at(header.entries_lba.checked_mul(sector)?, &mut entries).ok()?;
         gpt::Table::new(header, entries)
     };
-    at(1).or_else(|| at(size.checked_div(sector)?.checked_sub(1)?))
+    let last = size.checked_div(sector).and_then(|sectors| sectors.checked_sub(1));
+    [at(1), last.and_then(at)]
+}
+
+/// The kernel's name of a partition that was found on a disk. The kernel is told of it if it found none by itself: it does not
+/// look at a backup table.
+pub fn partition(disk: &str, file: &File, partition: gpt::Partition, sector: u64) -> Result<String, String> {
+    let name = partition_name(disk, partition.number);
+    if !Path::new("/sys/class/block").join(&name).exists() {
+        let added = partition
+            .extent(sector)
+            .ok_or(io::ErrorKind::InvalidData.into())
+            .and_then(|(start, length)| sys::block::add_partition(file, partition.number, start, length));
+        added.map_err(|e| format!("partition {name} can't be added: {e}"))?;
+    }
+    Ok(name)
 }
 
 fn halves(root_hash: &[u8; 32]) -> [[u8; 16]; 2] {

@@ -1,4 +1,4 @@
-//! GUID partition tables (UEFI specification 2.10, section 5.3): reading one, finding a partition, growing the last.
+//! GUID partition tables (UEFI specification 2.10, section 5.3): reading one, finding a partition, growing the last, repair.
 //!
 //! Bytes only; reading and writing a disk is [`super::disk`]'s and [`crate::work`]'s.
 
@@ -34,6 +34,14 @@ pub struct Partition {
     pub first: u64,
     /// Last sector, inclusive.
     pub last: u64,
+}
+
+impl Partition {
+    /// Where it begins and how long it is, in bytes; `None` if no disk is so large.
+    pub fn extent(&self, sector: u64) -> Option<(u64, u64)> {
+        let sectors = self.last.checked_sub(self.first)?.checked_add(1)?;
+        Some((self.first.checked_mul(sector)?, sectors.checked_mul(sector)?))
+    }
 }
 
 /// An intact header with its intact entries.
@@ -98,13 +106,7 @@ impl Table {
     /// `sector` bytes. `None` if it can't be grown: another lies behind it, or it already ends there.
     pub fn grown(&self, uuid: &[u8; 16], sectors: u64, sector: u64) -> Option<Grown> {
         let partition = self.find(uuid)?;
-        // No disk has sectors of 0 bytes; `div_ceil` would panic.
-        let sector = std::num::NonZeroU64::new(sector)?.get();
-        let entries_sectors = u64::try_from(self.entries.len()).ok()?.div_ceil(sector);
-        // The end of a disk: usable sectors, the backup's entries, the backup's header.
-        let backup_lba = sectors.checked_sub(1)?;
-        let backup_entries = backup_lba.checked_sub(entries_sectors)?;
-        let last_usable = backup_entries.checked_sub(1)?;
+        let last_usable = self.place_of_backup(sectors, sector)?.checked_sub(1)?;
         // Ends on a whole megabyte's boundary, so that filesystem blocks fit.
         let align = (1u64 << 20).checked_div(sector)?;
         let last = last_usable.checked_add(1)?.checked_div(align)?.checked_mul(align)?.checked_sub(1)?;
@@ -114,6 +116,33 @@ impl Table {
         let mut entries = self.entries.clone();
         let index = usize::try_from(partition.number).ok()?.checked_sub(1)?.checked_mul(self.header.entry_size)?;
         put(&mut entries, index.checked_add(40)?, &last.to_le_bytes())?;
+        Some(Grown { partition: Partition { last, ..partition }, writes: self.writes(entries, sectors, sector)? })
+    }
+
+    /// What to write to have this table on the disk twice, as it should be. `None` if a partition reaches beyond it.
+    pub fn repaired(&self, sectors: u64, sector: u64) -> Option<Writes> {
+        let backup = self.place_of_backup(sectors, sector)?;
+        let fits = self.partitions().iter().all(|partition| partition.last < backup);
+        fits.then(|| self.writes(self.entries.clone(), sectors, sector))?
+    }
+
+    /// Whether `other` says the same of every partition.
+    pub fn agrees(&self, other: &Self) -> bool {
+        self.entries == other.entries
+    }
+
+    /// The first sector of the backup's entries. The end of a disk: usable sectors, these entries, the backup's header.
+    fn place_of_backup(&self, sectors: u64, sector: u64) -> Option<u64> {
+        // No disk has sectors of 0 bytes; `div_ceil` would panic.
+        let sector = std::num::NonZeroU64::new(sector)?.get();
+        let entries = u64::try_from(self.entries.len()).ok()?.div_ceil(sector);
+        sectors.checked_sub(1)?.checked_sub(entries)
+    }
+
+    fn writes(&self, entries: Vec<u8>, sectors: u64, sector: u64) -> Option<Writes> {
+        let backup_lba = sectors.checked_sub(1)?;
+        let backup_entries = self.place_of_backup(sectors, sector)?;
+        let last_usable = backup_entries.checked_sub(1)?;
         let crc = crc32fast::hash(&entries);
         let header = |lba: u64, alternate: u64, entries_lba: u64| {
             let mut raw = self.header.raw.clone();
@@ -128,15 +157,17 @@ impl Table {
             Some(raw)
         };
         let at = |lba: u64| lba.checked_mul(sector);
-        Some(Grown {
-            partition: Partition { last, ..partition },
-            writes: [
-                (at(backup_entries)?, entries.clone()),
-                (at(backup_lba)?, header(backup_lba, 1, backup_entries)?),
-                (at(2)?, entries),
-                (at(1)?, header(1, backup_lba, 2)?),
-            ],
-        })
+        let mut writes = [
+            (at(backup_entries)?, entries.clone()),
+            (at(backup_lba)?, header(backup_lba, 1, backup_entries)?),
+            (at(2)?, entries),
+            (at(1)?, header(1, backup_lba, 2)?),
+        ];
+        // The copy that this table was read from is the last one to be touched.
+        if le64(&self.header.raw, 24)? != 1 {
+            writes.rotate_left(2);
+        }
+        Some(writes)
     }
 }
 
@@ -155,14 +186,17 @@ pub fn protective(sector: &[u8; 512], sectors: u64) -> Option<[u8; 512]> {
     Some(changed)
 }
 
+/// `(byte offset, bytes)`, in this order and each on the disk before the next: at every moment one header with its entries is
+/// intact.
+pub type Writes = [(u64, Vec<u8>); 4];
+
 /// What to write to grow a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grown {
     /// The partition as it will be.
     pub partition: Partition,
-    /// `(byte offset, bytes)`, in this order and each on the disk before the next: the new backup lies where no table was, so
-    /// at every moment one header with its entries is intact.
-    pub writes: [(u64, Vec<u8>); 4],
+    /// The new tables.
+    pub writes: Writes,
 }
 
 fn partition(entry: &[u8], number: u32) -> Option<Partition> {
@@ -246,6 +280,14 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn extents_are_bytes() {
+        let partition = Partition { number: 1, uuid: [0; 16], first: 2048, last: 4095 };
+        assert_eq!(partition.extent(512), Some((1 << 20, 1 << 20)));
+        assert_eq!(Partition { last: u64::MAX, ..partition }.extent(4096), None);
+        assert_eq!(Partition { last: 0, ..partition }.extent(512), None);
+    }
+
+    #[test]
     fn damage_is_noticed() {
         let good = disk(8192, &[(DATA, 2048, 4095)]);
         for offset in [512, 512 + 30, 512 + 72, 1024 + 40] {
@@ -262,20 +304,54 @@ pub(crate) mod tests {
         disk.resize(32768 * 512, 0);
         let grown = table(&disk, 1).unwrap().grown(&DATA, 32768, SECTOR).unwrap();
         assert_eq!((grown.partition.first, grown.partition.last), (4096, 30719));
-        for (i, (offset, bytes)) in grown.writes.iter().enumerate() {
-            // A write may also be cut in its middle.
-            for length in [bytes.len() / 2, bytes.len()] {
-                disk[*offset as usize..][..length].copy_from_slice(&bytes[..length]);
-                assert!(table(&disk, 1).is_some() || table(&disk, 32767).is_some(), "write {i} cut at {length}");
-            }
-        }
+        write(&mut disk, &grown.writes);
         for lba in [1, 32767] {
             let table = table(&disk, lba).unwrap();
             assert_eq!(table.find(&DATA).unwrap(), grown.partition);
             assert_eq!(table.find(&ROOT).unwrap().last, 4095);
-            assert_eq!(table.header.alternate, if lba == 1 { 32767 } else { 1 });
             assert!(table.grown(&DATA, 32768, SECTOR).is_none(), "grown once is enough");
         }
+    }
+
+    /// Makes the writes, and after each half of one wants a table to be there.
+    fn write(disk: &mut [u8], writes: &Writes) {
+        let last = disk.len() as u64 / SECTOR - 1;
+        for (i, (offset, bytes)) in writes.iter().enumerate() {
+            for length in [bytes.len() / 2, bytes.len()] {
+                disk[*offset as usize..][..length].copy_from_slice(&bytes[..length]);
+                assert!(table(disk, 1).is_some() || table(disk, last).is_some(), "write {i} cut at {length}");
+            }
+        }
+        let (primary, backup) = (table(disk, 1).unwrap(), table(disk, last).unwrap());
+        assert!(primary.agrees(&backup));
+        assert_eq!((primary.header.alternate, backup.header.alternate), (last, 1));
+    }
+
+    #[test]
+    fn a_damaged_copy_is_made_from_the_other() {
+        let good = disk(8192, &[(ROOT, 2048, 4095), (DATA, 4096, 8158)]);
+        for (damaged, intact) in [(1, 8191), (2, 8191), (8191, 1), (8191 - 32, 1)] {
+            let mut disk = good.clone();
+            disk[(damaged * SECTOR) as usize + 40] ^= 1;
+            let writes = table(&disk, intact).unwrap().repaired(8192, SECTOR).unwrap();
+            write(&mut disk, &writes);
+            assert!(disk == good, "sector {damaged}");
+        }
+        assert_eq!(
+            table(&good, 1).unwrap().repaired(8191, SECTOR),
+            None,
+            "the last partition is where the backup would be"
+        );
+    }
+
+    /// Its partition could be longer, and its primary table is damaged.
+    #[test]
+    fn growing_by_the_backup_touches_that_last() {
+        let mut disk = disk(8192, &[(DATA, 2048, 4095)]);
+        disk[512] ^= 1;
+        let grown = table(&disk, 8191).unwrap().grown(&DATA, 8192, SECTOR).unwrap();
+        write(&mut disk, &grown.writes);
+        assert_eq!(table(&disk, 1).unwrap().find(&DATA).unwrap(), grown.partition);
     }
 
     #[test]
@@ -332,6 +408,8 @@ pub(crate) mod tests {
                 let _ = table.partitions();
                 let _ = table.grown(&[0xff; 16], sectors, 512);
                 let _ = table.grown(&[0xff; 16], sectors, 0);
+                let _ = table.repaired(sectors, 512);
+                let _ = table.repaired(sectors, 0);
             }
         }
     }

@@ -5,7 +5,6 @@
 use std::ffi::CStr;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use garboard_runtime::plan;
@@ -152,38 +151,27 @@ fn look(disk: &str, uuid: &[u8; 16]) -> Result<Option<Found>, String> {
     let Some(partition) = disk::read_table(&file, size, sector).and_then(|table| table.find(uuid)) else {
         return Ok(None);
     };
-    let name = disk::partition_name(disk, partition.number);
-    if !Path::new("/sys/class/block").join(&name).exists() {
-        add_partition(&file, partition, sector).map_err(|e| format!("partition {name} can't be added: {e}"))?;
-    }
+    let name = disk::partition(disk, &file, partition, sector)?;
     Ok(Some(Found { name, partition_of: Some(disk.to_owned()) }))
 }
 
-/// Tells the kernel of a partition that only the backup table lists.
-fn add_partition(disk: &File, partition: gpt::Partition, sector: u64) -> std::io::Result<()> {
-    let (start, length) = extent(partition, sector).ok_or(std::io::ErrorKind::InvalidData)?;
-    sys::block::add_partition(disk, partition.number, start, length)
-}
-
-/// First byte and length of a partition in bytes.
-fn extent(partition: gpt::Partition, sector: u64) -> Option<(u64, u64)> {
-    let sectors = partition.last.checked_sub(partition.first)?.checked_add(1)?;
-    Some((partition.first.checked_mul(sector)?, sectors.checked_mul(sector)?))
-}
-
-/// Grows the partition to the end of its disk, in the table first, then in the kernel. Nothing to do is fine.
+/// Grows the partition to the end of its disk, in the table first, then in the kernel, and repairs a table of which one copy is
+/// damaged. Nothing to do is fine.
 fn grow_partition(disk: &str, uuid: &[u8; 16]) -> Result<(), String> {
     let path = format!("/dev/{disk}");
     let file = File::options().read(true).write(true).open(&path).map_err(|e| format!("open {path}: {e}"))?;
     let size = sys::block::size(&file).map_err(|e| format!("size of {path}: {e}"))?;
     let sector = disk::sector_size(disk);
-    let table = disk::read_table(&file, size, sector).ok_or("its table can't be read")?;
+    let [primary, backup] = disk::tables(&file, size, sector);
+    let both = primary.as_ref().zip(backup.as_ref()).is_some_and(|(primary, backup)| primary.agrees(backup));
+    let table = primary.or(backup).ok_or("its table can't be read")?;
     let sectors = size.checked_div(sector).unwrap_or(0);
     let write = |bytes: &[u8], offset| {
         file.write_all_at(bytes, offset).and_then(|()| file.sync_all()).map_err(|e| format!("write {path}: {e}"))
     };
     let grown = table.grown(uuid, sectors, sector);
-    for (offset, bytes) in grown.iter().flat_map(|grown| &grown.writes) {
+    let repaired = if grown.is_some() || both { None } else { table.repaired(sectors, sector) };
+    for (offset, bytes) in grown.as_ref().map(|grown| &grown.writes).or(repaired.as_ref()).into_iter().flatten() {
         // Each on the disk before the next begins: a power cut leaves one intact table.
         write(bytes, *offset)?;
     }
@@ -195,7 +183,7 @@ fn grow_partition(disk: &str, uuid: &[u8; 16]) -> Result<(), String> {
         write(&bytes, 0)?;
     }
     let Some(grown) = grown else { return Ok(()) };
-    let (start, length) = extent(grown.partition, sector).ok_or("it lies beyond the disk")?;
+    let (start, length) = grown.partition.extent(sector).ok_or("it lies beyond the disk")?;
     sys::block::resize_partition(&file, grown.partition.number, start, length)
         .map_err(|e| format!("tell the kernel about it: {e}"))
 }
@@ -244,14 +232,6 @@ fn finished(state: DataState, detail: String) -> Data {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn extents_are_bytes() {
-        let partition = gpt::Partition { number: 1, uuid: [0; 16], first: 2048, last: 4095 };
-        assert_eq!(extent(partition, 512), Some((1 << 20, 1 << 20)));
-        assert_eq!(extent(gpt::Partition { last: u64::MAX, ..partition }, 4096), None);
-        assert_eq!(extent(gpt::Partition { last: 0, ..partition }, 512), None);
-    }
 
     #[test]
     fn causes_are_explained() {

@@ -115,8 +115,13 @@ fn build_root(inherited: &Inherited<'_>) -> Result<(OwnedFd, Option<OwnedFd>), F
     let change = Change { propagation: libc::MS_PRIVATE, recursive: true, ..Change::default() };
     set_attributes(slash.as_fd(), change).at(Step::MakePrivate, || "/")?;
 
-    let workspace = rootfs::workspace(launch, slash.as_fd())?;
+    let shown = theatre.root_shown_at(launch).map(open_directory).transpose()?;
+    let workspace = rootfs::workspace(launch, shown.as_ref().unwrap_or(&slash).as_fd())?;
     let root = rootfs::build(launch, trees, workspace.as_fd())?;
+    if shown.is_some() {
+        // From within the workspace over it: hooks then find the root, with all its mounts, where the configuration says.
+        paths::attach(root.as_fd(), workspace.as_fd()).at(Step::Mount, || "root at its own path")?;
+    }
     mounts::mount_all(launch, trees, root.as_fd())?;
     devices::bind_declared(launch, trees, root.as_fd(), workspace.as_fd())?;
     let cwd = paths::ensure(root.as_fd(), &launch.process.cwd, paths::Kind::Directory, paths::Links::Follow)
@@ -137,7 +142,7 @@ fn build_root(inherited: &Inherited<'_>) -> Result<(OwnedFd, Option<OwnedFd>), F
     if theatre.stages().no_pivot {
         move_to(root.as_fd())?;
     } else {
-        pivot_to(root.as_fd())?;
+        pivot_to(root.as_fd(), shown.is_none())?;
     }
     Ok((cwd, terminal))
 }
@@ -153,12 +158,13 @@ fn move_to(root: BorrowedFd<'_>) -> Result<(), Failure> {
 }
 
 /// Makes `root` the root of this mount namespace and lets go of everything else in it (pivot_root(2), "pivot_root(".", ".")").
-fn pivot_to(root: BorrowedFd<'_>) -> Result<(), Failure> {
+fn pivot_to(root: BorrowedFd<'_>, workspace_on_slash: bool) -> Result<(), Failure> {
     rustix::process::fchdir(root).at(Step::PivotRoot, || "to the new root")?;
     rustix::process::pivot_root(".", ".").at(Step::PivotRoot, || "to the new root")?;
-    // On the new root there now lies the old one, and on that the workspace.
-    for object in ["away from the workspace", "away from the old root"] {
-        rustix::mount::unmount(".", UnmountFlags::DETACH).at(Step::PivotRoot, || object)?;
+    // On the new root there now lies the old one, and on that the workspace, unless it is somewhere beneath.
+    let above: &[&str] = if workspace_on_slash { &["workspace", "old root"] } else { &["old root"] };
+    for object in above {
+        rustix::mount::unmount(".", UnmountFlags::DETACH).at(Step::PivotRoot, || format!("away from the {object}"))?;
     }
     rustix::process::chdir("/").at(Step::PivotRoot, || "into the new root")?;
     expect_nothing_above()

@@ -8,6 +8,7 @@ use rustix::net::{RecvFlags, SendFlags, SocketFlags};
 
 use crate::failure::{Context, Failure, Step};
 use crate::hook;
+use crate::launch::{Launch, RootSource};
 use crate::start::{GateMessage, StageMessage, Stages};
 
 /// The child's side of the stages.
@@ -27,6 +28,14 @@ impl<'a> Theatre<'a> {
     /// What was asked for.
     pub(crate) fn stages(&self) -> &'a Stages<'a> {
         self.stages
+    }
+
+    /// Where hooks look for the container's root, so that they find it there with all its mounts and can add to them.
+    pub(crate) fn root_shown_at<'b>(&self, launch: &'b Launch) -> Option<&'b str> {
+        match &launch.root.source {
+            RootSource::Directory(path) if self.stages.hooks.is_some() && path != "/" => Some(path),
+            _ => None,
+        }
     }
 
     /// Everything is mounted and the root not yet changed: the launcher's hooks, then those of this namespace.

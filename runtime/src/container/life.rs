@@ -64,7 +64,10 @@ pub fn started(
 pub fn kill(entry: &Entry, signal: u8, all: bool) -> Result<()> {
     let record = entry.record()?;
     let what = || format!("kill container {}", entry.id());
-    if all && let Some(cgroup) = cgroup::open(&record)? {
+    if all
+        && let Some(cgroup) = cgroup::open(&record)?
+        && crate::cgroup::populated(&cgroup)?
+    {
         if i32::from(signal) == libc::SIGKILL {
             return Ok(crate::cgroup::kill(&cgroup)?);
         }

@@ -16,6 +16,7 @@ pub fn tests() -> Vec<Trial> {
         a_hook_past_its_timeout_is_killed,
         run_has_hooks_as_well,
         a_hook_may_look_at_its_container,
+        hooks_find_the_root_where_the_configuration_says,
     ]
 }
 
@@ -206,4 +207,28 @@ fn a_hook_may_look_at_its_container() {
     assert!(std::fs::read_to_string(&output).unwrap().contains("\"creating\""));
     site.ok(&["start", &site.id]);
     assert!(std::fs::read_to_string(&output).unwrap().contains("\"running\""));
+}
+
+fn hooks_find_the_root_where_the_configuration_says() {
+    let rootfs = crate::site::place().rootfs();
+    let rootfs = rootfs.display();
+    let site = shell("cat /tmp/from-hook; ls -di / /..");
+    let seen = site.directory.join("seen");
+    let site = site.change(|c| {
+        // From outside, in the container's mount namespace: as device and library hooks do.
+        let look = format!(
+            "read s; pid=${{s#*pid\\\":}}; pid=${{pid%%,*}}; nsenter -t $pid -m ls {rootfs}/proc/self > {}",
+            seen.display()
+        );
+        let mount = format!("mount -t tmpfs tmpfs {rootfs}/tmp && echo hooked > {rootfs}/tmp/from-hook");
+        c["hooks"]["createRuntime"] = json!([hook(&look)]);
+        c["hooks"]["createContainer"] = json!([hook(&mount)]);
+    });
+    let text = site.ok(&["run", &site.id]);
+    let words: Vec<&str> = text.split_whitespace().collect();
+    assert_eq!(words[0], "hooked", "{text}");
+    assert_eq!(words[1], words[3], "{text}");
+    // The directory that the image ships is empty.
+    assert!(std::fs::read_to_string(seen).unwrap().contains("/proc/self"));
+    site.assert_gone();
 }

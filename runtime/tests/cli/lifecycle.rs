@@ -122,6 +122,7 @@ fn all_processes_can_be_killed() {
     // TERM ends the two, and the shell with them, which ignores it as the first process of its namespace.
     site.ok(&["kill", "--all", &site.id, "TERM"]);
     site.wait_for("stopped");
+    assert!(site.fails(&["kill", "--all", &site.id, "KILL"]).contains("container not running"));
     site.ok(&["delete", &site.id]);
     site.assert_gone();
 }
@@ -255,6 +256,8 @@ fn a_recycled_pid_is_not_taken_for_the_container() {
     let site = shell("sleep 60");
     site.create(&[]);
     // As if the container had ended and its id were this innocent process's now.
+    // Start times are told in hundredths of a second; ids don't come round that fast.
+    std::thread::sleep(std::time::Duration::from_millis(50));
     let mut innocent = std::process::Command::new("sleep").arg("60").spawn().unwrap();
     let file = site.directory.join("state").join(&site.id).join("state.json");
     let mut record: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();

@@ -40,12 +40,6 @@ pub fn kill_before_call(mut command: Command, n: usize) -> bool {
     true
 }
 
-/// Makes this process adopt orphans.
-pub fn adopt_orphans() {
-    // SAFETY: prctl(2) with plain numbers.
-    unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) };
-}
-
 /// Descriptor 3 and the following of `command` become these; they stay open in this process.
 pub fn pass_descriptors(command: &mut Command, descriptors: Vec<i32>) {
     // SAFETY: between fork and exec only fcntl(2) and dup2(2) are called, which are async-signal-safe.

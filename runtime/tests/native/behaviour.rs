@@ -116,7 +116,10 @@ fn a_failure_names_step_object_and_cause() {
             program(&["/bin/absent"]).refusal(),
             "execute /bin/absent: ENOENT: no such file or directory: there is no such program",
         ),
-        (program(&["/etc/passwd"]).refusal(), "execute /etc/passwd: EACCES: permission denied: the file isn't executable"),
+        (
+            program(&["/etc/passwd"]).refusal(),
+            "execute /etc/passwd: EACCES: permission denied: the file isn't executable",
+        ),
         (
             shell("").change(|l| l.sysctls.push(("net.no.such".to_owned(), "1".to_owned()))).refusal(),
             "set sysctl net.no.such=1: ENOENT: there is no such sysctl",

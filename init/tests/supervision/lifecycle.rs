@@ -50,11 +50,44 @@ fn exact_ends_are_kept_and_the_policy_applied() {
         (&"failed".into(), &"waits for bad to be completed, which it can't be any more".into())
     );
     assert_eq!((&status["ready"], &status["state"]), (&false.into(), &"running".into()));
+    // Nothing changes any more, so the console shows this very moment.
+    let told: Vec<Row> = status["containers"].as_array().unwrap().iter().map(row_told).collect();
+    rig.until(&format!("shown: {told:#?}"), |rig| shown(&rig.console()) == told);
     assert_eq!(rig.log("bad"), ["out", "err"]);
     rig.wait_console("good     | fine\n");
     rig.wait_console("garboard: bad exited with status 7\n");
     assert!(!rig.console().contains("never"));
     assert_eq!(rig.children().len(), 1, "only `later` is left");
+}
+
+/// Name, state, restarts and detail of a container.
+type Row = [String; 4];
+
+/// As the status tells it.
+fn row_told(container: &serde_json::Value) -> Row {
+    ["name", "state", "restarts", "detail"].map(|key| match &container[key] {
+        serde_json::Value::String(text) => text.clone(),
+        other => other.to_string(),
+    })
+}
+
+/// As the newest table on the console shows it.
+fn shown(console: &str) -> Vec<Row> {
+    let lines: Vec<&str> = console.lines().collect();
+    let Some(start) = lines.iter().rposition(|line| line.contains("  CONTAINER ")) else { return Vec::new() };
+    let mut rows: Vec<Row> = Vec::new();
+    for line in lines[start + 1..].iter().map_while(|line| line.strip_prefix("garboard:   ")) {
+        match (line.strip_prefix("    "), rows.last_mut()) {
+            // What was too long for the row before.
+            (Some(detail), Some(row)) => row[3] = detail.to_owned(),
+            _ => {
+                let column =
+                    |from: usize, to: usize| line.get(from..to.min(line.len())).unwrap_or_default().trim().to_owned();
+                rows.push([column(0, 16), column(17, 25), column(26, 34), column(53, usize::MAX)]);
+            }
+        }
+    }
+    rows
 }
 
 fn a_program_that_is_not_there_is_named() {

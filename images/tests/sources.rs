@@ -77,6 +77,27 @@ fn all_kinds_give_the_same_image() {
     }
 }
 
+/// By any compression that `skopeo` or a person puts on an archive, or with its name.
+#[test]
+fn archives_are_compressed_in_known_ways_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path();
+    sample(at);
+    let (wanted, _) = bake_from(at, "layout");
+    skopeo(at, "oci:DIR/layout:latest", "oci-archive:DIR/archive.tar:v1");
+    let plain = std::fs::read(at.join("archive.tar")).unwrap();
+    // As written by pzstd: a skippable frame before the one that counts.
+    let skippable =
+        [&[0x50, 0x2a, 0x4d, 0x18, 4, 0, 0, 0, 1, 2, 3, 4][..], &zstd::encode_all(&plain[..], 1).unwrap()].concat();
+    std::fs::write(at.join("skippable.tar.zst"), skippable).unwrap();
+    assert!(bake_from(at, "oci-archive:skippable.tar.zst").0 == wanted);
+    for (program, name) in [("xz", "archive.tar.xz"), ("bzip2", "archive.tar.bz2")] {
+        run(program, &["-k", at.join("archive.tar").to_str().unwrap()]);
+        let error = source::open(&format!("oci-archive:{name}"), at).err().unwrap().to_string();
+        assert!(error.contains(name) && error.contains(&format!("compressed by {program}, ")), "{error}");
+    }
+}
+
 /// The older form that `docker save` wrote: a directory per layer, some of them links to others, an id for the image.
 #[test]
 fn docker_archives_of_the_older_form() {

@@ -11,7 +11,7 @@ const BUFFER: usize = 256 << 10;
 
 /// Decompresses `raw`. Cut-off streams and bytes behind the end are errors; several gzip members or zstd frames are one stream.
 pub(crate) fn decoder<'a>(raw: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
-    let mut head = [0; 4];
+    let mut head = [0; HEAD];
     let mut raw = raw;
     let mut filled = 0;
     while filled < head.len() {
@@ -21,12 +21,38 @@ pub(crate) fn decoder<'a>(raw: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>>
         }
     }
     let whole = BufReader::with_capacity(BUFFER, io::Cursor::new(head).take(filled as u64).chain(raw));
-    Ok(match head {
-        [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(whole)),
-        // A frame, or a skippable frame before one.
-        [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => Box::new(zstd_decoder(whole)?),
-        _ => Box::new(whole),
+    Ok(match coding(&head[..filled])? {
+        Coding::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(whole)),
+        Coding::Zstd => Box::new(zstd_decoder(whole)?),
+        Coding::Plain => Box::new(whole),
     })
+}
+
+/// So many bytes tell how a stream is compressed.
+const HEAD: usize = 10;
+
+/// How a stream is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Coding {
+    Plain,
+    Gzip,
+    Zstd,
+}
+
+/// Looks at a stream's first bytes. A compression that isn't understood is an error that names it.
+pub(crate) fn coding(head: &[u8]) -> io::Result<Coding> {
+    let unknown = match head {
+        [0x1f, 0x8b, ..] => return Ok(Coding::Gzip),
+        // A frame, or a skippable frame before one.
+        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => return Ok(Coding::Zstd),
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => "xz",
+        // The last six are pi: a plain tar may begin with a file whose name begins like the first four.
+        [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, 0x59, 0x26, 0x53, 0x59, ..] => "bzip2",
+        [0x04, 0x22, 0x4d, 0x18, ..] => "LZ4",
+        _ => return Ok(Coding::Plain),
+    };
+    let message = format!("it is compressed by {unknown}, which isn't understood: use gzip, zstd or no compression");
+    Err(io::Error::new(io::ErrorKind::Unsupported, message))
 }
 
 fn zstd_decoder<'a, R: BufRead + 'a>(input: R) -> io::Result<impl Read + 'a> {
@@ -65,6 +91,17 @@ mod tests {
         }
         assert_eq!(decode(b"").unwrap(), b"");
         assert_eq!(decode(b"ab").unwrap(), b"ab");
+    }
+
+    #[test]
+    fn what_is_not_understood_is_named() {
+        for (head, name) in
+            [(&b"\xfd7zXZ\0\0\x04"[..], "xz"), (b"BZh91AY&SY\x17", "bzip2"), (b"\x04\x22\x4d\x18\x64", "LZ4")]
+        {
+            let error = decode(head).unwrap_err().to_string();
+            assert!(error.contains(&format!("compressed by {name}, ")), "{error}");
+        }
+        assert_eq!(decode(b"BZh9/name").unwrap(), b"BZh9/name");
     }
 
     #[test]

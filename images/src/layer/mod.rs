@@ -7,7 +7,7 @@ pub(crate) mod path;
 use std::io::{self, Read};
 
 pub(crate) use apply::{Implicit, MOST_LINKS};
-pub(crate) use compression::decoder;
+pub(crate) use compression::{Coding, coding, decoder};
 
 use crate::contents::Contents;
 use crate::digest::HashingReader;

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::blobs::{Blobs, Section};
-use crate::layer::{decoder, path};
+use crate::layer::{Coding, coding, decoder, path};
 use crate::tarball::{Input, Kind, Tarball};
 use crate::{Error, Limits, Result};
 
@@ -43,8 +43,8 @@ pub(super) fn open(path: &Path, limits: &Limits) -> Result<Archive> {
     let mut head = [0; 512];
     let count = file.read(&mut head).map_err(Error::io("read", &shown))?;
     file.rewind().map_err(Error::io("read", &shown))?;
-    let compressed = matches!(head[..4], [0x1f, 0x8b, ..] | [0x28, 0xb5, 0x2f, 0xfd]);
-    if compressed {
+    let coding = coding(&head[..count]).map_err(|e| Error::unsupported(&shown, e.to_string()))?;
+    if coding != Coding::Plain {
         file = spool(file, &shown, limits)?;
     } else if count < 512 {
         return Err(Error::malformed(shown, "too short for a tar archive"));

@@ -163,6 +163,34 @@ fn inspect_reads_the_image_alone() {
 }
 
 #[test]
+fn inspect_tells_mounts_devices_and_limits() {
+    let project = Project::demo();
+    let more = "tmpfs = [\"/cache:size=1m\"]\ndevices = [\"/dev/kmsg:/dev/kmsg:r\"]\n\
+                blkio_config = { device_read_bps = [{ path = \"/dev/vda\", rate = \"1m\" }] }\n";
+    project.replace("[containers.flaky]\n", &format!("[containers.flaky]\n{more}"));
+    succeeds(&project.garboard(&["build", "--no-disk"]));
+    let report = json(&project.garboard(&["inspect", "--json", "out"]));
+    let flaky = report["containers"].as_array().unwrap().iter().find(|one| one["name"] == "flaky").unwrap();
+    let source = |target: &str| {
+        let mut mounts = flaky["mounts"].as_array().unwrap().iter();
+        mounts.find(|mount| mount["target"] == target).unwrap_or_else(|| panic!("no {target}: {flaky}"))["source"]
+            .clone()
+    };
+    assert!(source("/cache").as_str().unwrap().starts_with("tmpfs (size="), "{flaky}");
+    assert_eq!(source("/state"), "/data/volumes/state");
+    assert_eq!(flaky["devices"], serde_json::json!({ "/dev/kmsg": "r" }));
+    assert_eq!(flaky["device_limits"], serde_json::json!([["io.max", "/dev/vda", "rbps=1048576"]]));
+    let said = text(&project.garboard(&["inspect", "out"]).stdout);
+    for part in [
+        "mounts     /data/volumes/state on /state",
+        "device     /dev/kmsg (r)",
+        "limits     io.max of /dev/vda: rbps=1048576",
+    ] {
+        assert!(said.contains(part), "no {part} in {said}");
+    }
+}
+
+#[test]
 fn compression_makes_it_smaller_and_inspect_says_how_much() {
     let system_bytes = |compression: &str| {
         let project = Project::demo();

@@ -5,7 +5,7 @@ use std::io::{Read, Seek};
 
 use anyhow::{Context, Result, bail};
 use garboard_images::erofs::{BLOCK_SIZE, FileKind, Inode, Reader};
-use garboard_runtime::launch::{RootSource, Upper};
+use garboard_runtime::launch::{DeviceAccess, Mount, MountSource, RootSource, Upper};
 use garboard_runtime::plan::{self, Container, Plan, Restart};
 use serde::Serialize;
 
@@ -61,7 +61,7 @@ pub struct Compression {
 /// A layer directory.
 #[derive(Debug, Serialize)]
 pub struct Layer {
-    /// Its diff id, 64 hexadecimal digits.
+    /// Its diff id, 64 hexadecimal digits; with `-2` and so on behind them where one layer lies on different ones.
     pub diff_id: String,
     /// Size of its files.
     pub bytes: u64,
@@ -88,6 +88,12 @@ pub struct Summary {
     pub writable_bytes: u64,
     /// Resource limits: cgroup file and value.
     pub limits: BTreeMap<String, String>,
+    /// What is mounted over its root, in order.
+    pub mounts: Vec<Mounted>,
+    /// The machine's devices that it may use: path of the machine, and what for (`r`, `w`, `m`).
+    pub devices: BTreeMap<String, String>,
+    /// Resource limits of single devices: cgroup file, path of the device, value.
+    pub device_limits: Vec<[String; 3]>,
     /// When it is started again, as Compose writes it.
     pub restart: String,
     /// Names of the containers it waits for.
@@ -98,6 +104,17 @@ pub struct Summary {
     pub exposed_ports: Vec<String>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+}
+
+/// A mount.
+#[derive(Debug, Serialize)]
+pub struct Mounted {
+    /// Where, inside the container.
+    pub target: String,
+    /// A path of the machine, or the kind of a new filesystem with its options.
+    pub source: String,
+    /// Nothing can be written there.
+    pub readonly: bool,
 }
 
 /// Reads plan and layers.
@@ -216,12 +233,29 @@ fn summary(plan: &Plan, container: &Container) -> Summary {
         layers: layers_of(container),
         writable_bytes: upper,
         limits: launch.cgroup.settings.iter().cloned().collect(),
+        mounts: launch.mounts.iter().map(mounted).collect(),
+        devices: launch.cgroup.devices.iter().map(|device| (device.path.clone(), access(device))).collect(),
+        device_limits: launch.cgroup.device_settings.iter().cloned().map(|s| [s.file, s.path, s.value]).collect(),
         restart: restart(container.restart),
         depends_on: container.depends_on.iter().filter_map(|dependency| name_of(dependency.container)).collect(),
         weakened: container.weakened.clone(),
         exposed_ports: container.exposed_ports.clone(),
         labels: container.labels.iter().cloned().collect(),
     }
+}
+
+fn mounted(mount: &Mount) -> Mounted {
+    let source = match &mount.source {
+        MountSource::Bind { path, .. } => path.clone(),
+        MountSource::Filesystem { fstype, options } if options.is_empty() => fstype.clone(),
+        MountSource::Filesystem { fstype, options } => format!("{fstype} ({})", options.join(",")),
+    };
+    Mounted { target: mount.target.clone(), source, readonly: mount.flags.readonly }
+}
+
+fn access(device: &DeviceAccess) -> String {
+    let letters = [(device.read, 'r'), (device.write, 'w'), (device.mknod, 'm')];
+    letters.into_iter().filter_map(|(allowed, letter)| allowed.then_some(letter)).collect()
 }
 
 fn restart(restart: Restart) -> String {

@@ -1,6 +1,7 @@
 //! The report, for a person.
 
 use std::fmt;
+use std::path::Path;
 
 use indicatif::HumanBytes;
 
@@ -51,6 +52,16 @@ fn write_container(f: &mut fmt::Formatter<'_>, container: &Summary) -> fmt::Resu
         let limits = container.limits.iter().map(|(file, value)| format!("{file}={value}"));
         line("limits", limits.collect::<Vec<_>>().join(" "))?;
     }
+    for [file, path, value] in &container.device_limits {
+        line("limits", format!("{file} of {path}: {value}"))?;
+    }
+    for mount in container.mounts.iter().filter(|mount| !is_usual(&mount.target)) {
+        let readonly = if mount.readonly { ", read-only" } else { "" };
+        line("mounts", format!("{} on {}{readonly}", mount.source, mount.target))?;
+    }
+    for (path, access) in &container.devices {
+        line("device", format!("{path} ({access})"))?;
+    }
     line("restart", container.restart.clone())?;
     if !container.depends_on.is_empty() {
         line("depends on", container.depends_on.join(" "))?;
@@ -65,6 +76,11 @@ fn write_container(f: &mut fmt::Formatter<'_>, container: &Summary) -> fmt::Resu
         line("WEAKENED", weakened.clone())?;
     }
     Ok(())
+}
+
+/// Where every container has the kernel's own filesystems.
+fn is_usual(target: &str) -> bool {
+    ["/proc", "/sys", "/dev"].iter().any(|usual| Path::new(target).starts_with(usual))
 }
 
 fn short(digest: &str) -> String {

@@ -4,6 +4,7 @@
 logs=target/verify
 table=()
 tier_logs=()
+skipped=()
 all_passed=0
 all_failed=0
 
@@ -48,6 +49,12 @@ failure() {
     echo "verify: $tier: $*" | tee -a "$log"
 }
 
+# Names what can't be tried on this machine: not a failure, and not forgotten in the end.
+skip() {
+    skipped+=("$tier: $*")
+    echo "not run: $*" | tee -a "$log"
+}
+
 end_tier() {
     [ $((passed + failed)) -gt 0 ] || failure "no tests ran"
     table+=("$(printf '%-8s %7d %7d %8d %6d s' "$tier" "$passed" "$failed" "$ignored" $((SECONDS - tier_started)))")
@@ -63,6 +70,11 @@ summary() {
     if [ "$all_failed" != 0 ]; then
         echo
         grep -hE '^(test .* \.\.\. FAILED|verify: )' "${tier_logs[@]}" || true
+    fi
+    if [ ${#skipped[@]} != 0 ]; then
+        echo
+        echo "${#skipped[@]} not run:"
+        printf '  %s\n' "${skipped[@]}"
     fi
     echo
     echo "$all_passed passed, $all_failed failed"

@@ -113,8 +113,20 @@ fn unpack_packages(packages: &[Package], cache: &Path, directory: &Path) -> Resu
     kernel_in(&unpacked)?;
     match fs::rename(&unpacked, directory) {
         // Another build fetched the same meanwhile.
-        Err(_) if directory.is_dir() => Ok(()),
-        result => result.with_context(|| format!("move the kernel to {}", directory.display())),
+        Err(_) if directory.is_dir() => {}
+        result => result.with_context(|| format!("move the kernel to {}", directory.display()))?,
+    }
+    forget_old(cache, directory);
+    Ok(())
+}
+
+/// Removes all kernels but `directory` and the newest other: a build that began before may still read that.
+fn forget_old(cache: &Path, directory: &Path) {
+    let mut others: Vec<PathBuf> = cached(cache).into_iter().filter(|path| path != directory).collect();
+    others.pop();
+    for path in others {
+        // What can't be removed does no harm.
+        let _ = fs::remove_dir_all(path);
     }
 }
 
@@ -147,10 +159,15 @@ fn only_entry(directory: &Path, prefix: &str) -> Result<PathBuf> {
 
 /// The kernel in the cache that was put there last.
 fn newest_cached(cache: &Path) -> Option<Choice> {
-    let entries =
-        fs::read_dir(cache).ok()?.flatten().filter(|entry| !entry.file_name().to_string_lossy().starts_with('.'));
-    let newest = entries.max_by_key(|entry| entry.metadata().and_then(|m| m.modified()).ok())?;
-    kernel_in(&newest.path()).ok()
+    kernel_in(&cached(cache).pop()?).ok()
+}
+
+/// All kernels in the cache, the newest last.
+fn cached(cache: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(cache).into_iter().flatten().flatten();
+    let mut kernels: Vec<_> = entries.filter(|entry| !entry.file_name().to_string_lossy().starts_with('.')).collect();
+    kernels.sort_by_key(|entry| entry.metadata().and_then(|metadata| metadata.modified()).ok());
+    kernels.into_iter().map(|entry| entry.path()).collect()
 }
 
 #[cfg(test)]
@@ -194,5 +211,19 @@ mod tests {
         fs::write(kernel.join("boot/vmlinuz-1"), "").unwrap();
         fs::create_dir(cache.path().join(".fetch-abc")).unwrap();
         assert_eq!(newest_cached(cache.path()).unwrap().modules.unwrap(), kernel.join("lib/modules/1"));
+    }
+
+    #[test]
+    fn the_cache_keeps_two_kernels() {
+        let cache = tempfile::tempdir().unwrap();
+        let old = std::time::SystemTime::UNIX_EPOCH;
+        for (n, name) in ["oldest", "old", "new", "mine"].into_iter().enumerate() {
+            fs::create_dir(cache.path().join(name)).unwrap();
+            // The one just unpacked has its package's time, whatever that is.
+            let time = old + std::time::Duration::from_secs(if name == "mine" { 0 } else { n as u64 + 1 });
+            fs::File::open(cache.path().join(name)).unwrap().set_modified(time).unwrap();
+        }
+        forget_old(cache.path(), &cache.path().join("mine"));
+        assert_eq!(cached(cache.path()), ["mine", "new"].map(|name| cache.path().join(name)));
     }
 }

@@ -2,16 +2,17 @@
 
 mod support;
 
-use garboard_qemu::{Ending, Image, Snapshot, Vm, secs};
+use std::net::TcpStream;
 use std::time::Duration;
+
+use garboard_qemu::{Ending, Error, Image, Snapshot, Vm, secs};
 use support::{Project, fixture};
 
 const BOOT: Duration = secs(120);
 
-/// `saboteur` crashes PID 1 twelve seconds after its start, and with `again` once more. `prisoner` is an ordinary container
+/// `saboteur` crashes PID 1 once somebody has connected to port 7000, and again for port 7001. `prisoner` is an ordinary container
 /// that tries the same and more from inside.
-fn bake(again: bool) -> (Project, Image) {
-    let again = if again { "sleep 10; echo strikes twice; kill -BUS 1; " } else { "" };
+fn bake() -> (Project, Image) {
     let project = Project::new(
         &r#"
         name = "crash"
@@ -43,17 +44,29 @@ fn bake(again: bool) -> (Project, Image) {
 
         [containers.saboteur]
         image = "BUSYBOX"
-        command = ["sh", "-c", "sleep 12; echo strikes once; kill -SEGV 1; AGAIN while :; do sleep 1; done"]
+        command = ["sh", "-c", "listen() { nc -l -p $1 </dev/null; echo strikes; }; listen 7000; kill -SEGV 1; listen 7001; kill -BUS 1; exec sleep 1000000"]
+        network_mode = "host"
+        ports = ["7000-7001:7000-7001"]
         pid = "host"
         userns_mode = "host"
         cap_add = ["KILL"]
         restart = "always"
         "#
-        .replace("BUSYBOX", &fixture("oci", "busybox"))
-        .replace("AGAIN", again),
+        .replace("BUSYBOX", &fixture("oci", "busybox")),
     );
     let image = Image::load(project.build_without_disk()).unwrap();
     (project, image)
+}
+
+/// Has the saboteur crash PID 1, which goes on.
+fn strike(vm: &Vm) {
+    let words = "garboard: PID 1 crashed and goes on, nothing was lost: fatal signal 11 sent by process";
+    vm.wait_status(words, secs(60), |_| {
+        // Nobody may listen yet; and when it has struck nobody listens any more.
+        let _ = TcpStream::connect(vm.address(7000).unwrap());
+        Ok(vm.console().contains(words))
+    })
+    .unwrap();
 }
 
 /// What must be the same before and after: processes, starts.
@@ -69,7 +82,7 @@ fn beats(vm: &Vm) -> u32 {
 
 #[test]
 fn a_crash_of_pid_1_loses_no_container_and_no_log() {
-    let (_project, image) = bake(false);
+    let (_project, image) = bake();
     let vm = Vm::boot(&image).unwrap();
     vm.wait_ready(BOOT).unwrap();
     vm.wait_console("beat 3", secs(30)).unwrap();
@@ -77,8 +90,7 @@ fn a_crash_of_pid_1_loses_no_container_and_no_log() {
     assert!(!vm.console().contains("strikes"), "the crash came before the test was ready for it");
     assert!(lives(&before).iter().all(|(_, pid, _)| pid.is_some()), "{}", before.table());
 
-    vm.wait_console("garboard: PID 1 crashed and goes on, nothing was lost: fatal signal 11 sent by process", secs(60))
-        .unwrap();
+    strike(&vm);
     let after = vm.status().unwrap();
     assert_eq!(lives(&before), lives(&after), "{}", after.table());
     assert!(after.uptime_ms >= before.uptime_ms && after.ready, "{}", after.table());
@@ -100,8 +112,15 @@ fn a_crash_of_pid_1_loses_no_container_and_no_log() {
 
 #[test]
 fn a_second_crash_within_a_minute_starts_the_machine_over() {
-    let (_project, image) = bake(true);
+    let (_project, image) = bake();
     let vm = Vm::boot(&image).unwrap();
+    vm.wait_ready(BOOT).unwrap();
+    strike(&vm);
+    let ended = vm.wait_status("end of the machine", secs(60), |_| {
+        let _ = TcpStream::connect(vm.address(7001).unwrap());
+        Ok(false)
+    });
+    assert!(matches!(ended, Err(Error::Ended { .. })), "{ended:?}");
     let ending = vm.wait_exit(BOOT).unwrap();
     let console = vm.console().transcript();
     assert_eq!(ending, Ending::Reboot, "{console}");

@@ -155,8 +155,8 @@ pub struct Run {
     /// How to execute its instructions: kvm or tcg; without it kvm is tried
     #[arg(long, value_name = "HOW", value_parser = clap::builder::PossibleValuesParser::new(["kvm", "tcg"]).try_map(|text| text.parse::<Accel>()))]
     pub accel: Option<Accel>,
-    /// Memory in MiB instead of what is declared; with less than 80 a distribution's kernel doesn't get far enough to complain
-    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(80..))]
+    /// Memory in MiB instead of what is declared; with less than 88 a distribution's kernel doesn't get far enough to complain
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(88..))]
     pub memory: Option<u32>,
     /// Processors
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]

@@ -42,21 +42,21 @@ fn truncate_by_half(path: &Path) {
 fn truncated_oci_archive() {
     let (project, image) = with_image("oci-archive", "busybox.oci.tar");
     truncate_by_half(&image);
-    project.refused(&["image"]);
+    project.refused(&["container one: image: ", "cut off"]);
 }
 
 #[test]
 fn truncated_docker_archive() {
     let (project, image) = with_image("docker-archive", "busybox.docker.tar");
     truncate_by_half(&image);
-    project.refused(&["image"]);
+    project.refused(&["container one: image: ", "cut off"]);
 }
 
 #[test]
 fn archive_that_is_no_archive() {
     let (project, image) = with_image("oci-archive", "busybox.oci.tar");
     fs::write(image, "not a tar archive\n").unwrap();
-    project.refused(&["image"]);
+    project.refused(&["container one: image: ", "too short for a tar archive"]);
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn layer_that_is_absent() {
 fn image_that_is_absent() {
     let (project, image) = with_image("oci", "busybox");
     fs::remove_dir_all(&image).unwrap();
-    project.refused(&["image"]);
+    project.refused(&["container one: ", "nothing is at `image`"]);
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn missing_kernel() {
     let declaration =
         format!("{}[kernel]\nimage = \"no/vmlinuz\"\nmodules = \"no/modules\"\n", one_container("oci:image"));
     fs::write(project.path("appliance.toml"), declaration).unwrap();
-    project.refused(&["no/vmlinuz"]);
+    project.refused(&["no/vmlinuz", "No such file"]);
 }
 
 /// A kernel whose modules lack the filesystem that the system image needs.
@@ -127,7 +127,7 @@ fn missing_module() {
     fs::remove_dir_all(project.path("out")).unwrap();
 
     fs::remove_dir_all(project.path("modules/kernel/fs/erofs")).unwrap();
-    project.refused(&["erofs"]);
+    project.refused(&["module erofs", "neither in "]);
 }
 
 /// The distribution's kernel and its modules, as the build before has unpacked them.

@@ -177,7 +177,10 @@ fn a_signal_switches_it_off() {
         let rest: Vec<String> = console.collect();
         let status = child.wait(secs(60));
         assert!(status.success(), "{status}: {rest:#?}");
-        assert!(rest.iter().any(|line| line.contains("switching off") && line.contains("stopping containers")), "{rest:#?}");
+        assert!(
+            rest.iter().any(|line| line.contains("switching off") && line.contains("stopping containers")),
+            "{rest:#?}"
+        );
         assert_eq!(fs::read_dir(temporary.path()).unwrap().count(), 0);
     }
 }

@@ -16,6 +16,8 @@ use support::{Project, fixture, judge};
 /// How PID 1 begins the sentence when it can't go on.
 const STOPPED: &str = "garboard: stopped: ";
 const BLOCK: usize = 4096;
+/// What the kernel says of a block that isn't the one its hash is of, and what follows from that.
+const DAMAGED: &str = ": Input/output error (os error 5); the image is damaged";
 
 /// A container that counts its starts on a volume and then sleeps, and one that keeps nothing and says more than a serial line
 /// holds.
@@ -264,11 +266,14 @@ fn a_system_disk_of_another_build_is_refused() {
 #[test]
 fn a_corrupt_system_image_stops_the_boot() {
     let blocks = erofs_blocks(&image());
-    for block in [0, blocks - 1, blocks + 1] {
+    for (block, step) in
+        [(0, "mount the system image "), (blocks - 1, "read the plan "), (blocks + 1, "mount the system image ")]
+    {
         let directory = tempfile::tempdir().unwrap();
         let vm = Vm::boot(&damaged(directory.path(), block)).unwrap();
         let sentence = stopped(&vm);
         println!("block {block}: {sentence}");
+        assert!(sentence.starts_with(step) && sentence.contains(DAMAGED), "block {block}: {sentence}");
         assert!(!vm.console().contains("started"), "it runs altered bytes: {}", vm.console().tail(40));
     }
 }
@@ -289,12 +294,25 @@ fn a_corrupt_disk_image_stops_the_boot() {
     let vm = Vm::builder(&image).machine(Machine::Uefi).boot().unwrap();
     let sentence = stopped(&vm);
     println!("{sentence}");
+    assert!(sentence.starts_with("mount the system image ") && sentence.contains(DAMAGED), "{sentence}");
     assert!(!vm.console().contains("started"), "it runs altered bytes: {}", vm.console().tail(40));
+}
+
+/// With less than this the kernel itself gives up.
+const SMALLEST_MB: u32 = 88;
+
+#[test]
+fn a_machine_that_is_too_small_is_named() {
+    let vm = Vm::builder(&image()).memory_mb(SMALLEST_MB).boot().unwrap();
+    let sentence = stopped(&vm);
+    assert!(sentence.starts_with("find memory for the containers: "), "{sentence}");
+    assert!(sentence.ends_with(" MiB are needed; give the machine more memory"), "{sentence}");
+    assert!(!vm.console().contains("one | started"));
 }
 
 /// The logs alone are promised more than the machine has.
 #[test]
-fn too_little_memory_is_named() {
+fn too_little_memory_for_the_logs_is_named() {
     let project = Project::new(&format!(
         r#"
         name = "large"

@@ -116,12 +116,14 @@ fn build_root(inherited: &Inherited<'_>) -> Result<(OwnedFd, Option<OwnedFd>), F
     set_attributes(slash.as_fd(), change).at(Step::MakePrivate, || "/")?;
 
     let shown = theatre.root_shown_at(launch).map(open_directory).transpose()?;
-    let workspace = rootfs::workspace(launch, shown.as_ref().unwrap_or(&slash).as_fd())?;
-    let root = rootfs::build(launch, trees, workspace.as_fd())?;
-    if shown.is_some() {
-        // From within the workspace over it: hooks then find the root, with all its mounts, where the configuration says.
-        paths::attach(root.as_fd(), workspace.as_fd()).at(Step::Mount, || "root at its own path")?;
-    }
+    let (workspace, root) = match &shown {
+        Some(place) => rootfs::build_at(launch, trees, place.as_fd())?,
+        None => {
+            let workspace = rootfs::workspace(launch, slash.as_fd())?;
+            let root = rootfs::build(launch, trees, workspace.as_fd())?;
+            (workspace, root)
+        }
+    };
     mounts::mount_all(launch, trees, root.as_fd())?;
     devices::bind_declared(launch, trees, root.as_fd(), workspace.as_fd())?;
     let cwd = paths::ensure(root.as_fd(), &launch.process.cwd, paths::Kind::Directory, paths::Links::Follow)

@@ -50,6 +50,21 @@ pub(crate) fn build<'a>(launch: &Launch, trees: &'a Trees, workspace: BorrowedFd
     }
 }
 
+/// Puts a root that is a directory on its own `place`, the workspace beneath it: hooks find it, with all its mounts, where the
+/// configuration says.
+pub(crate) fn build_at<'a>(
+    launch: &Launch,
+    trees: &'a Trees,
+    place: BorrowedFd<'_>,
+) -> Result<(OwnedFd, Mount<'a>), Failure> {
+    let tree = trees.root.as_ref().ok_or_else(|| Failure::new(Step::Open, "root directory", Errno::BADF))?;
+    // Before the workspace covers it.
+    let root = tree.detached()?;
+    let workspace = workspace(launch, place)?;
+    paths::attach(root.as_fd(), workspace.as_fd()).at(Step::Mount, || "root at its own path")?;
+    Ok((workspace, root))
+}
+
 /// The overlay of the workspace's layers, mounted on its `root`.
 fn overlay(
     launch: &Launch,

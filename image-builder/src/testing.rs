@@ -10,7 +10,8 @@ pub fn appliance(text: &str) -> Appliance {
 
 /// A launch with a program and nothing else in it.
 pub fn launch() -> Launch {
-    let mut launch = Launch::bare(Root { source: RootSource::Directory("/".to_owned()), readonly: true });
+    let mut launch =
+        Launch::bare(Root { source: RootSource::Directory("/".to_owned()), readonly: true, ..Root::default() });
     launch.process.args = vec!["/bin/true".to_owned()];
     launch
 }

@@ -62,7 +62,7 @@ impl Bench {
         let container = spec::from_image(&config, &options, &NoFiles).expect("spec");
         let layers = vec![rootfs.to_str().expect("UTF-8").to_owned()];
         let source = RootSource::Layers { layers, upper: Upper::Tmpfs { size: 1 << 20 } };
-        let launch = compile::launch(&container.spec, Root { source, readonly: false }, &[]).expect("launch");
+        let launch = compile::launch(&container.spec, Root { source, ..Root::default() }, &[]).expect("launch");
         let mut json = serde_json::to_value(&container.spec).expect("json");
         // Without its cgroup work: older versions of crun raise RLIMIT_MEMLOCK for it, which not every root may.
         json["linux"].as_object_mut().expect("linux").remove("resources");

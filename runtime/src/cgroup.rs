@@ -148,9 +148,34 @@ fn check_name(name: &str) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Applies settings to the cgroup `dir`: limits in order, then the device rules, besides those that it has. Returns what had to be
+/// left out.
+pub fn apply(dir: impl AsFd, settings: &Cgroup, absent: AbsentController) -> Result<Vec<String>, Failure> {
+    configure(dir.as_fd(), settings, absent)
+}
+
+/// Gives the cgroup `dir` to user `uid` of the machine: its directory and what cgroups(7) says of delegation.
+pub(crate) fn give_to(dir: impl AsFd, uid: u32) -> Result<(), Failure> {
+    const LISTED: &str = "/sys/kernel/cgroup/delegate";
+    const USUAL: &str = "cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n";
+    let (dir, owner) = (dir.as_fd(), Some(rustix::fs::Uid::from_raw(uid)));
+    let listed = read(rustix::fs::CWD, LISTED).unwrap_or_else(|_| USUAL.to_owned());
+    rustix::fs::fchown(dir, owner, None).at(Step::CreateCgroup, || format!("owner {uid}"))?;
+    for file in listed.lines().filter(|file| !file.is_empty() && !file.contains('/')) {
+        match rustix::fs::chownat(dir, file, owner, None, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => return Err(Failure::new(Step::CreateCgroup, format!("owner {uid} of {file}"), errno)),
+        }
+    }
+    Ok(())
+}
+
 /// Writes the settings in order, then attaches the device filter.
 fn configure(dir: BorrowedFd<'_>, settings: &Cgroup, absent: AbsentController) -> Result<Vec<String>, Failure> {
     let mut left_out = Vec::new();
+    if settings.check_memory {
+        check_memory(dir, settings)?;
+    }
     for (file, value) in &settings.settings {
         check_name(file)?;
         match write(dir, file, value) {
@@ -160,6 +185,9 @@ fn configure(dir: BorrowedFd<'_>, settings: &Cgroup, absent: AbsentController) -
             }
             other => other.at(Step::SetCgroup, || format!("{file}={value}"))?,
         }
+    }
+    for choice in &settings.choices {
+        left_out.extend(write_one_of(dir, choice, absent)?);
     }
     if !settings.device_filter.is_empty() {
         let program = sys::bpf::load_device_filter(&settings.device_filter).at(Step::LoadDeviceFilter, || "program")?;
@@ -171,6 +199,38 @@ fn configure(dir: BorrowedFd<'_>, settings: &Cgroup, absent: AbsentController) -
 /// Whether a setting is what there is without its controller: no limit, and every cgroup's share alike (cgroup-v2.rst).
 fn changes_nothing(file: &str, value: &str) -> bool {
     value == "max" || (file == "cpu.max" && value.starts_with("max ")) || (file == "cpu.weight" && value == "100")
+}
+
+/// Writes the first file that exists; returns what is left out if none does.
+fn write_one_of(
+    dir: BorrowedFd<'_>,
+    choice: &[(String, String)],
+    absent: AbsentController,
+) -> Result<Option<String>, Failure> {
+    let mut last = None;
+    for (file, value) in choice {
+        check_name(file)?;
+        match write(dir, file, value) {
+            Err(Errno::NOENT) => last = Some(format!("{file}={value}")),
+            other => return other.map(|()| None).at(Step::SetCgroup, || format!("{file}={value}")),
+        }
+    }
+    match (last, absent) {
+        (Some(setting), AbsentController::Fail) => Err(Failure::new(Step::SetCgroup, setting, Errno::NOENT)),
+        (Some(setting), AbsentController::Record) => Ok(Some(format!("{setting}: the controller is absent"))),
+        (None, _) => Ok(None),
+    }
+}
+
+/// Refuses a limit that the kernel would enforce by killing (`checkBeforeUpdate`).
+fn check_memory(dir: BorrowedFd<'_>, settings: &Cgroup) -> Result<(), Failure> {
+    let limit = settings.settings.iter().find(|(file, _)| file == "memory.max").map(|(_, value)| value.parse::<u64>());
+    match (limit, memory_current(dir)) {
+        (Some(Ok(limit)), Some(current)) if limit < current => {
+            Err(Failure::new(Step::SetCgroup, format!("memory.max={limit}: {current} bytes are in use"), Errno::BUSY))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// One write to one file of the cgroup.
@@ -255,6 +315,48 @@ mod tests {
         let text = "low 0\nhigh 3\nmax 17\noom 2\noom_kill 1\noom_group_kill 0\n";
         let events = parse_memory_events(text);
         assert_eq!(events, MemoryEvents { max: 17, oom: 2, oom_kill: 1, oom_group_kill: 0 });
+    }
+
+    fn fake(files: &[(&str, &str)]) -> (tempfile::TempDir, OwnedFd) {
+        let directory = tempfile::tempdir().unwrap();
+        for (file, text) in files {
+            std::fs::write(directory.path().join(file), text).unwrap();
+        }
+        let fd = rustix::fs::open(directory.path(), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
+        (directory, fd)
+    }
+
+    fn pair(file: &str, value: &str) -> (String, String) {
+        (file.to_owned(), value.to_owned())
+    }
+
+    #[test]
+    fn of_a_choice_the_first_file_that_exists_is_written() {
+        let choices = vec![vec![pair("io.bfq.weight", "10"), pair("io.weight", "1")]];
+        let settings = Cgroup { choices, ..Cgroup::default() };
+        let (directory, fd) = fake(&[("io.weight", "")]);
+        assert_eq!(apply(&fd, &settings, AbsentController::Fail), Ok(Vec::new()));
+        assert_eq!(std::fs::read_to_string(directory.path().join("io.weight")).unwrap(), "1");
+        let (directory, fd) = fake(&[("io.weight", ""), ("io.bfq.weight", "")]);
+        apply(&fd, &settings, AbsentController::Fail).unwrap();
+        assert_eq!(std::fs::read_to_string(directory.path().join("io.bfq.weight")).unwrap(), "10");
+        assert_eq!(std::fs::read_to_string(directory.path().join("io.weight")).unwrap(), "");
+        let (_directory, fd) = fake(&[]);
+        assert!(apply(&fd, &settings, AbsentController::Fail).unwrap_err().to_string().contains("io.weight=1: ENOENT"));
+        assert_eq!(apply(&fd, &settings, AbsentController::Record).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_limit_below_what_is_in_use_is_refused_where_asked() {
+        let (directory, fd) = fake(&[("memory.current", "5000\n"), ("memory.max", "max")]);
+        let settings = |check_memory| {
+            Cgroup { settings: vec![pair("memory.max", "4096")], check_memory, ..Cgroup::default() }
+        };
+        let refused = apply(&fd, &settings(true), AbsentController::Fail).unwrap_err().to_string();
+        assert!(refused.contains("memory.max=4096: 5000 bytes are in use"), "{refused}");
+        assert_eq!(std::fs::read_to_string(directory.path().join("memory.max")).unwrap(), "max");
+        apply(&fd, &settings(false), AbsentController::Fail).unwrap();
+        assert!(std::fs::read_to_string(directory.path().join("memory.max")).unwrap().starts_with("4096"));
     }
 
     #[test]

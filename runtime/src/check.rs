@@ -1,7 +1,7 @@
 //! What a launch description must hold for it to be obeyed at all. Pure.
 
 use crate::failure::Failure;
-use crate::launch::{Launch, MountSource, Namespace, RootSource, Upper};
+use crate::launch::{Launch, MountSource, Namespace, RootSource, TimeNamespace, Upper};
 
 /// Overlay takes no more (`OVL_MAX_STACK` in the kernel).
 const MAX_LAYERS: usize = 500;
@@ -13,15 +13,15 @@ pub(crate) fn launch(launch: &Launch) -> Result<(), Failure> {
     for mount in &launch.mounts {
         absolute("mount target", &mount.target)?;
         if let MountSource::Bind { path, .. } = &mount.source {
-            absolute("mount source", path)?;
+            of_the_machine("mount source", path)?;
         }
     }
     for device in &launch.devices {
-        absolute("device", &device.source)?;
-        absolute("device target", &device.target)?;
+        absolute("device", &device.target)?;
     }
     let settings = launch.cgroup.device_settings.iter().map(|setting| &setting.path);
     launch.cgroup.devices.iter().map(|device| &device.path).chain(settings).try_for_each(|path| absolute("device", path))?;
+    joined_namespaces(launch)?;
     for path in launch.masked_paths.iter().chain(&launch.readonly_paths) {
         absolute("masked or read-only path", path)?;
     }
@@ -47,7 +47,7 @@ fn process(launch: &Launch) -> Result<(), Failure> {
 
 fn root(launch: &Launch) -> Result<(), Failure> {
     match &launch.root.source {
-        RootSource::Directory(path) => absolute("root", path),
+        RootSource::Directory(path) => of_the_machine("root", path),
         RootSource::Layers { layers, upper } => {
             if layers.is_empty() || layers.len() > MAX_LAYERS {
                 return Err(Failure::check(format!("{} layers; overlay takes 1 to {MAX_LAYERS}", layers.len())));
@@ -61,6 +61,22 @@ fn root(launch: &Launch) -> Result<(), Failure> {
     }
 }
 
+/// Namespaces that exclude each other.
+fn joined_namespaces(launch: &Launch) -> Result<(), Failure> {
+    let namespaces = &launch.namespaces;
+    if namespaces.user.is_some() && launch.ids.is_some() {
+        return Err(Failure::check("a user namespace that is both joined and new"));
+    }
+    if namespaces.time != TimeNamespace::New && !launch.time_offsets.is_empty() {
+        return Err(Failure::check("time offsets without a new time namespace"));
+    }
+    if namespaces.network == Namespace::Host && !launch.net_devices.is_empty() {
+        return Err(Failure::check("interfaces for the machine's own network namespace"));
+    }
+    let listens = launch.seccomp.as_ref().and_then(|seccomp| seccomp.listener.as_ref());
+    listens.map_or(Ok(()), |listener| of_the_machine("seccomp listener", &listener.path))
+}
+
 /// Settings that would change the machine itself, because the container shares that namespace.
 fn machine_is_left_alone(launch: &Launch) -> Result<(), Failure> {
     let shared = |namespace: &Namespace| *namespace == Namespace::Host;
@@ -68,7 +84,9 @@ fn machine_is_left_alone(launch: &Launch) -> Result<(), Failure> {
         return Err(Failure::check("a host name in the machine's own uts namespace"));
     }
     for (name, _) in &launch.sysctls {
-        let namespace = sysctl_namespace(launch, name)
+        // By its path, whichever way it is written.
+        let dotted = crate::launch::sysctl_path(name).replace('/', ".");
+        let namespace = sysctl_namespace(launch, &dotted)
             .ok_or_else(|| Failure::check(format!("sysctl {name} belongs to no namespace of a container")))?;
         if shared(namespace) {
             return Err(Failure::check(format!("sysctl {name} in a namespace of the machine")));
@@ -79,7 +97,8 @@ fn machine_is_left_alone(launch: &Launch) -> Result<(), Failure> {
 
 /// The namespace whose own a sysctl is (namespaces(7), ipc_namespaces(7)).
 fn sysctl_namespace<'a>(launch: &'a Launch, name: &str) -> Option<&'a Namespace> {
-    const IPC: [&str; 9] = [
+    const UTS: [&str; 2] = ["kernel.hostname", "kernel.domainname"];
+    const IPC: [&str; 11] = [
         "kernel.msgmax",
         "kernel.msgmnb",
         "kernel.msgmni",
@@ -89,14 +108,26 @@ fn sysctl_namespace<'a>(launch: &'a Launch, name: &str) -> Option<&'a Namespace>
         "kernel.shmmni",
         "kernel.shm_rmid_forced",
         "kernel.msg_next_id",
+        "kernel.sem_next_id",
+        "kernel.shm_next_id",
     ];
     if name.starts_with("net.") {
         Some(&launch.namespaces.network)
     } else if name.starts_with("fs.mqueue.") || IPC.contains(&name) {
         Some(&launch.namespaces.ipc)
+    } else if UTS.contains(&name) {
+        Some(&launch.namespaces.uts)
     } else {
         None
     }
+}
+
+/// An absolute path of the machine, which may have anything in it that the machine's paths have.
+fn of_the_machine(what: &str, path: &str) -> Result<(), Failure> {
+    if !path.starts_with('/') || path.contains('\0') || path.len() > 4095 {
+        return Err(Failure::check(format!("{what} {path:?} isn't an absolute path")));
+    }
+    Ok(())
 }
 
 /// An absolute path, without `..` and NUL.

@@ -106,6 +106,28 @@ pub enum Step {
     LoadSeccomp,
     /// Keep descriptors from the program.
     CloseDescriptors,
+    /// Connect to the seccomp agent, or hand the listener to it.
+    ReachAgent,
+    /// Set how it is scheduled.
+    SetScheduler,
+    /// Set its I/O priority.
+    SetIoPriority,
+    /// Set where its memory comes from.
+    SetMemoryPolicy,
+    /// Set its execution domain.
+    SetPersonality,
+    /// Set the security label of the program.
+    SetLabel,
+    /// Put Landlock rules in force.
+    Landlock,
+    /// Set the clocks of a time namespace.
+    SetClock,
+    /// Assign an RDT class.
+    AssignRdt,
+    /// Move an interface of the machine.
+    MoveInterface,
+    /// Copy what a tmpfs covers.
+    CopyUp,
     /// Execute the program.
     Execute,
     /// Run a hook.
@@ -163,6 +185,17 @@ impl Step {
             Self::NoNewPrivileges => "set no_new_privs",
             Self::LoadSeccomp => "load seccomp filter",
             Self::CloseDescriptors => "close descriptors",
+            Self::ReachAgent => "reach seccomp agent",
+            Self::SetScheduler => "set scheduler",
+            Self::SetIoPriority => "set I/O priority",
+            Self::SetMemoryPolicy => "set memory policy",
+            Self::SetPersonality => "set personality",
+            Self::SetLabel => "set security label",
+            Self::Landlock => "restrict by Landlock",
+            Self::SetClock => "set clock",
+            Self::AssignRdt => "assign RDT class:",
+            Self::MoveInterface => "move network interface",
+            Self::CopyUp => "copy up",
             Self::Execute => "execute",
             Self::RunHook => "run hook",
             Self::OpenTerminal => "open terminal",

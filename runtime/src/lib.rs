@@ -24,6 +24,7 @@ macro_rules! obey {
 }
 
 obey! {
+    pub mod affinity;
     pub mod cgroup;
     mod check;
     mod child;

@@ -78,7 +78,8 @@ fn root(appliance: &config::Appliance, container: &config::Container, layers: Ve
         Some(size) => size,
         None => default_root_size(appliance),
     };
-    Root { source: RootSource::Layers { layers, upper: Upper::Tmpfs { size } }, readonly: container.read_only }
+    let source = RootSource::Layers { layers, upper: Upper::Tmpfs { size } };
+    Root { source, readonly: container.read_only, ..Root::default() }
 }
 
 fn default_root_size(appliance: &config::Appliance) -> u64 {

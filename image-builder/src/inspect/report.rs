@@ -247,10 +247,12 @@ fn summary(plan: &Plan, container: &Container) -> Summary {
 fn mounted(mount: &Mount) -> Mounted {
     let source = match &mount.source {
         MountSource::Bind { path, .. } => path.clone(),
-        MountSource::Filesystem { fstype, options } if options.is_empty() => fstype.clone(),
-        MountSource::Filesystem { fstype, options } => format!("{fstype} ({})", options.join(",")),
+        MountSource::Filesystem { fstype, options, .. } if options.is_empty() => fstype.clone(),
+        MountSource::Filesystem { fstype, options, .. } => format!("{fstype} ({})", options.join(",")),
+        // No declaration makes one.
+        MountSource::Existing { .. } => "the mount that is there".to_owned(),
     };
-    Mounted { target: mount.target.clone(), source, readonly: mount.flags.readonly }
+    Mounted { target: mount.target.clone(), source, readonly: mount.flags.is_readonly() }
 }
 
 fn access(device: &DeviceAccess) -> String {

@@ -3,7 +3,7 @@
 //! A table ([`TABLE`]) and a judgement; what is present is asked of the running kernel ([`super::probe`]), never of a
 //! configuration file.
 
-use garboard_runtime::launch::{MountSource, Namespace, RootSource};
+use garboard_runtime::launch::{IdMapping, MountSource, Namespace, RootSource};
 use garboard_runtime::plan::Plan;
 use serde::{Deserialize, Serialize};
 
@@ -111,7 +111,10 @@ fn has_user_namespaces(plan: &Plan) -> bool {
 
 /// Volumes in memory are directories of PID 1's own tmpfs.
 fn has_memory_volumes(plan: &Plan) -> bool {
-    let mapped = |source: &MountSource| matches!(source, MountSource::Bind { path, idmap: true, .. } if path.starts_with("/run/"));
+    let mapped = |source: &MountSource| match source {
+        MountSource::Bind { path, idmap, .. } => *idmap != IdMapping::None && path.starts_with("/run/"),
+        MountSource::Filesystem { .. } | MountSource::Existing { .. } => false,
+    };
     plan.containers.iter().any(|c| c.launch.ids.is_some() && c.launch.mounts.iter().any(|mount| mapped(&mount.source)))
 }
 
@@ -221,14 +224,14 @@ pub(crate) mod tests {
     pub(crate) fn plan() -> Plan {
         use garboard_runtime::{launch, plan};
         let source = RootSource::Layers { layers: vec!["/layers/a".into()], upper: launch::Upper::None };
-        let mut launch = launch::Launch::bare(launch::Root { source, readonly: true });
+        let mut launch = launch::Launch::bare(launch::Root { source, readonly: true, ..launch::Root::default() });
         launch.process.args = vec!["/app".into()];
         launch.ids = Some(launch::IdMap { uids: vec![], gids: vec![] });
         launch.cgroup.device_filter = vec![0; 8];
-        launch.seccomp = Some(launch::Seccomp { bpf: vec![], flags: 0 });
+        launch.seccomp = Some(launch::Seccomp { bpf: vec![], flags: 0, listener: None });
         launch.mounts.push(launch::Mount {
             target: "/dev/mqueue".into(),
-            source: MountSource::Filesystem { fstype: "mqueue".into(), options: vec![] },
+            source: MountSource::Filesystem { fstype: "mqueue".into(), device: None, options: vec![], copy_up: false },
             flags: launch::MountFlags::default(),
         });
         launch.mounts.push(launch::Mount {
@@ -236,7 +239,7 @@ pub(crate) mod tests {
             source: MountSource::Bind {
                 path: "/run/garboard/volumes/brief".into(),
                 recursive: false,
-                idmap: true,
+                idmap: IdMapping::Container { recursive: false },
                 create: None,
             },
             flags: launch::MountFlags::default(),

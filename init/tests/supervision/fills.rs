@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::Path;
 
-use garboard_runtime::launch::{Mount, MountFlags, MountSource};
+use garboard_runtime::launch::{IdMapping, Mount, MountFlags, MountSource};
 use garboard_runtime::plan::{Container, Fill, Restart};
 use rustix::fs::{FlockOperation, flock};
 
@@ -23,7 +23,12 @@ fn with_volume(site: &Path, container: Container) -> Container {
     container.fills = vec![Fill { directory: text("volumes/v"), layers: vec![text("layer")], path: "/srv".to_owned() }];
     container.launch.mounts.push(Mount {
         target: "/mnt".into(),
-        source: MountSource::Bind { path: text("volumes/v"), recursive: false, idmap: true, create: None },
+        source: MountSource::Bind {
+            path: text("volumes/v"),
+            recursive: false,
+            idmap: IdMapping::Container { recursive: false },
+            create: None,
+        },
         flags: MountFlags::default(),
     });
     container

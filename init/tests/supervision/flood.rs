@@ -52,8 +52,9 @@ fn flooded(unread: bool) {
 
 /// `/dev/zero`, where the container can open it.
 fn with_zero(mut container: garboard_runtime::plan::Container) -> garboard_runtime::plan::Container {
-    use garboard_runtime::launch::Device;
-    container.launch.devices = vec![Device { source: "/dev/zero".into(), target: "/dev/zero".into() }];
+    use garboard_runtime::launch::{Device, DeviceNode};
+    container.launch.devices =
+        vec![Device { target: "/dev/zero".into(), node: DeviceNode::Machine("/dev/zero".into()) }];
     if let Some(script) = container.launch.process.args.last_mut() {
         *script = script.replace("/mnt/zero", "/dev/zero");
     }

@@ -1,6 +1,6 @@
 //! Starting, ending, starting again.
 
-use garboard_runtime::launch::{Mount, MountFlags, MountSource, Namespace, Seccomp};
+use garboard_runtime::launch::{IdMapping, Mount, MountFlags, MountSource, Namespace, Seccomp};
 use garboard_runtime::plan::{Condition, Restart};
 
 use crate::rig::{Rig, Setup, after, find, kill, shell, with};
@@ -101,10 +101,10 @@ fn a_program_that_is_not_there_is_named() {
 /// As one is that needs more memory for its set-up than it may have.
 fn one_that_dies_before_its_program_has_not_started() {
     let mut victim = shell("victim", "true");
-    victim.launch.seccomp = Some(Seccomp { bpf: kill_by(1), flags: 0 });
+    victim.launch.seccomp = Some(Seccomp { bpf: kill_by(1), flags: 0, listener: None });
     // The control: a filter of this kind alone kills nobody.
     let mut sound = shell("sound", "true");
-    sound.launch.seccomp = Some(Seccomp { bpf: kill_by(9999), flags: 0 });
+    sound.launch.seccomp = Some(Seccomp { bpf: kill_by(9999), flags: 0, listener: None });
     let mut rig = Rig::new(vec![
         victim,
         after(0, Condition::Started, shell("hopeless", "echo never")),
@@ -211,7 +211,7 @@ fn orphans_are_reaped() {
     container.launch.mounts.retain(|m| m.target != "/proc");
     container.launch.mounts.push(Mount {
         target: "/proc".into(),
-        source: MountSource::Bind { path: "/proc".into(), recursive: true, idmap: false, create: None },
+        source: MountSource::Bind { path: "/proc".into(), recursive: true, idmap: IdMapping::None, create: None },
         flags: MountFlags::default(),
     });
     let mut rig = Rig::new(vec![container]);

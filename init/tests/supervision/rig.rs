@@ -19,37 +19,25 @@ const PATIENCE: Duration = Duration::from_secs(180);
 /// A container that runs a shell script, as small as a container gets.
 pub fn shell(name: &str, script: &str) -> plan::Container {
     let ids = vec![IdRange { inside: 0, outside: 1_000_000, size: 65_536 }];
-    let filesystem = |fstype: &str| MountSource::Filesystem { fstype: fstype.into(), options: vec![] };
+    let filesystem =
+        |fstype: &str| MountSource::Filesystem { fstype: fstype.into(), device: None, options: vec![], copy_up: false };
     let mount = |target: &str, source| Mount { target: target.into(), source, flags: MountFlags::default() };
     let launch = Launch {
         process: Process {
             args: ["/bin/sh", "-c", script].map(String::from).into(),
             env: vec!["PATH=/bin".into()],
             cwd: "/".into(),
-            uid: 0,
-            gid: 0,
-            additional_gids: vec![],
-            umask: None,
-            capabilities: Capabilities::default(),
-            rlimits: vec![],
             no_new_privileges: true,
-            oom_score_adj: None,
+            ..Process::default()
         },
-        namespaces: Namespaces::default(),
         ids: Some(IdMap { uids: ids.clone(), gids: ids }),
         root: Root {
             source: RootSource::Layers { layers: vec![base().to_str().unwrap().into()], upper: Upper::None },
             readonly: true,
+            ..Root::default()
         },
         mounts: vec![mount("/proc", filesystem("proc")), mount("/dev", filesystem("tmpfs"))],
-        devices: vec![],
-        masked_paths: vec![],
-        readonly_paths: vec![],
-        hostname: None,
-        domainname: None,
-        sysctls: vec![],
-        cgroup: Cgroup::default(),
-        seccomp: None,
+        ..Launch::default()
     };
     plan::Container {
         name: name.into(),

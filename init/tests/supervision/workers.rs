@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
-use garboard_runtime::launch::{Mount, MountFlags, MountSource};
+use garboard_runtime::launch::{IdMapping, Mount, MountFlags, MountSource};
 use garboard_runtime::plan::Restart;
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
@@ -72,7 +72,12 @@ fn containers() -> Vec<garboard_runtime::plan::Container> {
     let mut keeper = shell("keeper", "echo never");
     keeper.launch.mounts.push(Mount {
         target: "/mnt".into(),
-        source: MountSource::Bind { path: "/data/volumes/x".into(), recursive: false, idmap: true, create: None },
+        source: MountSource::Bind {
+            path: "/data/volumes/x".into(),
+            recursive: false,
+            idmap: IdMapping::Container { recursive: false },
+            create: None,
+        },
         flags: MountFlags::default(),
     });
     let web = with(Restart::Always, shell("web", "trap 'exit 0' TERM; while true; do usleep 10000; done"));

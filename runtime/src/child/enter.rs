@@ -43,10 +43,12 @@ pub(crate) fn enter(entrant: &Entrant<'_>) -> i32 {
 
 fn enter_and_execute(entrant: &Entrant<'_>) -> Result<(), Failure> {
     wait_for_go(entrant.go)?;
-    rustix::process::umask(Mode::from_raw_mode(0o022));
+    let umask = rustix::process::umask(Mode::from_raw_mode(0o022));
     if !entrant.theatre.stages().keep_keyring {
         sys::process::new_session_keyring().at(Step::JoinKeyring, || "of the process's own")?;
     }
+    // While the machine's `/proc` is at hand.
+    super::label::set(entrant.process)?;
     if !entrant.namespaces.is_empty() {
         move_into_thread_name_spaces(entrant.pidfd, entrant.namespaces)
             .at(Step::JoinNamespace, || "of the container's first process")?;
@@ -69,5 +71,9 @@ fn enter_and_execute(entrant: &Entrant<'_>) -> Result<(), Failure> {
         terminal: terminal.as_ref().map(AsFd::as_fd),
         report: entrant.report,
         theatre: &entrant.theatre,
+        umask,
+        // A filter that hands calls over is the first process's; nobody would answer this one's.
+        agent: None,
+        message: &[],
     })
 }

@@ -3,7 +3,7 @@
 use rustix::fs::{Gid, Uid};
 use rustix::io::Errno;
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, clear_ambient_capability_set, configure_capability_in_ambient_set,
+    CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set, configure_capability_in_ambient_set,
     remove_capability_from_bounding_set, set_capabilities, set_keep_capabilities, set_thread_groups,
     set_thread_res_gid, set_thread_res_uid,
 };
@@ -53,22 +53,31 @@ pub(crate) fn become_user(process: &Process) -> Result<(), Failure> {
     set_sets(&process.capabilities)
 }
 
-fn set_sets(capabilities: &Capabilities) -> Result<(), Failure> {
+/// Those of the sets that this process has to give: "Runtimes SHOULD NOT fail if the container configuration requests capabilities
+/// that cannot be granted."
+fn set_sets(wanted: &Capabilities) -> Result<(), Failure> {
+    let held = held().at(Step::SetCapabilities, || "held")?;
+    let granted = |set: u64| CapabilitySet::from_bits_retain(set & held);
     let sets = CapabilitySets {
-        effective: CapabilitySet::from_bits_retain(capabilities.effective),
-        permitted: CapabilitySet::from_bits_retain(capabilities.permitted),
-        inheritable: CapabilitySet::from_bits_retain(capabilities.inheritable),
+        effective: granted(wanted.effective),
+        permitted: granted(wanted.permitted),
+        inheritable: granted(wanted.inheritable),
     };
-    set_capabilities(None, sets).at(Step::SetCapabilities, || format!("permitted {:#x}", capabilities.permitted))?;
+    set_capabilities(None, sets).at(Step::SetCapabilities, || format!("permitted {:#x}", wanted.permitted))?;
     clear_ambient_capability_set().at(Step::SetCapabilities, || "ambient none")?;
     for number in 0..64 {
         let bit = 1_u64.checked_shl(number).unwrap_or(0);
-        if capabilities.ambient & bit != 0 {
+        if wanted.ambient & held & bit != 0 {
             configure_capability_in_ambient_set(CapabilitySet::from_bits_retain(bit), true)
                 .at(Step::SetCapabilities, || format!("ambient {number}"))?;
         }
     }
     Ok(())
+}
+
+/// The capabilities that this process may put in force, as a mask by number.
+pub(crate) fn held() -> Result<u64, Errno> {
+    capabilities(None).map(|sets| sets.permitted.bits())
 }
 
 fn set_uid(id: u32) -> Result<(), Errno> {

@@ -9,6 +9,9 @@ mod enter;
 mod hide;
 mod home;
 mod identity;
+mod label;
+mod landlock;
+mod listener;
 mod mounts;
 mod paths;
 mod program;
@@ -25,13 +28,14 @@ use rustix::process::DumpableBehavior;
 use rustix::thread::UnshareFlags;
 
 use crate::failure::{Context, Failure, Step};
-use crate::launch::{Launch, Namespace};
+use crate::launch::{Launch, Namespace, Propagation};
 use crate::launcher::Trees;
 use crate::report;
 use crate::sys;
 use crate::sys::mount::{Change, set_attributes};
 
 pub(crate) use enter::{Entrant, enter};
+pub(crate) use identity::held as held_capabilities;
 pub(crate) use stages::Theatre;
 
 /// What the child has from the launcher.
@@ -48,6 +52,8 @@ pub(crate) struct Inherited<'a> {
     pub(crate) stdio: [BorrowedFd<'a>; 3],
     /// Where it waits for the launcher on the way, if anywhere.
     pub(crate) theatre: Theatre<'a>,
+    /// The connection to the seccomp agent.
+    pub(crate) agent: Option<BorrowedFd<'a>>,
 }
 
 /// The exit status of a child that couldn't execute its program; a shell's for "not found".
@@ -66,14 +72,17 @@ fn set_up_and_execute(inherited: &Inherited<'_>) -> Result<(), Failure> {
     wait_for_go(inherited.go)?;
     // Nobody may look into this copy of the launcher; exec makes the program visible again.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).at(Step::BecomeRoot, || "non-dumpable")?;
-    rustix::process::umask(Mode::from_raw_mode(0o022));
+    let umask = rustix::process::umask(Mode::from_raw_mode(0o022));
     // Keys have no namespace. While it counts against the launcher's quota, as the container's users may have little.
     if !inherited.theatre.stages().keep_keyring {
         sys::process::new_session_keyring().at(Step::JoinKeyring, || "of the container's own")?;
     }
-    if launch.ids.is_some() {
+    if launch.in_user_namespace() {
         identity::become_root()?;
     }
+    label::set(&launch.process)?;
+    let listener = launch.seccomp.as_ref().and_then(|seccomp| seccomp.listener.as_ref());
+    let message = listener.map(listener::message).transpose()?;
     if launch.namespaces.cgroup == Namespace::New {
         sys::process::unshare(UnshareFlags::NEWCGROUP).at(Step::Unshare, || "cgroup namespace")?;
     }
@@ -93,11 +102,14 @@ fn set_up_and_execute(inherited: &Inherited<'_>) -> Result<(), Failure> {
         terminal: terminal.as_ref().map(AsFd::as_fd),
         report: inherited.report,
         theatre: &inherited.theatre,
+        umask,
+        agent: inherited.agent,
+        message: message.as_deref().unwrap_or_default(),
     })
 }
 
 /// Waits until the launcher has written maps and limits. If it is gone, so is the reason to start.
-fn wait_for_go(go: BorrowedFd<'_>) -> Result<(), Failure> {
+pub(crate) fn wait_for_go(go: BorrowedFd<'_>) -> Result<(), Failure> {
     loop {
         match rustix::io::read(go, &mut [0_u8; 1]) {
             Ok(1..) => return Ok(()),
@@ -125,7 +137,7 @@ fn build_root(inherited: &Inherited<'_>) -> Result<(OwnedFd, Option<OwnedFd>), F
         }
     };
     mounts::mount_all(launch, trees, root.as_fd())?;
-    devices::bind_declared(launch, trees, root.as_fd(), workspace.as_fd())?;
+    devices::supply_declared(launch, trees, root.as_fd(), workspace.as_fd())?;
     let cwd = paths::ensure(root.as_fd(), &launch.process.cwd, paths::Kind::Directory, paths::Links::Follow)
         .at(Step::ChangeDirectory, || launch.process.cwd.as_str())?;
     let terminal = theatre.stages().console.as_ref();
@@ -146,6 +158,14 @@ fn build_root(inherited: &Inherited<'_>) -> Result<(OwnedFd, Option<OwnedFd>), F
     } else {
         pivot_to(root.as_fd(), shown.is_none())?;
     }
+    // Only now: a shared parent of the new root would have kept it from becoming the root.
+    let propagation = match launch.root.propagation {
+        Propagation::Private | Propagation::Slave => return Ok((cwd, terminal)),
+        Propagation::Shared => libc::MS_SHARED,
+        Propagation::Unbindable => libc::MS_UNBINDABLE,
+    };
+    let change = Change { propagation, ..Change::default() };
+    set_attributes(root.as_fd(), change).at(Step::MountAttributes, || "/ (propagation)")?;
     Ok((cwd, terminal))
 }
 

@@ -1,52 +1,101 @@
 //! The mounts on top of the root, in the launch's order.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::mount::MountAttrFlags;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsPickFlags, MountAttrFlags, fsconfig_reconfigure, fspick,
+};
 
 use super::paths::{Kind, Links};
 use super::{devices, paths};
 use crate::failure::{Context, Failure, Step};
-use crate::filesystem;
+use crate::{fill, filesystem};
 use crate::launch::{Launch, Mount, MountSource};
-use crate::launcher::{Tree, Trees, attributes};
+use crate::launcher::{Mount as Mounted, Tree, Trees, propagate, set_unless_empty};
+use crate::sys::mount::Change;
 
 /// Mounts everything. A tmpfs on `/dev` gets its nodes and links at once, so that later mounts can go on top.
 pub(crate) fn mount_all(launch: &Launch, trees: &Trees, root: BorrowedFd<'_>) -> Result<(), Failure> {
+    let mut dev_is_done = false;
     for (mount, bind) in launch.mounts.iter().zip(&trees.binds) {
+        let on_dev = mount.target.trim_end_matches('/') == "/dev";
         match (&mount.source, bind) {
-            (MountSource::Filesystem { fstype, options }, _) => new_filesystem(mount, fstype, options, trees, root)?,
+            (MountSource::Filesystem { fstype, .. }, instead) => {
+                let mounted = new_filesystem(mount, instead.as_ref(), root)?;
+                // The machine's devtmpfs has its nodes, and is the machine's.
+                if on_dev && fstype != "devtmpfs" {
+                    // After it is attached, as nothing can be mounted on what isn't.
+                    devices::populate(mounted.as_fd(), trees)?;
+                }
+                finish(mount, mounted.as_fd())?;
+            }
             (MountSource::Bind { path, .. }, Some(tree)) => bind_tree(mount, path, tree, root)?,
+            (MountSource::Existing { options }, _) => change_existing(mount, options.as_deref(), root)?,
             (MountSource::Bind { path, .. }, None) => {
                 return Err(Failure::check(format!("{path} was not opened by the launcher")));
             }
         }
+        // A machine's own directory that was bound there isn't added to.
+        dev_is_done |= on_dev;
+    }
+    if launch.populate_dev && !dev_is_done {
+        let dev = paths::ensure(root, "/dev", Kind::Directory, Links::Refuse).at(Step::MountTarget, || "/dev")?;
+        devices::add_to(dev.as_fd(), trees)?;
     }
     Ok(())
 }
 
-fn new_filesystem(
+/// Mounts a new filesystem, not yet read-only, or what the machine has instead.
+fn new_filesystem<'a>(
     mount: &Mount,
-    fstype: &str,
-    options: &[String],
-    trees: &Trees,
+    instead: Option<&'a Tree>,
     root: BorrowedFd<'_>,
-) -> Result<(), Failure> {
-    let bits = MountAttrFlags::from_bits_truncate(u32::try_from(attributes(mount.flags)).unwrap_or_default());
-    let filesystem = filesystem::new(fstype, options, bits.difference(MountAttrFlags::MOUNT_ATTR_RDONLY))?;
+) -> Result<Mounted<'a>, Failure> {
+    let MountSource::Filesystem { fstype, device, options, copy_up } = &mount.source else {
+        return Err(Failure::check(format!("{} is no new filesystem", mount.target)));
+    };
+    let bits = (mount.flags.own.set | mount.flags.tree.set) & !libc::MOUNT_ATTR_RDONLY;
+    let bits = MountAttrFlags::from_bits_truncate(u32::try_from(bits).unwrap_or_default());
+    let device = device.as_deref().unwrap_or(fstype);
+    let mounted = match (filesystem::on(fstype, device, options, bits), instead) {
+        (Err(failure), Some(instead)) if failure.errno == Errno::PERM.raw_os_error() => instead.detached()?,
+        // A device that can't be written to has to be told that nobody wants to.
+        (Err(failure), _) if mount.flags.is_readonly() && is_readonly_device(&failure) => {
+            let options: Vec<String> = options.iter().cloned().chain(["ro".to_owned()]).collect();
+            Mounted::Own(filesystem::on(fstype, device, &options, bits)?)
+        }
+        (made, _) => Mounted::Own(made?),
+    };
     let target = target(root, mount, Kind::Directory)?;
-    paths::attach(filesystem.as_fd(), target.as_fd()).at(Step::Mount, || format!("{fstype} on {}", mount.target))?;
-    if fstype == "tmpfs" && mount.target.trim_end_matches('/') == "/dev" {
-        // After it is attached, as nothing can be mounted on what isn't.
-        devices::populate(filesystem.as_fd(), trees)?;
+    if *copy_up {
+        copy_what_is_covered(mount, target.as_fd(), mounted.as_fd())?;
     }
-    if mount.flags.readonly {
-        // Only now, as `/dev` had to be filled first.
-        let change = crate::sys::mount::Change { set: libc::MOUNT_ATTR_RDONLY, ..Default::default() };
-        crate::sys::mount::set_attributes(filesystem.as_fd(), change)
-            .at(Step::MountAttributes, || mount.target.as_str())?;
-    }
-    Ok(())
+    paths::attach(mounted.as_fd(), target.as_fd()).at(Step::Mount, || format!("{fstype} on {}", mount.target))?;
+    Ok(mounted)
+}
+
+fn is_readonly_device(failure: &Failure) -> bool {
+    [Errno::ROFS, Errno::ACCESS].iter().any(|errno| errno.raw_os_error() == failure.errno)
+}
+
+/// What only a mount in its place can be given: read-only last, as `/dev` had to be filled first.
+fn finish(mount: &Mount, mounted: BorrowedFd<'_>) -> Result<(), Failure> {
+    propagate(mounted, &mount.flags.propagation).at(Step::MountAttributes, || mount.target.as_str())?;
+    let set = (mount.flags.own.set | mount.flags.tree.set) & libc::MOUNT_ATTR_RDONLY;
+    set_unless_empty(mounted, Change { set, ..Change::default() }).at(Step::MountAttributes, || mount.target.as_str())
+}
+
+/// `tmpcopyup`: the directory's contents and attributes. The filesystem isn't in its place yet, so nobody else sees it.
+fn copy_what_is_covered(mount: &Mount, covered: BorrowedFd<'_>, onto: BorrowedFd<'_>) -> Result<(), Failure> {
+    let open = |place: BorrowedFd<'_>| {
+        rustix::fs::openat(place, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .at(Step::CopyUp, || mount.target.as_str())
+    };
+    let (from, to) = (open(covered)?, open(onto)?);
+    fill::copy::tree(from.as_fd(), to.as_fd())
+        .map_err(|(path, errno)| Failure::new(Step::CopyUp, format!("{}{path}", mount.target), errno))
 }
 
 fn bind_tree(mount: &Mount, path: &str, tree: &Tree, root: BorrowedFd<'_>) -> Result<(), Failure> {
@@ -57,7 +106,27 @@ fn bind_tree(mount: &Mount, path: &str, tree: &Tree, root: BorrowedFd<'_>) -> Re
     paths::attach(source.as_fd(), target.as_fd()).at(Step::Mount, || format!("{path} on {}", mount.target))
 }
 
-fn target(root: BorrowedFd<'_>, mount: &Mount, kind: Kind) -> Result<std::os::fd::OwnedFd, Failure> {
+/// Changes the mount that is at the target already, and with `options` its filesystem.
+fn change_existing(mount: &Mount, options: Option<&[String]>, root: BorrowedFd<'_>) -> Result<(), Failure> {
+    let object = || mount.target.as_str();
+    let place = paths::resolve(root, &mount.target, links(&mount.target)).at(Step::MountTarget, object)?;
+    if let Some(options) = options.filter(|options| !options.is_empty()) {
+        let context = fspick(&place, "", FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH)
+            .at(Step::MountAttributes, object)?;
+        filesystem::set_options(context.as_fd(), &mount.target, options)?;
+        fsconfig_reconfigure(context.as_fd()).at(Step::MountAttributes, object)?;
+    }
+    let flags = &mount.flags;
+    set_unless_empty(place.as_fd(), Change { set: flags.own.set, clear: flags.own.clear, ..Change::default() })
+        .and_then(|()| {
+            let tree = Change { set: flags.tree.set, clear: flags.tree.clear, recursive: true, ..Change::default() };
+            set_unless_empty(place.as_fd(), tree)
+        })
+        .and_then(|()| propagate(place.as_fd(), &flags.propagation))
+        .at(Step::MountAttributes, object)
+}
+
+fn target(root: BorrowedFd<'_>, mount: &Mount, kind: Kind) -> Result<OwnedFd, Failure> {
     paths::ensure(root, &mount.target, kind, links(&mount.target)).at(Step::MountTarget, || mount.target.as_str())
 }
 

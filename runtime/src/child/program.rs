@@ -6,12 +6,14 @@ use std::os::fd::BorrowedFd;
 use rustix::fs::{FileType, Mode};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 
-use super::{Theatre, home, identity};
+use super::{Theatre, home, identity, landlock, listener};
 use crate::failure::{Context, Failure, Step};
 use crate::launch::{Process, Seccomp};
 use crate::report;
 use crate::sys::exec::{Strings, execve};
+use crate::sys::landlock::Ruleset;
 use crate::sys::process::{SeccompFilter, close_on_exec_from, reset_signals, set_limit};
+use crate::sys::schedule::{set_memory_policy, set_personality};
 
 /// Where a program without a slash is looked for when `env` has no `PATH`; Docker's default.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -30,6 +32,12 @@ pub(crate) struct Program<'a> {
     pub(crate) report: BorrowedFd<'a>,
     /// Where to wait before it is executed.
     pub(crate) theatre: &'a Theatre<'a>,
+    /// The launcher's own file mode creation mask.
+    pub(crate) umask: Mode,
+    /// The connection to the seccomp agent.
+    pub(crate) agent: Option<BorrowedFd<'a>>,
+    /// What the agent is told.
+    pub(crate) message: &'a [u8],
 }
 
 /// Executes the program. Returns only with the reason why it couldn't.
@@ -60,6 +68,8 @@ pub(crate) fn execute(program: &Program<'_>) -> Result<(), Failure> {
     place_stdio(streams, stages.preserved)?;
     let first = 3_i32.saturating_add_unsigned(stages.preserved);
     close_on_exec_from(first).at(Step::CloseDescriptors, || format!("from {first}"))?;
+    let rules = process.landlock.as_ref().map(landlock::prepare).transpose()?;
+    confine(process)?;
     identity::limit_bounding_set(&process.capabilities)?;
     for limit in &process.rlimits {
         set_limit(limit)
@@ -70,16 +80,19 @@ pub(crate) fn execute(program: &Program<'_>) -> Result<(), Failure> {
         expect_program(process, &candidates)?;
     }
     program.theatre.ready()?;
+    let load = || load(filter.as_ref(), program.agent, program.message);
     if !process.no_new_privileges {
-        // Without no_new_privs only CAP_SYS_ADMIN may load a filter, so it is loaded while there is one.
-        load(filter.as_ref())?;
+        // Without no_new_privs only CAP_SYS_ADMIN may restrict itself for good, so it does while it has that.
+        restrict(rules.as_ref())?;
+        load()?;
     }
     identity::become_user(process)?;
-    rustix::process::umask(Mode::from_raw_mode(process.umask.unwrap_or(0o022)));
+    rustix::process::umask(process.umask.map_or(program.umask, Mode::from_raw_mode));
     reset_signals();
     if process.no_new_privileges {
         rustix::thread::set_no_new_privs(true).at(Step::NoNewPrivileges, || name)?;
-        load(filter.as_ref())?;
+        restrict(rules.as_ref())?;
+        load()?;
     }
 
     report::executing(program.theatre.report(program.report)).at(Step::Execute, || name)?;
@@ -98,8 +111,31 @@ pub(crate) fn execute(program: &Program<'_>) -> Result<(), Failure> {
     Err(Failure::new(Step::Execute, program_text(process), failure))
 }
 
-fn load(filter: Option<&SeccompFilter>) -> Result<(), Failure> {
-    filter.map_or(Ok(()), |filter| filter.load().at(Step::LoadSeccomp, || "of the container"))
+/// What the program and all that it starts will have instead of the machine's usual.
+fn confine(process: &Process) -> Result<(), Failure> {
+    if let Some(policy) = &process.memory_policy {
+        set_memory_policy(policy).at(Step::SetMemoryPolicy, || format!("{:#x}", policy.mode))?;
+    }
+    if let Some(domain) = process.personality {
+        set_personality(domain).at(Step::SetPersonality, || format!("{domain:#x}"))?;
+    }
+    Ok(())
+}
+
+fn restrict(rules: Option<&Ruleset>) -> Result<(), Failure> {
+    rules.map_or(Ok(()), |rules| rules.restrict().at(Step::Landlock, || "the program"))
+}
+
+/// Puts the filter in force and hands over its listener, if it has one.
+fn load(filter: Option<&SeccompFilter>, agent: Option<BorrowedFd<'_>>, message: &[u8]) -> Result<(), Failure> {
+    let Some(filter) = filter else { return Ok(()) };
+    let listener = filter.load().at(Step::LoadSeccomp, || "of the container")?;
+    match (listener, agent) {
+        (Some(made), Some(agent)) => listener::announce(agent, message, &made).at(Step::ReachAgent, || "listener"),
+        // Nobody would answer: every call that is handed over would wait for ever.
+        (Some(_), None) => Err(Failure::new(Step::ReachAgent, "which wasn't named", Errno::INVAL)),
+        (None, _) => Ok(()),
+    }
 }
 
 /// Whether one of the candidates is a file that somebody may execute; what else is wrong with it only exec can tell.

@@ -88,7 +88,7 @@ fn overlay(
         copy_root_attributes(workspace, upper.0, topmost.as_fd())?;
     }
     // The overlay's own marks, for whoever mounts it in a user namespace (overlayfs.rst, "userxattr").
-    let user_marks = launch.ids.is_some();
+    let user_marks = launch.in_user_namespace();
     directory(workspace, "root")?;
     match overlay_by_fsopen(layers.len(), upper, user_marks) {
         Ok(mount) => {

@@ -116,7 +116,7 @@ mod tests {
             let mut spec: oci_spec::runtime::Spec = serde_json::from_value(config).unwrap();
             spec.process_mut().as_mut().unwrap().set_terminal(None);
             let source = crate::launch::RootSource::Directory("/x".to_owned());
-            crate::compile::launch(&spec, crate::launch::Root { source, readonly: false }, &[]).unwrap();
+            crate::compile::launch(&spec, crate::launch::Root { source, ..Default::default() }, &[]).unwrap();
         }
     }
 }

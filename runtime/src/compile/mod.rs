@@ -1,58 +1,142 @@
-//! An OCI runtime spec → the launch that PID 1 obeys. Whatever isn't supported is an error that names it, never another meaning.
+//! An OCI runtime spec → the launch that is obeyed. Whatever isn't supported is an error that names it, never another meaning.
 
+mod agent;
+mod bundle;
 pub mod cgroup;
 pub mod device_filter;
+mod devices;
 mod ids;
+mod landlock;
+mod list;
+mod machine;
+mod mount_options;
 mod mounts;
+mod namespaces;
 mod process;
+mod read;
+mod scheduling;
 pub mod seccomp;
+#[cfg(test)]
+mod tests;
 
-use oci_spec::runtime::{Linux, LinuxNamespaceType, Spec};
+use oci_spec::runtime::{Linux, Spec};
 
-use crate::launch::{CreateDir, IdMap, IdRange, Launch, Namespace, Namespaces, Root};
+use crate::launch::{CreateDir, Launch, Propagation, Root};
 use crate::spec::Error;
 
-/// Versions of the runtime specification that are understood: all of 1.x.
-const MAJOR: &str = "1.";
+pub use bundle::{Bundle, Bundled, bundle, fuzz};
+pub use cgroup::cgroup as resources;
+pub use process::{process, terminal};
+pub use read::{MAX_CONFIG, read};
 
-/// The launch of `spec` on `root`. `volumes` says how absent bind sources are made, by mount target.
+/// The launch of an appliance's `spec` on `root`. `volumes` says how absent bind sources are made, by mount target.
 ///
 /// `root` replaces the spec's root path; the spec's `root.readonly` is kept.
 pub fn launch(spec: &Spec, root: Root, volumes: &[(String, CreateDir)]) -> Result<Launch, Error> {
-    if !spec.version().starts_with(MAJOR) {
-        return Err(Error::new("ociVersion", format!("{:?} isn't a version 1 spec", spec.version())));
-    }
     refuse("hooks", spec.hooks().is_some())?;
+    refuse("process.terminal", spec.process().as_ref().is_some_and(|process| process.terminal() == Some(true)))?;
+    let linux = spec.linux().as_ref().ok_or_else(|| Error::new("linux", "missing"))?;
+    refuse("linux.cgroupsPath", linux.cgroups_path().as_ref().is_some_and(|path| !path.as_os_str().is_empty()))?;
+    compile(spec, linux, root, &Base { bundle: None, volumes })
+}
+
+/// What a spec's paths are relative to.
+pub(crate) struct Base<'a> {
+    /// Where config.json lies; an appliance has none.
+    bundle: Option<Bundle<'a>>,
+    /// How absent bind sources are made, by mount target.
+    volumes: &'a [(String, CreateDir)],
+}
+
+fn compile(spec: &Spec, linux: &Linux, root: Root, base: &Base<'_>) -> Result<Launch, Error> {
+    version(spec.version())?;
     refuse("solaris", spec.solaris().is_some())?;
     refuse("windows", spec.windows().is_some())?;
     refuse("vm", spec.vm().is_some())?;
-    let linux = spec.linux().as_ref().ok_or_else(|| Error::new("linux", "missing"))?;
-    refuse_unsupported(linux)?;
+    refuse("zos", spec.zos().is_some())?;
     let process = spec.process().as_ref().ok_or_else(|| Error::new("process", "missing"))?;
-    let namespaces = namespaces(linux)?;
-    let ids = ids(linux)?;
-    let resources = linux.resources().as_ref();
+    let mut process = process::process(process)?;
+    process.memory_policy = linux.memory_policy().as_ref().map(scheduling::memory_policy).transpose()?;
+    process.personality = linux.personality().as_ref().map(scheduling::personality).transpose()?;
+    process.landlock = landlock::annotations(spec.annotations().as_ref())?;
+    let (namespaces, ids) = namespaces::namespaces(linux)?;
+    let in_user_namespace = ids.is_some() || namespaces.user.is_some();
     let readonly = root.readonly || spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly).unwrap_or(false);
-    let process = process::process(process)?;
-    let mounts = mounts::mounts(spec.mounts().as_deref().unwrap_or_default(), volumes, ids.is_some())?;
+    let propagation = propagation(linux)?;
+    let label = linux.mount_label().as_deref().filter(|label| !label.is_empty());
+    let mounts = mounts::Mounts { base, in_user_namespace, label, propagation };
+    let mounts = mounts.all(spec.mounts().as_deref().unwrap_or_default())?;
     if let Some(ids) = &ids {
         ids::check(ids, &process, &mounts)?;
     }
+    let mut cgroup = linux.resources().as_ref().map(cgroup::cgroup).transpose()?.unwrap_or_default();
+    cgroup.owner = cgroup::owner(spec, &namespaces).then_some(process.uid);
     Ok(Launch {
+        time_offsets: namespaces::time_offsets(linux, &namespaces)?,
+        net_devices: machine::net_devices(linux, &namespaces)?,
         process,
         namespaces,
-        root: Root { readonly, ..root },
+        root: Root { readonly, propagation, ..root },
         mounts,
         ids,
-        devices: Vec::new(),
-        masked_paths: linux.masked_paths().clone().unwrap_or_default(),
-        readonly_paths: linux.readonly_paths().clone().unwrap_or_default(),
-        hostname: spec.hostname().clone(),
-        domainname: spec.domainname().clone(),
+        populate_dev: false,
+        devices: devices::devices(linux.devices().as_deref().unwrap_or_default())?,
+        masked_paths: absolute("linux.maskedPaths", linux.masked_paths())?,
+        readonly_paths: absolute("linux.readonlyPaths", linux.readonly_paths())?,
+        hostname: spec.hostname().clone().filter(|name| !name.is_empty()),
+        domainname: spec.domainname().clone().filter(|name| !name.is_empty()),
         sysctls: sorted(linux.sysctl().iter().flatten()),
-        cgroup: resources.map(cgroup::cgroup).transpose()?.unwrap_or_default(),
-        seccomp: linux.seccomp().as_ref().map(seccomp::compile).transpose()?,
+        cgroup,
+        seccomp: seccomp(spec, linux, base)?,
+        intel_rdt: linux.intel_rdt().as_ref().map(machine::intel_rdt).transpose()?,
     })
+}
+
+fn seccomp(spec: &Spec, linux: &Linux, base: &Base<'_>) -> Result<Option<crate::launch::Seccomp>, Error> {
+    let Some(profile) = linux.seccomp() else { return Ok(None) };
+    let mut filter = seccomp::compile(profile)?;
+    if let Some(listener) = &mut filter.listener {
+        let bundle = base.bundle.ok_or_else(|| Error::new("linux.seccomp.listenerPath", "not supported here"))?;
+        listener.message = agent::message(spec, bundle, profile.listener_metadata().as_deref().unwrap_or_default());
+    }
+    Ok(Some(filter))
+}
+
+/// Every version 1 is understood: a minor version only adds.
+fn version(version: &str) -> Result<(), Error> {
+    let core = version.split(['-', '+']).next().unwrap_or_default();
+    let numbers: Vec<&str> = core.split('.').collect();
+    let is_number = |text: &&str| !text.is_empty() && text.len() < 10 && text.bytes().all(|b| b.is_ascii_digit());
+    match numbers[..] {
+        ["1", minor, patch] if is_number(&minor) && is_number(&patch) => Ok(()),
+        _ => Err(Error::new(
+            "ociVersion",
+            format!("{version:?} is no version 1.MINOR.PATCH of the runtime specification"),
+        )),
+    }
+}
+
+/// `linux.rootfsPropagation`. The recursive forms say no more: a container's root has nothing beneath it that isn't its own.
+fn propagation(linux: &Linux) -> Result<Propagation, Error> {
+    match linux.rootfs_propagation().as_deref() {
+        None | Some("" | "private" | "rprivate") => Ok(Propagation::Private),
+        Some("shared" | "rshared") => Ok(Propagation::Shared),
+        Some("slave" | "rslave") => Ok(Propagation::Slave),
+        Some("unbindable" | "runbindable") => Ok(Propagation::Unbindable),
+        Some(other) => Err(Error::new(
+            "linux.rootfsPropagation",
+            format!("{other:?} is none of private, shared, slave, unbindable"),
+        )),
+    }
+}
+
+/// Paths in the container that must be absolute.
+fn absolute(field: &str, paths: &Option<Vec<String>>) -> Result<Vec<String>, Error> {
+    let paths = paths.clone().unwrap_or_default();
+    match paths.iter().find(|path| !path.starts_with('/') || path.split('/').any(|name| name == "..")) {
+        Some(path) => Err(Error::new(field, format!("{path:?} isn't an absolute path without '..'"))),
+        None => Ok(paths),
+    }
 }
 
 /// Pairs in the order of their names, as the spec's maps have none.
@@ -67,87 +151,11 @@ fn refuse(field: &str, set: bool) -> Result<(), Error> {
     if set { Err(Error::new(field, "not supported")) } else { Ok(()) }
 }
 
-fn refuse_unsupported(linux: &Linux) -> Result<(), Error> {
-    let devices = linux.devices().as_ref().is_some_and(|devices| !devices.is_empty());
-    if devices {
-        return Err(Error::new(
-            "linux.devices",
-            "not supported: nodes can't be made in a user namespace; bind-mount the node",
-        ));
-    }
-    // "private" and its recursive form are what every container's mounts are.
-    let propagation = linux.rootfs_propagation().as_deref();
-    refuse("linux.rootfsPropagation", !matches!(propagation, None | Some("" | "private" | "rprivate")))?;
-    refuse("linux.mountLabel", linux.mount_label().as_ref().is_some_and(|label| !label.is_empty()))?;
-    refuse("linux.intelRdt", linux.intel_rdt().is_some())?;
-    refuse("linux.memoryPolicy", linux.memory_policy().is_some())?;
-    refuse("linux.personality", linux.personality().is_some())?;
-    refuse("linux.timeOffsets", linux.time_offsets().as_ref().is_some_and(|offsets| !offsets.is_empty()))?;
-    refuse("linux.netDevices", linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()))?;
-    refuse("linux.cgroupsPath", linux.cgroups_path().as_ref().is_some_and(|path| !path.as_os_str().is_empty()))
-}
-
-fn namespaces(linux: &Linux) -> Result<Namespaces, Error> {
-    let mut namespaces = Namespaces {
-        pid: Namespace::Host,
-        network: Namespace::Host,
-        ipc: Namespace::Host,
-        uts: Namespace::Host,
-        cgroup: Namespace::Host,
-    };
-    let mut seen = Vec::new();
-    let mut mount = false;
-    for entry in linux.namespaces().iter().flatten() {
-        let field = format!("linux.namespaces.{}", entry.typ());
-        if seen.contains(&entry.typ()) {
-            return Err(Error::new(field, "given twice"));
-        }
-        seen.push(entry.typ());
-        let path = entry.path().as_ref().map(|path| text(&field, path)).transpose()?.filter(|path| !path.is_empty());
-        let joined = path.is_some();
-        let namespace = path.map_or(Namespace::New, Namespace::Path);
-        match entry.typ() {
-            LinuxNamespaceType::Pid => namespaces.pid = namespace,
-            LinuxNamespaceType::Network => namespaces.network = namespace,
-            LinuxNamespaceType::Ipc => namespaces.ipc = namespace,
-            LinuxNamespaceType::Uts => namespaces.uts = namespace,
-            LinuxNamespaceType::Cgroup => namespaces.cgroup = namespace,
-            LinuxNamespaceType::Mount if !joined => mount = true,
-            LinuxNamespaceType::User if !joined => {}
-            LinuxNamespaceType::Mount => {
-                return Err(Error::new(field, "a container's mounts are always its own: leave out the path"));
-            }
-            LinuxNamespaceType::User => {
-                return Err(Error::new(field, "a container's ids are always its own map: leave out the path"));
-            }
-            LinuxNamespaceType::Time => {
-                return Err(Error::new(field, "not supported: a container has the machine's clocks"));
-            }
-        }
-    }
-    if !mount {
-        return Err(Error::new("linux.namespaces", "a container without a mount namespace of its own isn't supported"));
-    }
-    Ok(namespaces)
-}
-
-/// The id map; there is one exactly when a user namespace is asked for.
-fn ids(linux: &Linux) -> Result<Option<IdMap>, Error> {
-    let wanted = linux.namespaces().iter().flatten().any(|entry| entry.typ() == LinuxNamespaceType::User);
-    let ranges = |mappings: &Option<Vec<oci_spec::runtime::LinuxIdMapping>>| -> Vec<IdRange> {
-        let mappings = mappings.iter().flatten();
-        mappings.map(|m| IdRange { inside: m.container_id(), outside: m.host_id(), size: m.size() }).collect()
-    };
-    let (uids, gids) = (ranges(linux.uid_mappings()), ranges(linux.gid_mappings()));
-    match (wanted, uids.is_empty() || gids.is_empty(), uids.is_empty() && gids.is_empty()) {
-        (true, false, _) => Ok(Some(IdMap { uids, gids })),
-        (true, true, _) => Err(Error::new("linux.uidMappings", "a user namespace needs uid and gid mappings")),
-        (false, _, true) => Ok(None),
-        (false, _, false) => Err(Error::new("linux.uidMappings", "mappings without a user namespace")),
-    }
-}
-
-/// A path as text: the plan's paths are UTF-8.
+/// A path as text: a launch's paths are UTF-8.
 fn text(field: &str, path: &std::path::Path) -> Result<String, Error> {
-    path.to_str().map(str::to_owned).ok_or_else(|| Error::new(field, format!("{} isn't UTF-8", path.display())))
+    let text = path.to_str().ok_or_else(|| Error::new(field, format!("{} isn't UTF-8", path.display())))?;
+    if text.contains('\0') {
+        return Err(Error::new(field, format!("{text:?} holds a NUL")));
+    }
+    Ok(text.to_owned())
 }

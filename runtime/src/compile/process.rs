@@ -2,30 +2,39 @@
 
 use oci_spec::runtime::{LinuxCapabilities, PosixRlimitType, Process as SpecProcess};
 
-use super::{refuse, text};
-use crate::launch::{Capabilities, Process, Rlimit};
+use super::{list, refuse, scheduling, text};
+use crate::launch::{Capabilities, ExecAffinity, Process, Rlimit};
 use crate::spec::{Error, capabilities};
 
-pub(super) fn process(process: &SpecProcess) -> Result<Process, Error> {
-    refuse("process.terminal", process.terminal() == Some(true))?;
+/// The process of a spec, or of an `exec`: all that isn't said in `linux` or an annotation.
+pub fn process(process: &SpecProcess) -> Result<Process, Error> {
     refuse("process.commandLine", process.command_line().is_some())?;
-    refuse("process.apparmorProfile", process.apparmor_profile().as_ref().is_some_and(|p| !p.is_empty()))?;
-    refuse("process.selinuxLabel", process.selinux_label().as_ref().is_some_and(|p| !p.is_empty()))?;
-    refuse("process.ioPriority", process.io_priority().is_some())?;
-    refuse("process.scheduler", process.scheduler().is_some())?;
-    refuse("process.execCPUAffinity", process.exec_cpu_affinity().is_some())?;
     let args = process.args().clone().unwrap_or_default();
     if args.first().is_none_or(String::is_empty) {
         return Err(Error::new("process.args", "no program"));
+    }
+    let env = process.env().clone().unwrap_or_default();
+    for (field, list) in [("process.args", &args), ("process.env", &env)] {
+        if let Some(string) = list.iter().find(|string| string.contains('\0')) {
+            return Err(Error::new(field, format!("{string:?} holds a NUL")));
+        }
     }
     let cwd = text("process.cwd", process.cwd())?;
     if !cwd.starts_with('/') {
         return Err(Error::new("process.cwd", format!("{cwd:?} isn't absolute")));
     }
     let user = process.user();
+    if let Some(umask) = user.umask().filter(|umask| *umask > 0o777) {
+        return Err(Error::new("process.user.umask", format!("{umask:#o} has more than permission bits")));
+    }
+    let score = process.oom_score_adj();
+    if let Some(score) = score.filter(|score| !(-1000..=1000).contains(score)) {
+        return Err(Error::new("process.oomScoreAdj", format!("{score} isn't from -1000 to 1000")));
+    }
+    let label = |label: &Option<String>| label.clone().filter(|label| !label.is_empty());
     Ok(Process {
         args,
-        env: process.env().clone().unwrap_or_default(),
+        env,
         cwd,
         uid: user.uid(),
         gid: user.gid(),
@@ -34,7 +43,37 @@ pub(super) fn process(process: &SpecProcess) -> Result<Process, Error> {
         capabilities: process.capabilities().as_ref().map(sets).unwrap_or_default(),
         rlimits: rlimits(process)?,
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
-        oom_score_adj: process.oom_score_adj(),
+        oom_score_adj: score,
+        scheduler: process.scheduler().as_ref().map(scheduling::scheduler).transpose()?,
+        io_priority: process.io_priority().as_ref().map(scheduling::io_priority).transpose()?,
+        exec_affinity: exec_affinity(process)?,
+        memory_policy: None,
+        personality: None,
+        apparmor_profile: label(process.apparmor_profile()),
+        selinux_label: label(process.selinux_label()),
+        landlock: None,
+    })
+}
+
+/// The size of the process's terminal as rows and columns, if it is to have a terminal.
+pub fn terminal(process: &SpecProcess) -> Result<Option<(u16, u16)>, Error> {
+    if process.terminal() != Some(true) {
+        return Ok(None);
+    }
+    let size = process.console_size().unwrap_or_default();
+    let number = |field: &str, value: u64| {
+        u16::try_from(value).map_err(|_| Error::new(field, format!("{value} is more than a terminal has")))
+    };
+    let rows = number("process.consoleSize.height", size.height())?;
+    Ok(Some((rows, number("process.consoleSize.width", size.width())?)))
+}
+
+fn exec_affinity(process: &SpecProcess) -> Result<ExecAffinity, Error> {
+    let Some(affinity) = process.exec_cpu_affinity() else { return Ok(ExecAffinity::default()) };
+    let mask = |field: &str, list: &Option<String>| list::mask(field, list.as_deref().unwrap_or_default());
+    Ok(ExecAffinity {
+        initial: mask("process.execCPUAffinity.initial", affinity.initial())?,
+        last: mask("process.execCPUAffinity.final", affinity.cpu_affinity_final())?,
     })
 }
 

@@ -5,9 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use oci_spec::runtime::{
-    Hook as SpecHook, Hooks as SpecHooks, LinuxDeviceCgroup, LinuxDeviceType, Process as SpecProcess, Spec,
-};
+use oci_spec::runtime::{Hook as SpecHook, Hooks as SpecHooks, Process as SpecProcess, Spec};
 
 use super::error::{During, Error, Result};
 use crate::hook::Hook;
@@ -40,6 +38,8 @@ pub struct Bundle {
     pub annotations: BTreeMap<String, String>,
     /// Hooks by kind.
     pub hooks: Hooks,
+    /// What a person should know about it.
+    pub warnings: Vec<String>,
 }
 
 /// The hooks of a configuration. Those that are run later stay as they were written, for the record.
@@ -57,33 +57,38 @@ pub struct Hooks {
     pub poststop: Vec<SpecHook>,
 }
 
-/// Reads the bundle at `path`, its configuration being the file `config`.
-pub fn load(path: &Path, config: &Path) -> Result<Bundle> {
+/// Reads the bundle at `path` for container `id`, its configuration being the file `config`.
+pub fn load(path: &Path, config: &Path, id: &str) -> Result<Bundle> {
     let path = std::fs::canonicalize(path).during(|| format!("open the bundle {}", path.display()))?;
     let config = read(&path.join(config))?;
-    let mut spec = parse(&config)?;
-    let oci_version = spec.version().clone();
-    let terminal = spec.process().as_ref().and_then(SpecProcess::terminal).unwrap_or(false);
-    let console_size = spec.process().as_ref().and_then(console_size);
+    let (spec, mut warnings) = compile::read(&config)?;
+    let terminal = spec.process().as_ref().map(compile::terminal).transpose()?.flatten();
     let hooks = spec.hooks().as_ref().map(hooks).transpose()?.unwrap_or_default();
     let annotations = spec.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
-    let cgroups_path = take_cgroups_path(&mut spec)?;
-    resolve_sources(&mut spec, &path);
-    allow_default_devices(&mut spec);
-    // The rest of the configuration is the launch's; these are the command's.
-    spec.set_hooks(None);
-    if let Some(process) = spec.process_mut() {
-        process.set_terminal(None);
-    }
-    let (rootfs, readonly) = rootfs(&spec, &path)?;
-    let source = RootSource::Directory(text("root.path", &rootfs)?);
-    let launch = compile::launch(&spec, Root { source, readonly }, &[])?;
-    Ok(Bundle { path, config, oci_version, rootfs, launch, terminal, console_size, cgroups_path, annotations, hooks })
+    let directory = text("the bundle", &path)?;
+    let made = compile::bundle(&spec, compile::Bundle { path: &directory, id })?;
+    warnings.extend(made.warnings);
+    let mut launch = made.launch;
+    let rootfs = rootfs(&spec, &path)?;
+    launch.root.source = RootSource::Directory(text("root.path", &rootfs)?);
+    Ok(Bundle {
+        path,
+        config,
+        oci_version: spec.version().clone(),
+        rootfs,
+        launch,
+        terminal: terminal.is_some(),
+        console_size: terminal,
+        cgroups_path: cgroups_path(&spec)?,
+        annotations,
+        hooks,
+        warnings,
+    })
 }
 
 /// A configuration from its bytes.
 pub fn parse(config: &[u8]) -> Result<Spec> {
-    serde_json::from_slice(config).map_err(|error| Error::new(format!("parse config.json: {error}")))
+    Ok(compile::read(config)?.0)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
@@ -113,75 +118,22 @@ pub(crate) fn process_alone(spec: &mut Spec, mut process: SpecProcess) -> Result
         linux.set_seccomp(None).set_cgroups_path(None).set_resources(None);
     }
     let source = RootSource::Directory("/".to_owned());
-    Ok(compile::launch(spec, Root { source, readonly: false }, &[])?)
+    Ok(compile::launch(spec, Root { source, ..Root::default() }, &[])?)
 }
 
-fn take_cgroups_path(spec: &mut Spec) -> Result<Option<String>> {
-    let Some(linux) = spec.linux_mut() else { return Ok(None) };
-    let path = linux.cgroups_path().as_ref().map(|path| text("linux.cgroupsPath", path)).transpose()?;
-    linux.set_cgroups_path(None);
-    Ok(path)
+fn cgroups_path(spec: &Spec) -> Result<Option<String>> {
+    let path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_ref());
+    path.map(|path| text("linux.cgroupsPath", path)).transpose()
 }
 
-/// What a list of device rules doesn't take away: making any node, and using those of every container.
-fn allow_default_devices(spec: &mut Spec) {
-    let resources = spec.linux_mut().as_mut().and_then(|linux| linux.resources_mut().as_mut());
-    let Some(rules) =
-        resources.and_then(|resources| resources.devices_mut().as_mut()).filter(|rules| !rules.is_empty())
-    else {
-        return;
-    };
-    let rule = |kind, major, minor, access: &str| {
-        let mut rule = LinuxDeviceCgroup::default();
-        rule.set_allow(true).set_typ(Some(kind)).set_major(major).set_minor(minor).set_access(Some(access.to_owned()));
-        rule
-    };
-    rules.push(rule(LinuxDeviceType::C, None, None, "m"));
-    rules.push(rule(LinuxDeviceType::B, None, None, "m"));
-    // null, zero, full, random, urandom, tty, ptmx, pts/*
-    for (major, minor) in
-        [(1, Some(3)), (1, Some(5)), (1, Some(7)), (1, Some(8)), (1, Some(9)), (5, Some(0)), (5, Some(2)), (136, None)]
-    {
-        rules.push(rule(LinuxDeviceType::C, Some(major), minor, "rwm"));
-    }
-}
-
-/// Sources of bind mounts are relative to the bundle (runtime spec, "Mounts").
-fn resolve_sources(spec: &mut Spec, bundle: &Path) {
-    for mount in spec.mounts_mut().iter_mut().flatten() {
-        let option = |name: &str| mount.options().iter().flatten().any(|option| option == name);
-        let bind = mount.typ().as_deref() == Some("bind") || option("bind") || option("rbind");
-        if bind && let Some(source) = mount.source().as_ref().filter(|source| source.is_relative()) {
-            let source = normal(&bundle.join(source));
-            mount.set_source(Some(source));
-        }
-    }
-}
-
-/// Without `.` and `..`, which the shell's user wrote.
-fn normal(path: &Path) -> PathBuf {
-    use std::path::Component;
-    let mut normal = PathBuf::new();
-    for component in path.components() {
-        match component {
-            Component::CurDir => {}
-            Component::ParentDir => {
-                normal.pop();
-            }
-            other => normal.push(other),
-        }
-    }
-    normal
-}
-
-fn rootfs(spec: &Spec, bundle: &Path) -> Result<(PathBuf, bool)> {
+fn rootfs(spec: &Spec, bundle: &Path) -> Result<PathBuf> {
     let root = spec.root().as_ref().ok_or_else(|| Error::new("config.json: root: missing"))?;
     let path = bundle.join(root.path());
     let path = std::fs::canonicalize(&path).during(|| format!("open the root directory {}", path.display()))?;
     if !path.is_dir() {
         return Err(Error::new(format!("open the root directory {}: ENOTDIR", path.display())));
     }
-    Ok((path, root.readonly().unwrap_or(false)))
+    Ok(path)
 }
 
 fn hooks(hooks: &SpecHooks) -> Result<Hooks> {

@@ -232,7 +232,7 @@ fn add_capabilities(process: &mut SpecProcess, names: &[String]) -> Result<()> {
 fn seccomp(entry: &Entry, record: &Record) -> Result<Option<Seccomp>> {
     let Some(flags) = record.seccomp_flags else { return Ok(None) };
     match entry.read("seccomp.bpf")? {
-        Some(bpf) => Ok(Some(Seccomp { bpf, flags })),
+        Some(bpf) => Ok(Some(Seccomp { bpf, flags, listener: None })),
         None => Err(Error::new(format!("exec in container {}: its seccomp filter is missing", entry.id()))),
     }
 }

@@ -13,7 +13,7 @@ use rustix::net::{
 
 use super::error::{During, Result};
 use super::store::Entry;
-use crate::launch::{Launch, Mount, MountFlags, MountSource};
+use crate::launch::{Attributes, IdMapping, Launch, Mount, MountFlags, MountSource};
 
 /// The variable that names the socket.
 const VARIABLE: &str = "NOTIFY_SOCKET";
@@ -35,15 +35,16 @@ pub(crate) fn prepare(entry: &Entry, launch: &mut Launch) -> Result<()> {
     made.during(|| format!("make {}", entry.path(DIRECTORY).display()))?;
     launch.process.env.retain(|variable| !variable.starts_with("NOTIFY_SOCKET="));
     launch.process.env.push(format!("{VARIABLE}={INSIDE}/{SOCKET}"));
+    let denied = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
     launch.mounts.push(Mount {
         target: INSIDE.to_owned(),
         source: MountSource::Bind {
             path: entry.path(DIRECTORY).display().to_string(),
             recursive: false,
-            idmap: false,
+            idmap: IdMapping::None,
             create: None,
         },
-        flags: MountFlags { nosuid: true, nodev: true, noexec: true, ..MountFlags::default() },
+        flags: MountFlags { own: Attributes { set: denied, clear: 0 }, ..MountFlags::default() },
     });
     Ok(())
 }

@@ -25,7 +25,7 @@ type Fault = (String, Errno);
 
 /// Copies what lies in `from` into the empty directory `to`, and gives `to` the attributes of `from`: owners, modes, times,
 /// extended attributes, links and nodes.
-pub(super) fn tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Fault> {
+pub(crate) fn tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Fault> {
     let mut copy = Copy { root: to, links: BTreeMap::new(), path: Vec::new(), buffer: vec![0; PIECE] };
     copy.directory(from, to).map_err(|errno| {
         let path = copy.path.iter().map(|name| format!("/{}", name.to_string_lossy())).collect();

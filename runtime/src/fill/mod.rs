@@ -3,7 +3,7 @@
 //! May take as long as the disk does: PID 1 has it done by a worker. Paths of the image are hostile: they are resolved beneath the
 //! image's root, by descriptor, and the copy is made by the process's own rights, so device nodes and owners come along.
 
-mod copy;
+pub(crate) mod copy;
 mod source;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

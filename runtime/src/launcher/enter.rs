@@ -109,7 +109,7 @@ fn pass(pidfd: BorrowedFd<'_>, kinds: ThreadNameSpaceType, process: impl FnOnce(
     if !kinds.is_empty() {
         move_into_thread_name_spaces(pidfd, kinds).at(Step::JoinNamespace, || "user and pid of the container")?;
     }
-    let process = sys::clone::fork_sibling(process).at(Step::Clone, || "in the container")?;
+    let process = sys::clone::fork_sibling(UnshareFlags::empty(), process).at(Step::Clone, || "in the container")?;
     Ok(process.pid)
 }
 

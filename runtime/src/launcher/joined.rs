@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::failure::{Context, Failure, Step};
-use crate::launch::{Namespace, Namespaces};
+use crate::launch::{Namespace, Namespaces, TimeNamespace};
 
 /// `f_type` of namespace files (`linux/magic.h`).
 const NSFS_MAGIC: i64 = 0x6e73_6673;
@@ -63,11 +63,15 @@ fn visits(namespaces: &Namespaces) -> Result<Vec<Visit<'_>>, Failure> {
             visits.push(Visit { back: open(own)?, kind, there: open(path)?, path });
         }
     }
+    if let TimeNamespace::Path(path) = &namespaces.time {
+        let back = open("/proc/self/ns/time")?;
+        visits.push(Visit { back, kind: LinkNameSpaceType::Time, there: open(path)?, path });
+    }
     Ok(visits)
 }
 
 /// Opens a namespace's file; whatever else has that name is refused, and a pipe nobody writes to holds nobody up.
-fn open(path: &str) -> Result<OwnedFd, Failure> {
+pub(super) fn open(path: &str) -> Result<OwnedFd, Failure> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = rustix::fs::open(path, flags, Mode::empty()).at(Step::Open, || path)?;
     if rustix::fs::fstatfs(&file).at(Step::Open, || path)?.f_type == NSFS_MAGIC {

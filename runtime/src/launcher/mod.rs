@@ -1,8 +1,13 @@
 //! The launcher's side of a start: check, open everything of the machine, make the cgroup, fork, map ids, let go.
 
+mod agent;
 mod enter;
 mod joined;
+mod net_devices;
+mod netlink;
 pub(crate) mod nodes;
+mod rdt;
+mod staged;
 mod trees;
 pub(crate) mod volume;
 
@@ -23,7 +28,7 @@ use crate::{cgroup, check, child, device, sys, userns};
 
 pub(crate) use enter::enter;
 pub(crate) use nodes::Nodes;
-pub(crate) use trees::{Mount, STANDARD_DEVICES, Tree, Trees, attributes};
+pub(crate) use trees::{Mount, STANDARD_DEVICES, Tree, Trees, propagate, set_unless_empty};
 
 /// See [`crate::start::start`].
 pub(crate) fn start(
@@ -40,20 +45,29 @@ pub(crate) fn start(
         (Some(ids), None) => Some(userns::create(ids)?),
         _ => None,
     };
-    let map_by = launch.ids.as_ref().and_then(|_| site.userns.or(made_userns.as_ref().map(AsFd::as_fd)));
+    let made_userns = match &launch.namespaces.user {
+        Some(path) => Some(joined::open(path)?),
+        None => made_userns,
+    };
+    let map_by = made_userns.as_ref().map(AsFd::as_fd).or(launch.ids.as_ref().and(site.userns));
+    let agent = agent::connect_to(launch)?;
     let trees = Trees::open(launch, map_by)?;
     let null = open_null()?;
     let stdio = [stdio.stdin, stdio.stdout, stdio.stderr].map(|fd| fd.unwrap_or(null.as_fd()));
     give_pipes_to(launch, &stdio);
 
-    let exposed = exposed_program(launch);
+    let exposed = exposed_program(launch).into_iter().chain(ungranted(launch)).collect::<Vec<_>>();
     let Some(parent) = site.cgroup_parent else {
-        let mut started = run(launch, &trees, None, stdio, stages)?;
+        let mut started = run(launch, name, &trees, None, stdio, agent, stages)?;
         started.degraded.extend(exposed);
         return Ok(started);
     };
     let (group, mut degraded) = cgroup::create(parent, name, &settings, site.absent_controller)?;
-    match run(launch, &trees, Some(group.as_fd()), stdio, stages) {
+    if let Err(failure) = give_cgroup(launch, group.as_fd()) {
+        let _ = cgroup::remove(parent, name);
+        return Err(failure);
+    }
+    match run(launch, name, &trees, Some(group.as_fd()), stdio, agent, stages) {
         Ok(started) => {
             degraded.extend(exposed);
             Ok(Started { cgroup: Some(group), degraded, ..started })
@@ -83,7 +97,9 @@ fn expect_one_thread() -> Result<(), Failure> {
 /// In a user namespace it can't, as the file isn't its root's. Otherwise the file must be on a read-only mount or sealed.
 fn exposed_program(launch: &Launch) -> Option<String> {
     const OWN_PROGRAM: &str = "/proc/self/exe";
-    let guarded = launch.ids.is_some()
+    // Unless the container's root is the machine's all the same.
+    let other_root = launch.ids.as_ref().is_some_and(|ids| ids.uids.iter().all(|range| range.outside != 0));
+    let guarded = other_root
         || rustix::fs::statvfs(OWN_PROGRAM).is_ok_and(|fs| fs.f_flag.contains(StatVfsMountFlags::RDONLY))
         || rustix::fs::open(OWN_PROGRAM, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .and_then(rustix::fs::fcntl_get_seals)
@@ -91,12 +107,24 @@ fn exposed_program(launch: &Launch) -> Option<String> {
     (!guarded).then(|| "the launcher's own program is on a writable mount and within reach of the container's root".to_owned())
 }
 
+/// Capabilities that the container asks for and the launcher has not, or the kernel knows not.
+fn ungranted(launch: &Launch) -> Option<String> {
+    let wanted = launch.process.capabilities.bounding | launch.process.capabilities.permitted;
+    // Root of a new user namespace has them all.
+    let lacking = wanted & !child::held_capabilities().ok().filter(|_| !launch.in_user_namespace())?;
+    (lacking != 0).then(|| {
+        format!("process.capabilities: {lacking:#x} (by number) can't be granted, as the launcher or the kernel lacks them")
+    })
+}
+
 /// Makes the child, does for it what only the launcher may, and lets it go.
 fn run(
     launch: &Launch,
+    name: &str,
     trees: &Trees,
     group: Option<BorrowedFd<'_>>,
     stdio: [BorrowedFd<'_>; 3],
+    agent: Option<OwnedFd>,
     stages: &Stages<'_>,
 ) -> Result<Started, Failure> {
     let (go_reader, go_writer) = pipe_with(PipeFlags::CLOEXEC).at(Step::Pipe, || "to the child")?;
@@ -115,9 +143,14 @@ fn run(
         report: report_writer.as_fd(),
         stdio,
         theatre: child::Theatre::new(stages, stages_there.as_ref().map(AsFd::as_fd)),
+        agent: agent.as_ref().map(AsFd::as_fd),
     };
 
     let fork = || {
+        if staged::is_needed(launch) {
+            let ends = staged::Ends { go: &go_writer };
+            return staged::fork(launch, namespaces(launch), group, &ends, || child::run(&inherited));
+        }
         sys::clone::fork_into(namespaces(launch), group, Signal::CHILD.as_raw(), || {
             drop(go_writer.take());
             drop(stages_here.take());
@@ -127,7 +160,7 @@ fn run(
     };
     let child = joined::during(&launch.namespaces, fork, |child| sys::clone::kill_and_reap(&child))?;
     let recorded = || stages.record.map_or(Ok(()), |record| record(child.pid));
-    match prepare(child.pid, launch).and_then(|()| recorded()).and_then(|()| let_go(go_writer.take())) {
+    match prepare(child.pid, launch, name).and_then(|()| recorded()).and_then(|()| let_go(go_writer.take())) {
         Ok(()) => Ok(Started {
             pid: child.pid,
             pidfd: child.pidfd,
@@ -161,20 +194,31 @@ fn namespaces(launch: &Launch) -> UnshareFlags {
         (launch.namespaces.network == Namespace::New, UnshareFlags::NEWNET),
         (launch.namespaces.ipc == Namespace::New, UnshareFlags::NEWIPC),
         (launch.namespaces.uts == Namespace::New, UnshareFlags::NEWUTS),
+        (launch.namespaces.mount.is_none(), UnshareFlags::NEWNS),
     ];
-    wanted.iter().filter(|(new, _)| *new).fold(UnshareFlags::NEWNS, |flags, (_, flag)| flags | *flag)
+    wanted.iter().filter(|(new, _)| *new).fold(UnshareFlags::empty(), |flags, (_, flag)| flags | *flag)
 }
 
 /// What a process in a user namespace may not do for itself.
-fn prepare(pid: i32, launch: &Launch) -> Result<(), Failure> {
-    if let Some(ids) = &launch.ids {
+fn prepare(pid: i32, launch: &Launch, name: &str) -> Result<(), Failure> {
+    if let Some(ids) = launch.ids.as_ref().filter(|_| !staged::is_needed(launch)) {
         userns::write_maps(pid, ids)?;
+    }
+    net_devices::give(pid, launch)?;
+    if let Some(rdt) = &launch.intel_rdt {
+        rdt::assign(rdt, name, pid)?;
     }
     prepare_process(pid, &launch.process)
 }
 
 /// The same for the program alone.
 fn prepare_process(pid: i32, process: &Process) -> Result<(), Failure> {
+    if let Some(scheduler) = &process.scheduler {
+        sys::schedule::set_scheduler(pid, scheduler).at(Step::SetScheduler, || format!("policy {}", scheduler.policy))?;
+    }
+    if let Some(priority) = process.io_priority {
+        sys::schedule::set_io_priority(pid, priority).at(Step::SetIoPriority, || format!("class {}", priority >> 13))?;
+    }
     for limit in &process.rlimits {
         // Only the launcher may raise a limit. Down to the declared one the child goes itself when it is set up: it needs more
         // descriptors for that than the program may be allowed.
@@ -188,6 +232,13 @@ fn prepare_process(pid: i32, process: &Process) -> Result<(), Failure> {
             .at(Step::SetOomScore, || format!("oom_score_adj to {score}"))?;
     }
     Ok(())
+}
+
+/// Gives the cgroup to the container's user, if that is asked for and it has an id outside.
+fn give_cgroup(launch: &Launch, group: BorrowedFd<'_>) -> Result<(), Failure> {
+    let Some(uid) = launch.cgroup.owner else { return Ok(()) };
+    let outside = userns::outside(uid, launch.ids.as_ref().map(|ids| ids.uids.as_slice()));
+    outside.map_or(Ok(()), |uid| cgroup::give_to(group, uid))
 }
 
 /// Tells the waiting child to go on.
@@ -211,6 +262,10 @@ pub(crate) fn open_null() -> Result<OwnedFd, Failure> {
 /// Makes the container's user the owner of its pipes, so that `/dev/stdout` can be opened by name. Nothing else is touched:
 /// a terminal or a file stays its owner's. Where it isn't allowed (an ordinary user's own pipes), it isn't needed.
 fn give_pipes_to(launch: &Launch, stdio: &[BorrowedFd<'_>; 3]) {
+    if launch.namespaces.user.is_some() {
+        // Whose map isn't known here.
+        return;
+    }
     let uid = userns::outside(launch.process.uid, launch.ids.as_ref().map(|ids| ids.uids.as_slice()));
     let gid = userns::outside(launch.process.gid, launch.ids.as_ref().map(|ids| ids.gids.as_slice()));
     for fd in stdio {

@@ -12,16 +12,16 @@ use rustix::mount::MountAttrFlags;
 
 use super::trees::{self, Tree};
 use crate::failure::{Context, Failure, Step};
-use crate::launch::Launch;
+use crate::launch::{Device, DeviceNode, Launch, Node, NodeKind};
 use crate::{device, filesystem, userns};
 
 /// The nodes of a launch's devices.
 #[derive(Debug)]
 pub(crate) enum Nodes {
-    /// A filesystem that holds one node for each, by its place in the list: [`name`].
+    /// A filesystem that holds one node for each that isn't the child's to make, by its place in the list: [`name`].
     Made(Tree),
-    /// The machine's own nodes, where the launcher may make none.
-    Bound(Vec<Tree>),
+    /// The machine's own nodes, where the launcher may make none. `None`: the child's to make.
+    Bound(Vec<Option<Tree>>),
 }
 
 /// The name of a made node.
@@ -29,16 +29,28 @@ pub(crate) fn name(number: usize) -> String {
     number.to_string()
 }
 
+/// Whether the child makes the node itself: pipes anybody may make, devices the machine's root.
+pub(crate) fn is_childs(launch: &Launch, device: &Device) -> bool {
+    match &device.node {
+        DeviceNode::Machine(_) => false,
+        DeviceNode::Numbered(node) => node.kind == NodeKind::Fifo || !launch.in_user_namespace(),
+    }
+}
+
 /// Makes them, or opens the machine's.
 pub(super) fn open(launch: &Launch) -> Result<Nodes, Failure> {
-    if launch.devices.is_empty() {
-        return Ok(Nodes::Bound(Vec::new()));
+    if launch.devices.iter().all(|device| is_childs(launch, device)) {
+        return Ok(Nodes::Bound(launch.devices.iter().map(|_| None).collect()));
     }
     match make(launch) {
-        // An ordinary user, or root of a user namespace.
+        // An ordinary user, or root of a user namespace. What the machine shows it is what it may use.
         Err(failure) if failure.errno == Errno::PERM.raw_os_error() => {
-            let bound = launch.devices.iter().map(|device| trees::device(&device.source, None));
-            Ok(Nodes::Bound(bound.collect::<Result<_, Failure>>()?))
+            let bound = |device: &Device| match &device.node {
+                _ if is_childs(launch, device) => Ok(None),
+                DeviceNode::Machine(source) => trees::device(source, None).map(Some),
+                DeviceNode::Numbered(node) => trees::device(&device.target, Some((node.major, node.minor))).map(Some),
+            };
+            Ok(Nodes::Bound(launch.devices.iter().map(bound).collect::<Result<_, Failure>>()?))
         }
         made => made,
     }
@@ -49,23 +61,38 @@ fn make(launch: &Launch) -> Result<Nodes, Failure> {
     let options = ["mode=755".to_owned(), "size=4k".to_owned(), format!("nr_inodes={inodes}")];
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let nodes = filesystem::new("tmpfs", &options, attributes)?;
-    for (number, wanted) in launch.devices.iter().enumerate() {
-        make_one(launch, nodes.as_fd(), &name(number), &wanted.source)?;
+    for (number, device) in launch.devices.iter().enumerate().filter(|(_, device)| !is_childs(launch, device)) {
+        let node = match &device.node {
+            DeviceNode::Numbered(node) => *node,
+            DeviceNode::Machine(source) => as_found(launch, source)?,
+        };
+        make_one(launch, nodes.as_fd(), &name(number), &node).at(Step::MakeDevice, || device.target.as_str())?;
     }
     Ok(Nodes::Made(Tree::Detached(nodes)))
 }
 
-/// A node as the machine's at `source`, but the program's.
-fn make_one(launch: &Launch, nodes: BorrowedFd<'_>, name: &str, source: &str) -> Result<(), Failure> {
+/// As the machine's at `source`, but the program's.
+fn as_found(launch: &Launch, source: &str) -> Result<Node, Failure> {
     let found = device::find(source)?;
-    let kind = if found.block { FileType::BlockDevice } else { FileType::CharacterDevice };
-    let mode = Mode::from_raw_mode(found.mode & 0o777);
-    let number = rustix::fs::makedev(found.major, found.minor);
-    rustix::fs::mknodat(nodes, name, kind, mode, number).at(Step::MakeDevice, || source)?;
+    Ok(Node {
+        kind: if found.block { NodeKind::Block } else { NodeKind::Character },
+        major: found.major,
+        minor: found.minor,
+        mode: found.mode & 0o777,
+        uid: launch.process.uid,
+        gid: launch.process.gid,
+    })
+}
+
+/// One node, owned by whom the container's ids stand for.
+fn make_one(launch: &Launch, nodes: BorrowedFd<'_>, name: &str, node: &Node) -> Result<(), Errno> {
+    let kind = if node.kind == NodeKind::Block { FileType::BlockDevice } else { FileType::CharacterDevice };
+    let mode = Mode::from_raw_mode(node.mode);
+    rustix::fs::mknodat(nodes, name, kind, mode, rustix::fs::makedev(node.major, node.minor))?;
     let ids = launch.ids.as_ref();
-    let uid = userns::outside(launch.process.uid, ids.map(|ids| ids.uids.as_slice())).map(Uid::from_raw);
-    let gid = userns::outside(launch.process.gid, ids.map(|ids| ids.gids.as_slice())).map(Gid::from_raw);
-    rustix::fs::chownat(nodes, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW).at(Step::MakeDevice, || source)?;
+    let uid = userns::outside(node.uid, ids.map(|ids| ids.uids.as_slice())).map(Uid::from_raw);
+    let gid = userns::outside(node.gid, ids.map(|ids| ids.gids.as_slice())).map(Gid::from_raw);
+    rustix::fs::chownat(nodes, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
     // The launcher's umask is no concern of the container's.
-    rustix::fs::chmodat(nodes, name, mode, AtFlags::empty()).at(Step::MakeDevice, || source)
+    rustix::fs::chmodat(nodes, name, mode, AtFlags::empty())
 }

@@ -11,8 +11,11 @@ use rustix::mount::{OpenTreeFlags, open_tree};
 use super::nodes::{self, Nodes};
 use super::volume;
 use crate::failure::{Context, Failure, Step};
-use crate::launch::{Launch, MountFlags, MountSource, RootSource, Upper};
+use crate::launch::{
+    Attributes, IdMapping, Launch, MountFlags, MountSource, Namespace, Propagation, RootSource, Upper,
+};
 use crate::sys::mount::{Change, set_attributes};
+use crate::userns;
 
 /// The nodes that every `/dev` has: name, device number.
 pub(crate) const STANDARD_DEVICES: [(&str, (u32, u32)); 6] =
@@ -29,8 +32,8 @@ pub(crate) enum Tree {
         path: String,
         /// With the mounts beneath it.
         recursive: bool,
-        /// Attributes to set.
-        attributes: u64,
+        /// What it allows.
+        flags: MountFlags,
     },
 }
 
@@ -39,7 +42,7 @@ impl Tree {
     pub(crate) fn detached(&self) -> Result<Mount<'_>, Failure> {
         match self {
             Self::Detached(fd) => Ok(Mount::OfLauncher(fd.as_fd())),
-            Self::Path { path, recursive, attributes } => clone(path, *recursive, *attributes, None).map(Mount::Own),
+            Self::Path { path, recursive, flags } => clone(path, *recursive, flags, None).map(Mount::Own),
         }
     }
 }
@@ -71,13 +74,16 @@ pub(crate) struct Trees {
     pub(crate) layers: Vec<Tree>,
     /// The directory of a kept upper.
     pub(crate) upper: Option<Tree>,
-    /// One per mount of the launch: what is bound.
+    /// One per mount of the launch: what is bound, or what is bound instead where a filesystem can't be mounted.
     pub(crate) binds: Vec<Option<Tree>>,
     /// [`STANDARD_DEVICES`].
     pub(crate) standard_devices: Vec<Tree>,
     /// The declared devices.
     pub(crate) devices: Nodes,
 }
+
+/// Whose ids a tree's files have.
+type Mapping<'a> = Option<(BorrowedFd<'a>, bool)>;
 
 impl Trees {
     /// Opens them all. `userns` maps what is to be mapped; `None`: nothing is.
@@ -91,25 +97,35 @@ impl Trees {
             devices: nodes::open(launch)?,
         };
         match &launch.root.source {
-            RootSource::Directory(path) => trees.root = Some(tree(path, true, 0, None)?),
+            RootSource::Directory(path) => {
+                let propagation = match launch.root.propagation {
+                    Propagation::Slave => vec![SLAVE],
+                    // The others are said of the finished root.
+                    Propagation::Private | Propagation::Shared | Propagation::Unbindable => Vec::new(),
+                };
+                let flags = MountFlags { propagation, ..MountFlags::default() };
+                trees.root = Some(tree(path, true, &flags, None)?);
+            }
             RootSource::Layers { layers, upper } => {
+                let map = userns.map(|userns| (userns, false));
                 for layer in layers {
-                    trees.layers.push(tree(layer, false, libc::MOUNT_ATTR_RDONLY, userns)?);
+                    trees.layers.push(tree(layer, false, &with(libc::MOUNT_ATTR_RDONLY), map)?);
                 }
                 if let Upper::Directory(path) = upper {
                     volume::create_upper(path)?;
-                    trees.upper = Some(tree(path, false, libc::MOUNT_ATTR_NODEV, userns)?);
+                    trees.upper = Some(tree(path, false, &with(libc::MOUNT_ATTR_NODEV), map)?);
                 }
             }
         }
         for mount in &launch.mounts {
             trees.binds.push(match &mount.source {
-                MountSource::Filesystem { .. } => None,
+                MountSource::Filesystem { fstype, .. } => instead_of(launch, fstype, &mount.flags)?,
+                MountSource::Existing { .. } => None,
                 MountSource::Bind { path, recursive, idmap, create } => {
                     if let Some(create) = create {
                         volume::create(path, *create)?;
                     }
-                    Some(tree(path, *recursive, attributes(mount.flags), userns.filter(|_| *idmap))?)
+                    Some(bind(path, *recursive, &mount.flags, idmap, userns)?)
                 }
             });
         }
@@ -120,22 +136,56 @@ impl Trees {
     }
 }
 
-/// The `MOUNT_ATTR_*` bits of `flags`.
-pub(crate) fn attributes(flags: MountFlags) -> u64 {
-    let bits = [
-        (flags.readonly, libc::MOUNT_ATTR_RDONLY),
-        (flags.nosuid, libc::MOUNT_ATTR_NOSUID),
-        (flags.nodev, libc::MOUNT_ATTR_NODEV),
-        (flags.noexec, libc::MOUNT_ATTR_NOEXEC),
-        (flags.noatime, libc::MOUNT_ATTR_NOATIME),
-    ];
-    bits.iter().filter(|(set, _)| *set).fold(0, |all, (_, bit)| all | bit)
+fn bind(
+    path: &str,
+    recursive: bool,
+    flags: &MountFlags,
+    idmap: &IdMapping,
+    userns: Option<BorrowedFd<'_>>,
+) -> Result<Tree, Failure> {
+    match idmap {
+        IdMapping::None => tree(path, recursive, flags, None),
+        // Without a user namespace ids inside are those on disk.
+        IdMapping::Container { recursive: all } => tree(path, recursive, flags, userns.map(|userns| (userns, *all))),
+        IdMapping::Own { ids, recursive: all } => {
+            let userns = userns::create(ids)?;
+            tree(path, recursive, flags, Some((userns.as_fd(), *all)))
+        }
+    }
 }
 
-/// A device node of the machine.
+/// What the machine has where a user namespace can't mount a filesystem of namespaces that it doesn't own.
+fn instead_of(launch: &Launch, fstype: &str, flags: &MountFlags) -> Result<Option<Tree>, Failure> {
+    let namespaces = &launch.namespaces;
+    let (namespace, path) = match fstype {
+        "sysfs" => (&namespaces.network, "/sys"),
+        "proc" => (&namespaces.pid, "/proc"),
+        "mqueue" => (&namespaces.ipc, "/dev/mqueue"),
+        "cgroup2" => (&namespaces.cgroup, "/sys/fs/cgroup"),
+        _ => return Ok(None),
+    };
+    if !launch.in_user_namespace() || *namespace == Namespace::New {
+        return Ok(None);
+    }
+    // What is denied on it is denied beneath, where a mount of its own would have had nothing.
+    let flags = MountFlags { tree: flags.own, ..flags.clone() };
+    match tree(path, true, &flags, None) {
+        Err(failure) if failure.errno == Errno::NOENT.raw_os_error() => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+/// Private, with these bits set.
+fn with(bits: u64) -> MountFlags {
+    MountFlags { own: Attributes { set: bits, clear: 0 }, ..MountFlags::default() }
+}
+
+/// `MS_SLAVE | MS_REC` of `linux/mount.h`.
+const SLAVE: u32 = 0x8_4000;
+
+/// A device node of the machine, which must have this number if one is given.
 pub(super) fn device(path: &str, number: Option<(u32, u32)>) -> Result<Tree, Failure> {
-    let attributes = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
-    let tree = tree(path, false, attributes, None)?;
+    let tree = tree(path, false, &with(libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC), None)?;
     let opened;
     let fd = match &tree {
         Tree::Detached(fd) => fd.as_fd(),
@@ -167,33 +217,63 @@ pub(crate) fn expect_device(fd: BorrowedFd<'_>, path: &str, (major, minor): (u32
 }
 
 /// A tree cloned here or, where that isn't allowed and nothing has to be mapped, by the child.
-fn tree(path: &str, recursive: bool, attributes: u64, userns: Option<BorrowedFd<'_>>) -> Result<Tree, Failure> {
-    match clone(path, recursive, attributes, userns) {
+pub(super) fn tree(path: &str, recursive: bool, flags: &MountFlags, map: Mapping<'_>) -> Result<Tree, Failure> {
+    match clone(path, recursive, flags, map) {
         Ok(fd) => Ok(Tree::Detached(fd)),
         Err(failure)
             if failure.errno == Errno::PERM.raw_os_error() && !rustix::process::geteuid().is_root() =>
         {
-            Ok(Tree::Path { path: path.to_owned(), recursive, attributes })
+            Ok(Tree::Path { path: path.to_owned(), recursive, flags: flags.clone() })
         }
         Err(failure) => Err(failure),
     }
 }
 
 /// Clones the mount of `path`, from there on.
-fn clone(path: &str, recursive: bool, attributes: u64, userns: Option<BorrowedFd<'_>>) -> Result<OwnedFd, Failure> {
-    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+fn clone(path: &str, recursive: bool, flags: &MountFlags, map: Mapping<'_>) -> Result<OwnedFd, Failure> {
+    let mut how = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     if recursive {
-        flags |= OpenTreeFlags::AT_RECURSIVE;
+        how |= OpenTreeFlags::AT_RECURSIVE;
     }
-    let tree = open_tree(CWD, path, flags).at(Step::OpenTree, || path)?;
-    if let Some(userns) = userns {
-        // What is mounted beneath it keeps its ids; attributes go deeper.
-        let change = Change { userns: Some(userns), set: if recursive { 0 } else { attributes }, ..Change::default() };
-        set_attributes(tree.as_fd(), change).at(Step::IdMapMount, || path)?;
-    }
-    if attributes != 0 && (recursive || userns.is_none()) {
-        let change = Change { set: attributes, recursive, ..Change::default() };
-        set_attributes(tree.as_fd(), change).at(Step::MountAttributes, || path)?;
-    }
+    let tree = open_tree(CWD, path, how).at(Step::OpenTree, || path)?;
+    dress(tree.as_fd(), flags, recursive, map)
+        .at(if map.is_some() { Step::IdMapMount } else { Step::MountAttributes }, || path)?;
     Ok(tree)
+}
+
+/// Gives a detached mount, `recursive` if there may be others beneath it, its ids, propagation and attributes.
+///
+/// A clone belongs to the same peers as what it was cloned from, so that a mount made in it would spread to the machine.
+fn dress(mount: BorrowedFd<'_>, flags: &MountFlags, recursive: bool, map: Mapping<'_>) -> Result<(), Errno> {
+    let own = Change { set: flags.own.set, clear: flags.own.clear, ..Change::default() };
+    let userns = map.map(|(userns, _)| userns);
+    let alone = !recursive && flags.propagation.is_empty();
+    if alone {
+        // All at once, as most mounts are.
+        set_attributes(mount, Change { propagation: libc::MS_PRIVATE, userns, ..own })?;
+    } else {
+        if let Some((_, all)) = map {
+            set_attributes(mount, Change { userns, recursive: all, ..Change::default() })?;
+        }
+        match flags.propagation.as_slice() {
+            [] => set_attributes(mount, Change { propagation: libc::MS_PRIVATE, recursive, ..Change::default() })?,
+            changes => propagate(mount, changes)?,
+        }
+        set_unless_empty(mount, own)?;
+    }
+    set_unless_empty(mount, Change { set: flags.tree.set, clear: flags.tree.clear, recursive: true, ..Change::default() })
+}
+
+/// Changes a mount's propagation, step by step.
+pub(crate) fn propagate(mount: BorrowedFd<'_>, changes: &[u32]) -> Result<(), Errno> {
+    changes.iter().try_for_each(|change| {
+        let bits = u64::from(*change);
+        let change = Change { propagation: bits & !libc::MS_REC, recursive: bits & libc::MS_REC != 0, ..Change::default() };
+        set_attributes(mount, change)
+    })
+}
+
+/// Changes a mount's attributes, if there is anything to change.
+pub(crate) fn set_unless_empty(mount: BorrowedFd<'_>, change: Change<'_>) -> Result<(), Errno> {
+    if change.set == 0 && change.clear == 0 { Ok(()) } else { set_attributes(mount, change) }
 }

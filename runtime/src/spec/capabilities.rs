@@ -112,11 +112,7 @@ pub(super) fn named(field: &str, list: &[String]) -> Result<Vec<u32>, Error> {
     list.iter()
         .filter(|name| !name.eq_ignore_ascii_case("ALL"))
         .map(|name| {
-            let upper = name.to_ascii_uppercase();
-            let plain = upper.strip_prefix("CAP_").unwrap_or(&upper);
-            plain
-                .parse::<Capability>()
-                .ok()
+            parse(name)
                 .and_then(number)
                 .ok_or_else(|| Error::new(field, format!("{name:?} is no capability (see capabilities(7))")))
         })

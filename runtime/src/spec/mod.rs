@@ -119,7 +119,10 @@ fn uncovered(path: &str) -> String {
 }
 
 fn node(device: &Device) -> crate::launch::Device {
-    crate::launch::Device { source: device.source.clone(), target: device.target.clone() }
+    crate::launch::Device {
+        target: device.target.clone(),
+        node: crate::launch::DeviceNode::Machine(device.source.clone()),
+    }
 }
 
 fn process(

@@ -140,7 +140,14 @@ fn maps_group(options: &Options, gid: u32) -> bool {
     })
 }
 
-fn entry(target: &str, fstype: &str, source: &str, options: Vec<String>) -> SpecMount {
+fn entry(target: &str, fstype: &str, source: &str, mut options: Vec<String>) -> SpecMount {
+    if options.iter().any(|option| option == "rbind") {
+        // What is denied on a mount is denied beneath it, too.
+        let denied = ["ro", "nosuid", "nodev", "noexec"];
+        let more: Vec<String> =
+            options.iter().filter(|o| denied.contains(&o.as_str())).map(|option| format!("r{option}")).collect();
+        options.extend(more);
+    }
     let mut mount = SpecMount::default();
     mount
         .set_destination(PathBuf::from(target))

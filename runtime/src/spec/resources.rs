@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use oci_spec::runtime::{
-    LinuxBlockIo, LinuxCpu, LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory, LinuxPids, LinuxResources, PosixRlimit,
+    LinuxCpu, LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory, LinuxPids, LinuxResources, PosixRlimit,
     PosixRlimitBuilder, PosixRlimitType,
 };
 
@@ -25,15 +25,17 @@ pub(super) fn resources(options: &Options) -> Result<LinuxResources, Error> {
         pids.set_limit(signed("pids_limit", most)?);
         resources.set_pids(Some(pids));
     }
+    // Files of cgroup v2 as they are: the declaration's numbers are the kernel's.
+    let mut unified: HashMap<String, String> = HashMap::new();
     if let Some(weight) = limits.io_weight {
-        let mut io = LinuxBlockIo::default();
-        io.set_weight(Some(weight));
-        resources.set_block_io(Some(io));
+        unified.insert("io.weight".to_owned(), crate::compile::cgroup::io_weight(weight).to_string());
     }
-    if !limits.unified.is_empty() {
-        let unified: HashMap<String, String> = limits.unified.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
-        resources.set_unified(Some(unified));
+    if limits.memory.is_some_and(|limit| limit > 0) {
+        // One process killed for memory leaves a container half alive; its restart policy should decide instead.
+        unified.insert("memory.oom.group".to_owned(), "1".to_owned());
     }
+    unified.extend(limits.unified.iter().map(|(file, value)| (file.clone(), value.clone())));
+    resources.set_unified(Some(unified).filter(|unified| !unified.is_empty()));
     Ok(resources)
 }
 

@@ -46,7 +46,7 @@ fn safe() -> Options {
 
 fn root() -> crate::launch::Root {
     let source = RootSource::Layers { layers: vec!["/layers/a".to_owned()], upper: Upper::Tmpfs { size: 1 } };
-    crate::launch::Root { source, readonly: false }
+    crate::launch::Root { source, ..Default::default() }
 }
 
 fn made(options: &Options) -> Container {
@@ -103,9 +103,10 @@ fn the_default_is_the_safe_one() {
     let sets = launch.process.capabilities;
     assert_eq!((sets.effective, sets.permitted, sets.inheritable, sets.ambient), (0, 0, 0, 0));
     assert_ne!(sets.bounding, 0);
-    let writable: Vec<&str> = launch.mounts.iter().filter(|m| !m.flags.readonly).map(|m| m.target.as_str()).collect();
+    let writable: Vec<&str> =
+        launch.mounts.iter().filter(|m| !m.flags.has(libc::MOUNT_ATTR_RDONLY)).map(|m| m.target.as_str()).collect();
     assert_eq!(writable, ["/proc", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue"]);
-    assert!(launch.mounts.iter().all(|m| m.flags.nosuid));
+    assert!(launch.mounts.iter().all(|m| m.flags.has(libc::MOUNT_ATTR_NOSUID)));
     // The same for every launcher: the order of maps must not show.
     assert_eq!(launch, self::launch(&safe()));
 }
@@ -121,10 +122,10 @@ fn volumes_take_over_the_image_s_directory() {
     let [mount] = mounts[..] else { panic!("{mounts:?}") };
     let MountSource::Bind { path, idmap, create: Some(create), .. } = &mount.source else { panic!("{mount:?}") };
     assert_eq!(
-        (path.as_str(), *idmap, create.uid, create.gid, create.mode),
-        ("/data/volumes/db", true, 999, 998, 0o750)
+        (path.as_str(), idmap, create.uid, create.gid, create.mode),
+        ("/data/volumes/db", &crate::launch::IdMapping::Container { recursive: false }, 999, 998, 0o750)
     );
-    assert!(mount.flags.nosuid && mount.flags.nodev);
+    assert!(mount.flags.has(libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV));
 }
 
 #[test]
@@ -249,23 +250,12 @@ fn spec_fields_that_are_not_supported_are_refused_by_name() {
     let cases = [
         ("/hooks", serde_json::json!({"prestart": []}), "hooks"),
         ("/process/terminal", serde_json::json!(true), "process.terminal"),
-        ("/process/apparmorProfile", serde_json::json!("x"), "apparmorProfile"),
         ("/process/args", serde_json::json!([]), "process.args"),
         ("/process/cwd", serde_json::json!("x"), "process.cwd"),
-        ("/linux/rootfsPropagation", serde_json::json!("shared"), "rootfsPropagation"),
-        ("/linux/personality", serde_json::json!({"domain": "LINUX32"}), "personality"),
         ("/linux/cgroupsPath", serde_json::json!("/a"), "cgroupsPath"),
         ("/linux/uidMappings", serde_json::json!([]), "uidMappings"),
         ("/linux/namespaces", serde_json::json!([{"type": "mount"}, {"type": "mount"}]), "given twice"),
         ("/linux/namespaces", serde_json::json!([{"type": "pid"}]), "mount namespace"),
-        ("/linux/namespaces", serde_json::json!([{"type": "time"}]), "the machine's clocks"),
-        ("/linux/namespaces", serde_json::json!([{"type": "time", "path": "/x"}]), "the machine's clocks"),
-        ("/linux/namespaces", serde_json::json!([{"type": "mount", "path": "/x"}]), "mounts are always its own"),
-        ("/linux/namespaces", serde_json::json!([{"type": "user", "path": "/x"}]), "always its own map"),
-        ("/linux/devices", serde_json::json!([{"path": "/dev/x", "type": "c", "major": 1, "minor": 1}]), "devices"),
-        ("/mounts", serde_json::json!([{"destination": "/x", "type": "ext4"}]), "ext4"),
-        ("/mounts", serde_json::json!([{"destination": "/x", "type": "tmpfs", "options": ["shared"]}]), "shared"),
-        ("/mounts", serde_json::json!([{"destination": "/x", "type": "proc", "options": ["size=1"]}]), "size=1"),
         ("/mounts", serde_json::json!([{"destination": "/x", "source": "rel", "options": ["bind"]}]), "rel"),
         ("/ociVersion", serde_json::json!("2.0.0"), "ociVersion"),
     ];

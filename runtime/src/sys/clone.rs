@@ -68,8 +68,8 @@ pub(crate) fn fork_into(
 
 /// Forks a child of this process's parent, which gets its SIGCHLD as for this process. For a process that has gone where its
 /// parent doesn't want to be.
-pub(crate) fn fork_sibling(body: impl FnOnce() -> i32) -> Result<Child, Errno> {
-    fork(libc::CLONE_PARENT as u64, None, 0, body)
+pub(crate) fn fork_sibling(namespaces: UnshareFlags, body: impl FnOnce() -> i32) -> Result<Child, Errno> {
+    fork(libc::CLONE_PARENT as u64 | u64::from(namespaces.bits()), None, 0, body)
 }
 
 fn fork(flags: u64, cgroup: Option<BorrowedFd<'_>>, signal: i32, body: impl FnOnce() -> i32) -> Result<Child, Errno> {

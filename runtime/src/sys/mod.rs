@@ -4,9 +4,11 @@
 pub(crate) mod bpf;
 pub(crate) mod clone;
 pub(crate) mod exec;
+pub(crate) mod landlock;
 pub(crate) mod mount;
 pub(crate) mod net;
 pub(crate) mod process;
+pub(crate) mod schedule;
 #[cfg(feature = "cli")]
 pub(crate) mod signals;
 

@@ -9,6 +9,8 @@ use rustix::io::Errno;
 pub(crate) struct Change<'a> {
     /// `MOUNT_ATTR_*` bits to set.
     pub(crate) set: u64,
+    /// Bits to clear, before.
+    pub(crate) clear: u64,
     /// Propagation (`MS_PRIVATE`, …), 0 to leave it.
     pub(crate) propagation: u64,
     /// Map the mount's ids by this user namespace (`MOUNT_ATTR_IDMAP`).
@@ -21,7 +23,7 @@ pub(crate) struct Change<'a> {
 pub(crate) fn set_attributes(mount: BorrowedFd<'_>, change: Change<'_>) -> Result<(), Errno> {
     let mut attributes = libc::mount_attr {
         attr_set: change.set,
-        attr_clr: 0,
+        attr_clr: change.clear,
         propagation: change.propagation,
         userns_fd: 0,
     };

@@ -1,6 +1,6 @@
 //! What a process sets about itself, or its parent about it.
 
-use std::os::fd::RawFd;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use rustix::io::Errno;
 
@@ -96,6 +96,9 @@ pub(crate) fn signal_pid(pid: i32, signal: u8) -> Result<(), Errno> {
     Ok(())
 }
 
+/// `SECCOMP_FILTER_FLAG_NEW_LISTENER` of `linux/seccomp.h`.
+const NEW_LISTENER: u32 = 1 << 3;
+
 /// A seccomp filter in the form that the kernel takes.
 pub(crate) struct SeccompFilter {
     instructions: Vec<libc::sock_filter>,
@@ -121,17 +124,22 @@ impl SeccompFilter {
         Ok(Self { instructions, flags })
     }
 
-    /// Puts it in force for this thread, for good (seccomp(2)).
-    pub(crate) fn load(&self) -> Result<(), Errno> {
+    /// Puts it in force for this thread, for good (seccomp(2)). Returns the listener, if the flags ask for one.
+    pub(crate) fn load(&self) -> Result<Option<OwnedFd>, Errno> {
         let program = libc::sock_fprog {
             len: u16::try_from(self.instructions.len()).map_err(|_| Errno::INVAL)?,
             filter: self.instructions.as_ptr().cast_mut(),
         };
         // SAFETY: `program` describes exactly the instructions that `self` owns; the kernel copies them.
-        super::check(unsafe {
+        let result = super::check(unsafe {
             libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, self.flags, &raw const program)
         })?;
-        Ok(())
+        if self.flags & NEW_LISTENER == 0 {
+            return Ok(None);
+        }
+        let fd = RawFd::try_from(result).map_err(|_| Errno::BADF)?;
+        // SAFETY: with SECCOMP_FILTER_FLAG_NEW_LISTENER the successful call returned a new descriptor that nobody else owns.
+        Ok(Some(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 }
 

@@ -1,5 +1,4 @@
-//! Namespaces joined by path. There are eight kinds: five can be joined, and mnt, user and time are refused when the launch is
-//! compiled (`compile`).
+//! Namespaces joined by path, as an appliance may: five of the eight kinds. All eight are in `bundle/namespaces.rs`.
 
 use garboard_runtime::cgroup;
 use garboard_runtime::launch::Namespace;

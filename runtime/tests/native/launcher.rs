@@ -12,15 +12,20 @@ pub fn run(arguments: &[String]) -> i32 {
     use garboard_runtime::launch::*;
     use garboard_runtime::start::{Site, Stdio, start};
     let source = RootSource::Layers { layers: vec![arguments[0].clone()], upper: Upper::Tmpfs { size: 1 << 20 } };
-    let mut launch = Launch::bare(Root { source, readonly: false });
+    let mut launch = Launch::bare(Root { source, ..Root::default() });
     launch.ids = (arguments[1] == "user").then(|| crate::site::ids(crate::site::BASE_ID));
     launch.process.args = vec![TRAP.to_owned()];
     launch.process.no_new_privileges = false;
     launch.process.capabilities =
-        Capabilities { bounding: u64::MAX, effective: 0xff, permitted: 0xff, ..Capabilities::default() };
+        Capabilities { bounding: 0xff, effective: 0xff, permitted: 0xff, ..Capabilities::default() };
     launch.mounts = vec![Mount {
         target: "/proc".to_owned(),
-        source: MountSource::Filesystem { fstype: "proc".to_owned(), options: Vec::new() },
+        source: MountSource::Filesystem {
+            fstype: "proc".to_owned(),
+            device: None,
+            options: Vec::new(),
+            copy_up: false,
+        },
         flags: MountFlags::default(),
     }];
     let site =

@@ -19,6 +19,7 @@ macro_rules! trials {
 
 mod attacks;
 mod behaviour;
+mod bundle;
 mod fills;
 mod joining;
 mod launcher;
@@ -34,6 +35,7 @@ fn main() {
     match arguments.get(1).map(String::as_str) {
         Some("probe") => std::process::exit(probe::run(&arguments[2..])),
         Some(fills::FILLER) => std::process::exit(fills::run(&arguments[2..])),
+        Some("agent") => std::process::exit(bundle::agent(&arguments[2..])),
         Some("launcher") => std::process::exit(launcher::run(&arguments[2..])),
         // The interpreter of a script that names /proc/self/exe: this is the launcher's own program, run by the attacker.
         Some(launcher::TRAP) => std::process::exit(launcher::sprung()),
@@ -42,7 +44,10 @@ fn main() {
     let mut options = Arguments::from_args();
     options.test_threads = Some(1);
     let tests: Vec<Trial> = if rustix::process::geteuid().is_root() {
-        [behaviour::tests(), joining::tests(), attacks::tests(), fills::tests()].into_iter().flatten().collect()
+        [behaviour::tests(), joining::tests(), attacks::tests(), fills::tests(), bundle::tests()]
+            .into_iter()
+            .flatten()
+            .collect()
     } else {
         ordinary::tests()
     };

@@ -206,7 +206,7 @@ impl Container {
         let config = r#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}"#;
         let container = spec::from_image(&serde_json::from_str(config).unwrap(), &self.options, &Files(base.clone()))?;
         let layers = self.layers.iter().chain([&base]).map(|path| path.to_str().unwrap().to_owned()).collect();
-        let root = Root { source: RootSource::Layers { layers, upper: self.upper.clone() }, readonly: false };
+        let root = Root { source: RootSource::Layers { layers, upper: self.upper.clone() }, ..Root::default() };
         let mut launch = compile::launch(&container.spec, root, &container.volumes)?;
         launch.devices = container.nodes;
         launch.cgroup.devices = container.devices;
@@ -215,40 +215,16 @@ impl Container {
     }
 
     pub fn start(&self, stdio: Stdio<'_>) -> Result<Started, Failure> {
-        let place = place();
-        let site = StartSite {
-            cgroup_parent: place.cgroup.as_ref().map(AsFd::as_fd),
-            absent_controller: AbsentController::Record,
-            userns: None,
-        };
-        start(&self.launch(), &self.name, &site, stdio)
+        start_launch(&self.launch(), &self.name, stdio)
     }
 
     /// Runs it to its end. The failure is the launcher's or the child's.
     pub fn run(&self) -> Result<Ended, Failure> {
-        let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
-        let stdio = Stdio { stdin: None, stdout: Some(writer.as_fd()), stderr: Some(writer.as_fd()) };
-        let started = self.start(stdio)?;
-        drop(writer);
-        let output = read_to_end(&reader, &started);
-        let report = wait_for_report(&started);
-        let status = reap(&started);
-        self.remove_cgroup();
-        match report {
-            Report::Failed(failure) => Err(failure),
-            Report::Died => panic!("it died before it executed its program: status {status}"),
-            _ => Ok(Ended { output, status }),
-        }
+        run_launch(&self.launch(), &self.name)
     }
 
     pub fn remove_cgroup(&self) {
-        if let Some(parent) = &place().cgroup {
-            let until = Instant::now() + DEADLINE;
-            while let Err(failure) = cgroup::remove(parent, &self.name) {
-                assert!(Instant::now() < until, "{failure}");
-                std::thread::sleep(Duration::from_millis(1));
-            }
-        }
+        remove_cgroup(&self.name);
     }
 
     /// Runs it and returns what it printed, which must have ended well.
@@ -263,6 +239,44 @@ impl Container {
         match self.run() {
             Err(failure) => failure.to_string(),
             Ok(ended) => panic!("it ran: {ended:?}"),
+        }
+    }
+}
+
+/// Starts a launch at the tests' place.
+pub fn start_launch(launch: &Launch, name: &str, stdio: Stdio<'_>) -> Result<Started, Failure> {
+    let place = place();
+    let site = StartSite {
+        cgroup_parent: place.cgroup.as_ref().map(AsFd::as_fd),
+        absent_controller: AbsentController::Record,
+        userns: None,
+    };
+    start(launch, name, &site, stdio)
+}
+
+/// Runs a launch to its end. The failure is the launcher's or the child's.
+pub fn run_launch(launch: &Launch, name: &str) -> Result<Ended, Failure> {
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+    let stdio = Stdio { stdin: None, stdout: Some(writer.as_fd()), stderr: Some(writer.as_fd()) };
+    let started = start_launch(launch, name, stdio)?;
+    drop(writer);
+    let output = read_to_end(&reader, &started);
+    let report = wait_for_report(&started);
+    let status = reap(&started);
+    remove_cgroup(name);
+    match report {
+        Report::Failed(failure) => Err(failure),
+        Report::Died => panic!("it died before it executed its program: status {status}"),
+        _ => Ok(Ended { output, status }),
+    }
+}
+
+pub fn remove_cgroup(name: &str) {
+    if let Some(parent) = &place().cgroup {
+        let until = Instant::now() + DEADLINE;
+        while let Err(failure) = cgroup::remove(parent, name) {
+            assert!(Instant::now() < until, "{failure}");
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! R9: system calls and devices.
 
-use garboard_runtime::launch::{MountFlags, MountSource};
+use garboard_runtime::launch::{DeviceNode, IdMapping, MountFlags, MountSource};
 use garboard_runtime::spec::SeccompChoice;
 use libtest_mimic::Trial;
 use rustix::fs::Mode;
@@ -168,9 +168,10 @@ fn r9_a_declared_device_is_allowed_as_declared() {
     assert!(output.starts_with("33:44 600\n") && output.contains("No such device or address"), "{output}");
     let bound = |l: &mut garboard_runtime::launch::Launch| {
         let device = l.devices.remove(0);
+        let DeviceNode::Machine(path) = device.node else { panic!("{device:?}") };
         l.mounts.push(garboard_runtime::launch::Mount {
             target: device.target,
-            source: MountSource::Bind { path: device.source, recursive: false, idmap: false, create: None },
+            source: MountSource::Bind { path, recursive: false, idmap: IdMapping::None, create: None },
             flags: MountFlags::default(),
         });
     };

@@ -37,7 +37,7 @@ fn open_settings() -> String {
 fn without_covers(launch: &mut garboard_runtime::launch::Launch) {
     launch.readonly_paths.clear();
     launch.masked_paths.clear();
-    launch.mounts.iter_mut().filter(|m| m.target == "/sys").for_each(|m| m.flags.readonly = false);
+    launch.mounts.iter_mut().filter(|m| m.target == "/sys").for_each(|m| m.flags.remove(libc::MOUNT_ATTR_RDONLY));
 }
 
 fn r5_the_machine_s_settings_are_out_of_reach() {
@@ -76,7 +76,12 @@ fn r8_cgroup_files_are_not_writable() {
     // Control: mounted writable, for the machine's root.
     let output = shell("cd /sys/fs/cgroup; mkdir sub && echo made && /bin/busybox rmdir sub; true")
         .options(|o| o.ids = None)
-        .change(|l| l.mounts.iter_mut().filter(|m| m.target == "/sys/fs/cgroup").for_each(|m| m.flags.readonly = false))
+        .change(|l| {
+            l.mounts
+                .iter_mut()
+                .filter(|m| m.target == "/sys/fs/cgroup")
+                .for_each(|m| m.flags.remove(libc::MOUNT_ATTR_RDONLY))
+        })
         .output();
     assert!(output.contains("made"), "control: {output}");
 }
@@ -111,6 +116,6 @@ fn r12_root_is_nobody_outside() {
     };
     let script = "/volume/probe probe status";
     assert!(as_user(mounted(script)).contains("Uid:\t33\t33"), "nosuid holds");
-    let suid = mounted(script).change(|l| l.mounts.iter_mut().for_each(|m| m.flags.nosuid = false));
+    let suid = mounted(script).change(|l| l.mounts.iter_mut().for_each(|m| m.flags.remove(libc::MOUNT_ATTR_NOSUID)));
     assert!(as_user(suid).contains("Uid:\t33\t0"), "control: without nosuid it is the container's root");
 }

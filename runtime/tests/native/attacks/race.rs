@@ -8,7 +8,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
-use garboard_runtime::launch::{Mount, MountFlags, MountSource};
+use garboard_runtime::launch::{IdMapping, Mount, MountFlags, MountSource};
 use libtest_mimic::Trial;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{OpenTreeFlags, UnmountFlags, open_tree};
@@ -129,7 +129,12 @@ fn r4_whole_launches_survive_the_race() {
     let (volume, source) = (path(&race.volume), path(&source));
     let bind = |target: &str, path: &str| Mount {
         target: target.to_owned(),
-        source: MountSource::Bind { path: path.to_owned(), recursive: false, idmap: true, create: None },
+        source: MountSource::Bind {
+            path: path.to_owned(),
+            recursive: false,
+            idmap: IdMapping::Container { recursive: false },
+            create: None,
+        },
         flags: MountFlags::default(),
     };
     let mounts = [bind("/shared", &volume), bind("/shared/dir/target", &source), bind("/shared/dir/new", &source)];

@@ -65,3 +65,43 @@ pub fn unshare_mounts() -> rustix::io::Result<()> {
     // SAFETY: only the mount namespace changes; no descriptor table is taken apart.
     unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }
 }
+
+/// `struct seccomp_notif` and `struct seccomp_notif_resp` of `linux/seccomp.h`.
+#[repr(C)]
+#[derive(Default)]
+struct Notification {
+    id: u64,
+    pid: u32,
+    flags: u32,
+    data: [u64; 8],
+}
+
+#[repr(C)]
+struct Answer {
+    id: u64,
+    value: i64,
+    error: i32,
+    flags: u32,
+}
+
+/// Takes one call from a seccomp listener and answers it with an error; false when nobody calls any more.
+pub fn answer_notification(listener: &std::os::fd::OwnedFd, errno: i32) -> bool {
+    use std::os::fd::AsRawFd;
+    /// `SECCOMP_IOCTL_NOTIF_RECV` and `SECCOMP_IOCTL_NOTIF_SEND`.
+    const RECEIVE: libc::c_ulong = 0xc050_2100;
+    const SEND: libc::c_ulong = 0xc018_2101;
+    let mut waiting = libc::pollfd { fd: listener.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one pollfd, which outlives the call.
+    unsafe { libc::poll(&raw mut waiting, 1, 30_000) };
+    if waiting.revents & libc::POLLIN == 0 {
+        return false;
+    }
+    let mut call = Notification::default();
+    // SAFETY: the ioctl fills a seccomp_notif of the size that its number says.
+    if unsafe { libc::ioctl(listener.as_raw_fd(), RECEIVE, &raw mut call) } != 0 {
+        return false;
+    }
+    let answer = Answer { id: call.id, value: 0, error: -errno, flags: 0 };
+    // SAFETY: the ioctl reads a seccomp_notif_resp of the size that its number says.
+    unsafe { libc::ioctl(listener.as_raw_fd(), SEND, &raw const answer) == 0 }
+}

@@ -1,0 +1,208 @@
+//! A start by way of a stage: a short-lived process between the launcher and the child.
+//!
+//! Some namespaces have to be entered before others are made: a user namespace that exists already must own the new ones, a mount
+//! namespace can't be left again, and the clocks of a time namespace can be set only before the first process is in it. The
+//! stage enters and sets them, then makes the child as the launcher's own (`CLONE_PARENT`), and ends.
+
+use std::cell::Cell;
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::Signal;
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
+
+use super::joined;
+use crate::failure::{Context, Failure, Step};
+use crate::launch::{Launch, Namespaces, TimeNamespace, TimeOffset};
+use crate::sys::clone::Child;
+use crate::{child, report, sys, userns};
+
+/// Whether `launch` needs a stage.
+pub(super) fn is_needed(launch: &Launch) -> bool {
+    let namespaces = &launch.namespaces;
+    namespaces.user.is_some() || namespaces.mount.is_some() || namespaces.time == TimeNamespace::New
+}
+
+/// The pipes that the launcher keeps for the child; the stage and the child close their copies.
+pub(super) struct Ends<'a> {
+    pub(super) go: &'a Cell<Option<OwnedFd>>,
+}
+
+/// Makes the child. `new` are the namespaces that are made with it, `body` what it does.
+pub(super) fn fork(
+    launch: &Launch,
+    new: UnshareFlags,
+    group: Option<BorrowedFd<'_>>,
+    ends: &Ends<'_>,
+    body: impl FnOnce() -> i32,
+) -> Result<Child, Failure> {
+    let joined = Joined::open(&launch.namespaces)?;
+    let (go_reader, go_writer) = pipe_with(PipeFlags::CLOEXEC).at(Step::Pipe, || "to the stage")?;
+    let (said, says) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .at(Step::Pipe, || "from the stage")?;
+    let go_writer = Cell::new(Some(go_writer));
+    let of_the_stage = new & UnshareFlags::NEWUSER;
+    let of_the_child = new.difference(UnshareFlags::NEWUSER);
+    let stage = sys::clone::fork_into(of_the_stage, group, Signal::CHILD.as_raw(), || {
+        drop(go_writer.take());
+        match on_stage(launch, go_reader.as_fd(), &joined).and_then(|()| {
+            sys::clone::fork_sibling(of_the_child, || {
+                drop(ends.go.take());
+                body()
+            })
+            .at(Step::Clone, || "by the stage")
+        }) {
+            // A launcher that is gone is nobody to tell; then the child finds out, too.
+            Ok(child) => i32::from(hand_over(says.as_fd(), child.pidfd.as_fd()).is_err()),
+            Err(failure) => {
+                report::write(says.as_fd(), &failure);
+                1
+            }
+        }
+    })
+    .at(Step::Clone, || "the stage")?;
+    drop(says);
+    let mapped = launch.ids.as_ref().map_or(Ok(()), |ids| userns::write_maps(stage.pid, ids));
+    let told = mapped.and_then(|()| {
+        let writer = go_writer.take().ok_or_else(|| Failure::new(Step::Pipe, "to the stage", Errno::BADF))?;
+        match rustix::io::write(&writer, &[1]) {
+            Ok(_) | Err(Errno::PIPE) => Ok(()),
+            Err(errno) => Err(Failure::new(Step::Pipe, "to the stage", errno)),
+        }
+    });
+    if let Err(failure) = told {
+        sys::clone::kill_and_reap(&stage);
+        return Err(failure);
+    }
+    let answer = receive(&said);
+    sys::clone::reap(stage.pid);
+    let pidfd = answer?;
+    let pid = number(pidfd.as_fd()).at(Step::Clone, || "by the stage")?;
+    Ok(Child { pid, pidfd })
+}
+
+/// All that the stage does before the child is made.
+fn on_stage(launch: &Launch, go: BorrowedFd<'_>, joined: &Joined<'_>) -> Result<(), Failure> {
+    child::wait_for_go(go)?;
+    // Another mount namespace may have another `/proc`.
+    let clocks = clocks(launch)?;
+    joined.enter()?;
+    set_clocks(launch, clocks)
+}
+
+fn hand_over(socket: BorrowedFd<'_>, pidfd: BorrowedFd<'_>) -> Result<(), Errno> {
+    let fds = [pidfd];
+    let mut space = [MaybeUninit::<u8>::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    ancillary.push(SendAncillaryMessage::ScmRights(&fds));
+    sendmsg(socket, &[IoSlice::new(&[1])], &mut ancillary, SendFlags::NOSIGNAL).map(drop)
+}
+
+/// The child's pid descriptor, or why there is none.
+fn receive(socket: &OwnedFd) -> Result<OwnedFd, Failure> {
+    let mut buffer = [0_u8; 4096];
+    let mut space = [MaybeUninit::<u8>::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut parts = [IoSliceMut::new(&mut buffer)];
+    let length = loop {
+        match recvmsg(socket, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
+            Err(Errno::INTR) => {}
+            other => break other.at(Step::Pipe, || "from the stage")?.bytes,
+        }
+    };
+    let fds = ancillary.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    });
+    match (fds, length) {
+        (Some(pidfd), _) => Ok(pidfd),
+        (None, 0) => Err(Failure::new(Step::Pipe, "from the stage, which is gone", Errno::PIPE)),
+        (None, length) => Err(report::decode(buffer.get(..length).unwrap_or_default())),
+    }
+}
+
+/// The process id that a pid descriptor stands for, as this process sees it (pidfd_open(2), `/proc/self/fdinfo`).
+fn number(pidfd: BorrowedFd<'_>) -> Result<i32, Errno> {
+    let path = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());
+    let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let mut buffer = [0_u8; 1024];
+    let length = rustix::io::read(&file, &mut buffer)?;
+    let text = std::str::from_utf8(buffer.get(..length).unwrap_or_default()).unwrap_or_default();
+    let pid = text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok());
+    pid.filter(|pid| *pid > 0).ok_or(Errno::SRCH)
+}
+
+/// The namespaces that only a process can enter that never comes back.
+struct Joined<'a> {
+    user: Option<(OwnedFd, &'a str)>,
+    mount: Option<(OwnedFd, &'a str)>,
+}
+
+impl<'a> Joined<'a> {
+    fn open(namespaces: &'a Namespaces) -> Result<Self, Failure> {
+        let open = |path: &'a Option<String>| {
+            path.as_deref().map(|path| joined::open(path).map(|file| (file, path))).transpose()
+        };
+        Ok(Self { user: open(&namespaces.user)?, mount: open(&namespaces.mount)? })
+    }
+
+    /// The mount namespace first, while there are the launcher's rights, and again with those that the user namespace gives.
+    fn enter(&self) -> Result<(), Failure> {
+        let enter = |(file, path): &(OwnedFd, &str), kind| {
+            move_into_link_name_space(file.as_fd(), Some(kind)).at(Step::JoinNamespace, || *path)
+        };
+        let early = self.mount.as_ref().map(|mount| enter(mount, LinkNameSpaceType::Mount));
+        if let Some(user) = &self.user {
+            enter(user, LinkNameSpaceType::User)?;
+        }
+        match (early, &self.mount) {
+            (Some(Err(_)), Some(mount)) if self.user.is_some() => enter(mount, LinkNameSpaceType::Mount),
+            (early, _) => early.unwrap_or(Ok(())),
+        }
+    }
+}
+
+/// The file for the offsets, if any clock is to have one.
+fn clocks(launch: &Launch) -> Result<Option<OwnedFd>, Failure> {
+    const OFFSETS: &str = "/proc/self/timens_offsets";
+    if launch.time_offsets.is_empty() {
+        return Ok(None);
+    }
+    rustix::fs::open(OFFSETS, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).at(Step::SetClock, || OFFSETS).map(Some)
+}
+
+/// Makes the time namespace for the child and sets its clocks (time_namespaces(7)).
+fn set_clocks(launch: &Launch, clocks: Option<OwnedFd>) -> Result<(), Failure> {
+    if launch.namespaces.time != TimeNamespace::New {
+        return Ok(());
+    }
+    sys::process::unshare(UnshareFlags::NEWTIME).at(Step::Unshare, || "time namespace")?;
+    let Some(clocks) = clocks else { return Ok(()) };
+    let text = render(&launch.time_offsets);
+    rustix::io::write(&clocks, text.as_bytes()).at(Step::SetClock, || text.trim_end().replace('\n', ", ")).map(drop)
+}
+
+/// One line for each clock.
+fn render(offsets: &[TimeOffset]) -> String {
+    let clock = |offset: &TimeOffset| if offset.boottime { "boottime" } else { "monotonic" };
+    offsets.iter().map(|o| format!("{} {} {}\n", clock(o), o.seconds, o.nanoseconds)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_are_one_line_per_clock() {
+        let offset = |boottime, seconds| TimeOffset { boottime, seconds, nanoseconds: 5 };
+        assert_eq!(render(&[offset(false, -1), offset(true, 86_400)]), "monotonic -1 5\nboottime 86400 5\n");
+    }
+}

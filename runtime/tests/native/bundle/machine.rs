@@ -1,0 +1,175 @@
+//! What is done outside the container for it: the seccomp agent, interfaces, its cgroup, RDT.
+
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixListener;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use libtest_mimic::Trial;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use serde_json::{Value, json};
+
+use super::{BASE, bundle, cgroup};
+use crate::site::scratch;
+
+pub fn tests() -> Vec<Trial> {
+    trials![
+        a_call_is_answered_by_the_agent,
+        without_an_agent_nothing_starts,
+        an_interface_moves_with_its_addresses,
+        an_interface_that_cannot_move_is_named,
+        a_writable_cgroup_is_the_container_s,
+        without_rdt_a_class_is_an_error,
+    ]
+}
+
+/// The error that only the agent gives.
+const AGENT_ERRNO: i32 = 74;
+
+/// `agent SOCKET`: takes one container process state, prints it, and answers every call with an error.
+pub fn agent(arguments: &[String]) -> i32 {
+    let socket = UnixListener::bind(&arguments[0]).unwrap();
+    let (mut connection, _) = socket.accept().unwrap();
+    let mut first = [0; 4096];
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut parts = [std::io::IoSliceMut::new(&mut first)];
+    let length = recvmsg(&connection, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC).unwrap().bytes;
+    let fds: Vec<OwnedFd> = ancillary
+        .drain()
+        .filter_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(fds) => Some(fds),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    let mut text = String::from_utf8(first[..length].to_vec()).unwrap();
+    // The other side closes the connection when it executes its program.
+    connection.read_to_string(&mut text).unwrap();
+    println!("{text}");
+    while crate::sys::answer_notification(&fds[0], AGENT_ERRNO) {}
+    0
+}
+
+fn a_call_is_answered_by_the_agent() {
+    let socket = scratch("agent").join("socket");
+    for no_new_privileges in [true, false] {
+        let _ = std::fs::remove_file(&socket);
+        let agent = Command::new(std::env::current_exe().unwrap())
+            .arg("agent")
+            .arg(&socket)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let until = Instant::now() + Duration::from_secs(30);
+        while !socket.exists() {
+            assert!(Instant::now() < until, "the agent listens");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let text = bundle("notified", "mkdir /tmp/new; true")
+            .set("/process/noNewPrivileges", json!(no_new_privileges))
+            .set("/annotations", json!({"com.example": "annotated"}))
+            .set(
+                "/linux/seccomp",
+                json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": socket, "listenerMetadata": "meta",
+                       "flags": ["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"],
+                       "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY"}]}),
+            )
+            .output();
+        assert!(text.contains("Bad message"), "{text}");
+        let said = agent.wait_with_output().unwrap();
+        let state: Value = serde_json::from_slice(&said.stdout).unwrap();
+        assert_eq!((&state["fds"], &state["metadata"]), (&json!(["seccompFd"]), &json!("meta")));
+        assert_eq!((&state["state"]["id"], &state["state"]["status"]), (&json!("bundle"), &json!("creating")));
+        assert_eq!(state["state"]["annotations"]["com.example"], "annotated");
+        let pid = state["pid"].as_i64().unwrap();
+        assert!(pid > 1 && state["state"]["pid"] == pid, "its number outside: {state}");
+    }
+}
+
+fn without_an_agent_nothing_starts() {
+    let refusal = bundle("unanswered", "true")
+        .set(
+            "/linux/seccomp",
+            json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/no/agent",
+                   "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]}),
+        )
+        .refusal();
+    assert!(refusal.contains("reach seccomp agent /no/agent: ENOENT: no seccomp agent listens"), "{refusal}");
+    // Where no call is handed over, the path is ignored.
+    let profile = json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/no/agent"});
+    bundle("ignored", "true").set("/linux/seccomp", profile).output();
+}
+
+/// A pair of interfaces of this test's own, which is gone when dropped.
+struct Pair;
+
+impl Pair {
+    fn make() -> Self {
+        ip("link add gbtest0 type veth peer name gbtest1");
+        ip("address add 192.0.2.7/24 dev gbtest1");
+        ip("address add 2001:db8::7/64 dev gbtest1 nodad");
+        Self
+    }
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["link", "delete", "gbtest0"]).stderr(Stdio::null()).status();
+    }
+}
+
+fn ip(arguments: &str) {
+    assert!(Command::new("ip").args(arguments.split(' ')).status().unwrap().success(), "ip {arguments}");
+}
+
+fn an_interface_moves_with_its_addresses() {
+    for (user, name, expected) in [(false, "inside", "inside"), (true, "net%d", "net0"), (false, "", "gbtest1")] {
+        let _pair = Pair::make();
+        let config = bundle("moved", "ip -o link; ip -o addr");
+        let config = if user { config.in_user_namespace() } else { config };
+        let text = config.set("/linux/netDevices", json!({"gbtest1": {"name": name}})).output();
+        let link =
+            text.lines().find(|line| line.contains(&format!(": {expected}"))).unwrap_or_else(|| panic!("{text}"));
+        assert!(link.contains("UP"), "{text}");
+        assert!(text.contains("192.0.2.7/24") && text.contains("2001:db8::7/64"), "{text}");
+    }
+}
+
+fn an_interface_that_cannot_move_is_named() {
+    let refusal = bundle("absent", "true").set("/linux/netDevices", json!({"gbnone": {}})).refusal();
+    assert!(
+        refusal.contains("move network interface gbnone as gbnone: ENODEV: the machine has no such interface"),
+        "{refusal}"
+    );
+    let _pair = Pair::make();
+    let refusal = bundle("taken", "true").set("/linux/netDevices", json!({"gbtest1": {"name": "lo"}})).refusal();
+    assert!(refusal.contains("gbtest1 as lo: EEXIST: the container has an interface of that name"), "{refusal}");
+    ip("link show gbtest1");
+}
+
+fn a_writable_cgroup_is_the_container_s() {
+    let owners = |options: Value| {
+        let config = bundle("delegated", "stat -c '%u %n' /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/cgroup.threads /sys/fs/cgroup/cgroup.freeze; mkdir /sys/fs/cgroup/sub && echo made; true")
+            .in_user_namespace()
+            .mount(json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": options}));
+        config.output()
+    };
+    let text = owners(json!(["nosuid"]));
+    assert!(text.starts_with("0 /sys/fs/cgroup/cgroup.procs\n0 /sys/fs/cgroup/cgroup.threads\n65534 "), "{text}");
+    assert!(text.ends_with("made\n"), "{text}");
+    let text = owners(json!(["nosuid", "ro"]));
+    assert!(text.starts_with("65534 ") && !text.contains("made"), "{text}");
+    assert!(!cgroup().exists() && std::fs::metadata("/sys").unwrap().uid() != BASE);
+}
+
+/// No machine that these tests run on has it; what is written where one has, unit tests tell.
+fn without_rdt_a_class_is_an_error() {
+    let refusal = bundle("rdt", "true").set("/linux/intelRdt", json!({"closID": "gold"})).refusal();
+    assert!(
+        refusal.contains("no resctrl filesystem is mounted on the machine: ENODEV: the processor has no RDT"),
+        "{refusal}"
+    );
+}

@@ -14,7 +14,7 @@ use rustix::thread::{ThreadNameSpaceType, UnshareFlags, move_into_thread_name_sp
 use crate::failure::{Context, Failure, Step};
 use crate::launch::{Process, Seccomp};
 use crate::start::{Running, Stages, Started, Stdio};
-use crate::{child, report, sys};
+use crate::{affinity, child, report, sys};
 
 /// Namespaces by their files in `/proc/PID/ns`. The first two are the go-between's to enter.
 const NAMESPACES: [(&str, ThreadNameSpaceType); 8] = [
@@ -57,6 +57,8 @@ pub(crate) fn enter(
         stdio,
         theatre: child::Theatre::new(stages, None),
     };
+    // The go-between is in the cgroup from its first moment on, and inherits what is set here.
+    affinity::set(0, &process.exec_affinity.initial)?;
     let go_between = sys::clone::fork_into(UnshareFlags::empty(), running.cgroup, libc::SIGCHLD, || {
         drop(go_writer.take());
         let passed = pass(running.pidfd, kinds.intersection(BY_GO_BETWEEN), || {
@@ -86,7 +88,8 @@ pub(crate) fn enter(
     let pidfd = pidfd(pid)?;
     let child = sys::clone::Child { pid, pidfd };
     let recorded = || stages.record.map_or(Ok(()), |record| record(pid));
-    match super::prepare_process(pid, process).and_then(|()| recorded()).and_then(|()| super::let_go(go_writer.take())) {
+    let bound = || affinity::set(pid, last_processors(process));
+    match super::prepare_process(pid, process).and_then(|()| bound()).and_then(|()| recorded()).and_then(|()| super::let_go(go_writer.take())) {
         Ok(()) => Ok(Started {
             pid,
             pidfd: child.pidfd,
@@ -100,6 +103,13 @@ pub(crate) fn enter(
             Err(failure)
         }
     }
+}
+
+/// Where the process runs in the end: all that the cgroup has, unless it is said or nothing is.
+fn last_processors(process: &Process) -> &[u8] {
+    const ALL: [u8; 1024] = [0xff; 1024];
+    let affinity = &process.exec_affinity;
+    if affinity.last.is_empty() && !affinity.initial.is_empty() { &ALL } else { &affinity.last }
 }
 
 /// In the go-between: enters what only a passer-by can, and makes the process. Returns its id.

@@ -36,6 +36,7 @@ pub fn for_everybody() -> Vec<Trial> {
         a_wrong_user_is_never_root,
         a_working_directory_is_inside,
         what_can_t_be_executed_is_said,
+        processors_are_those_of_an_exec,
     ]
 }
 
@@ -295,4 +296,25 @@ fn descriptors_are_preserved() {
         site.command(&["exec", "--preserve-fds", "1", &site.id, "/bin/sh", "-c", "cat <&3; ls /proc/self/fd | wc -l"]);
     crate::sys::pass_descriptors(&mut command, vec![std::os::fd::AsRawFd::as_raw_fd(&file); 3]);
     assert_eq!(finish(command).stdout, "three\n5\n");
+}
+
+/// Of the container's first process they aren't.
+fn processors_are_those_of_an_exec() {
+    const ALLOWED: &str =
+        "while read key value; do [ $key = Cpus_allowed_list: ] && echo $value; done < /proc/self/status; true";
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let all = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap().trim().to_owned();
+    let first = all.split(['-', ',']).next().unwrap();
+    for (affinity, expected) in [
+        (json!({"initial": first, "final": first}), first),
+        (json!({"final": first}), first),
+        // Without a final list, all that the container has.
+        (json!({"initial": first}), all.as_str()),
+    ] {
+        let site = start(shell("sleep 1000").change(|c| c["process"]["execCPUAffinity"] = affinity.clone()));
+        assert_eq!(output(&site, &[], ALLOWED).trim_end(), expected, "{affinity}");
+        let pid = site.state()["pid"].as_i64().unwrap();
+        let its = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        assert!(its.contains(&format!("Cpus_allowed_list:\t{all}\n")), "{its}");
+    }
 }

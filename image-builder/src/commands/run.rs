@@ -28,10 +28,10 @@ pub fn run(options: &cli::Run) -> Result<ExitCode> {
     let attached = !options.until_ready && io::stdin().is_terminal() && io::stdout().is_terminal();
     let mut builder = machine(options, &image)?;
     builder = if attached { builder.terminal().reboot() } else { builder.echo(io::stdout()) };
-    eprintln!("garboard: booting {} on {}", image.appliance, options.machine);
     // From here on a signal doesn't end this process, which would cut the machine's power and leave its temporary files.
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("listen to signals")?;
     let vm = builder.boot()?;
+    eprintln!("garboard: booting {} on {}", image.appliance, options.machine);
     for line in forwarded(vm.forwards()) {
         eprintln!("garboard: {line}");
     }

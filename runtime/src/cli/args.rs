@@ -1,8 +1,11 @@
-//! What can be asked for: flags and arguments of every command.
+//! What can be asked for: flags and arguments of every command; those of commands that are mostly flags stand with them.
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::events::Events;
+use super::update::Update;
 
 /// Run containers as the OCI runtime specification describes them.
 #[derive(Debug, Parser)]
@@ -82,6 +85,10 @@ pub(super) enum Command {
     Pause(Name),
     /// Let them go on.
     Resume(Name),
+    /// Change a container's limits.
+    Update(Update),
+    /// Print what a container uses, and when it runs out of memory, as JSON.
+    Events(Events),
     /// Write a config.json to begin with.
     Spec(Spec),
     /// Print what this runtime knows as JSON (runtime spec, "Features Document").
@@ -103,13 +110,15 @@ impl Command {
             Self::Ps(_) => "ps",
             Self::Pause(_) => "pause",
             Self::Resume(_) => "resume",
+            Self::Update(_) => "update",
+            Self::Events(_) => "events",
             Self::Spec(_) => "spec",
             Self::Features => "features",
         }
     }
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Default, PartialEq, Args)]
 pub(super) struct Name {
     /// The container.
     #[arg(value_name = "CONTAINER", allow_hyphen_values = true)]

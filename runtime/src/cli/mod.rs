@@ -3,6 +3,7 @@
 mod args;
 mod create;
 mod delete;
+mod events;
 mod exec;
 mod features;
 mod foreground;
@@ -17,6 +18,7 @@ mod spec;
 mod start;
 mod state;
 mod terminal;
+mod update;
 
 use std::process::ExitCode;
 
@@ -68,6 +70,8 @@ fn execute(arguments: Arguments) -> Result<u8> {
         Command::Ps(arguments) => ps::run(&store()?, &arguments),
         Command::Pause(arguments) => pause::run(&store()?, &arguments, true),
         Command::Resume(arguments) => pause::run(&store()?, &arguments, false),
+        Command::Update(arguments) => update::run(&store()?, &arguments),
+        Command::Events(arguments) => events::run(&store()?, &arguments),
         Command::Spec(arguments) => spec::run(&arguments),
         Command::Features => features::run(),
     }

@@ -27,7 +27,7 @@ use crate::spec::Error;
 pub use bundle::{Bundle, Bundled, bundle, fuzz};
 pub use cgroup::cgroup as resources;
 pub use process::{process, terminal};
-pub use read::{MAX_CONFIG, read};
+pub use read::{MAX_CONFIG, read, resources as read_resources};
 
 /// The launch of an appliance's `spec` on `root`. `volumes` says how absent bind sources are made, by mount target.
 ///

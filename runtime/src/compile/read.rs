@@ -1,6 +1,6 @@
 //! config.json → [`Spec`]: unknown properties are ignored, unknown values are errors that name their place.
 
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{LinuxResources, Spec};
 use serde_json::Value;
 
 use crate::spec::{Error, capabilities};
@@ -35,6 +35,22 @@ pub fn read(json: &[u8]) -> Result<(Spec, Vec<String>), Error> {
         Error::new(field, format!("{}{found}", e.into_inner()))
     })?;
     Ok((spec, warnings))
+}
+
+/// The value of `linux.resources` by itself, as `update` takes it.
+pub fn resources(json: &[u8]) -> Result<LinuxResources, Error> {
+    if json.len() > MAX_CONFIG {
+        return Err(Error::new("resources", format!("{} bytes; the limit is {MAX_CONFIG}", json.len())));
+    }
+    // The types would take an array for an object.
+    let value: Value = serde_json::from_slice(json).map_err(|e| Error::new("resources", e.to_string()))?;
+    if !value.is_object() {
+        return Err(Error::new("resources", "no JSON object"));
+    }
+    serde_path_to_error::deserialize(&value).map_err(|e| {
+        let found = found(&value, e.path());
+        Error::new(format!("linux.resources.{}", e.path()), format!("{}{found}", e.into_inner()))
+    })
 }
 
 fn contains(json: &[u8], name: &str) -> bool {

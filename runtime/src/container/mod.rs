@@ -11,7 +11,9 @@ pub mod life;
 pub(crate) mod notify;
 pub(crate) mod process;
 pub mod record;
+pub mod stats;
 pub mod store;
+pub mod update;
 
 use std::sync::OnceLock;
 

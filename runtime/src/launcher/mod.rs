@@ -6,7 +6,7 @@ mod joined;
 mod net_devices;
 mod netlink;
 pub(crate) mod nodes;
-mod rdt;
+pub(crate) mod rdt;
 mod staged;
 mod trees;
 pub(crate) mod volume;

@@ -19,6 +19,12 @@ pub(super) fn assign(rdt: &IntelRdt, name: &str, pid: i32) -> Result<(), Failure
     assign_in(root.as_fd(), rdt, rdt.name.as_deref().unwrap_or(name), pid)
 }
 
+/// Changes the schemata of `class`, to which process `pid` belongs from now on if it didn't before.
+#[cfg(feature = "cli")]
+pub(crate) fn change(class: &str, schemata: &[String], pid: i32) -> Result<(), Failure> {
+    assign(&IntelRdt { schemata: schemata.to_vec(), ..IntelRdt::default() }, class, pid)
+}
+
 /// Where `resctrl` is mounted, by the text of a mountinfo file (proc(5)).
 fn mount_point(mounts: &str) -> Option<&str> {
     mounts.lines().find_map(|line| {

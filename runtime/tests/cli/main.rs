@@ -7,6 +7,7 @@ mod exec;
 mod faults;
 mod hooks;
 mod lifecycle;
+mod limits;
 mod ordinary;
 mod refusals;
 mod site;
@@ -18,10 +19,18 @@ use libtest_mimic::{Arguments, Trial};
 fn main() {
     let arguments = Arguments::from_args();
     let tests: Vec<Trial> = if rustix::process::geteuid().is_root() {
-        [lifecycle::tests(), refusals::tests(), hooks::tests(), streams::tests(), exec::tests(), faults::tests()]
-            .concat_all()
+        [
+            lifecycle::tests(),
+            limits::tests(),
+            refusals::tests(),
+            hooks::tests(),
+            streams::tests(),
+            exec::tests(),
+            faults::tests(),
+        ]
+        .concat_all()
     } else {
-        [ordinary::tests(), exec::for_everybody()].concat_all()
+        [ordinary::tests(), exec::for_everybody(), limits::without_a_cgroup()].concat_all()
     };
     if arguments.list {
         libtest_mimic::run(&arguments, tests).exit();

@@ -1,0 +1,248 @@
+//! Other limits for a container that lives. What the kernel has now is the truth about it: an update completes itself from
+//! there, and is taken back as a whole if one of its limits is refused.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources, Spec};
+
+use super::error::{Error, Result};
+use super::record::Status;
+use super::store::Entry;
+use super::{bundle, cgroup};
+use crate::cgroup::{AbsentController, apply, read, write};
+use crate::compile;
+use crate::launch::Cgroup;
+use crate::launcher::rdt;
+
+/// Changes the limits that `resources` names, and the schemata of the container's class (Intel RDT). The caller holds the lock.
+pub fn update(entry: &Entry, mut resources: LinuxResources, schemata: &[String]) -> Result<()> {
+    let what = |error: &dyn std::fmt::Display| Error::new(format!("update container {}: {error}", entry.id()));
+    let record = entry.record()?;
+    let (status, _) = entry.status(&record)?;
+    if matches!(status, Status::Creating | Status::Stopped) {
+        return Err(what(&format!("container not running: it is {}", status.text())));
+    }
+    let config = entry.read("config.json")?.ok_or_else(|| what(&"its config.json is missing"))?;
+    let config = bundle::parse(&config)?;
+    drop_device_rules(&mut resources, &config).map_err(|error| what(&error))?;
+    if resources != nothing() {
+        let group = cgroup::open(&record)?.ok_or_else(|| what(&"it has no cgroup to set limits in"))?;
+        complete(&mut resources, group.as_fd());
+        let mut settings = compile::resources(&resources).map_err(|error| what(&error))?;
+        burst_last(&mut settings);
+        change(group.as_fd(), &settings).map_err(|error| what(&error))?;
+    }
+    if !schemata.is_empty() {
+        let class = config.linux().as_ref().and_then(|linux| linux.intel_rdt().as_ref()?.clos_id().clone());
+        rdt::change(&class.unwrap_or_else(|| record.id.clone()), schemata, record.pid).map_err(|error| what(&error))?;
+    }
+    Ok(())
+}
+
+/// The type's own default has device rules.
+fn nothing() -> LinuxResources {
+    let mut nothing = LinuxResources::default();
+    nothing.set_devices(None);
+    nothing
+}
+
+/// Callers send the container's own device rules along with changed limits. Others can't be put in force: what was attached to
+/// the cgroup stays attached.
+fn drop_device_rules(resources: &mut LinuxResources, config: &Spec) -> std::result::Result<(), String> {
+    let own = config.linux().as_ref().and_then(|linux| linux.resources().as_ref()?.devices().as_ref());
+    let rules = resources.devices().as_ref().filter(|rules| !rules.is_empty());
+    if rules.is_some_and(|rules| own != Some(rules)) {
+        return Err("linux.resources.devices: device rules are fixed when the container is made".to_owned());
+    }
+    resources.set_devices(None);
+    Ok(())
+}
+
+/// Adds what a limit needs to be understood and the caller left as it is, and drops what means "as it is".
+fn complete(resources: &mut LinuxResources, group: BorrowedFd<'_>) {
+    if resources.pids().as_ref().is_some_and(|pids| pids.limit() == 0) {
+        resources.set_pids(None);
+    }
+    let mut memory: LinuxMemory = resources.memory().unwrap_or_default();
+    // Swap is told together with memory, whose limit must be known to tell them apart.
+    if memory.swap().is_some_and(|swap| swap > 0) && memory.limit().is_none_or(|limit| limit == 0) {
+        memory.set_limit(read(group, "memory.max").ok().and_then(|text| text.trim().parse().ok()));
+        resources.set_memory(Some(memory));
+    }
+    let mut cpu: LinuxCpu = resources.cpu().clone().unwrap_or_default();
+    let (quota, period) = (cpu.quota().filter(|n| *n != 0), cpu.period().filter(|n| *n != 0));
+    if quota.is_some() != period.is_some() {
+        let (now_quota, now_period) = cpu_max(&read(group, "cpu.max").unwrap_or_default());
+        cpu.set_quota(quota.or(now_quota)).set_period(period.or(now_period));
+        resources.set_cpu(Some(cpu));
+    }
+}
+
+/// Quota and period in `cpu.max`.
+fn cpu_max(text: &str) -> (Option<i64>, Option<u64>) {
+    let mut words = text.split_whitespace();
+    let quota = words.next().and_then(|quota| quota.parse().ok());
+    (quota, words.next().and_then(|period| period.parse().ok()))
+}
+
+/// The kernel never has a burst above the quota, so with both given the old burst goes first.
+fn burst_last(settings: &mut Cgroup) {
+    let has = |name: &str| settings.settings.iter().any(|(file, _)| file == name);
+    if has("cpu.max") && has("cpu.max.burst") {
+        settings.settings.insert(0, ("cpu.max.burst".to_owned(), "0".to_owned()));
+    }
+}
+
+/// Applies the settings, or none of them.
+fn change(group: BorrowedFd<'_>, settings: &Cgroup) -> Result<()> {
+    let all = || settings.settings.iter().chain(settings.choices.iter().flatten());
+    let before: Vec<(&str, String)> =
+        all().filter_map(|(file, value)| Some((file.as_str(), undo(file, value, &read(group, file).ok()?)))).collect();
+    let Err(failure) = apply(group, settings, AbsentController::Fail) else { return Ok(()) };
+    for (file, value) in before.iter().rev() {
+        // The failure of the update is the one to report.
+        let _ = write(group, file, value);
+    }
+    Err(failure.into())
+}
+
+/// What undoes writing `value` to `file`, which reads `text` before.
+fn undo(file: &str, value: &str, text: &str) -> String {
+    let flat = file == "cpu.max" || !value.contains(' ');
+    let Some((key, _)) = value.split_once(' ').filter(|_| !flat) else {
+        // Of `io.weight` it is the first line. An empty list is written as an empty line.
+        return format!("{}\n", text.lines().next().unwrap_or_default());
+    };
+    match text.lines().find(|line| line.split(' ').next() == Some(key)) {
+        Some(line) => line.to_owned(),
+        None if file == "io.max" => format!("{key} rbps=max wbps=max riops=max wiops=max"),
+        None => format!("{key} default"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+    use std::path::Path;
+
+    use super::*;
+
+    /// A directory that looks like a cgroup. Its files keep what is written to them; nobody checks it.
+    fn fake(files: &[(&str, &str)]) -> (tempfile::TempDir, OwnedFd) {
+        let directory = tempfile::tempdir().unwrap();
+        for (file, text) in files {
+            std::fs::write(directory.path().join(file), text).unwrap();
+        }
+        let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY;
+        let fd = rustix::fs::open(directory.path(), flags, rustix::fs::Mode::empty()).unwrap();
+        (directory, fd)
+    }
+
+    fn settings_of(group: &OwnedFd, json: &str) -> Vec<(String, String)> {
+        let mut resources: LinuxResources = serde_json::from_str(json).unwrap();
+        complete(&mut resources, group.as_fd());
+        let mut settings = compile::resources(&resources).unwrap();
+        burst_last(&mut settings);
+        settings.settings
+    }
+
+    fn text(directory: &Path, file: &str) -> String {
+        std::fs::read_to_string(directory.join(file)).unwrap().trim_end().to_owned()
+    }
+
+    #[test]
+    fn an_update_completes_itself_from_the_cgroup() {
+        let (_directory, group) = fake(&[("cpu.max", "50000 200000\n"), ("memory.max", "4194304\n")]);
+        let pairs = |list: &[(&str, &str)]| -> Vec<(String, String)> {
+            list.iter().map(|(file, value)| ((*file).to_owned(), (*value).to_owned())).collect()
+        };
+        for (json, expected) in [
+            (r#"{"cpu":{"quota":10000}}"#, pairs(&[("cpu.max", "10000 200000")])),
+            (r#"{"cpu":{"quota":-1}}"#, pairs(&[("cpu.max", "max 200000")])),
+            (r#"{"cpu":{"period":100000}}"#, pairs(&[("cpu.max", "50000 100000")])),
+            (r#"{"cpu":{"quota":0,"period":0}}"#, pairs(&[])),
+            (r#"{"memory":{"swap":5242880}}"#, pairs(&[("memory.max", "4194304"), ("memory.swap.max", "1048576")])),
+            (r#"{"memory":{"swap":-1}}"#, pairs(&[("memory.swap.max", "max")])),
+            (r#"{"memory":{"limit":-1}}"#, pairs(&[("memory.max", "max")])),
+            (r#"{"pids":{"limit":0}}"#, pairs(&[])),
+            (r#"{"pids":{"limit":-1}}"#, pairs(&[("pids.max", "max")])),
+            (
+                r#"{"cpu":{"quota":3000,"burst":2000}}"#,
+                pairs(&[("cpu.max.burst", "0"), ("cpu.max", "3000 200000"), ("cpu.max.burst", "2000")]),
+            ),
+        ] {
+            assert_eq!(settings_of(&group, json), expected, "{json}");
+        }
+        let (_directory, unlimited) = fake(&[("memory.max", "max\n")]);
+        let mut resources: LinuxResources = serde_json::from_str(r#"{"memory":{"swap":5242880}}"#).unwrap();
+        complete(&mut resources, unlimited.as_fd());
+        assert!(compile::resources(&resources).unwrap_err().to_string().contains("needs a memory limit"));
+    }
+
+    #[test]
+    fn a_refused_limit_takes_the_others_back() {
+        let files = [
+            ("memory.max", "max\n"),
+            ("cpu.max", "max 100000\n"),
+            ("cpuset.cpus", "\n"),
+            ("io.max", "8:0 rbps=1 wbps=max riops=max wiops=max\n"),
+        ];
+        let settings = |last: &str| Cgroup {
+            settings: [
+                ("memory.max", "4096"),
+                ("cpu.max", "1 2"),
+                ("cpuset.cpus", "0"),
+                ("io.max", "8:0 rbps=5"),
+                (last, "1"),
+            ]
+            .map(|(file, value)| (file.to_owned(), value.to_owned()))
+            .to_vec(),
+            ..Cgroup::default()
+        };
+        let (directory, group) = fake(&files);
+        let error = change(group.as_fd(), &settings("pids.max")).unwrap_err().to_string();
+        assert!(error.contains("pids.max=1: ENOENT"), "{error}");
+        assert!(text(directory.path(), "memory.max").starts_with("max"));
+        assert!(text(directory.path(), "cpu.max").starts_with("max 100000"));
+        assert!(text(directory.path(), "io.max").starts_with("8:0 rbps=1 wbps=max"));
+        // The control: without the refusal all of them are in force.
+        std::fs::write(directory.path().join("pids.max"), "max\n").unwrap();
+        change(group.as_fd(), &settings("pids.max")).unwrap();
+        assert!(text(directory.path(), "memory.max").starts_with("4096"));
+        assert!(text(directory.path(), "pids.max").starts_with('1'));
+    }
+
+    #[test]
+    fn every_kind_of_file_has_its_undoing() {
+        for (file, value, text, expected) in [
+            ("memory.max", "4096", "max\n", "max\n"),
+            ("cpuset.cpus", "0", "\n", "\n"),
+            ("cpu.max", "1 2", "max 100000\n", "max 100000\n"),
+            ("io.weight", "50", "default 100\n8:0 20\n", "default 100\n"),
+            ("io.weight", "8:0 50", "default 100\n8:0 20\n", "8:0 20"),
+            ("io.weight", "8:1 50", "default 100\n8:0 20\n", "8:1 default"),
+            ("io.max", "8:1 rbps=5", "8:0 rbps=1\n", "8:1 rbps=max wbps=max riops=max wiops=max"),
+            (
+                "rdma.max",
+                "mlx hca_handle=3",
+                "mlx hca_handle=max hca_object=max\n",
+                "mlx hca_handle=max hca_object=max",
+            ),
+        ] {
+            assert_eq!(undo(file, value, text), expected, "{file} {value}");
+        }
+    }
+
+    #[test]
+    fn device_rules_are_the_container_s_or_an_error() {
+        let config: Spec = serde_json::from_str(
+            r#"{"ociVersion":"1.3.0","linux":{"resources":{"devices":[{"allow":false,"access":"rwm"}]}}}"#,
+        )
+        .unwrap();
+        let mut own: LinuxResources = serde_json::from_str(r#"{"devices":[{"allow":false,"access":"rwm"}]}"#).unwrap();
+        drop_device_rules(&mut own, &config).unwrap();
+        assert_eq!(own, nothing());
+        let mut other: LinuxResources = serde_json::from_str(r#"{"devices":[{"allow":true,"access":"rwm"}]}"#).unwrap();
+        assert!(drop_device_rules(&mut other, &config).unwrap_err().contains("linux.resources.devices"));
+    }
+}

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use rustix::mount::MountFlags;
 
 use super::{BootError, root};
+use crate::logs::Rings;
 use crate::sys;
 
 /// Where the control group tree is mounted.
@@ -124,14 +125,14 @@ pub fn check_memory(plan: &Plan) -> Result<(), BootError> {
     let info = rustix::system::sysinfo();
     let unit = u64::from(info.mem_unit);
     let bytes = |count: u64| count.saturating_mul(unit);
-    judge_memory(bytes(info.totalram), bytes(info.freeram), plan.log_budget)
+    judge_memory(bytes(info.totalram), bytes(info.freeram), Rings::memory(plan.containers.len(), plan.log_budget))
 }
 
 /// PID 1, the verified image's hashes, control groups, and room for one small program.
 const OWN_MEMORY: u64 = 12 << 20;
 
-fn judge_memory(total: u64, free: u64, log_budget: u64) -> Result<(), BootError> {
-    let needed = OWN_MEMORY.saturating_add(log_budget);
+fn judge_memory(total: u64, free: u64, logs: u64) -> Result<(), BootError> {
+    let needed = OWN_MEMORY.saturating_add(logs);
     if free >= needed {
         return Ok(());
     }

@@ -8,7 +8,7 @@ use crate::status::protocol::{self, Answer, DEFAULT_TAIL, Line, Question, Reques
 use crate::status::{PORT_NAME, Port, find};
 use crate::supervise::Goal;
 
-/// Text of one `logs` reply, in bytes.
+/// Bytes of a log that one `logs` reply holds.
 const LONGEST_LOG: usize = 128 << 10;
 /// Requests answered in one turn of the loop.
 const REQUESTS_PER_TURN: usize = 8;

@@ -11,9 +11,7 @@ use rustix::fs::{FallocateFlags, MemfdFlags};
 
 use super::lines::{MAX_LINE, Piece};
 
-/// A ring is never larger, in bytes, header included.
-const LARGEST: u64 = 64 << 10;
-/// Nor smaller, whatever the budget: it holds a line of the greatest length.
+/// A ring is never smaller, in bytes, whatever the budget: it holds a line of the greatest length.
 const SMALLEST: u64 = 4 << 10;
 /// Bytes of a ring's header: written, dropped, 48 bytes for later.
 const HEADER: u64 = 64;
@@ -62,6 +60,11 @@ impl Rings {
             rustix::fs::fallocate(&rings.fd, FallocateFlags::empty(), rings.start(index), HEADER)?;
         }
         Ok(rings)
+    }
+
+    /// Bytes that so many rings take once they are full.
+    pub fn memory(count: usize, budget: u64) -> u64 {
+        size_of_each(count, budget).saturating_mul(u64::try_from(count).unwrap_or(u64::MAX))
     }
 
     /// Takes over the rings of the process before.
@@ -126,22 +129,18 @@ impl Rings {
         self.heads.get(index).map_or(0, |h| h.dropped)
     }
 
-    /// The newest lines of a container, oldest first: at most `count`, and at most `bytes` of text.
+    /// The newest lines of a container, oldest first: at most `count`, and no more than take `bytes` of the ring, [`OVERHEAD`] included.
     pub fn tail(&self, index: usize, count: usize, bytes: usize) -> Vec<Entry> {
         let Some(head) = self.heads.get(index) else { return Vec::new() };
         let room = self.each.saturating_sub(HEADER);
-        let kept = head.written.min(room);
+        // A ring may be large: no more of it is read than is asked for.
+        let kept = head.written.min(room).min(u64::try_from(bytes).unwrap_or(u64::MAX));
         let linear = self.linear(index, head.written, kept).unwrap_or_default();
         let mut entries = Vec::new();
         let mut rest = &linear[..];
-        let mut total = 0_usize;
         while entries.len() < count
             && let Some((before, entry)) = split_last(rest)
         {
-            total = total.saturating_add(entry.text.len());
-            if total > bytes {
-                break;
-            }
             entries.push(entry);
             rest = before;
         }
@@ -199,7 +198,7 @@ impl AsFd for Rings {
 
 fn size_of_each(count: usize, budget: u64) -> u64 {
     let count = u64::try_from(count).unwrap_or(1).max(1);
-    let share = budget.checked_div(count).unwrap_or(0).clamp(SMALLEST, LARGEST);
+    let share = budget.checked_div(count).unwrap_or(0).max(SMALLEST);
     share & !(SMALLEST.saturating_sub(1))
 }
 
@@ -253,7 +252,7 @@ mod tests {
         assert_eq!((rings.dropped(1), rings.dropped(0)), (77, 0));
         let last = rings.tail(1, 2, 100);
         assert_eq!((last.len(), last[1].time_ms, &last[1].text[..]), (2, 999, &b"line 999"[..]));
-        assert_eq!(rings.tail(1, 9, 17).len(), 2, "bounded by bytes");
+        assert_eq!(rings.tail(1, 9, 2 * (8 + OVERHEAD) + 3).len(), 2, "bounded by bytes");
     }
 
     #[test]
@@ -270,8 +269,10 @@ mod tests {
 
     #[test]
     fn the_budget_is_shared_and_bounded() {
-        assert_eq!(size_of_each(1, 10 << 20), LARGEST);
+        assert_eq!(size_of_each(1, 10 << 20), 10 << 20);
         assert_eq!(size_of_each(1000, 10 << 20), 8 << 10);
+        assert_eq!(Rings::memory(3, 10 << 20), (10 << 20) - (4 << 10), "whole pages each");
+        assert_eq!(Rings::memory(1000, 1 << 20), 1000 * SMALLEST);
         assert_eq!(size_of_each(0, 0), SMALLEST);
     }
 

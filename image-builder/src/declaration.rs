@@ -41,9 +41,9 @@ pub fn read(file: &Path) -> Result<Declaration> {
     parse(file)?.map_err(|errors| wrong(&errors))
 }
 
-/// Errors draw themselves over many lines, which begin with the file's name.
+/// Errors draw themselves over many lines, which begin with the file's name. Where nobody sees colours `main` takes them out.
 fn wrong(errors: &Errors) -> anyhow::Error {
-    anyhow::anyhow!("the declaration is wrong\n{errors}")
+    anyhow::anyhow!("the declaration is wrong\n{}", errors.to_ansi())
 }
 
 impl Declaration {

@@ -35,7 +35,7 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("garboard: {}", sentence(&error));
+            anstream::eprintln!("garboard: {}", sentence(&error));
             ExitCode::FAILURE
         }
     }

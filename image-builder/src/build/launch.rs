@@ -185,18 +185,15 @@ fn declared_mount(appliance: &config::Appliance, mount: &config::Mount) -> Resul
 }
 
 fn limits(resources: &config::Resources) -> Limits {
-    // Both values are the kernel's own file, so a declared period is kept as it is.
-    let cpu = resources.cpu.map(|cpu| ("cpu.max".to_owned(), format!("{} {}", cpu.quota_us, cpu.period_us)));
     Limits {
         memory: resources.memory,
         memory_reservation: resources.memory_reservation,
         memory_and_swap: resources.memory_and_swap.and_then(at_most),
-        cpu_millis: None,
+        cpu: resources.cpu.map(|cpu| (cpu.quota_us, cpu.period_us)),
         cpu_shares: resources.cpu_shares,
         cpuset: resources.cpuset.clone(),
         pids: at_most(resources.pids),
         io_weight: resources.io.weight,
-        unified: cpu.into_iter().collect(),
     }
 }
 
@@ -332,7 +329,7 @@ mod tests {
     #[test]
     fn processor_time_keeps_its_period() {
         let made = options_of("cpu_quota = 5000\ncpu_period = 20000").unwrap();
-        assert_eq!(made.limits.unified.get("cpu.max").map(String::as_str), Some("5000 20000"));
+        assert_eq!(made.limits.cpu, Some((5000, 20000)));
     }
 
     #[test]

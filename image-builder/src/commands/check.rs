@@ -60,7 +60,7 @@ pub fn run(options: &cli::Check) -> Result<ExitCode> {
             let plural = if count == 1 { "container" } else { "containers" };
             commands::print(&format!("{}: right, {count} {plural}\n", options.file.display()))?;
         }
-        Err(errors) => eprint!("{errors}"),
+        Err(errors) => anstream::eprint!("{}", errors.to_ansi()),
     }
     Ok(code)
 }

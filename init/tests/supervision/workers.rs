@@ -124,9 +124,7 @@ fn one_that_can_not_be_started_is_tried_again() {
     std::fs::write(rig.file("data"), r#"{"state":"tmpfs","detail":"","bytes":0}"#).unwrap();
     let limit = Rlimit { current: Some(256), ..getrlimit(Resource::Nofile) };
     prlimit(Pid::from_raw(rig.pid()), Resource::Nofile, limit).unwrap();
-    rig.wait("at work", |s| {
-        s["network"]["state"] == "up" && s["data"]["state"] == "tmpfs" && s["state"] == "running"
-    });
+    rig.wait("at work", |s| s["network"]["state"] == "up" && s["data"]["state"] == "tmpfs" && s["state"] == "running");
     // Two at the same time.
     let mut started = started(&rig.file("started"));
     started.sort();

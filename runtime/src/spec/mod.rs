@@ -14,7 +14,6 @@ pub mod signal;
 #[cfg(test)]
 mod tests;
 mod user;
-mod weakened;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -69,8 +68,6 @@ pub struct Container {
     pub exposed_ports: Vec<String>,
     /// What in the image has no effect and might be missed, in sentences.
     pub warnings: Vec<String>,
-    /// What weakens its isolation against the defaults, in words.
-    pub weakened: Vec<String>,
 }
 
 /// Version of the runtime specification that the specs follow.
@@ -110,7 +107,6 @@ pub fn from_image(config: &ImageConfiguration, options: &Options, files: &dyn Im
         devices: resources::device_access(&options.devices)?,
         stop_signal: signal::parse(stop_signal)?,
         exposed_ports,
-        weakened: weakened::list(options, &held),
     })
 }
 

@@ -190,8 +190,8 @@ pub struct Limits {
     pub memory_reservation: Option<u64>,
     /// Memory and swap together, bytes, as Compose has it (`memswap_limit`); must be at least `memory`.
     pub memory_and_swap: Option<u64>,
-    /// Processor time in thousandths of one processor.
-    pub cpu_millis: Option<u64>,
+    /// Processor time in every period, both in microseconds.
+    pub cpu: Option<(u64, u64)>,
     /// Weight as Docker has it (2…262144, 1024 is normal).
     pub cpu_shares: Option<u64>,
     /// `cpuset.cpus`: `0-3,7`.
@@ -200,8 +200,6 @@ pub struct Limits {
     pub pids: Option<u64>,
     /// Share of disk time as Docker has it (10…1000, 500 is normal).
     pub io_weight: Option<u16>,
-    /// Any other cgroup v2 file, verbatim.
-    pub unified: BTreeMap<String, String>,
 }
 
 /// One resource limit of the process.

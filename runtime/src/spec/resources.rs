@@ -10,9 +10,6 @@ use oci_spec::runtime::{
 use super::{Device, Error, Limits, Options, Ulimit};
 use crate::launch::DeviceAccess;
 
-/// The period in which processor time is counted out, in microseconds; the kernel's default.
-const CPU_PERIOD: u64 = 100_000;
-
 /// The `linux.resources` of `options`.
 pub(super) fn resources(options: &Options) -> Result<LinuxResources, Error> {
     let limits = &options.limits;
@@ -34,7 +31,6 @@ pub(super) fn resources(options: &Options) -> Result<LinuxResources, Error> {
         // One process killed for memory leaves a container half alive; its restart policy should decide instead.
         unified.insert("memory.oom.group".to_owned(), "1".to_owned());
     }
-    unified.extend(limits.unified.iter().map(|(file, value)| (file.clone(), value.clone())));
     resources.set_unified(Some(unified).filter(|unified| !unified.is_empty()));
     Ok(resources)
 }
@@ -51,14 +47,13 @@ fn memory(limits: &Limits) -> Result<Option<LinuxMemory>, Error> {
 }
 
 fn cpu(limits: &Limits) -> Result<Option<LinuxCpu>, Error> {
-    if limits.cpu_millis.is_none() && limits.cpu_shares.is_none() && limits.cpuset.is_none() {
+    if limits.cpu.is_none() && limits.cpu_shares.is_none() && limits.cpuset.is_none() {
         return Ok(None);
     }
     let mut cpu = LinuxCpu::default();
-    if let Some(millis) = limits.cpu_millis {
-        let quota = millis.checked_mul(CPU_PERIOD / 1000).ok_or_else(|| Error::new("cpus", "too many"))?;
+    if let Some((quota, period)) = limits.cpu {
         cpu.set_quota(Some(signed("cpus", quota)?));
-        cpu.set_period(Some(CPU_PERIOD));
+        cpu.set_period(Some(period));
     }
     cpu.set_shares(limits.cpu_shares);
     cpu.set_cpus(limits.cpuset.clone());

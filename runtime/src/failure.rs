@@ -28,6 +28,8 @@ pub enum Step {
     CreateUserNamespace,
     /// Write `uid_map`, `gid_map` or `setgroups`.
     WriteIdMap,
+    /// Have a setuid helper write `uid_map` or `gid_map`.
+    MapIds,
     /// Make the container's cgroup.
     CreateCgroup,
     /// Write a cgroup setting.
@@ -146,6 +148,7 @@ impl Step {
             Self::Check => "obey",
             Self::CreateUserNamespace => "create user namespace",
             Self::WriteIdMap => "write",
+            Self::MapIds => "map ids by",
             Self::CreateCgroup => "create cgroup",
             Self::SetCgroup => "set cgroup",
             Self::FindDevice => "device",

@@ -16,8 +16,20 @@ pub(crate) fn of(step: Step, errno: Errno, object: &str) -> Option<&'static str>
             "user namespaces are forbidden here (after chroot, by a sysctl or by the security module)"
         }
         (Step::Clone, Errno::OPNOTSUPP) => "the cgroup is threaded or frozen",
+        (Step::Clone, Errno::ACCESS) => {
+            "this process is in no cgroup of the same delegated tree: run it in one (systemd-run --user --scope)"
+        }
         (Step::Clone, Errno::BUSY) => "the cgroup above it has controllers enabled and processes of its own",
-        (Step::WriteIdMap, Errno::PERM) => "the ids don't belong to this user: newuidmap and /etc/subuid, or a single mapping",
+        (Step::WriteIdMap, Errno::PERM) => "the ids aren't this user's to map",
+        (Step::MapIds, Errno::NOENT) => {
+            "it isn't installed (Debian: uidmap); without it a user can map one id only, the own one, by mappings of size 1"
+        }
+        (Step::MapIds, _) if object.starts_with("newgidmap") => {
+            "the ids aren't this user's: /etc/subgid must give them (usermod --add-subgids), and nothing may forbid setuid programs"
+        }
+        (Step::MapIds, _) => {
+            "the ids aren't this user's: /etc/subuid must give them (usermod --add-subuids), and nothing may forbid setuid programs"
+        }
         (Step::WriteIdMap, Errno::INVAL) => "the ranges overlap or are empty",
         (Step::CreateCgroup, Errno::BUSY) => "processes of an earlier start still live in it",
         (Step::CreateCgroup, Errno::NOENT) => "the parent cgroup was removed",
@@ -35,6 +47,7 @@ pub(crate) fn of(step: Step, errno: Errno, object: &str) -> Option<&'static str>
         (Step::FillVolume, Errno::NAMETOOLONG) => "directories in it lie deeper than 256",
         (Step::IdMapMount, Errno::INVAL) => "this filesystem can't be mounted with mapped ids by this kernel",
         (Step::IdMapMount, Errno::PERM) => "the mount is mapped already, or this needs CAP_SYS_ADMIN over its filesystem",
+        (Step::OpenTree, Errno::PERM) => "this needs CAP_SYS_ADMIN: an ordinary user can't map the ids of mounts",
         (Step::JoinNamespace, Errno::INVAL) => "the file is a namespace of another kind",
         (Step::JoinKeyring, Errno::DQUOT) => "the launcher's quota of keys is used up: kernel.keys.maxkeys and its like",
         (Step::BecomeRoot, Errno::INVAL) => "id 0 isn't in the map",
@@ -56,6 +69,9 @@ pub(crate) fn of(step: Step, errno: Errno, object: &str) -> Option<&'static str>
         (Step::SetSysctl, Errno::NOENT) => "there is no such sysctl in the container's namespaces",
         (Step::SetSysctl, Errno::ACCESS | Errno::PERM) => "this sysctl isn't the container's to set",
         (Step::LoadSeccomp, Errno::INVAL) => "the kernel lacks CONFIG_SECCOMP_FILTER, or the filter was compiled for other flags",
+        (Step::SetUser, Errno::PERM) if object.starts_with("supplementary") => {
+            "with a user's single mapping setgroups(2) is given up: map more ids (Debian: uidmap), or ask for no groups"
+        }
         (Step::SetUser, Errno::INVAL) => "the id isn't in the container's id map",
         (Step::SetResourceLimit, Errno::PERM) => "raising a hard limit needs CAP_SYS_RESOURCE",
         (Step::ReachAgent, Errno::NOENT | Errno::CONNREFUSED) => "no seccomp agent listens on linux.seccomp.listenerPath",

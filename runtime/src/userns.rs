@@ -1,4 +1,8 @@
-//! User namespaces by descriptor: what idmapped mounts are mapped by. One per container, kept for its restarts.
+//! User namespaces by descriptor: what idmapped mounts are mapped by. One per container, kept for its restarts. And the maps of
+//! ids, which the kernel takes from the machine's root, and from an ordinary user only for the own id or by a helper.
+
+#[cfg(feature = "cli")]
+mod helpers;
 
 use std::os::fd::OwnedFd;
 
@@ -22,9 +26,19 @@ pub fn create(ids: &IdMap) -> Result<OwnedFd, Failure> {
 }
 
 /// Writes the maps of a process that waits in its new user namespace.
+///
+/// First as root does it, which also is how a user maps the own id to one; what the kernel refuses then, the helpers may do.
 pub(crate) fn write_maps(pid: i32, ids: &IdMap) -> Result<(), Failure> {
-    write_file(pid, "uid_map", &render(&ids.uids))?;
+    match write_file(pid, "uid_map", &render(&ids.uids)) {
+        #[cfg(feature = "cli")]
+        Err(failure) if is_refused_to_a_user(&failure) => helpers::write_map("newuidmap", pid, &ids.uids)?,
+        other => other?,
+    }
     match write_file(pid, "gid_map", &render(&ids.gids)) {
+        #[cfg(feature = "cli")]
+        Err(failure) if is_refused_to_a_user(&failure) && !is_own_id_alone(&ids.gids) => {
+            helpers::write_map("newgidmap", pid, &ids.gids)
+        }
         // Without CAP_SETGID the kernel wants setgroups(2) given up first (user_namespaces(7), Linux 3.19).
         Err(failure) if failure.errno == Errno::PERM.raw_os_error() => {
             write_file(pid, "setgroups", "deny")?;
@@ -32,6 +46,18 @@ pub(crate) fn write_maps(pid: i32, ids: &IdMap) -> Result<(), Failure> {
         }
         other => other,
     }
+}
+
+/// Root without the right hasn't given it up for a helper to ask for it.
+#[cfg(feature = "cli")]
+fn is_refused_to_a_user(failure: &Failure) -> bool {
+    failure.errno == Errno::PERM.raw_os_error() && !rustix::process::geteuid().is_root()
+}
+
+/// The only group map that needs no helper.
+#[cfg(feature = "cli")]
+fn is_own_id_alone(gids: &[IdRange]) -> bool {
+    matches!(gids, [IdRange { outside, size: 1, .. }] if *outside == rustix::process::getegid().as_raw())
 }
 
 /// The id on the machine that `id` of the container stands for; its own without a user namespace, `None` if it has none.

@@ -44,7 +44,8 @@ pub(crate) fn become_user(process: &Process) -> Result<(), Failure> {
     set_keep_capabilities(true).at(Step::SetCapabilities, || "keep over setuid")?;
     let groups: Vec<Gid> = process.additional_gids.iter().map(|gid| Gid::from_raw(*gid)).collect();
     match set_thread_groups(&groups) {
-        Err(Errno::PERM) if groups.is_empty() => {}
+        // Given up with a user's single mapping, in which there is no group but one.
+        Err(Errno::PERM) if process.additional_gids.iter().all(|gid| *gid == process.gid) => {}
         other => other.at(Step::SetUser, || format!("supplementary groups to {:?}", process.additional_gids))?,
     }
     set_gid(process.gid)?;

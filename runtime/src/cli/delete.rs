@@ -6,12 +6,9 @@ use crate::container::{Result, life};
 
 pub(super) fn run(store: &Store, arguments: &Delete) -> Result<u8> {
     let id = &arguments.name.id;
-    if arguments.force && !store.ids()?.contains(id) {
-        return Ok(0);
-    }
-    let entry = store.find(id)?;
-    let lock = match entry.lock() {
-        // Somebody else was faster.
+    let found = store.find(id).and_then(|entry| entry.lock().map(|lock| (entry, lock)));
+    let (entry, lock) = match found {
+        // There is none, or somebody else was faster.
         Err(_) if arguments.force && !store.ids()?.contains(id) => return Ok(0),
         other => other?,
     };

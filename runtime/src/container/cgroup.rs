@@ -31,10 +31,15 @@ pub(crate) struct Place {
     pub(crate) path: String,
 }
 
-/// The place for `cgroups_path` of a configuration, or the usual one of container `id`. `None`: there is no cgroup2 mount, or an
-/// ordinary user has no right to make cgroups there.
+/// The place for `cgroups_path` of a configuration, or the usual one of container `id`: beneath the mount, for an ordinary user
+/// beneath this process's own cgroup. `None`: there is no cgroup2 mount, or an ordinary user has no right to make cgroups there.
 pub(crate) fn place(cgroups_path: Option<&str>, id: &str) -> Result<Option<Place>> {
-    let wanted = cgroups_path.filter(|path| !path.is_empty()).unwrap_or(id);
+    let wanted = match cgroups_path.filter(|path| !path.is_empty()) {
+        Some(path) => path.to_owned(),
+        None if super::is_ordinary_user() => format!("{}/{id}", own_path().unwrap_or_default()),
+        None => id.to_owned(),
+    };
+    let wanted = wanted.as_str();
     let names: Vec<&str> = wanted.split('/').filter(|name| !name.is_empty() && *name != ".").collect();
     let Some((name, parents)) = names.split_last() else {
         return Err(Error::new("config.json: linux.cgroupsPath: the root cgroup can't be a container's"));
@@ -66,6 +71,12 @@ pub(crate) fn place(cgroups_path: Option<&str>, id: &str) -> Result<Option<Place
             Ok(Some(Place { parent, name: (*name).to_owned(), path: format!("/{}", names.join("/")) }))
         }
     }
+}
+
+/// The cgroup that this process is in, from the mount on (cgroups(7), "/proc files"); `None`: version 1 has all there is.
+fn own_path() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
 }
 
 /// Refuses a cgroup that something else is in: it would be killed with the container.

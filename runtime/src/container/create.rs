@@ -65,6 +65,7 @@ pub struct Made {
 
 /// Makes the container `id`. On failure nothing is left of it, and its `poststop` hooks have run if it had come to be.
 pub fn create(store: &Store, id: &str, mut bundle: Bundle, options: &Options) -> Result<Made> {
+    expect_user_namespace(&bundle.launch)?;
     let passed = pass_descriptors(&mut bundle.launch, options.preserve_fds)?;
     let (entry, lock) = store.claim(id)?;
     let mut record = Record {
@@ -176,12 +177,24 @@ fn make(entry: &Entry, record: &mut Record, mut bundle: Bundle, options: &Option
     }
 }
 
+/// Nobody but root may make the other namespaces without one. To make one that wasn't asked for would change what ids mean.
+fn expect_user_namespace(launch: &Launch) -> Result<()> {
+    if launch.in_user_namespace() || !super::is_ordinary_user() || rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    Err(Error::new(
+        "config.json: linux.namespaces: an ordinary user needs a user namespace: add {\"type\": \"user\"} with linux.uidMappings \
+         and linux.gidMappings, as `spec --rootless` writes them",
+    ))
+}
+
 /// An ordinary user without cgroups: limits can't hold, so asking for them is an error. Device rules need none: the user can't
 /// make nodes, and has the rights of his own on those that exist.
 fn do_without_cgroup(launch: &mut Launch, warnings: &mut Vec<String>) -> Result<()> {
-    if let Some((file, value)) = launch.cgroup.settings.first() {
+    if let Some((file, value)) = launch.cgroup.settings.iter().chain(launch.cgroup.choices.iter().flatten()).next() {
         return Err(Error::new(format!(
-            "set cgroup {file}={value}: there is no cgroup to set it in: a cgroup2 mount is missing, or this user has none delegated"
+            "set cgroup {file}={value}: there is no cgroup to set it in: a cgroup2 mount is missing, or this user has none \
+             delegated (systemd-run --user --scope --property=Delegate=yes gives one)"
         )));
     }
     if !launch.cgroup.device_filter.is_empty() && !super::is_ordinary_user() {

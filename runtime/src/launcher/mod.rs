@@ -42,7 +42,7 @@ pub(crate) fn start(
     expect_one_thread()?;
     let settings = device::resolve(&launch.cgroup)?;
     let made_userns = match (&launch.ids, site.userns) {
-        (Some(ids), None) => Some(userns::create(ids)?),
+        (Some(ids), None) if trees::are_mapped(launch) => Some(userns::create(ids)?),
         _ => None,
     };
     let made_userns = match &launch.namespaces.user {

@@ -108,6 +108,8 @@ impl Trees {
             }
             RootSource::Layers { layers, upper } => {
                 let map = userns.map(|userns| (userns, false));
+                // An ordinary user's have the ids that they have on disk.
+                let map = map.filter(|_| rustix::process::geteuid().is_root());
                 for layer in layers {
                     trees.layers.push(tree(layer, false, &with(libc::MOUNT_ATTR_RDONLY), map)?);
                 }
@@ -134,6 +136,15 @@ impl Trees {
         }
         Ok(trees)
     }
+}
+
+/// Whether any tree of `launch` has its ids mapped to the container's.
+pub(super) fn are_mapped(launch: &Launch) -> bool {
+    let is_mapped = |source: &MountSource| {
+        matches!(source, MountSource::Bind { idmap: IdMapping::Container { .. }, .. })
+    };
+    let layers = matches!(launch.root.source, RootSource::Layers { .. }) && rustix::process::geteuid().is_root();
+    layers || launch.mounts.iter().any(|mount| is_mapped(&mount.source))
 }
 
 fn bind(
@@ -221,7 +232,9 @@ pub(super) fn tree(path: &str, recursive: bool, flags: &MountFlags, map: Mapping
     match clone(path, recursive, flags, map) {
         Ok(fd) => Ok(Tree::Detached(fd)),
         Err(failure)
-            if failure.errno == Errno::PERM.raw_os_error() && !rustix::process::geteuid().is_root() =>
+            if failure.errno == Errno::PERM.raw_os_error()
+                && map.is_none()
+                && !rustix::process::geteuid().is_root() =>
         {
             Ok(Tree::Path { path: path.to_owned(), recursive, flags: flags.clone() })
         }

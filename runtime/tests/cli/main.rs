@@ -10,6 +10,7 @@ mod lifecycle;
 mod limits;
 mod ordinary;
 mod refusals;
+mod rootless;
 mod site;
 mod streams;
 mod sys;
@@ -27,6 +28,7 @@ fn main() {
             streams::tests(),
             exec::tests(),
             faults::tests(),
+            rootless::tests(),
         ]
         .concat_all()
     } else {

@@ -16,6 +16,8 @@ pub fn tests() -> Vec<Trial> {
         limits_without_a_cgroup_are_refused,
         processes_are_found_without_a_cgroup,
         the_state_directory_needs_a_place,
+        a_user_namespace_is_needed,
+        rootless_is_true_false_or_auto,
     ]
 }
 
@@ -105,4 +107,32 @@ fn the_state_directory_needs_a_place() {
     let output = output.env("XDG_RUNTIME_DIR", &site.directory).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     assert!(site.directory.join("garboard-runtime").is_dir());
+}
+
+fn a_user_namespace_is_needed() {
+    let site = shell("true").change(|c| {
+        c["linux"]["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != "user");
+        for field in ["uidMappings", "gidMappings"] {
+            c["linux"].as_object_mut().unwrap().remove(field);
+        }
+    });
+    let error = site.fails(&["run", &site.id]);
+    assert!(
+        error.contains("linux.namespaces: an ordinary user needs a user namespace")
+            && error.contains("spec --rootless"),
+        "{error}"
+    );
+    site.assert_gone();
+}
+
+fn rootless_is_true_false_or_auto() {
+    for value in ["--rootless", "--rootless=true", "--rootless=auto"] {
+        let site = shell("exit 7");
+        assert_eq!(site.run(&[value, "run", &site.id]).status, 7, "{value}");
+    }
+    let site = shell("true");
+    assert!(
+        site.fails(&["--rootless=perhaps", "run", &site.id])
+            .contains("--rootless=perhaps: it must be true, false or auto")
+    );
 }

@@ -47,7 +47,7 @@ pub fn enter() -> &'static Place {
     std::fs::copy("/bin/busybox", rootfs.join("bin/busybox")).expect("busybox-static is installed");
     for applet in [
         "sh", "cat", "ls", "id", "stat", "sleep", "echo", "kill", "touch", "true", "env", "tty", "stty", "readlink",
-        "wc",
+        "wc", "chown", "mkdir",
     ] {
         std::os::unix::fs::symlink("busybox", rootfs.join("bin").join(applet)).unwrap();
     }
@@ -70,6 +70,8 @@ pub struct Site {
     pub directory: PathBuf,
     pub id: String,
     pub config: Value,
+    /// Program and arguments in front of the runtime's own: who it is run as, and where.
+    pub before: Vec<String>,
 }
 
 /// What a command printed and how it ended.
@@ -100,7 +102,7 @@ pub fn program(arguments: &[&str]) -> Site {
     config["process"]["terminal"] = false.into();
     config["process"]["args"] = json!(arguments);
     config["root"]["path"] = json!(place().rootfs());
-    Site { directory, id: format!("garboard-cli-{}-{number}", std::process::id()), config }
+    Site { directory, id: format!("garboard-cli-{}-{number}", std::process::id()), config, before: Vec::new() }
 }
 
 impl Site {
@@ -117,7 +119,14 @@ impl Site {
 
     /// The same, the bundle left as it is.
     pub fn plain_command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(runtime());
+        let mut command = match self.before.split_first() {
+            None => Command::new(runtime()),
+            Some((program, arguments)) => {
+                let mut command = Command::new(program);
+                command.args(arguments);
+                command
+            }
+        };
         command.arg("--root").arg(self.directory.join("state")).args(arguments).current_dir(&self.directory);
         command.env_remove("NOTIFY_SOCKET").env_remove("LISTEN_FDS").stdin(Stdio::null());
         command

@@ -1,6 +1,6 @@
 //! The same runtime for an ordinary user: one id mapped to the user's own, no cgroup.
 
-use garboard_runtime::launch::{IdMap, IdRange};
+use garboard_runtime::launch::{IdMap, IdMapping, IdRange, Mount, MountFlags, MountSource};
 use libtest_mimic::Trial;
 
 use crate::site::{Container, fields, program, scratch, shell};
@@ -10,6 +10,7 @@ pub fn tests() -> Vec<Trial> {
         a_container_runs_with_the_user_s_one_id,
         isolation_is_the_same,
         errors_say_what_an_ordinary_user_lacks,
+        mapped_mounts_are_refused,
         a_shortage_is_temporary,
         nothing_is_left_behind,
     ]
@@ -45,7 +46,7 @@ fn isolation_is_the_same() {
 
 fn errors_say_what_an_ordinary_user_lacks() {
     let text = shell("true").refusal();
-    assert!(text.contains("uid_map: EPERM: the ids don't belong to this user"), "{text}");
+    assert!(text.contains("map ids by newuidmap: ") && text.contains("EPERM: the ids aren't this user's"), "{text}");
     let text = own(program(&["/bin/absent"])).refusal();
     assert!(text.contains("execute /bin/absent: ENOENT"), "{text}");
     let error = own(shell("true")).options(|o| o.user = Some("web".to_owned())).decide().unwrap_err().to_string();
@@ -53,6 +54,23 @@ fn errors_say_what_an_ordinary_user_lacks() {
     // The kernel says so, too.
     let text = own(shell("true")).change(|launch| launch.process.uid = 33).refusal();
     assert!(text.contains("set uid to 33: EINVAL: the id isn't in the container's id map"), "{text}");
+}
+
+fn mapped_mounts_are_refused() {
+    let mapped = |idmap: IdMapping| {
+        own(shell("true")).change(move |launch| {
+            let source =
+                MountSource::Bind { path: "/etc".to_owned(), recursive: false, idmap: idmap.clone(), create: None };
+            launch.mounts.push(Mount { target: "/tmp".to_owned(), source, flags: MountFlags::default() });
+        })
+    };
+    let text = mapped(IdMapping::Container { recursive: false }).refusal();
+    assert!(
+        text.contains("clone mount of /etc: EPERM: this needs CAP_SYS_ADMIN: an ordinary user can't map"),
+        "{text}"
+    );
+    // Control: as it is.
+    mapped(IdMapping::None).output();
 }
 
 fn nothing_is_left_behind() {

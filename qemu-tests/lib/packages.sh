@@ -17,6 +17,7 @@ test_packages=(
     debootstrap debian-archive-keyring umoci # make the test images
     buildah skopeo       # likewise
     busybox-static       # a program that runs anywhere, for native tests
+    systemd dbus         # a service manager and its bus, for the systemd cgroup driver
     util-linux uidmap    # setpriv, unshare; newuidmap for containers without root
     jq cpio zstd xz-utils bzip2
 )

@@ -2,12 +2,13 @@
 
 use super::args::{CgroupManager, Create, Global, Making};
 use super::{log, protect};
+use crate::container::cgroup::Manager;
 use crate::container::create::{Made, Options, create};
 use crate::container::store::Store;
-use crate::container::{Error, Result, bundle};
+use crate::container::{Result, bundle};
 
 pub(super) fn run(store: &Store, global: &Global, arguments: &Create) -> Result<u8> {
-    let options = Options { gated: true, ..options(global, &arguments.making)? };
+    let options = Options { gated: true, ..options(global, &arguments.making) };
     make(store, &arguments.name.id, &arguments.making, &options)?;
     Ok(0)
 }
@@ -24,13 +25,14 @@ pub(super) fn make(store: &Store, id: &str, making: &Making, options: &Options) 
 }
 
 /// What the flags say.
-pub(super) fn options(global: &Global, making: &Making) -> Result<Options> {
-    if global.systemd_cgroup || global.cgroup_manager == Some(CgroupManager::Systemd) {
-        return Err(Error::new(
-            "the systemd cgroup driver isn't supported: use the cgroupfs driver (--cgroup-manager=cgroupfs)",
-        ));
-    }
-    Ok(Options {
+pub(super) fn options(global: &Global, making: &Making) -> Options {
+    let manager = match global.cgroup_manager {
+        Some(CgroupManager::Disabled) => Manager::Disabled,
+        Some(CgroupManager::Systemd) => Manager::Systemd,
+        None if global.systemd_cgroup => Manager::Systemd,
+        Some(CgroupManager::Cgroupfs) | None => Manager::Cgroupfs,
+    };
+    Options {
         gated: false,
         console_socket: making.console_socket.clone(),
         holds_terminal: false,
@@ -39,6 +41,6 @@ pub(super) fn options(global: &Global, making: &Making) -> Result<Options> {
         preserve_fds: making.preserve_fds,
         no_pivot: making.no_pivot,
         no_new_keyring: making.no_new_keyring,
-        no_cgroup: global.cgroup_manager == Some(CgroupManager::Disabled),
-    })
+        manager,
+    }
 }

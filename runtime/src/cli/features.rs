@@ -117,7 +117,7 @@ fn document() -> Value {
         "linux": {
             "namespaces": NAMESPACES,
             "capabilities": capabilities::BY_NUMBER.iter().map(|c| format!("CAP_{c}")).collect::<Vec<_>>(),
-            "cgroup": {"v1": false, "v2": true, "systemd": false, "systemdUser": false, "rdma": true},
+            "cgroup": {"v1": false, "v2": true, "systemd": true, "systemdUser": true, "rdma": true},
             "seccomp": {
                 "enabled": true,
                 "actions": ACTIONS,

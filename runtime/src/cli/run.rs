@@ -9,7 +9,7 @@ use crate::container::store::Store;
 use crate::container::{Result, life};
 
 pub(super) fn run(store: &Store, global: &Global, arguments: &Run) -> Result<u8> {
-    let options = Options { holds_terminal: !arguments.detach, ..create::options(global, &arguments.making)? };
+    let options = Options { holds_terminal: !arguments.detach, ..create::options(global, &arguments.making) };
     if arguments.detach {
         let made = create::make(store, &arguments.name.id, &arguments.making, &options)?;
         life::started(&made.entry, made.lock, &made.record, made.pidfd.as_fd(), made.notify.as_ref())?;

@@ -6,7 +6,7 @@ use crate::spec::Error;
 const MAX: usize = 8192;
 
 /// The bit mask of a list, the lowest number in the first byte's lowest bit. An empty list is an empty mask.
-pub(super) fn mask(field: &str, list: &str) -> Result<Vec<u8>, Error> {
+pub(crate) fn mask(field: &str, list: &str) -> Result<Vec<u8>, Error> {
     let wrong = || Error::new(field, format!("{list:?} is no list such as 0-3,7 of numbers below {MAX}"));
     let number = |text: &str| -> Result<usize, Error> {
         let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());

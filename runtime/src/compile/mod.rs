@@ -26,6 +26,8 @@ use crate::spec::Error;
 
 pub use bundle::{Bundle, Bundled, bundle, fuzz};
 pub use cgroup::cgroup as resources;
+#[cfg(feature = "cli")]
+pub(crate) use list::mask;
 pub use process::{process, terminal};
 pub use read::{MAX_CONFIG, read, resources as read_resources};
 

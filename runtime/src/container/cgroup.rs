@@ -20,6 +20,18 @@ const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::
 /// How long processes that were killed may take to go.
 const GONE_BY: Duration = Duration::from_secs(10);
 
+/// Who makes a container's cgroup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Manager {
+    /// This runtime.
+    #[default]
+    Cgroupfs,
+    /// systemd, as that of a scope.
+    Systemd,
+    /// Nobody: it has none of its own.
+    Disabled,
+}
+
 /// A cgroup to be made.
 #[derive(Debug)]
 pub(crate) struct Place {
@@ -88,6 +100,14 @@ fn expect_unused(parent: BorrowedFd<'_>, name: &str, path: &str) -> Result<()> {
         Ok(_) | Err(Errno::NOENT) => Ok(()),
         Err(errno) => Err(errno).during(|| format!("make cgroup {path}")),
     }
+}
+
+/// The path of the cgroup that process `pid` is in (cgroups(7), `/proc/PID/cgroup`).
+pub(crate) fn of_process(pid: i32) -> Result<String> {
+    let file = format!("/proc/{pid}/cgroup");
+    let text = std::fs::read_to_string(&file).during(|| format!("read {file}"))?;
+    let path = text.lines().find_map(|line| line.strip_prefix("0::"));
+    path.map(str::to_owned).ok_or_else(|| Error::new(format!("read {file}: the process is in no cgroup of version 2")))
 }
 
 /// The container's cgroup, if it has one and it exists.

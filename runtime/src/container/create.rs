@@ -10,10 +10,13 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
 
 use super::bundle::Bundle;
+use super::bus::message::Properties;
+use super::cgroup::Manager;
 use super::error::{During, Error, Result};
 use super::record::Record;
+use super::scope::Scope;
 use super::store::{Entry, Lock, Store};
-use super::{cgroup, gate, life, notify, process};
+use super::{cgroup, gate, life, notify, process, scope, systemd};
 use crate::cgroup::AbsentController;
 use crate::failure::{Failure, Step};
 use crate::launch::{Launch, Namespace};
@@ -40,8 +43,8 @@ pub struct Options {
     pub no_pivot: bool,
     /// Keep the caller's session keyring.
     pub no_new_keyring: bool,
-    /// Make no cgroup.
-    pub no_cgroup: bool,
+    /// Who makes its cgroup.
+    pub manager: Manager,
 }
 
 /// A container that was made. Its process is this process's child.
@@ -97,11 +100,21 @@ type Parts = (OwnedFd, Option<OwnedFd>, Option<OwnedFd>, Vec<String>);
 
 fn make(entry: &Entry, record: &mut Record, mut bundle: Bundle, options: &Options, passed: u32) -> Result<Parts> {
     let launch = &mut bundle.launch;
-    let place = if options.no_cgroup { None } else { cgroup::place(bundle.cgroups_path.as_deref(), entry.id())? };
+    let wanted = bundle.cgroups_path.as_deref();
+    let (mut place, mut unit) = (None, None);
+    match options.manager {
+        Manager::Cgroupfs => place = cgroup::place(wanted, entry.id())?,
+        Manager::Systemd => {
+            let scope = scope::scope(wanted, entry.id(), super::is_ordinary_user())?;
+            let properties = scope::properties(&scope, entry.id(), &launch.cgroup, &record.annotations)?;
+            unit = Some((scope, properties));
+        }
+        Manager::Disabled => {}
+    }
     let mut warnings = Vec::new();
-    match &place {
-        Some(place) => record.cgroup = Some(place.path.clone()),
-        None => do_without_cgroup(launch, &mut warnings)?,
+    record.cgroup = place.as_ref().map(|place| place.path.clone());
+    if place.is_none() && unit.is_none() {
+        do_without_cgroup(launch, &mut warnings)?;
     }
     // From here on `delete` knows what there may be to remove.
     entry.begin(record.cgroup.as_deref())?;
@@ -118,6 +131,7 @@ fn make(entry: &Entry, record: &mut Record, mut bundle: Bundle, options: &Option
         None
     };
 
+    let launch = &bundle.launch;
     let hooks = &bundle.hooks;
     let staged = !(hooks.runtime.is_empty() && hooks.create_container.is_empty() && hooks.start_container.is_empty());
     let shared = RefCell::new((record, Ok(())));
@@ -125,7 +139,8 @@ fn make(entry: &Entry, record: &mut Record, mut bundle: Bundle, options: &Option
         let (record, result) = &mut *shared.borrow_mut();
         record.pid = pid;
         record.start_time = process::stat(pid).map_or(0, |stat| stat.start_time);
-        *result = entry.write_record(record);
+        let seated = unit.as_ref().map_or(Ok(()), |unit| enter_scope(record, unit, launch));
+        *result = seated.and_then(|()| entry.write_record(record));
         result.clone().map_err(|_| Failure::new(Step::Record, "the container's process", Errno::IO))
     };
     let state = |status: &str, pid: i32| shared.borrow().0.state(status, pid);
@@ -186,6 +201,17 @@ fn expect_user_namespace(launch: &Launch) -> Result<()> {
         "config.json: linux.namespaces: an ordinary user needs a user namespace: add {\"type\": \"user\"} with linux.uidMappings \
          and linux.gidMappings, as `spec --rootless` writes them",
     ))
+}
+
+/// Has systemd make the container's scope around its process, which waits meanwhile, and sets what systemd doesn't know of.
+fn enter_scope(record: &mut Record, (scope, properties): &(Scope, Properties), launch: &Launch) -> Result<()> {
+    let path = systemd::start(scope, record.pid, properties.clone())?;
+    record.scope = Some(scope.unit.clone());
+    record.cgroup = Some(path);
+    let missing = || Error::new(format!("open the cgroup of {}: there is no cgroup2 mount", scope.unit));
+    let group = cgroup::open(record)?.ok_or_else(missing)?;
+    crate::cgroup::apply(&group, &launch.cgroup, AbsentController::Fail)?;
+    Ok(crate::launcher::give_cgroup(launch, group.as_fd())?)
 }
 
 /// An ordinary user without cgroups: limits can't hold, so asking for them is an error. Device rules need none: the user can't

@@ -1,15 +1,18 @@
 //! Another process in a container: what it is, from the container's own configuration and what the caller asks for.
 
+use std::cell::RefCell;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, Process as SpecProcess, User};
+use rustix::io::Errno;
 
 use super::create::{open_console, preserved, receive_terminal, send_pidfd, wait_for_report, write_pid_file};
 use super::error::{During, Error, Result};
 use super::record::{Record, Status};
 use super::store::Entry;
-use super::{bundle, cgroup};
+use super::{bundle, cgroup, systemd};
+use crate::failure::{Failure, Step};
 use crate::launch::{Process, Seccomp};
 use crate::report::Report;
 use crate::spec::capabilities;
@@ -116,7 +119,26 @@ pub fn exec(entry: &Entry, decided: &Decided, request: &Request) -> Result<Enter
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     let stdio = Stdio { stdin: Some(stdin.as_fd()), stdout: Some(stdout.as_fd()), stderr: Some(stderr.as_fd()) };
     let running = Running { pid: record.pid, pidfd: pidfd.as_fd(), cgroup: cgroup.as_ref().map(AsFd::as_fd) };
-    let started = enter(&running, &decided.process, seccomp.as_ref(), stdio, &stages)?;
+    let enter =
+        |running: &Running<'_>, stages: &Stages<'_>| enter(running, &decided.process, seccomp.as_ref(), stdio, stages);
+    let started = match (enter(&running, &stages), &record.scope) {
+        (Err(failure), Some(unit)) if failure.step == Step::Clone && failure.errno == Errno::ACCESS.raw_os_error() => {
+            // An ordinary user's own processes can't leave the cgroup of a login session; its systemd has them moved.
+            let beneath = request.cgroup.as_deref().map(|path| path.trim_matches('/')).filter(|path| !path.is_empty());
+            let beneath = beneath.map(|path| format!("/{path}")).unwrap_or_default();
+            let refusal = RefCell::new(None);
+            let attach = |pid| {
+                systemd::attach(unit, &beneath, pid).map_err(|error| {
+                    refusal.replace(Some(error));
+                    Failure::new(Step::Record, "the cgroup", Errno::ACCESS)
+                })
+            };
+            let started = enter(&Running { cgroup: None, ..running }, &Stages { record: Some(&attach), ..stages });
+            refusal.take().map_or(Ok(()), Err)?;
+            started?
+        }
+        (started, _) => started?,
+    };
     let finished = match wait_for_report(&started.report)? {
         Report::Failed(failure) => Err(failure.into()),
         Report::Died => Err(Error::new("exec: the process was killed before it executed its program")),

@@ -9,7 +9,7 @@ use rustix::process::{Signal, pidfd_send_signal};
 use super::error::{During, Error, Result};
 use super::record::{Record, Status};
 use super::store::{Entry, Lock};
-use super::{bundle, cgroup, gate, notify, process};
+use super::{bundle, cgroup, gate, notify, process, systemd};
 use crate::failure::Step;
 use crate::hook;
 use crate::report::Report;
@@ -112,6 +112,10 @@ pub fn destroy(entry: &Entry, record: &Record) -> Result<()> {
         wait_for_end(process.as_fd(), record.pid)?;
     }
     cgroup::remove(record)?;
+    // Nothing is left in it. Where systemd can't be asked any more, it finds out by itself.
+    if let Some(Err(error)) = record.scope.as_deref().map(systemd::stop) {
+        crate::cli::log::warn(&error.to_string());
+    }
     entry.remove()?;
     let hooks = bundle::decided("poststop", Some(&record.poststop))?;
     let state = record.state(Status::Stopped.text(), 0);

@@ -2,6 +2,7 @@
 //! a state directory in between, as no process of the runtime stays with it.
 
 pub mod bundle;
+mod bus;
 pub(crate) mod cgroup;
 pub mod create;
 pub mod error;
@@ -11,8 +12,10 @@ pub mod life;
 pub(crate) mod notify;
 pub(crate) mod process;
 pub mod record;
+mod scope;
 pub mod stats;
 pub mod store;
+mod systemd;
 pub mod update;
 
 use std::sync::OnceLock;

@@ -27,6 +27,8 @@ pub struct Record {
     pub owner: u32,
     /// Its cgroup, from the cgroup mount on; `None`: it has none of its own.
     pub cgroup: Option<String>,
+    /// The unit of systemd that this cgroup belongs to; `None`: it was made without systemd.
+    pub scope: Option<String>,
     /// It has a pid namespace of its own, so its processes end with the first.
     pub own_pids: bool,
     /// The `SECCOMP_FILTER_FLAG_*` of its filter, which is the file `seccomp.bpf`; `None`: it has no filter.

@@ -8,7 +8,7 @@ use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources, Spec};
 use super::error::{Error, Result};
 use super::record::Status;
 use super::store::Entry;
-use super::{bundle, cgroup};
+use super::{bundle, cgroup, systemd};
 use crate::cgroup::{AbsentController, apply, read, write};
 use crate::compile;
 use crate::launch::Cgroup;
@@ -30,7 +30,7 @@ pub fn update(entry: &Entry, mut resources: LinuxResources, schemata: &[String])
         complete(&mut resources, group.as_fd());
         let mut settings = compile::resources(&resources).map_err(|error| what(&error))?;
         burst_last(&mut settings);
-        change(group.as_fd(), &settings).map_err(|error| what(&error))?;
+        change(group.as_fd(), &settings, record.scope.as_deref()).map_err(|error| what(&error))?;
     }
     if !schemata.is_empty() {
         let class = config.linux().as_ref().and_then(|linux| linux.intel_rdt().as_ref()?.clos_id().clone());
@@ -93,14 +93,21 @@ fn burst_last(settings: &mut Cgroup) {
     }
 }
 
-/// Applies the settings, or none of them.
-fn change(group: BorrowedFd<'_>, settings: &Cgroup) -> Result<()> {
-    let all = || settings.settings.iter().chain(settings.choices.iter().flatten());
-    let before: Vec<(&str, String)> =
-        all().filter_map(|(file, value)| Some((file.as_str(), undo(file, value, &read(group, file).ok()?)))).collect();
+/// Applies the settings, or none of them; by systemd's unit `scope` first, as systemd rounds some.
+fn change(group: BorrowedFd<'_>, settings: &Cgroup, scope: Option<&str>) -> Result<()> {
+    // What the kernel has no file for is refused below, and systemd would keep it.
+    let (mut present, mut before) = (Cgroup::default(), Cgroup::default());
+    for (file, value) in settings.settings.iter().chain(settings.choices.iter().flatten()) {
+        let Ok(text) = read(group, file) else { continue };
+        present.settings.push((file.clone(), value.clone()));
+        before.settings.push((file.clone(), undo(file, value, &text)));
+    }
+    let tell = |settings: &Cgroup| scope.map_or(Ok(()), |unit| systemd::change(unit, settings));
+    tell(&present)?;
     let Err(failure) = apply(group, settings, AbsentController::Fail) else { return Ok(()) };
-    for (file, value) in before.iter().rev() {
-        // The failure of the update is the one to report.
+    // The failure of the update is the one to report.
+    let _ = tell(&before);
+    for (file, value) in before.settings.iter().rev() {
         let _ = write(group, file, value);
     }
     Err(failure.into())
@@ -200,14 +207,14 @@ mod tests {
             ..Cgroup::default()
         };
         let (directory, group) = fake(&files);
-        let error = change(group.as_fd(), &settings("pids.max")).unwrap_err().to_string();
+        let error = change(group.as_fd(), &settings("pids.max"), None).unwrap_err().to_string();
         assert!(error.contains("pids.max=1: ENOENT"), "{error}");
         assert!(text(directory.path(), "memory.max").starts_with("max"));
         assert!(text(directory.path(), "cpu.max").starts_with("max 100000"));
         assert!(text(directory.path(), "io.max").starts_with("8:0 rbps=1 wbps=max"));
         // The control: without the refusal all of them are in force.
         std::fs::write(directory.path().join("pids.max"), "max\n").unwrap();
-        change(group.as_fd(), &settings("pids.max")).unwrap();
+        change(group.as_fd(), &settings("pids.max"), None).unwrap();
         assert!(text(directory.path(), "memory.max").starts_with("4096"));
         assert!(text(directory.path(), "pids.max").starts_with('1'));
     }

@@ -235,7 +235,7 @@ fn prepare_process(pid: i32, process: &Process) -> Result<(), Failure> {
 }
 
 /// Gives the cgroup to the container's user, if that is asked for and it has an id outside.
-fn give_cgroup(launch: &Launch, group: BorrowedFd<'_>) -> Result<(), Failure> {
+pub(crate) fn give_cgroup(launch: &Launch, group: BorrowedFd<'_>) -> Result<(), Failure> {
     let Some(uid) = launch.cgroup.owner else { return Ok(()) };
     let outside = userns::outside(uid, launch.ids.as_ref().map(|ids| ids.uids.as_slice()));
     outside.map_or(Ok(()), |uid| cgroup::give_to(group, uid))

@@ -14,6 +14,7 @@ mod rootless;
 mod site;
 mod streams;
 mod sys;
+mod systemd;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -29,10 +30,12 @@ fn main() {
             exec::tests(),
             faults::tests(),
             rootless::tests(),
+            systemd::tests(),
         ]
         .concat_all()
     } else {
-        [ordinary::tests(), exec::for_everybody(), limits::without_a_cgroup()].concat_all()
+        [ordinary::tests(), exec::for_everybody(), limits::without_a_cgroup(), systemd::without_a_manager()]
+            .concat_all()
     };
     if arguments.list {
         libtest_mimic::run(&arguments, tests).exit();

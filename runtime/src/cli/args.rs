@@ -12,6 +12,7 @@ use super::update::Update;
 #[command(
     name = "garboard-runtime",
     version = concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.3.0"),
+    disable_version_flag = true,
     subcommand_required = true,
     after_help = "Exit status: 0 done, 1 failed; run and exec give the program's own, or 128 + the signal that ended it."
 )]
@@ -25,6 +26,9 @@ pub(super) struct Arguments {
 /// Flags before the command.
 #[derive(Debug, Args)]
 pub(super) struct Global {
+    /// Print the version.
+    #[arg(short, long, short_alias = 'V', action = clap::ArgAction::Version)]
+    version: Option<bool>,
     /// Where containers are written down [default: /run/garboard-runtime, for ordinary users $XDG_RUNTIME_DIR/garboard-runtime].
     #[arg(long, value_name = "DIR")]
     pub(super) root: Option<PathBuf>,
@@ -226,6 +230,9 @@ pub(super) struct Exec {
     /// Pass this many more descriptors, from 3 up, to the program.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(super) preserve_fds: u32,
+    /// Also in a paused container, where it starts when that is resumed.
+    #[arg(long)]
+    pub(super) ignore_paused: bool,
     /// A cgroup beneath the container's.
     #[arg(long, value_name = "PATH")]
     pub(super) cgroup: Option<String>,
@@ -244,6 +251,9 @@ pub(super) struct Kill {
     /// To all processes, not only the first.
     #[arg(short, long)]
     pub(super) all: bool,
+    /// CONTAINER is a regular expression: to all containers that it matches.
+    #[arg(short, long)]
+    pub(super) regex: bool,
     #[command(flatten)]
     pub(super) name: Name,
     /// Name or number of the signal.
@@ -256,6 +266,9 @@ pub(super) struct Delete {
     /// Kill it first if it still runs; do nothing if there is none.
     #[arg(short, long)]
     pub(super) force: bool,
+    /// CONTAINER is a regular expression: delete all containers that it matches.
+    #[arg(short, long)]
+    pub(super) regex: bool,
     #[command(flatten)]
     pub(super) name: Name,
 }
@@ -291,6 +304,9 @@ pub(super) struct Spec {
     /// The directory to write it in.
     #[arg(short, long, value_name = "DIR", default_value = ".")]
     pub(super) bundle: PathBuf,
+    /// Its name there.
+    #[arg(short, long, value_name = "FILE", default_value = "config.json")]
+    pub(super) file: PathBuf,
     /// For an ordinary user: a user namespace with this user as root.
     #[arg(long)]
     pub(super) rootless: bool,

@@ -1,17 +1,25 @@
 //! `delete`: a stopped container, or with `--force` any.
 
 use super::args::Delete;
+use super::matching;
 use crate::container::store::Store;
 use crate::container::{Result, life};
 
 pub(super) fn run(store: &Store, arguments: &Delete) -> Result<u8> {
-    let id = &arguments.name.id;
+    let delete = |id: &str| delete(store, id, arguments.force);
+    if arguments.regex {
+        return matching::each(store, &arguments.name.id, delete);
+    }
+    delete(&arguments.name.id)?;
+    Ok(0)
+}
+
+fn delete(store: &Store, id: &str, force: bool) -> Result<()> {
     let found = store.find(id).and_then(|entry| entry.lock().map(|lock| (entry, lock)));
     let (entry, lock) = match found {
         // There is none, or somebody else was faster.
-        Err(_) if arguments.force && !store.ids()?.contains(id) => return Ok(0),
+        Err(_) if force && !store.ids()?.iter().any(|known| known == id) => return Ok(()),
         other => other?,
     };
-    life::delete(&entry, &lock, arguments.force)?;
-    Ok(0)
+    life::delete(&entry, &lock, force)
 }

@@ -40,5 +40,6 @@ fn request(arguments: &Exec) -> Request {
         pidfd_socket: arguments.pidfd_socket.clone(),
         preserve_fds: arguments.preserve_fds,
         cgroup: arguments.cgroup.clone(),
+        ignore_paused: arguments.ignore_paused,
     }
 }

@@ -10,6 +10,7 @@ mod foreground;
 mod kill;
 mod list;
 pub(crate) mod log;
+mod matching;
 mod pause;
 mod protect;
 mod ps;

@@ -10,7 +10,7 @@ use crate::container::{Error, Result};
 const CAPABILITIES: [&str; 3] = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"];
 
 pub(super) fn run(arguments: &Spec) -> Result<u8> {
-    let path = arguments.bundle.join("config.json");
+    let path = arguments.bundle.join(&arguments.file);
     let config = if arguments.rootless {
         for_ordinary_user(rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())
     } else {

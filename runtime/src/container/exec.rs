@@ -55,6 +55,8 @@ pub struct Request {
     pub preserve_fds: u32,
     /// A cgroup beneath the container's.
     pub cgroup: Option<String>,
+    /// Whether a paused container will do.
+    pub ignore_paused: bool,
 }
 
 /// A process that executes its program in the container. It is this process's child.
@@ -98,7 +100,8 @@ pub fn decide(entry: &Entry, request: &Request) -> Result<Decided> {
 pub fn exec(entry: &Entry, decided: &Decided, request: &Request) -> Result<Entered> {
     let record = entry.record()?;
     let (status, process) = entry.status(&record)?;
-    let (Status::Running | Status::Created, Some(pidfd)) = (status, process) else {
+    let fits = matches!(status, Status::Running | Status::Created) || status == Status::Paused && request.ignore_paused;
+    let Some(pidfd) = process.filter(|_| fits) else {
         return Err(not_running(entry, status));
     };
     let preserved = preserved(request.preserve_fds)?;

@@ -251,7 +251,14 @@ fn a_paused_container_is_not_entered() {
     let site = running();
     site.ok(&["pause", &site.id]);
     assert!(site.fails(&["exec", &site.id, "/bin/true"]).contains("it is paused"));
+    // Whoever insists waits until it goes on.
+    let mut insistent =
+        site.command(&["exec", "--ignore-paused", &site.id, "/bin/sh", "-c", "exit 3"]).spawn().unwrap();
+    let count = || std::fs::read_to_string(site.cgroup().join("cgroup.procs")).unwrap().lines().count();
+    until("it has come in", || count() > 1);
+    assert!(insistent.try_wait().unwrap().is_none());
     site.ok(&["resume", &site.id]);
+    assert_eq!(insistent.wait().unwrap().code(), Some(3));
     site.ok(&["exec", &site.id, "/bin/true"]);
 }
 

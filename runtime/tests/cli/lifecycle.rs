@@ -26,6 +26,8 @@ pub fn tests() -> Vec<Trial> {
         without_pivot_root,
         features_and_version,
         run_forwards_signals,
+        containers_are_matched_by_a_regular_expression,
+        a_configuration_has_the_name_that_is_asked_for,
     ]
 }
 
@@ -306,4 +308,42 @@ fn run_forwards_signals() {
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(43));
     site.assert_gone();
+}
+
+fn containers_are_matched_by_a_regular_expression() {
+    let site = shell("trap 'exit 9' TERM; while :; do sleep 0.05; done");
+    let other = |name: &str| format!("{}-{name}", site.id);
+    for name in ["web1", "web2", "db"] {
+        site.ok(&["run", "--detach", &other(name)]);
+    }
+    let status = |name: &str| site.ok(&["state", &other(name)]).contains("\"running\"");
+    // All that match, and no others.
+    site.ok(&["kill", "--all", "--regex", &format!("^{}-web[0-9]$", site.id), "KILL"]);
+    until("both have ended", || !status("web1") && !status("web2"));
+    assert!(status("db"));
+    // Those that can be deleted are, whatever becomes of the rest.
+    let done = site.run(&["delete", "-r", &site.id]);
+    assert!(
+        done.status == 1 && done.stderr.contains(&format!("delete container {}: it is running", other("db"))),
+        "{done:?}"
+    );
+    assert_eq!(site.ok(&["list", "--quiet"]), format!("{}\n", other("db")));
+    // None is as good as some. What isn't an expression is an error, and without the flag it is a name.
+    site.ok(&["kill", "-r", "^absent$", "KILL"]);
+    assert!(site.fails(&["delete", "--regex", "("]).contains("is no regular expression"));
+    assert!(site.fails(&["delete", ".*"]).contains("invalid container ID"));
+    site.ok(&["delete", "--force", "--regex", ".*"]);
+    assert_eq!(site.ok(&["list", "--quiet"]), "");
+}
+
+fn a_configuration_has_the_name_that_is_asked_for() {
+    let site = shell("true");
+    site.ok(&["spec", "--file", "other.json"]);
+    assert!(site.directory.join("other.json").exists());
+    assert!(site.fails(&["spec", "-f", "other.json"]).contains("other.json"));
+    site.ok(&["spec", "-b", site.directory.to_str().unwrap(), "-f", "third.json"]);
+    assert!(site.directory.join("third.json").exists());
+    for version in ["-v", "-V"] {
+        assert_eq!(site.ok(&[version]), site.ok(&["--version"]));
+    }
 }

@@ -91,6 +91,9 @@ fn machine_is_left_alone(launch: &Launch) -> Result<(), Failure> {
         if shared(namespace) {
             return Err(Failure::check(format!("sysctl {name} in a namespace of the machine")));
         }
+        if dotted == "kernel.hostname" {
+            return Err(Failure::check(format!("sysctl {name}: the host name has a property of its own")));
+        }
     }
     Ok(())
 }

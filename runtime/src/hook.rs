@@ -1,7 +1,7 @@
 //! One hook of a container's life (runtime spec, "POSIX-platform Hooks"): run with the state on its standard input, and waited
 //! for. The same code serves the launcher and the child.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
@@ -25,8 +25,8 @@ pub struct Hook {
     pub path: String,
     /// Its arguments, the first being its name; empty means just the path.
     pub args: Vec<String>,
-    /// Its whole environment, as `NAME=value`.
-    pub env: Vec<String>,
+    /// Its whole environment, as `NAME=value`; `None`: this process's own.
+    pub env: Option<Vec<String>>,
     /// How long it may take; `None`: as long as it likes.
     pub timeout: Option<Duration>,
 }
@@ -46,7 +46,11 @@ pub fn run(hook: &Hook, state: &[u8]) -> Result<(), Failure> {
     let path = CString::new(hook.path.as_str()).map_err(|_| refuse(Errno::INVAL, ""))?;
     let own_name = [hook.path.clone()];
     let args = Strings::new(if hook.args.is_empty() { &own_name } else { &hook.args }).map_err(|e| refuse(e, ""))?;
-    let env = Strings::new(&hook.env).map_err(|e| refuse(e, ""))?;
+    let env = match &hook.env {
+        Some(env) => Strings::new(env),
+        None => Strings::new(&own_environment()),
+    };
+    let env = env.map_err(|e| refuse(e, ""))?;
     let stdin = state_file(state).at(Step::RunHook, || "state for a hook")?;
     let child = sys::clone::fork_into(UnshareFlags::empty(), None, libc::SIGCHLD, || {
         sys::process::reset_signals();
@@ -68,6 +72,12 @@ pub fn run(hook: &Hook, state: &[u8]) -> Result<(), Failure> {
         (Some(code), _) => Err(refuse(Errno::CANCELED, &format!(" (exit status {code})"))),
         (None, signal) => Err(refuse(Errno::CANCELED, &format!(" (signal {})", signal.unwrap_or(0)))),
     }
+}
+
+/// What this process was given; variables that are no text are left out.
+fn own_environment() -> Vec<String> {
+    let text = |(name, value): (OsString, OsString)| Some(format!("{}={}", name.to_str()?, value.to_str()?));
+    std::env::vars_os().filter_map(text).collect()
 }
 
 /// The state as a file: a pipe would fill up when the hook doesn't read.
@@ -125,7 +135,7 @@ mod tests {
             kind: "poststop",
             path: "/bin/sh".to_owned(),
             args: ["sh", "-c", script].map(str::to_owned).to_vec(),
-            env: vec!["NAME=value".to_owned()],
+            env: Some(vec!["NAME=value".to_owned()]),
             timeout: None,
         }
     }
@@ -137,6 +147,15 @@ mod tests {
         run(&shell("test $(wc -c) = 300000"), large.as_bytes()).unwrap();
         // One that never reads holds nobody up.
         run(&shell("exit 0"), large.as_bytes()).unwrap();
+    }
+
+    #[test]
+    fn a_hook_without_an_environment_has_this_process_s() {
+        let path = std::env::var("PATH").unwrap();
+        let inherits = Hook { env: None, ..shell(&format!("test \"$PATH\" = '{path}'")) };
+        run(&inherits, b"").unwrap();
+        let none = Hook { env: Some(Vec::new()), ..inherits };
+        assert_eq!(run(&none, b"").unwrap_err().errno, Errno::CANCELED.raw_os_error());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::mounts::links;
 use super::paths::{Kind, Links};
 use super::{paths, rootfs};
 use crate::failure::{Context, Failure, Step};
-use crate::launch::{DeviceNode, Launch, Node, NodeKind};
+use crate::launch::{Device, DeviceNode, Launch, Node, NodeKind};
 use crate::launcher::{Nodes, STANDARD_DEVICES, Trees, nodes};
 
 /// Links of every `/dev` (runtime spec, "Dev symbolic links").
@@ -63,7 +63,12 @@ pub(crate) fn supply_declared(
         Nodes::Made(filesystem) => Some(rootfs::place(filesystem, workspace, "devices", "declared devices")?),
         Nodes::Bound(_) => None,
     };
-    for (number, device) in launch.devices.iter().enumerate() {
+    // "A bind-mount or symlink of the container's /dev/pts/ptmx", and that is this device.
+    let is_ptmx = |device: &Device| match &device.node {
+        DeviceNode::Numbered(node) => device.target == "/dev/ptmx" && (node.major, node.minor) == (5, 2),
+        DeviceNode::Machine(_) => false,
+    };
+    for (number, device) in launch.devices.iter().enumerate().filter(|(_, device)| !is_ptmx(device)) {
         let object = || device.target.as_str();
         match (&device.node, &trees.devices, &made) {
             (DeviceNode::Numbered(node), _, _) if nodes::is_childs(launch, device) => {

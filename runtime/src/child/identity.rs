@@ -66,9 +66,11 @@ fn set_sets(wanted: &Capabilities) -> Result<(), Failure> {
     };
     set_capabilities(None, sets).at(Step::SetCapabilities, || format!("permitted {:#x}", wanted.permitted))?;
     clear_ambient_capability_set().at(Step::SetCapabilities, || "ambient none")?;
+    // The kernel grants none that isn't in the other two sets.
+    let ambient = wanted.ambient & wanted.permitted & wanted.inheritable & held;
     for number in 0..64 {
         let bit = 1_u64.checked_shl(number).unwrap_or(0);
-        if wanted.ambient & held & bit != 0 {
+        if ambient & bit != 0 {
             configure_capability_in_ambient_set(CapabilitySet::from_bits_retain(bit), true)
                 .at(Step::SetCapabilities, || format!("ambient {number}"))?;
         }

@@ -136,7 +136,7 @@ fn build_root(inherited: &Inherited<'_>) -> Result<(OwnedFd, Option<OwnedFd>), F
             (workspace, root)
         }
     };
-    mounts::mount_all(launch, trees, root.as_fd())?;
+    let writable = mounts::mount_all(launch, trees, root.as_fd())?;
     devices::supply_declared(launch, trees, root.as_fd(), workspace.as_fd())?;
     let cwd = paths::ensure(root.as_fd(), &launch.process.cwd, paths::Kind::Directory, paths::Links::Follow)
         .at(Step::ChangeDirectory, || launch.process.cwd.as_str())?;
@@ -145,8 +145,10 @@ fn build_root(inherited: &Inherited<'_>) -> Result<(OwnedFd, Option<OwnedFd>), F
     if let Some(terminal) = &terminal {
         console::bind(root.as_fd(), terminal.as_fd())?;
     }
+    mounts::close(&writable)?;
+    drop(writable);
     sysctl::set_all(&launch.sysctls)?;
-    theatre.mounted()?;
+    theatre.mounted(root.as_fd())?;
     hide::make_readonly(launch, root.as_fd())?;
     hide::mask(launch, root.as_fd(), workspace.as_fd())?;
     if launch.root.is_readonly() {

@@ -14,11 +14,17 @@ use crate::failure::{Context, Failure, Step};
 use crate::{fill, filesystem};
 use crate::launch::{Launch, Mount, MountSource};
 use crate::launcher::{Mount as Mounted, Tree, Trees, propagate, set_unless_empty};
-use crate::sys::mount::Change;
+use crate::sys::mount::{Change, set_attributes};
 
-/// Mounts everything. A tmpfs on `/dev` gets its nodes and links at once, so that later mounts can go on top.
-pub(crate) fn mount_all(launch: &Launch, trees: &Trees, root: BorrowedFd<'_>) -> Result<(), Failure> {
+/// Mounts everything, and returns what is left to be made read-only when nothing more has to be made on it. A tmpfs on `/dev`
+/// gets its nodes and links at once, so that later mounts can go on top.
+pub(crate) fn mount_all<'a>(
+    launch: &'a Launch,
+    trees: &'a Trees,
+    root: BorrowedFd<'_>,
+) -> Result<Vec<(&'a Mount, Mounted<'a>)>, Failure> {
     let mut dev_is_done = false;
+    let mut writable = Vec::new();
     for (mount, bind) in launch.mounts.iter().zip(&trees.binds) {
         let on_dev = mount.target.trim_end_matches('/') == "/dev";
         match (&mount.source, bind) {
@@ -29,7 +35,11 @@ pub(crate) fn mount_all(launch: &Launch, trees: &Trees, root: BorrowedFd<'_>) ->
                     // After it is attached, as nothing can be mounted on what isn't.
                     devices::populate(mounted.as_fd(), trees)?;
                 }
-                finish(mount, mounted.as_fd())?;
+                propagate(mounted.as_fd(), &mount.flags.propagation)
+                    .at(Step::MountAttributes, || mount.target.as_str())?;
+                if mount.flags.is_readonly() {
+                    writable.push((mount, mounted));
+                }
             }
             (MountSource::Bind { path, .. }, Some(tree)) => bind_tree(mount, path, tree, root)?,
             (MountSource::Existing { options }, _) => change_existing(mount, options.as_deref(), root)?,
@@ -44,7 +54,15 @@ pub(crate) fn mount_all(launch: &Launch, trees: &Trees, root: BorrowedFd<'_>) ->
         let dev = paths::ensure(root, "/dev", Kind::Directory, Links::Refuse).at(Step::MountTarget, || "/dev")?;
         devices::add_to(dev.as_fd(), trees)?;
     }
-    Ok(())
+    Ok(writable)
+}
+
+/// Makes read-only what was to be it from the beginning, had there not been mount targets and devices to make on it.
+pub(crate) fn close(writable: &[(&Mount, Mounted<'_>)]) -> Result<(), Failure> {
+    writable.iter().try_for_each(|(mount, mounted)| {
+        let change = Change { set: libc::MOUNT_ATTR_RDONLY, ..Change::default() };
+        set_attributes(mounted.as_fd(), change).at(Step::MountAttributes, || mount.target.as_str())
+    })
 }
 
 /// Mounts a new filesystem, not yet read-only, or what the machine has instead.
@@ -59,6 +77,8 @@ fn new_filesystem<'a>(
     let bits = (mount.flags.own.set | mount.flags.tree.set) & !libc::MOUNT_ATTR_RDONLY;
     let bits = MountAttrFlags::from_bits_truncate(u32::try_from(bits).unwrap_or_default());
     let device = device.as_deref().unwrap_or(fstype);
+    let covered = covered_mode(mount, fstype, options, root);
+    let options = covered.as_ref().unwrap_or(options);
     let mounted = match (filesystem::on(fstype, device, options, bits), instead) {
         (Err(failure), Some(instead)) if failure.errno == Errno::PERM.raw_os_error() => instead.detached()?,
         // A device that can't be written to has to be told that nobody wants to.
@@ -76,15 +96,19 @@ fn new_filesystem<'a>(
     Ok(mounted)
 }
 
-fn is_readonly_device(failure: &Failure) -> bool {
-    [Errno::ROFS, Errno::ACCESS].iter().any(|errno| errno.raw_os_error() == failure.errno)
+/// A tmpfs of no stated mode has that of the directory that it covers, if there is one: the kernel's own choice would let
+/// everybody write to it. Returns the options with it.
+fn covered_mode(mount: &Mount, fstype: &str, options: &[String], root: BorrowedFd<'_>) -> Option<Vec<String>> {
+    if fstype != "tmpfs" || options.iter().any(|option| option.starts_with("mode=")) {
+        return None;
+    }
+    let covered = paths::resolve(root, &mount.target, links(&mount.target)).ok()?;
+    let mode = rustix::fs::fstat(&covered).ok()?.st_mode & 0o7777;
+    Some(options.iter().cloned().chain([format!("mode={mode:o}")]).collect())
 }
 
-/// What only a mount in its place can be given: read-only last, as `/dev` had to be filled first.
-fn finish(mount: &Mount, mounted: BorrowedFd<'_>) -> Result<(), Failure> {
-    propagate(mounted, &mount.flags.propagation).at(Step::MountAttributes, || mount.target.as_str())?;
-    let set = (mount.flags.own.set | mount.flags.tree.set) & libc::MOUNT_ATTR_RDONLY;
-    set_unless_empty(mounted, Change { set, ..Change::default() }).at(Step::MountAttributes, || mount.target.as_str())
+fn is_readonly_device(failure: &Failure) -> bool {
+    [Errno::ROFS, Errno::ACCESS].iter().any(|errno| errno.raw_os_error() == failure.errno)
 }
 
 /// `tmpcopyup`: the directory's contents and attributes. The filesystem isn't in its place yet, so nobody else sees it.

@@ -39,7 +39,9 @@ impl<'a> Theatre<'a> {
     }
 
     /// Everything is mounted and the root not yet changed: the launcher's hooks, then those of this namespace.
-    pub(crate) fn mounted(&self) -> Result<(), Failure> {
+    ///
+    /// Those of this namespace find themselves in the root to be, as with runc.
+    pub(crate) fn mounted(&self, root: BorrowedFd<'_>) -> Result<(), Failure> {
         let Some(hooks) = &self.stages.hooks else { return Ok(()) };
         if hooks.in_launcher {
             self.ask(StageMessage::Mounted)?;
@@ -47,7 +49,8 @@ impl<'a> Theatre<'a> {
         if hooks.create_container.is_empty() {
             return Ok(());
         }
-        hook::run_all(hooks.create_container, &(hooks.state)("creating", own_pid()))
+        rustix::process::fchdir(root).at(Step::ChangeDirectory, || "to the new root")?;
+        hook::run_all(hooks.create_container, &(hooks.state)("created", own_pid()))
     }
 
     /// Only the program itself is missing: waits until the gate is opened, if there is one, then runs the last hooks.

@@ -48,6 +48,7 @@ pub fn bundle(spec: &Spec, bundle: Bundle<'_>) -> Result<Bundled, Error> {
     {
         warnings.push("process.consoleSize: ignored, as process.terminal isn't set".to_owned());
     }
+    warnings.extend(super::mounts::ignored(spec.mounts().as_deref().unwrap_or_default()));
     spec.set_hooks(None);
     let base = Base { bundle: Some(bundle), volumes: &[] };
     let mut launch = compile(&spec, &linux, Root { source, ..Root::default() }, &base)?;

@@ -14,7 +14,8 @@ pub(super) fn devices(devices: &[LinuxDevice]) -> Result<Vec<Device>, Error> {
 }
 
 fn device(device: &LinuxDevice) -> Result<Device, Error> {
-    let target = text("linux.devices.path", device.path())?;
+    let given = text("linux.devices.path", device.path())?;
+    let target = given.trim_end_matches('/').to_owned();
     let field = format!("linux.devices[{target}]");
     if !target.starts_with('/') || target.split('/').any(|name| name == "..") {
         return Err(Error::new(field, "the path must be absolute and without '..'"));
@@ -64,6 +65,12 @@ mod tests {
             matches!(fifo, DeviceNode::Numbered(Node { kind: NodeKind::Fifo, major: 0, minor: 0, .. })),
             "{fifo:?}"
         );
+    }
+
+    #[test]
+    fn a_slash_at_the_end_means_nothing() {
+        assert_eq!(one(r#"{"path":"/dev/x/","type":"c","major":1,"minor":3}"#).unwrap().target, "/dev/x");
+        assert!(one(r#"{"path":"/","type":"c","major":1,"minor":3}"#).is_err());
     }
 
     #[test]

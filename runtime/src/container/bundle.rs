@@ -174,7 +174,7 @@ pub(crate) fn decided(kind: &'static str, hooks: Option<&[SpecHook]>) -> Result<
                 kind,
                 path: text(&field, hook.path())?,
                 args: hook.args().clone().unwrap_or_default(),
-                env: hook.env().clone().unwrap_or_default(),
+                env: hook.env().clone(),
                 timeout,
             })
         })

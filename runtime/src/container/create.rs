@@ -312,7 +312,7 @@ fn follow(started: &Started, hooks: &[hook::Hook], record: &Record, gated: bool)
         if n == 0 {
             break;
         } else if message == StageMessage::Mounted as u8 {
-            hook::run_all(hooks, &record.state("creating", record.pid))?;
+            hook::run_all(hooks, &record.state("created", record.pid))?;
             send(stages, b"g", SendFlags::NOSIGNAL).during(|| "answer the container's process")?;
         } else if message == StageMessage::AtGate as u8 {
             return Ok(());

@@ -299,12 +299,15 @@ fn usual_root() -> Result<PathBuf> {
 /// One plain file name of letters, digits and `_ + - .`.
 fn check_id(id: &str) -> Result<()> {
     let plain = id.bytes().all(|b| b.is_ascii_alphanumeric() || b"_+-.".contains(&b));
-    if id.is_empty() || !plain || id == "." || id == ".." || id.len() > 255 {
-        return Err(Error::new(format!(
-            "invalid container ID {id:?}: it must be 1 to 255 letters, digits, '_', '+', '-' or '.'"
-        )));
+    if !id.is_empty() && plain && id != "." && id != ".." && id.len() <= 255 {
+        return Ok(());
     }
-    Ok(())
+    // In words that callers of other runtimes know, where there is a character to name.
+    let wrong = id.chars().find(|c| !(c.is_ascii_alphanumeric() || "_+-.".contains(*c)));
+    let wrong = wrong.map_or(String::new(), |wrong| format!(": invalid character `{wrong}` in the ID"));
+    Err(Error::new(format!(
+        "invalid container ID {id:?}{wrong}: it must be 1 to 255 letters, digits, '_', '+', '-' or '.'"
+    )))
 }
 
 #[cfg(test)]

@@ -194,9 +194,11 @@ fn with(bits: u64) -> MountFlags {
 /// `MS_SLAVE | MS_REC` of `linux/mount.h`.
 const SLAVE: u32 = 0x8_4000;
 
-/// A device node of the machine, which must have this number if one is given.
+/// A device node of the machine, which must have this number if one is given. Read-only: that doesn't keep anybody from writing
+/// to the device, but root of a container without a user namespace from changing the machine's node, its mode and its owner.
 pub(super) fn device(path: &str, number: Option<(u32, u32)>) -> Result<Tree, Failure> {
-    let tree = tree(path, false, &with(libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC), None)?;
+    let attributes = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
+    let tree = tree(path, false, &with(attributes), None)?;
     let opened;
     let fd = match &tree {
         Tree::Detached(fd) => fd.as_fd(),

@@ -72,7 +72,7 @@ fn hooks_run_in_order_with_the_state() {
     for (kind, _, state) in log(&site) {
         assert_eq!(
             (state["status"].as_str(), state["id"].as_str()),
-            (Some("creating"), Some(site.id.as_str())),
+            (Some("created"), Some(site.id.as_str())),
             "{kind}"
         );
         // What the hook's own pid namespace calls it.

@@ -12,6 +12,7 @@ pub fn tests() -> Vec<Trial> {
     trials![
         r5_the_machine_s_settings_are_out_of_reach,
         r5_no_release_agent_can_be_set,
+        r5_the_machine_s_device_nodes_keep_mode_and_owner,
         r8_cgroup_files_are_not_writable,
         r12_root_is_nobody_outside,
     ]
@@ -67,6 +68,40 @@ fn r5_no_release_agent_can_be_set() {
     assert!(!text.contains("opened"), "in a cgroup namespace of its own: {text}");
     let text = as_machine_root(shell(script)).options(|o| o.cgroup = NamespaceChoice::Host).output();
     assert!(text.contains("opened"), "control: the machine's root with neither: {text}");
+}
+
+fn r5_the_machine_s_device_nodes_keep_mode_and_owner() {
+    use std::os::unix::fs::MetadataExt;
+    let look = |path: &std::path::Path| {
+        let found = std::fs::metadata(path).unwrap();
+        (found.mode() & 0o7777, found.uid())
+    };
+    let full = std::path::Path::new("/dev/full");
+    let before = look(full);
+    let attack = "chmod 600 /dev/full; chown 7 /dev/full; echo tried; echo x > /dev/full; true";
+    // With a /dev of its own, and where the machine's nodes are bound into the image's directory.
+    for own_dev in [true, false] {
+        let container = as_machine_root(shell(attack)).change(move |l| {
+            l.mounts.retain(|m| own_dev || !m.target.starts_with("/dev"));
+            l.populate_dev = true;
+        });
+        let output = container.output();
+        assert!(output.contains("tried") && output.contains("No space left"), "it can be written to: {output}");
+        assert_eq!(look(full), before, "own /dev: {own_dev}");
+    }
+    // Control: a node of the machine that is bound as an ordinary file would be.
+    let node = scratch("r5-node").join("full");
+    let _ = std::fs::remove_file(&node);
+    let mode = rustix::fs::Mode::from_raw_mode(0o666);
+    let number = rustix::fs::makedev(1, 7);
+    rustix::fs::mknodat(rustix::fs::CWD, &node, rustix::fs::FileType::CharacterDevice, mode, number).unwrap();
+    let source = node.to_str().unwrap().to_owned();
+    let bound = as_machine_root(shell("chmod 600 /tmp/full; true")).options(move |o| {
+        let kind = MountKind::Bind { source, recursive: false };
+        o.mounts.push(OptionMount { target: "/tmp/full".to_owned(), kind, read_only: false, noexec: false });
+    });
+    bound.output();
+    assert_eq!(look(&node).0, 0o600, "control: root of the machine changes what is bound writable");
 }
 
 fn r8_cgroup_files_are_not_writable() {

@@ -17,6 +17,8 @@ pub fn tests() -> Vec<Trial> {
         the_root_has_its_propagation,
         a_read_only_root_is_read_only,
         a_tmpfs_shows_what_it_covers,
+        a_tmpfs_without_a_mode_has_that_of_what_it_covers,
+        a_read_only_dev_has_all_that_belongs_in_it,
         files_links_and_relative_destinations_are_mounted_on,
         an_existing_mount_is_changed,
         a_mount_has_a_mapping_of_its_own,
@@ -24,6 +26,7 @@ pub fn tests() -> Vec<Trial> {
         without_dev_the_nodes_are_made_in_the_root,
         declared_devices_are_as_declared,
         a_file_in_a_device_s_place_is_an_error,
+        ptmx_may_be_declared_although_it_is_a_link,
         filesystems_of_the_machine_s_namespaces_are_bound,
     ]
 }
@@ -171,6 +174,36 @@ fn a_tmpfs_shows_what_it_covers() {
         .output();
     assert_eq!(text, "covered\n750 0 0\n644 33 44\nsub/file\n");
     assert!(!data.join("new").exists());
+}
+
+fn a_tmpfs_without_a_mode_has_that_of_what_it_covers() {
+    let mode = |options: &[&str]| {
+        let mount = json!({"destination": "/tmp/deep", "type": "tmpfs", "source": "tmpfs", "options": options});
+        let config = bundle("tmpfs-mode", "stat -c %a /tmp/deep").mount(mount);
+        let covered = config.directory.join("rootfs/tmp/deep");
+        std::fs::create_dir_all(&covered).unwrap();
+        std::fs::set_permissions(&covered, std::os::unix::fs::PermissionsExt::from_mode(0o2710)).unwrap();
+        config.output()
+    };
+    assert_eq!(mode(&["nosuid"]), "2710\n");
+    assert_eq!(mode(&["mode=751"]), "751\n");
+}
+
+fn a_read_only_dev_has_all_that_belongs_in_it() {
+    let shm = json!({"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": ["mode=1777"]});
+    let script = "[ -c /dev/null ] && [ -c /dev/fuse ] && touch /dev/shm/x && echo there; touch /dev/x || echo closed";
+    let text = bundle("ro-dev", script)
+        .set("/mounts/1/options", json!(["nosuid", "mode=755", "ro"]))
+        .mount(shm)
+        .push("/linux/devices", json!({"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229}))
+        .output();
+    assert!(text.starts_with("there\n") && text.ends_with("closed\n"), "{text}");
+}
+
+fn ptmx_may_be_declared_although_it_is_a_link() {
+    let device = json!({"path": "/dev/ptmx", "type": "c", "major": 5, "minor": 2});
+    let script = "readlink /dev/ptmx; stat -Lc '%t %T' /dev/ptmx";
+    assert_eq!(bundle("ptmx", script).push("/linux/devices", device).output(), "pts/ptmx\n5 2\n");
 }
 
 fn files_links_and_relative_destinations_are_mounted_on() {

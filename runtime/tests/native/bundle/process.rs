@@ -11,6 +11,7 @@ pub fn tests() -> Vec<Trial> {
         user_groups_and_umask_arrive,
         five_sets_of_capabilities_arrive,
         capabilities_that_cannot_be_granted_are_left_out,
+        an_ambient_capability_needs_the_other_sets,
         scheduler_and_io_priority_arrive,
         a_real_time_scheduler_arrives_in_a_user_namespace,
         memory_comes_from_where_it_should,
@@ -50,6 +51,13 @@ fn five_sets_of_capabilities_arrive() {
     assert_eq!(set("CapBnd"), 1 | 1 << 5 | 1 << 13 | 1 << 39);
     // What a user's program has after exec is what is ambient.
     assert_eq!((set("CapPrm"), set("CapEff"), set("CapInh"), set("CapAmb")), (1 << 5, 1 << 5, 1 << 5, 1 << 5));
+}
+
+/// The kernel takes an ambient capability only if it is permitted and inheritable: another can't be granted.
+fn an_ambient_capability_needs_the_other_sets() {
+    let sets = json!({"bounding": ["CAP_KILL"], "permitted": ["CAP_KILL"], "effective": ["CAP_KILL"], "ambient": ["CAP_KILL"]});
+    let text = bundle("ambient", "grep Cap /proc/self/status").set("/process/capabilities", sets).output();
+    assert_eq!(u64::from_str_radix(&fields(&text)["CapAmb"], 16).unwrap(), 0);
 }
 
 /// "Runtimes SHOULD NOT fail": what the launcher itself may not have, the container can't get.

@@ -1,6 +1,7 @@
 //! Joining existing namespaces: the launcher steps into them, makes the child there, and steps back.
 //!
-//! The child can't join them itself once it is in its own user namespace, and a joined pid namespace only takes children.
+//! The child can't join them itself once it is in its own user namespace, and a joined pid namespace only takes children. Where
+//! there is no way back (root of a user namespace has left namespaces that aren't its own), a stage goes in the launcher's place.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -17,27 +18,46 @@ const NSFS_MAGIC: i64 = 0x6e73_6673;
 /// Tries to step back. Only want of memory can stand in the way, and PID 1 must not try for ever.
 const TRIES: u32 = 1000;
 
-/// Runs `fork` while this thread is in the namespaces that are given by path. `undo` takes a child back.
-///
-/// All are opened before the first is entered, and left in reverse order. If one can't be left, the launcher is in a namespace
-/// that isn't its own; there is no child then, and the failure says so.
-pub(crate) fn during<T>(
-    namespaces: &Namespaces,
-    fork: impl FnOnce() -> Result<T, Failure>,
-    undo: impl FnOnce(T),
-) -> Result<T, Failure> {
-    let visits = visits(namespaces)?;
-    let (entered, result) = enter_all(&visits);
-    let result = result.and_then(|()| fork());
-    let back = leave_all(entered, |there, kind| move_into_link_name_space(there, Some(kind)));
-    match (result, back) {
-        (Ok(made), Err(failure)) => {
-            undo(made);
-            Err(failure)
+/// The namespaces that are given by path, all opened before the first is entered.
+pub(crate) struct Visits<'a>(Vec<Visit<'a>>);
+
+impl<'a> Visits<'a> {
+    pub(crate) fn open(namespaces: &'a Namespaces) -> Result<Self, Failure> {
+        visits(namespaces).map(Self)
+    }
+
+    /// Whether whoever enters them can't come back. Joining one's own namespace changes nothing and takes the same right.
+    pub(super) fn are_one_way(&self) -> bool {
+        let barred = |visit: &Visit<'_>| move_into_link_name_space(visit.back.as_fd(), Some(visit.kind));
+        self.0.iter().any(|visit| barred(visit) == Err(Errno::PERM))
+    }
+
+    /// Enters them for good.
+    pub(super) fn enter(&self) -> Result<(), Failure> {
+        enter_all(&self.0).1
+    }
+
+    /// Runs `fork` while this thread is in them. `undo` takes a child back.
+    ///
+    /// They are left in reverse order. If one can't be left, the launcher is in a namespace that isn't its own; there is no child
+    /// then, and the failure says so.
+    pub(crate) fn during<T>(
+        &self,
+        fork: impl FnOnce() -> Result<T, Failure>,
+        undo: impl FnOnce(T),
+    ) -> Result<T, Failure> {
+        let (entered, result) = enter_all(&self.0);
+        let result = result.and_then(|()| fork());
+        let back = leave_all(entered, |there, kind| move_into_link_name_space(there, Some(kind)));
+        match (result, back) {
+            (Ok(made), Err(failure)) => {
+                undo(made);
+                Err(failure)
+            }
+            // The worse of two failures: after it the launcher is where it shouldn't be.
+            (Err(_), Err(failure)) => Err(failure),
+            (result, Ok(())) => result,
         }
-        // The worse of two failures: after it the launcher is where it shouldn't be.
-        (Err(_), Err(failure)) => Err(failure),
-        (result, Ok(())) => result,
     }
 }
 

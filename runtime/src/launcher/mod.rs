@@ -146,10 +146,12 @@ fn run(
         agent: agent.as_ref().map(AsFd::as_fd),
     };
 
+    let visits = joined::Visits::open(&launch.namespaces)?;
+    let stage = staged::Stage::of(launch, &visits);
     let fork = || {
-        if staged::is_needed(launch) {
+        if let Some(stage) = &stage {
             let ends = staged::Ends { go: &go_writer };
-            return staged::fork(launch, namespaces(launch), group, &ends, || child::run(&inherited));
+            return staged::fork(stage, launch, namespaces(launch), group, &ends, || child::run(&inherited));
         }
         sys::clone::fork_into(namespaces(launch), group, Signal::CHILD.as_raw(), || {
             drop(go_writer.take());
@@ -158,9 +160,13 @@ fn run(
         })
         .at(Step::Clone, || launch.process.args.first().cloned().unwrap_or_default())
     };
-    let child = joined::during(&launch.namespaces, fork, |child| sys::clone::kill_and_reap(&child))?;
+    let child = match &stage {
+        Some(stage) if stage.visits() => fork()?,
+        _ => visits.during(fork, |child| sys::clone::kill_and_reap(&child))?,
+    };
+    let mapped = stage.as_ref().is_some_and(staged::Stage::is_mapped);
     let recorded = || stages.record.map_or(Ok(()), |record| record(child.pid));
-    match prepare(child.pid, launch, name).and_then(|()| recorded()).and_then(|()| let_go(go_writer.take())) {
+    match prepare(child.pid, launch, name, mapped).and_then(|()| recorded()).and_then(|()| let_go(go_writer.take())) {
         Ok(()) => Ok(Started {
             pid: child.pid,
             pidfd: child.pidfd,
@@ -200,8 +206,8 @@ fn namespaces(launch: &Launch) -> UnshareFlags {
 }
 
 /// What a process in a user namespace may not do for itself.
-fn prepare(pid: i32, launch: &Launch, name: &str) -> Result<(), Failure> {
-    if let Some(ids) = launch.ids.as_ref().filter(|_| !staged::is_needed(launch)) {
+fn prepare(pid: i32, launch: &Launch, name: &str, mapped: bool) -> Result<(), Failure> {
+    if let Some(ids) = launch.ids.as_ref().filter(|_| !mapped) {
         userns::write_maps(pid, ids)?;
     }
     net_devices::give(pid, launch)?;

@@ -32,7 +32,7 @@ pub(super) fn give(pid: i32, launch: &Launch) -> Result<(), Failure> {
         time: TimeNamespace::Host,
     };
     let socket = || Network::here().at(Step::MoveInterface, || "of the container");
-    let inside = joined::during(&only_network, socket, drop)?;
+    let inside = joined::Visits::open(&only_network)?.during(socket, drop)?;
     let outside = Network::here().at(Step::MoveInterface, || "of the machine")?;
     launch.net_devices.iter().try_for_each(|device| {
         move_one(device, &outside, &inside, target.as_fd())

@@ -1,7 +1,7 @@
 //! A start by way of a stage: a short-lived process between the launcher and the child.
 //!
 //! Some namespaces have to be entered before others are made: a user namespace that exists already must own the new ones, a mount
-//! namespace can't be left again, and the clocks of a time namespace can be set only before the first process is in it. The
+//! namespace can't be left again, nor any other by who is root only of a user namespace, and the clocks of a time namespace can be set only before the first process is in it. The
 //! stage enters and sets them, then makes the child as the launcher's own (`CLONE_PARENT`), and ends.
 
 use std::cell::Cell;
@@ -19,16 +19,40 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Signal;
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
-use super::joined;
+use super::joined::{self, Visits};
 use crate::failure::{Context, Failure, Step};
 use crate::launch::{Launch, Namespaces, TimeNamespace, TimeOffset};
 use crate::sys::clone::Child;
 use crate::{child, report, sys, userns};
 
-/// Whether `launch` needs a stage.
-pub(super) fn is_needed(launch: &Launch) -> bool {
-    let namespaces = &launch.namespaces;
-    namespaces.user.is_some() || namespaces.mount.is_some() || namespaces.time == TimeNamespace::New
+/// What the stage does, if there must be one.
+pub(super) struct Stage<'a> {
+    /// The namespaces that the launcher could enter and not leave again.
+    visits: Option<&'a Visits<'a>>,
+    /// The stage is in the child's new user namespace already, which so owns what the stage makes.
+    mapped: bool,
+}
+
+impl<'a> Stage<'a> {
+    pub(super) fn of(launch: &Launch, visits: &'a Visits<'a>) -> Option<Self> {
+        let namespaces = &launch.namespaces;
+        let visits = visits.are_one_way().then_some(visits);
+        // A new user namespace has no rights over the ones to visit: then only the child is in it.
+        let mapped = launch.ids.is_some() && visits.is_none();
+        let time = namespaces.time == TimeNamespace::New;
+        (visits.is_some() || namespaces.user.is_some() || namespaces.mount.is_some() || time)
+            .then_some(Self { visits, mapped })
+    }
+
+    /// Whether it enters namespaces in the launcher's place.
+    pub(super) fn visits(&self) -> bool {
+        self.visits.is_some()
+    }
+
+    /// Whether the child's ids were mapped by way of the stage.
+    pub(super) fn is_mapped(&self) -> bool {
+        self.mapped
+    }
 }
 
 /// The pipes that the launcher keeps for the child; the stage and the child close their copies.
@@ -38,6 +62,7 @@ pub(super) struct Ends<'a> {
 
 /// Makes the child. `new` are the namespaces that are made with it, `body` what it does.
 pub(super) fn fork(
+    stage: &Stage<'_>,
     launch: &Launch,
     new: UnshareFlags,
     group: Option<BorrowedFd<'_>>,
@@ -49,11 +74,11 @@ pub(super) fn fork(
     let (said, says) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
         .at(Step::Pipe, || "from the stage")?;
     let go_writer = Cell::new(Some(go_writer));
-    let of_the_stage = new & UnshareFlags::NEWUSER;
-    let of_the_child = new.difference(UnshareFlags::NEWUSER);
-    let stage = sys::clone::fork_into(of_the_stage, group, Signal::CHILD.as_raw(), || {
+    let of_the_stage = if stage.mapped { UnshareFlags::NEWUSER } else { UnshareFlags::empty() };
+    let of_the_child = new.difference(of_the_stage);
+    let forked = sys::clone::fork_into(of_the_stage, group, Signal::CHILD.as_raw(), || {
         drop(go_writer.take());
-        match on_stage(launch, go_reader.as_fd(), &joined).and_then(|()| {
+        match on_stage(stage, launch, go_reader.as_fd(), &joined).and_then(|()| {
             sys::clone::fork_sibling(of_the_child, || {
                 drop(ends.go.take());
                 body()
@@ -70,7 +95,8 @@ pub(super) fn fork(
     })
     .at(Step::Clone, || "the stage")?;
     drop(says);
-    let mapped = launch.ids.as_ref().map_or(Ok(()), |ids| userns::write_maps(stage.pid, ids));
+    let ids = launch.ids.as_ref().filter(|_| stage.mapped);
+    let mapped = ids.map_or(Ok(()), |ids| userns::write_maps(forked.pid, ids));
     let told = mapped.and_then(|()| {
         let writer = go_writer.take().ok_or_else(|| Failure::new(Step::Pipe, "to the stage", Errno::BADF))?;
         match rustix::io::write(&writer, &[1]) {
@@ -79,19 +105,20 @@ pub(super) fn fork(
         }
     });
     if let Err(failure) = told {
-        sys::clone::kill_and_reap(&stage);
+        sys::clone::kill_and_reap(&forked);
         return Err(failure);
     }
     let answer = receive(&said);
-    sys::clone::reap(stage.pid);
+    sys::clone::reap(forked.pid);
     let pidfd = answer?;
     let pid = number(pidfd.as_fd()).at(Step::Clone, || "by the stage")?;
     Ok(Child { pid, pidfd })
 }
 
 /// All that the stage does before the child is made.
-fn on_stage(launch: &Launch, go: BorrowedFd<'_>, joined: &Joined<'_>) -> Result<(), Failure> {
+fn on_stage(stage: &Stage<'_>, launch: &Launch, go: BorrowedFd<'_>, joined: &Joined<'_>) -> Result<(), Failure> {
     child::wait_for_go(go)?;
+    stage.visits.map_or(Ok(()), Visits::enter)?;
     // Another mount namespace may have another `/proc`.
     let clocks = clocks(launch)?;
     joined.enter()?;

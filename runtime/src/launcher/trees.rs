@@ -165,7 +165,8 @@ fn bind(
     }
 }
 
-/// What the machine has where a user namespace can't mount a filesystem of namespaces that it doesn't own.
+/// What the machine has where a user namespace can't mount a filesystem of namespaces that it doesn't own. The launcher may be in
+/// one, too, so only the kernel knows whether it is needed.
 fn instead_of(launch: &Launch, fstype: &str, flags: &MountFlags) -> Result<Option<Tree>, Failure> {
     let namespaces = &launch.namespaces;
     let (namespace, path) = match fstype {
@@ -175,7 +176,7 @@ fn instead_of(launch: &Launch, fstype: &str, flags: &MountFlags) -> Result<Optio
         "cgroup2" => (&namespaces.cgroup, "/sys/fs/cgroup"),
         _ => return Ok(None),
     };
-    if !launch.in_user_namespace() || *namespace == Namespace::New {
+    if *namespace == Namespace::New {
         return Ok(None);
     }
     // What is denied on it is denied beneath, where a mount of its own would have had nothing.

@@ -183,5 +183,5 @@ fn hooks_of_podman_run(podman: &'static Podman) {
     std::fs::write(directory.join("hooks/hook.json"), hook.to_string()).unwrap();
     podman.shell(&["--annotation=hooked=yes"], "true");
     let text = std::fs::read_to_string(&file).unwrap();
-    assert!(text.contains(r#""status":"creating""#) && text.contains(r#""status":"stopped""#), "{text}");
+    assert!(text.contains(r#""status":"created""#) && text.contains(r#""status":"stopped""#), "{text}");
 }

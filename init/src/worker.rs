@@ -26,8 +26,8 @@ pub enum Kind {
     Data,
     /// Configures the uplink and keeps its lease.
     Network,
-    /// Fills the new volumes of the container with this index.
-    Fill(usize),
+    /// Makes, fills and opens the volumes of the container with this index.
+    Volumes(usize),
     /// Syncs and unmounts, the last thing before the machine goes.
     Stop,
 }
@@ -39,14 +39,14 @@ impl Kind {
             Self::Modules => "modules",
             Self::Data => "data",
             Self::Network => "network",
-            Self::Fill(_) => "fill",
+            Self::Volumes(_) => "volumes",
             Self::Stop => "stop",
         }
     }
 
-    /// The container whose volumes it fills.
-    pub fn filled_container(self) -> Option<usize> {
-        if let Self::Fill(index) = self { Some(index) } else { None }
+    /// The container that waits for it.
+    pub fn container(self) -> Option<usize> {
+        if let Self::Volumes(index) = self { Some(index) } else { None }
     }
 
     /// How long it may take, in milliseconds; `None`: it may stay.
@@ -59,7 +59,7 @@ impl Kind {
             // As long as the disks get further; see `shutdown::Patience`.
             Self::Stop => None,
             // As large as an image may be; only the containers that wait for it wait.
-            Self::Fill(_) => Some(600_000),
+            Self::Volumes(_) => Some(600_000),
         }
     }
 }

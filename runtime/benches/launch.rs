@@ -80,6 +80,7 @@ fn measure(bench: &Bench, rounds: usize) {
         cgroup_parent: Some(parent.as_fd()),
         absent_controller: AbsentController::Record,
         userns: Some(userns.as_fd()),
+        volumes: &[],
     };
     let (mut called, mut executed, mut ended) = (Vec::new(), Vec::new(), Vec::new());
     let (mut plain, mut crun) = (Vec::new(), Vec::new());

@@ -43,6 +43,7 @@ obey! {
     pub mod start;
     mod sys;
     pub mod userns;
+    pub mod volumes;
 }
 
 #[cfg(feature = "cli")]

@@ -17,6 +17,8 @@ pub struct Site<'a> {
     pub absent_controller: AbsentController,
     /// The container's user namespace from [`crate::userns::create`], kept from start to start; `None`: made for this start.
     pub userns: Option<BorrowedFd<'a>>,
+    /// Volumes that [`crate::volumes::open`] has opened, by their paths. Their disk isn't touched any more; the others are looked up.
+    pub volumes: &'a [(String, OwnedFd)],
 }
 
 /// The program's standard streams; `None` is the machine's `/dev/null`.

@@ -29,7 +29,7 @@ impl Supervisor {
         if !self.state.wants_launch(index) {
             return;
         }
-        if self.fills_first(index) {
+        if self.opens_volumes_first(index) {
             self.persist();
             return;
         }
@@ -86,6 +86,7 @@ impl Supervisor {
             cgroup_parent: self.cgroup.as_ref().map(AsFd::as_fd),
             absent_controller: AbsentController::Record,
             userns: unit.userns.as_ref().map(AsFd::as_fd),
+            volumes: unit.volumes.as_deref().unwrap_or_default(),
         };
         // One pipe for both streams keeps their order.
         let stdio = Stdio { stdin: None, stdout: Some(writer.as_fd()), stderr: Some(writer.as_fd()) };

@@ -5,7 +5,6 @@
 
 mod containers;
 mod data;
-mod fills;
 mod launches;
 mod output;
 mod persist;
@@ -14,6 +13,7 @@ mod setup;
 mod signals;
 mod sources;
 mod view;
+mod volumes;
 mod workers;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -29,7 +29,7 @@ use crate::logs::{Lines, Rings};
 use crate::shutdown::Patience;
 use crate::status::{Port, Uevents};
 use crate::store::Store;
-use crate::supervise::{Action, Event, Goal, State};
+use crate::supervise::{Action, Event, Fault, Goal, State};
 use crate::sys::signal::SignalFd;
 use crate::work::report;
 use crate::worker::{Kind, Worker};
@@ -58,8 +58,10 @@ struct Unit {
     flood: output::Flood,
     /// Its new volumes hold what its image has for them.
     filled: bool,
-    /// Why they could not be filled, from its worker.
-    fill_fault: String,
+    /// They are open, by their paths: once in each incarnation of PID 1, for all its starts.
+    volumes: Option<Vec<(String, OwnedFd)>>,
+    /// Why they could not be opened, from their worker.
+    volumes_fault: Option<Fault>,
     /// It printed something already, ever.
     heard: bool,
     /// Its last run ended because it, or the machine, was out of memory.

@@ -272,7 +272,7 @@ impl Supervisor {
 
     fn adopt_units(&mut self, records: Vec<Option<UnitRecord>>, inherited: &mut Inherited) {
         let mut lost = Vec::new();
-        let filling: Vec<usize> = self.workers.iter().filter_map(|worker| worker.kind.filled_container()).collect();
+        let opening: Vec<usize> = self.workers.iter().filter_map(|worker| worker.kind.container()).collect();
         for (index, (unit, record)) in self.units.iter_mut().zip(records).enumerate() {
             let Some(record) = record else { continue };
             unit.userns = inherited.take(record.userns);
@@ -292,7 +292,7 @@ impl Supervisor {
                 if let Some(report) = &unit.report {
                     self.sources.add_hang_up(report, Source::Report(index));
                 }
-            } else if self.state.wants_launch(index) && !filling.contains(&index) {
+            } else if self.state.wants_launch(index) && !opening.contains(&index) {
                 lost.push(index);
             }
             self.dirty.push(index);

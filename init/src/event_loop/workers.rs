@@ -66,7 +66,7 @@ impl Supervisor {
     }
 
     fn not_started(&mut self, kind: Kind, why: &str) {
-        if let Kind::Fill(index) = kind {
+        if let Kind::Volumes(index) = kind {
             self.launch_failed(index, Fault { text: why.to_owned(), transient: true });
             return;
         }
@@ -116,7 +116,7 @@ impl Supervisor {
                 }
                 self.network = r;
             }),
-            Kind::Fill(index) => serde_json::from_slice(line).map(|r| self.fill_failed(index, r)),
+            Kind::Volumes(index) => serde_json::from_slice(line).map(|r| self.take_volumes(index, r)),
             Kind::Stop => Ok(()),
         }
         .err();
@@ -205,7 +205,7 @@ impl Supervisor {
                 self.start_at(Kind::Network, now_ms().saturating_add(self.options.network_again_ms));
             }
             Kind::Data | Kind::Network => {}
-            Kind::Fill(index) => self.fill_ended(index, exit),
+            Kind::Volumes(index) => self.volumes_ended(index, exit),
             Kind::Stop => self.outcome = self.state.common().goal,
         }
     }
@@ -241,6 +241,8 @@ impl Supervisor {
         let now = now_ms();
         self.patience = Some(Patience::begin(now));
         self.due.clear();
+        // What is open can't be unmounted.
+        self.units.iter_mut().for_each(|unit| unit.volumes = None);
         let (stopping, others) = self.workers.iter().partition::<Vec<_>, _>(|worker| worker.kind == Kind::Stop);
         others.iter().for_each(|worker| worker.kill());
         if stopping.is_empty() {

@@ -8,7 +8,7 @@
 //! | `modules` | loads the plan's modules | one [`report::Modules`] | by itself |
 //! | `data` | finds, grows and mounts the data filesystem on `/data`, in PID 1's own mount namespace | one [`report::Data`] | by itself |
 //! | `network` | configures the uplink, keeps the DHCP lease, writes `/run/garboard/resolv.conf` | one [`report::Network`] per change | static or none: by itself; DHCP: never |
-//! | `fill` INDEX PLAN | fills the new volumes of a container with what its image has there | one [`report::Fill`], of a failure | by itself |
+//! | `volumes` WHAT INDEX PLAN | makes and opens the volumes of a container, filled with what its image has there if WHAT is `fill` | one [`report::Volumes`] | when PID 1 has what it opened |
 //! | `stop` | writes everything back and unmounts the data filesystem | none | by itself |
 //!
 //! Each keeps only the capabilities that its work takes ([`privileges`]).
@@ -19,12 +19,12 @@ pub mod address;
 pub mod data;
 pub mod dhcp;
 pub mod ext4;
-pub mod fill;
 pub mod lease;
 pub mod modules;
 pub mod network;
 pub mod privileges;
 pub mod report;
+pub mod volumes;
 
 use std::io::Write;
 
@@ -41,7 +41,7 @@ pub fn run(kind: &str, arguments: &[String]) -> i32 {
         "modules" => modules::run(),
         "data" => data::run(),
         "network" => network::run(),
-        "fill" => fill::run(arguments),
+        "volumes" => volumes::run(arguments),
         "stop" => shutdown::unmount(),
         _ => 1,
     }

@@ -19,7 +19,7 @@ fn needed(kind: &str) -> Option<CapabilitySet> {
         // Addresses and routes, the interface that a socket is bound to, port 68.
         "network" => C::NET_ADMIN | C::NET_RAW | C::NET_BIND_SERVICE,
         // Layers merged by a mount; the owners, modes, attributes and nodes of an image.
-        "fill" => C::SYS_ADMIN | C::CHOWN | C::DAC_OVERRIDE | C::FOWNER | C::FSETID | C::SETFCAP | C::MKNOD,
+        "volumes" => C::SYS_ADMIN | C::CHOWN | C::DAC_OVERRIDE | C::FOWNER | C::FSETID | C::SETFCAP | C::MKNOD,
         // Unmounts.
         "stop" => C::SYS_ADMIN,
         _ => return None,

@@ -40,11 +40,15 @@ pub enum DataState {
     None,
 }
 
-/// Why the `fill` worker failed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Fill {
-    /// Operation, object and cause.
-    pub fault: String,
+/// Result of the `volumes` worker.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Volumes {
+    /// Its descriptors of them, in the order of [`garboard_runtime::volumes::of`].
+    pub opened: Vec<i32>,
+    /// Why there are none: operation, object and cause.
+    pub fault: Option<String>,
+    /// The cause may pass.
+    pub transient: bool,
 }
 
 /// Result of the `network` worker, in the status's terms; one line for each change.

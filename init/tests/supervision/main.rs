@@ -3,12 +3,12 @@
 //! The executable is also that process (`supervisor`), and what it executes when it crashes.
 
 mod crash;
-mod fills;
 mod flood;
 mod lifecycle;
 mod rig;
 mod shutdown;
 mod supervisor;
+mod volumes;
 mod workers;
 
 use libtest_mimic::{Arguments, Trial};
@@ -22,11 +22,12 @@ fn main() {
             supervisor::begin(plan, run_dir, cgroup, policy, fate)
         }
         // This one's body is real.
-        ["garboard-worker", "fill", ..] => std::process::exit(garboard_init::work::run("fill", &arguments[2..])),
+        ["garboard-worker", "volumes", ..] => std::process::exit(garboard_init::work::run("volumes", &arguments[2..])),
         ["garboard-worker", kind] => std::process::exit(workers::run(kind)),
         _ => {}
     }
-    let tests = [lifecycle::TESTS, crash::TESTS, shutdown::TESTS, flood::TESTS, workers::TESTS, fills::TESTS].concat();
+    let tests =
+        [lifecycle::TESTS, crash::TESTS, shutdown::TESTS, flood::TESTS, workers::TESTS, volumes::TESTS].concat();
     let trial = |(name, test): (&str, fn())| {
         Trial::test(name, move || {
             test();

@@ -165,6 +165,7 @@ fn make(entry: &Entry, record: &mut Record, mut bundle: Bundle, options: &Option
         cgroup_parent: place.as_ref().map(|place| place.parent.as_fd()),
         absent_controller: AbsentController::Fail,
         userns: None,
+        volumes: &[],
     };
     let name = place.as_ref().map_or("", |place| place.name.as_str());
     let started = start_in_stages(launch, name, &site, stdio, &stages);

@@ -42,7 +42,7 @@ impl Tree {
     pub(crate) fn detached(&self) -> Result<Mount<'_>, Failure> {
         match self {
             Self::Detached(fd) => Ok(Mount::OfLauncher(fd.as_fd())),
-            Self::Path { path, recursive, flags } => clone(path, *recursive, flags, None).map(Mount::Own),
+            Self::Path { path, recursive, flags } => clone(path.as_str().into(), *recursive, flags, None).map(Mount::Own),
         }
     }
 }
@@ -86,8 +86,12 @@ pub(crate) struct Trees {
 type Mapping<'a> = Option<(BorrowedFd<'a>, bool)>;
 
 impl Trees {
-    /// Opens them all. `userns` maps what is to be mapped; `None`: nothing is.
-    pub(crate) fn open(launch: &Launch, userns: Option<BorrowedFd<'_>>) -> Result<Self, Failure> {
+    /// Opens them all. `userns` maps what is to be mapped; `None`: nothing is. `volumes` are open already, by their paths.
+    pub(crate) fn open(
+        launch: &Launch,
+        userns: Option<BorrowedFd<'_>>,
+        volumes: &[(String, OwnedFd)],
+    ) -> Result<Self, Failure> {
         let mut trees = Self {
             root: None,
             layers: Vec::new(),
@@ -104,18 +108,18 @@ impl Trees {
                     Propagation::Private | Propagation::Shared | Propagation::Unbindable => Vec::new(),
                 };
                 let flags = MountFlags { propagation, ..MountFlags::default() };
-                trees.root = Some(tree(path, true, &flags, None)?);
+                trees.root = Some(tree(path.as_str(), true, &flags, None)?);
             }
             RootSource::Layers { layers, upper } => {
                 let map = userns.map(|userns| (userns, false));
                 // An ordinary user's have the ids that they have on disk.
                 let map = map.filter(|_| rustix::process::geteuid().is_root());
                 for layer in layers {
-                    trees.layers.push(tree(layer, false, &with(libc::MOUNT_ATTR_RDONLY), map)?);
+                    trees.layers.push(tree(layer.as_str(), false, &with(libc::MOUNT_ATTR_RDONLY), map)?);
                 }
                 if let Upper::Directory(path) = upper {
                     volume::create_upper(path)?;
-                    trees.upper = Some(tree(path, false, &with(libc::MOUNT_ATTR_NODEV), map)?);
+                    trees.upper = Some(tree(path.as_str(), false, &with(libc::MOUNT_ATTR_NODEV), map)?);
                 }
             }
         }
@@ -124,10 +128,11 @@ impl Trees {
                 MountSource::Filesystem { fstype, .. } => instead_of(launch, fstype, &mount.flags)?,
                 MountSource::Existing { .. } => None,
                 MountSource::Bind { path, recursive, idmap, create } => {
-                    if let Some(create) = create {
-                        volume::create(path, *create)?;
+                    let opened = volumes.iter().find(|(of, _)| of == path).map(|(_, volume)| volume.as_fd());
+                    if let (Some(create), None) = (create, opened) {
+                        volume::open(path, *create)?;
                     }
-                    Some(bind(path, *recursive, &mount.flags, idmap, userns)?)
+                    Some(bind(Place { path, opened }, *recursive, &mount.flags, idmap, userns)?)
                 }
             });
         }
@@ -147,20 +152,35 @@ pub(super) fn are_mapped(launch: &Launch) -> bool {
     layers || launch.mounts.iter().any(|mount| is_mapped(&mount.source))
 }
 
+/// What a tree is cloned from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place<'a> {
+    /// Its path, at least for people.
+    path: &'a str,
+    /// It is open: nothing is looked up, so that no disk is waited for.
+    opened: Option<BorrowedFd<'a>>,
+}
+
+impl<'a> From<&'a str> for Place<'a> {
+    fn from(path: &'a str) -> Self {
+        Self { path, opened: None }
+    }
+}
+
 fn bind(
-    path: &str,
+    place: Place<'_>,
     recursive: bool,
     flags: &MountFlags,
     idmap: &IdMapping,
     userns: Option<BorrowedFd<'_>>,
 ) -> Result<Tree, Failure> {
     match idmap {
-        IdMapping::None => tree(path, recursive, flags, None),
+        IdMapping::None => tree(place, recursive, flags, None),
         // Without a user namespace ids inside are those on disk.
-        IdMapping::Container { recursive: all } => tree(path, recursive, flags, userns.map(|userns| (userns, *all))),
+        IdMapping::Container { recursive: all } => tree(place, recursive, flags, userns.map(|userns| (userns, *all))),
         IdMapping::Own { ids, recursive: all } => {
             let userns = userns::create(ids)?;
-            tree(path, recursive, flags, Some((userns.as_fd(), *all)))
+            tree(place, recursive, flags, Some((userns.as_fd(), *all)))
         }
     }
 }
@@ -231,27 +251,38 @@ pub(crate) fn expect_device(fd: BorrowedFd<'_>, path: &str, (major, minor): (u32
 }
 
 /// A tree cloned here or, where that isn't allowed and nothing has to be mapped, by the child.
-pub(super) fn tree(path: &str, recursive: bool, flags: &MountFlags, map: Mapping<'_>) -> Result<Tree, Failure> {
-    match clone(path, recursive, flags, map) {
+pub(super) fn tree<'a>(
+    place: impl Into<Place<'a>>,
+    recursive: bool,
+    flags: &MountFlags,
+    map: Mapping<'_>,
+) -> Result<Tree, Failure> {
+    let place = place.into();
+    match clone(place, recursive, flags, map) {
         Ok(fd) => Ok(Tree::Detached(fd)),
         Err(failure)
             if failure.errno == Errno::PERM.raw_os_error()
                 && map.is_none()
                 && !rustix::process::geteuid().is_root() =>
         {
-            Ok(Tree::Path { path: path.to_owned(), recursive, flags: flags.clone() })
+            Ok(Tree::Path { path: place.path.to_owned(), recursive, flags: flags.clone() })
         }
         Err(failure) => Err(failure),
     }
 }
 
-/// Clones the mount of `path`, from there on.
-fn clone(path: &str, recursive: bool, flags: &MountFlags, map: Mapping<'_>) -> Result<OwnedFd, Failure> {
+/// Clones the mount of a place, from there on.
+fn clone(place: Place<'_>, recursive: bool, flags: &MountFlags, map: Mapping<'_>) -> Result<OwnedFd, Failure> {
+    let path = place.path;
     let mut how = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     if recursive {
         how |= OpenTreeFlags::AT_RECURSIVE;
     }
-    let tree = open_tree(CWD, path, how).at(Step::OpenTree, || path)?;
+    let tree = match place.opened {
+        Some(opened) => open_tree(opened, "", how | OpenTreeFlags::AT_EMPTY_PATH),
+        None => open_tree(CWD, path, how),
+    };
+    let tree = tree.at(Step::OpenTree, || path)?;
     dress(tree.as_fd(), flags, recursive, map)
         .at(if map.is_some() { Step::IdMapMount } else { Step::MountAttributes }, || path)?;
     Ok(tree)

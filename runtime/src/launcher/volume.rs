@@ -14,11 +14,11 @@ pub(crate) const DIRECTORY: OFlags = OFlags::DIRECTORY.union(OFlags::RDONLY).uni
 /// Absent directories above a volume.
 const ANCESTOR: CreateDir = CreateDir { uid: 0, gid: 0, mode: 0o755 };
 
-/// Makes the directory `path` of the machine as `create` says, if it is absent. Absent directories above it are root's, 0755.
+/// Opens the directory `path` of the machine, made as `create` says if it is absent. Absent directories above it are root's, 0755.
 ///
 /// Nothing in the path may be a symbolic link: a volume's contents are a container's to write.
-pub(crate) fn create(path: &str, create: CreateDir) -> Result<(), Failure> {
-    make(path, create).map(drop).at(Step::CreateVolume, || path)
+pub(crate) fn open(path: &str, create: CreateDir) -> Result<OwnedFd, Failure> {
+    make(path, create).at(Step::CreateVolume, || path)
 }
 
 /// Makes a kept upper's two directories, root's as ids on disk are the container's own.
@@ -43,7 +43,7 @@ pub(crate) fn make_parent(path: &str) -> Result<OwnedFd, Errno> {
 pub(crate) fn find(path: &str) -> Result<Option<OwnedFd>, Errno> {
     let mut directory = rustix::fs::open("/", DIRECTORY, Mode::empty())?;
     for name in names(path) {
-        directory = match open(directory.as_fd(), name) {
+        directory = match enter(directory.as_fd(), name) {
             Err(Errno::NOENT) => return Ok(None),
             other => other?,
         };
@@ -59,11 +59,11 @@ fn make(path: &str, create: CreateDir) -> Result<OwnedFd, Errno> {
     let mut directory = rustix::fs::open("/", DIRECTORY, Mode::empty())?;
     let mut names = names(path).peekable();
     while let Some(name) = names.next() {
-        directory = match open(directory.as_fd(), name) {
+        directory = match enter(directory.as_fd(), name) {
             Err(Errno::NOENT) => {
                 let wanted = if names.peek().is_none() { create } else { ANCESTOR };
                 make_one(directory.as_fd(), name, wanted)?;
-                open(directory.as_fd(), name)?
+                enter(directory.as_fd(), name)?
             }
             other => other?,
         };
@@ -72,7 +72,7 @@ fn make(path: &str, create: CreateDir) -> Result<OwnedFd, Errno> {
 }
 
 /// One directory deeper, never through a link or upwards.
-fn open(parent: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
+fn enter(parent: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
     rustix::fs::openat2(parent, name, DIRECTORY, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)
 }
 
@@ -84,7 +84,7 @@ fn make_one(parent: BorrowedFd<'_>, name: &str, create: CreateDir) -> Result<(),
         Ok(()) | Err(Errno::EXIST) => {}
         Err(errno) => return Err(errno),
     }
-    let directory = open(parent, &temporary)?;
+    let directory = enter(parent, &temporary)?;
     rustix::fs::fchown(&directory, Some(Uid::from_raw(create.uid)), Some(Gid::from_raw(create.gid)))?;
     // After fchown, which may clear the set-id bits.
     rustix::fs::fchmod(&directory, Mode::from_raw_mode(create.mode & 0o7777))?;

@@ -403,6 +403,7 @@ fn a_kept_user_namespace_serves_restarts() {
         cgroup_parent: Some(parent.as_fd()),
         absent_controller: cgroup::AbsentController::Record,
         userns: Some(userns.as_fd()),
+        volumes: &[],
     };
     let container = shell("[ $(stat -c %u /etc/passwd) = 0 ]").named("restarted");
     for _ in 0..3 {

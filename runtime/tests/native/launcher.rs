@@ -28,8 +28,12 @@ pub fn run(arguments: &[String]) -> i32 {
         },
         flags: MountFlags::default(),
     }];
-    let site =
-        Site { cgroup_parent: None, absent_controller: garboard_runtime::cgroup::AbsentController::Fail, userns: None };
+    let site = Site {
+        cgroup_parent: None,
+        absent_controller: garboard_runtime::cgroup::AbsentController::Fail,
+        userns: None,
+        volumes: &[],
+    };
     let (stdout, stderr) = (std::io::stdout(), std::io::stderr());
     use std::os::fd::AsFd;
     let stdio = Stdio { stdin: None, stdout: Some(stdout.as_fd()), stderr: Some(stderr.as_fd()) };

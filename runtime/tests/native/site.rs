@@ -250,6 +250,7 @@ pub fn start_launch(launch: &Launch, name: &str, stdio: Stdio<'_>) -> Result<Sta
         cgroup_parent: place.cgroup.as_ref().map(AsFd::as_fd),
         absent_controller: AbsentController::Record,
         userns: None,
+        volumes: &[],
     };
     start(launch, name, &site, stdio)
 }

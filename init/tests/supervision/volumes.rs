@@ -1,9 +1,9 @@
-//! New volumes are filled before a container's first start, by a worker.
+//! Volumes are filled and opened before a container's first start, by a worker.
 
 use std::fs::File;
 use std::path::Path;
 
-use garboard_runtime::launch::{IdMapping, Mount, MountFlags, MountSource};
+use garboard_runtime::launch::{CreateDir, IdMapping, Mount, MountFlags, MountSource};
 use garboard_runtime::plan::{Container, Fill, Restart};
 use rustix::fs::{FlockOperation, flock};
 
@@ -11,9 +11,10 @@ use crate::rig::{Rig, find, kill, shell, with};
 
 /// By name.
 pub const TESTS: &[(&str, fn())] = &[
-    ("fills::containers_start_when_their_volume_is_whole", containers_start_when_their_volume_is_whole),
-    ("fills::a_fill_that_fails_fails_its_container_alone", a_fill_that_fails_fails_its_container_alone),
-    ("fills::once_is_enough", once_is_enough),
+    ("volumes::containers_start_when_their_volume_is_whole", containers_start_when_their_volume_is_whole),
+    ("volumes::a_fill_that_fails_fails_its_container_alone", a_fill_that_fails_fails_its_container_alone),
+    ("volumes::once_is_enough", once_is_enough),
+    ("volumes::a_later_start_asks_no_disk", a_later_start_asks_no_disk),
 ];
 
 /// A container with the volume `site/volumes/v`, which gets what `site/layer/srv` has.
@@ -27,7 +28,7 @@ fn with_volume(site: &Path, container: Container) -> Container {
             path: text("volumes/v"),
             recursive: false,
             idmap: IdMapping::Container { recursive: false },
-            create: None,
+            create: Some(CreateDir { uid: 0, gid: 0, mode: 0o755 }),
         },
         flags: MountFlags::default(),
     });
@@ -91,4 +92,35 @@ fn once_is_enough() {
     let mut rig = Rig::new(vec![with(Restart::OnFailure(Some(1)), container)]);
     rig.wait_state("again", "failed");
     assert_eq!(rig.log("again"), ["from the image", "empty"]);
+}
+
+/// Waits until its container's file has so many lines, by the container's own count.
+fn counted(rig: &mut Rig, lines: &str) {
+    while rig.log("again").last().is_none_or(|last| last != lines) {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
+
+/// Where a disk would be asked for the volume's path there is none any more, and no new one is made. The next incarnation asks once.
+fn a_later_start_asks_no_disk() {
+    let site = site();
+    let script = "echo again >> /mnt/file; echo $(busybox wc -l < /mnt/file); sleep 1000";
+    let container = with_volume(site.path(), shell("again", script));
+    let mut rig = Rig::new(vec![with(Restart::Always, container)]);
+    let end = |rig: &mut Rig| kill(rig.container("again")["pid"].as_i64().unwrap() as i32, 9);
+    counted(&mut rig, "2");
+    let (path, away) = (site.path().join("volumes/v"), site.path().join("volumes/away"));
+    std::fs::rename(&path, &away).unwrap();
+    for lines in ["3", "4"] {
+        end(&mut rig);
+        counted(&mut rig, lines);
+        assert!(!path.exists(), "it was looked up");
+    }
+
+    kill(rig.pid(), 34 + 8);
+    rig.wait("resumed", |s| s["notes"].as_array().is_some_and(|notes| notes.len() == 1));
+    end(&mut rig);
+    counted(&mut rig, "1");
+    assert_eq!(std::fs::read_to_string(path.join("file")).unwrap(), "again\n", "it isn't filled again");
+    assert_eq!(std::fs::read_to_string(away.join("file")).unwrap().lines().count(), 4);
 }

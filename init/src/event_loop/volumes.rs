@@ -1,0 +1,77 @@
+//! A container's volumes are made, filled and opened by a worker: their disk may take its time, and PID 1 never waits for one.
+
+use std::ffi::OsStr;
+
+use garboard_runtime::volumes;
+use rustix::io::Errno;
+use rustix::process::PidfdGetfdFlags;
+
+use super::Supervisor;
+use super::containers::LONGEST_REASON;
+use crate::supervise::{Action, Exit, Fault};
+use crate::work::report;
+use crate::worker::Kind;
+
+impl Supervisor {
+    /// Whether the launch has to wait for a worker, which is started if need be. What it opens is kept for every later start.
+    pub(super) fn opens_volumes_first(&mut self, index: usize) -> bool {
+        let Some((container, unit)) = self.plan.containers.get(index).zip(self.units.get(index)) else {
+            return false;
+        };
+        if unit.volumes.is_some() || volumes::of(&container.launch).next().is_none() {
+            return false;
+        }
+        if self.workers.iter().any(|worker| worker.kind == Kind::Volumes(index)) {
+            return true;
+        }
+        // Filled once in a boot at most: what a container makes of its volume later, emptiness included, is its own business.
+        let what = if unit.filled { "open" } else { "fill" };
+        let (number, plan) = (index.to_string(), self.options.plan.clone());
+        self.start_worker(Kind::Volumes(index), &[OsStr::new(what), OsStr::new(&number), plan.as_os_str()]);
+        true
+    }
+
+    /// Takes the opened directories out of the worker, which waits for that; or keeps why it will have failed when it ends.
+    pub(super) fn take_volumes(&mut self, index: usize, report: report::Volumes) {
+        let Some((container, unit)) = self.plan.containers.get(index).zip(self.units.get_mut(index)) else { return };
+        let Some(worker) = self.workers.iter_mut().find(|worker| worker.kind == Kind::Volumes(index)) else { return };
+        if let Some(text) = report.fault {
+            unit.volumes_fault = Some(Fault { text, transient: report.transient });
+            return;
+        }
+        let paths = volumes::of(&container.launch).map(|(path, _)| path.to_owned());
+        let taken = worker.pidfd.as_ref().ok_or(Errno::SRCH).and_then(|pidfd| {
+            let take = |number: &i32| rustix::process::pidfd_getfd(pidfd, *number, PidfdGetfdFlags::empty());
+            report.opened.iter().map(take).collect::<Result<Vec<_>, _>>()
+        });
+        match taken {
+            Ok(taken) => {
+                unit.volumes = Some(paths.zip(taken).collect());
+                unit.filled = true;
+            }
+            Err(errno) => {
+                let text = format!("take its volumes from their worker: {errno}");
+                unit.volumes_fault = Some(Fault { text, transient: true });
+            }
+        }
+        self.dirty.push(index);
+        // Nobody hears it any more: that ends it.
+        if let Some(output) = worker.output.take() {
+            self.sources.remove(&output);
+        }
+    }
+
+    /// The launch goes on, or has failed.
+    pub(super) fn volumes_ended(&mut self, index: usize, exit: Exit) {
+        let Some(unit) = self.units.get_mut(index) else { return };
+        let fault = unit.volumes_fault.take();
+        if unit.volumes.is_some() {
+            self.actions.push_back(Action::Launch(index));
+            return;
+        }
+        let unsaid = || format!("open its volumes: the worker {}", super::view::ending(exit));
+        let mut fault = fault.unwrap_or_else(|| Fault { text: unsaid(), transient: false });
+        fault.text.truncate(fault.text.floor_char_boundary(LONGEST_REASON));
+        self.launch_failed(index, fault);
+    }
+}

@@ -184,7 +184,7 @@ pub fn finished(vm: &Vm, name: &str) -> (Exit, BTreeMap<String, String>) {
     })
     .unwrap();
     let lines = vm.logs(name, 200).unwrap();
-    let pairs = lines.iter().filter_map(|line| line.split_once(' '));
+    let pairs = lines.iter().map(|line| line.split_once(' ').unwrap_or((line.as_str(), "")));
     let pairs = pairs.map(|(key, value)| (key.to_owned(), value.trim().to_owned())).collect();
     (vm.status().unwrap().container(name).unwrap().exit.unwrap(), pairs)
 }

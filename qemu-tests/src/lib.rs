@@ -36,6 +36,11 @@
 //! * `GARBOARD_TIME_SCALE=3`: wait three times as long everywhere, for a slow or busy machine.
 //! * `GARBOARD_QEMU=/path/to/qemu-system-x86_64`: another QEMU.
 
+/// The README's example is compiled with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 mod accel;
 mod builder;
 mod carry;

@@ -125,8 +125,8 @@ pub struct Container {
     pub weakened: Vec<String>,
     /// Labels as `(name, value)`, for people and programs that read the status.
     pub labels: Vec<(String, String)>,
-    /// Ports that the image exposes, for people: `80/tcp`, `8000-8003/udp`.
-    pub exposed_ports: Vec<String>,
+    /// Ports on which it is to be reached, declared or exposed by its image, for people: `80/tcp`, `8000-8003/udp`.
+    pub ports: Vec<String>,
     /// When to start it again.
     pub restart: Restart,
     /// What must have happened before it starts.

@@ -122,7 +122,7 @@ fn container(
         launch: compiled.launch,
         weakened: declared.weakened.clone(),
         labels: declared.labels.clone().into_iter().collect(),
-        exposed_ports: compiled.exposed_ports,
+        ports: ports(declared, compiled.exposed_ports),
         restart: restart(declared.restart),
         depends_on: declared.depends_on.iter().filter_map(|dependency| edge(appliance, dependency)).collect(),
         stop_signal: compiled.stop_signal,
@@ -130,6 +130,18 @@ fn container(
         etc: etc(appliance, declared),
         fills: volumes::fills_of(declared, fills),
     }
+}
+
+/// What the declaration says first, and each once.
+fn ports(declared: &config::Container, exposed: Vec<String>) -> Vec<String> {
+    let mut ports: Vec<String> =
+        declared.ports.iter().map(|port| format!("{}/{}", port.number, port.protocol)).collect();
+    for port in exposed {
+        if !ports.contains(&port) {
+            ports.push(port);
+        }
+    }
+    ports
 }
 
 fn restart(restart: config::Restart) -> Restart {
@@ -252,10 +264,11 @@ mod tests {
     }
 
     #[test]
-    fn labels_and_exposed_ports_are_kept() {
-        let text = "name = \"x\"\n[containers.a]\nimage = \"i\"\nlabels = [\"b=2\", \"a=1\"]\n";
+    fn labels_and_ports_are_kept() {
+        let text = "name = \"x\"\n[containers.a]\nimage = \"i\"\nlabels = [\"b=2\", \"a=1\"]\nnetwork_mode = \"host\"\n\
+            ports = [\"8443\", \"80\", \"53/udp\"]\n";
         let container = &plan(text).containers[0];
         assert_eq!(container.labels, [("a".to_owned(), "1".to_owned()), ("b".to_owned(), "2".to_owned())]);
-        assert_eq!(container.exposed_ports, ["80/tcp"]);
+        assert_eq!(container.ports, ["80/tcp", "8443/tcp", "53/udp"], "the image's 80/tcp is one of them");
     }
 }

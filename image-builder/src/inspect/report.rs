@@ -100,8 +100,8 @@ pub struct Summary {
     pub depends_on: Vec<String>,
     /// What weakens its isolation, in the declaration's words.
     pub weakened: Vec<String>,
-    /// Ports that the image exposes: `80/tcp`, `8000-8003/udp`.
-    pub exposed_ports: Vec<String>,
+    /// Ports on which it is to be reached, declared or exposed by its image: `80/tcp`, `8000-8003/udp`.
+    pub ports: Vec<String>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
 }
@@ -239,7 +239,7 @@ fn summary(plan: &Plan, container: &Container) -> Summary {
         restart: restart(container.restart),
         depends_on: container.depends_on.iter().filter_map(|dependency| name_of(dependency.container)).collect(),
         weakened: container.weakened.clone(),
-        exposed_ports: container.exposed_ports.clone(),
+        ports: container.ports.clone(),
         labels: container.labels.iter().cloned().collect(),
     }
 }

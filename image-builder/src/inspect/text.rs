@@ -66,8 +66,8 @@ fn write_container(f: &mut fmt::Formatter<'_>, container: &Summary) -> fmt::Resu
     if !container.depends_on.is_empty() {
         line("depends on", container.depends_on.join(" "))?;
     }
-    if !container.exposed_ports.is_empty() {
-        line("exposes", container.exposed_ports.join(" "))?;
+    if !container.ports.is_empty() {
+        line("ports", container.ports.join(" "))?;
     }
     for (name, value) in &container.labels {
         line("label", format!("{name}={value}"))?;

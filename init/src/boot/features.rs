@@ -261,7 +261,7 @@ pub(crate) mod tests {
                 launch,
                 weakened: vec![],
                 labels: vec![],
-                exposed_ports: vec![],
+                ports: vec![],
                 restart: plan::Restart::No,
                 depends_on: vec![],
                 stop_signal: 15,

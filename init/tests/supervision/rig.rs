@@ -45,7 +45,7 @@ pub fn shell(name: &str, script: &str) -> plan::Container {
         launch,
         weakened: vec![],
         labels: vec![],
-        exposed_ports: vec![],
+        ports: vec![],
         restart: Restart::No,
         depends_on: vec![],
         stop_signal: 15,

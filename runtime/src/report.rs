@@ -3,6 +3,9 @@
 //! The child's end of the pipe is close-on-exec: executing the program closes it, and so does dying. To tell them apart, a child
 //! that is about to execute writes one byte. One that fails writes one [`Failure`], in one atomic write. All of it fits the pipe,
 //! and is read when the child's end is closed.
+//!
+//! The byte is written before the program's seccomp filter is in force, so that a filter may forbid every call but exec. One that
+//! forbids write(2) also keeps back why exec failed: then all that is known is the exit status 127.
 
 use std::os::fd::{AsFd, BorrowedFd};
 

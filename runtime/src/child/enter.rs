@@ -6,7 +6,7 @@ use rustix::fs::Mode;
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
 use super::paths::{self, Links};
-use super::{NOT_EXECUTED, Theatre, console, identity, open_directory, program, wait_for_go};
+use super::{NOT_EXECUTED, Theatre, console, identity, listener, open_directory, program, wait_for_go};
 use crate::failure::{Context, Failure, Step};
 use crate::launch::{Process, Seccomp};
 use crate::{report, sys};
@@ -31,6 +31,8 @@ pub(crate) struct Entrant<'a> {
     pub(crate) stdio: [BorrowedFd<'a>; 3],
     /// Terminal, keyring and kept descriptors.
     pub(crate) theatre: Theatre<'a>,
+    /// The connection to the seccomp agent.
+    pub(crate) agent: Option<BorrowedFd<'a>>,
 }
 
 /// Becomes the program. Returns only the exit status of having failed, which is reported by then.
@@ -49,6 +51,8 @@ fn enter_and_execute(entrant: &Entrant<'_>) -> Result<(), Failure> {
     }
     // While the machine's `/proc` is at hand.
     super::label::set(entrant.process)?;
+    let listener = entrant.seccomp.and_then(|seccomp| seccomp.listener.as_ref());
+    let message = listener.map(listener::message).transpose()?;
     if !entrant.namespaces.is_empty() {
         move_into_thread_name_spaces(entrant.pidfd, entrant.namespaces)
             .at(Step::JoinNamespace, || "of the container's first process")?;
@@ -72,8 +76,7 @@ fn enter_and_execute(entrant: &Entrant<'_>) -> Result<(), Failure> {
         report: entrant.report,
         theatre: &entrant.theatre,
         umask,
-        // A filter that hands calls over is the first process's; nobody would answer this one's.
-        agent: None,
-        message: &[],
+        agent: entrant.agent,
+        message: message.as_deref().unwrap_or_default(),
     })
 }

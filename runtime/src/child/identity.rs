@@ -33,14 +33,20 @@ pub(crate) fn limit_bounding_set(capabilities: &Capabilities) -> Result<(), Fail
             Ok(()) => {}
             // Past the kernel's last capability.
             Err(Errno::INVAL) => break,
-            Err(errno) => return Err(Failure::new(Step::SetCapabilities, format!("bounding set without {number}"), errno)),
+            Err(errno) => {
+                return Err(Failure::new(Step::SetCapabilities, format!("bounding set without {number}"), errno));
+            }
         }
     }
     Ok(())
 }
 
-/// Becomes the program's user, then holds exactly the capabilities given.
-pub(crate) fn become_user(process: &Process) -> Result<(), Failure> {
+/// `CAP_SYS_ADMIN` as a mask: without no_new_privs, only who has it may restrict itself for good.
+pub(crate) const MAY_RESTRICT_ITSELF: u64 = 1 << 21;
+
+/// Becomes the program's user, then holds exactly the capabilities given, and `retained` until it executes the program: exec
+/// computes the sets anew and asks for the inheritable, the ambient and the bounding one only (capabilities(7)).
+pub(crate) fn become_user(process: &Process, retained: u64) -> Result<(), Failure> {
     set_keep_capabilities(true).at(Step::SetCapabilities, || "keep over setuid")?;
     let groups: Vec<Gid> = process.additional_gids.iter().map(|gid| Gid::from_raw(*gid)).collect();
     match set_thread_groups(&groups) {
@@ -51,17 +57,17 @@ pub(crate) fn become_user(process: &Process) -> Result<(), Failure> {
     set_gid(process.gid)?;
     set_uid(process.uid).at(Step::SetUser, || format!("uid to {}", process.uid))?;
     set_keep_capabilities(false).at(Step::SetCapabilities, || "not kept any more")?;
-    set_sets(&process.capabilities)
+    set_sets(&process.capabilities, retained)
 }
 
 /// Those of the sets that this process has to give: "Runtimes SHOULD NOT fail if the container configuration requests capabilities
 /// that cannot be granted."
-fn set_sets(wanted: &Capabilities) -> Result<(), Failure> {
+fn set_sets(wanted: &Capabilities, retained: u64) -> Result<(), Failure> {
     let held = held().at(Step::SetCapabilities, || "held")?;
     let granted = |set: u64| CapabilitySet::from_bits_retain(set & held);
     let sets = CapabilitySets {
-        effective: granted(wanted.effective),
-        permitted: granted(wanted.permitted),
+        effective: granted(wanted.effective | retained),
+        permitted: granted(wanted.permitted | retained),
         inheritable: granted(wanted.inheritable),
     };
     set_capabilities(None, sets).at(Step::SetCapabilities, || format!("permitted {:#x}", wanted.permitted))?;

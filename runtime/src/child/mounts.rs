@@ -4,17 +4,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::{
-    FsPickFlags, MountAttrFlags, fsconfig_reconfigure, fspick,
-};
+use rustix::mount::{FsPickFlags, MountAttrFlags, fsconfig_reconfigure, fspick};
 
 use super::paths::{Kind, Links};
 use super::{devices, paths};
 use crate::failure::{Context, Failure, Step};
-use crate::{fill, filesystem};
 use crate::launch::{Launch, Mount, MountSource};
 use crate::launcher::{Mount as Mounted, Tree, Trees, propagate, set_unless_empty};
 use crate::sys::mount::{Change, set_attributes};
+use crate::{filesystem, fill};
 
 /// Mounts everything, and returns what is left to be made read-only when nothing more has to be made on it. A tmpfs on `/dev`
 /// gets its nodes and links at once, so that later mounts can go on top.
@@ -66,11 +64,7 @@ pub(crate) fn close(writable: &[(&Mount, Mounted<'_>)]) -> Result<(), Failure> {
 }
 
 /// Mounts a new filesystem, not yet read-only, or what the machine has instead.
-fn new_filesystem<'a>(
-    mount: &Mount,
-    instead: Option<&'a Tree>,
-    root: BorrowedFd<'_>,
-) -> Result<Mounted<'a>, Failure> {
+fn new_filesystem<'a>(mount: &Mount, instead: Option<&'a Tree>, root: BorrowedFd<'_>) -> Result<Mounted<'a>, Failure> {
     let MountSource::Filesystem { fstype, device, options, copy_up } = &mount.source else {
         return Err(Failure::check(format!("{} is no new filesystem", mount.target)));
     };

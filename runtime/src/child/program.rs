@@ -80,22 +80,19 @@ pub(crate) fn execute(program: &Program<'_>) -> Result<(), Failure> {
         expect_program(process, &candidates)?;
     }
     program.theatre.ready()?;
-    let load = || load(filter.as_ref(), program.agent, program.message);
-    if !process.no_new_privileges {
-        // Without no_new_privs only CAP_SYS_ADMIN may restrict itself for good, so it does while it has that.
-        restrict(rules.as_ref())?;
-        load()?;
-    }
-    identity::become_user(process)?;
+    let restricted = filter.is_some() || rules.is_some();
+    let retained = if restricted && !process.no_new_privileges { identity::MAY_RESTRICT_ITSELF } else { 0 };
+    identity::become_user(process, retained)?;
     rustix::process::umask(process.umask.map_or(program.umask, Mode::from_raw_mode));
     reset_signals();
     if process.no_new_privileges {
         rustix::thread::set_no_new_privs(true).at(Step::NoNewPrivileges, || name)?;
-        restrict(rules.as_ref())?;
-        load()?;
     }
+    restrict(rules.as_ref())?;
 
     report::executing(program.theatre.report(program.report)).at(Step::Execute, || name)?;
+    // From here on there may be no call but exec.
+    load(filter.as_ref(), program.agent, program.message)?;
     let mut failure = Errno::NOENT;
     for candidate in &candidates {
         match execve(candidate, &arguments, &environment) {

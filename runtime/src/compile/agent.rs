@@ -35,11 +35,13 @@ struct State<'a> {
     annotations: BTreeMap<&'a str, &'a str>,
 }
 
-/// The message, taken apart where the process id stands.
-pub(super) fn message(spec: &Spec, bundle: Bundle<'_>, metadata: &str) -> Vec<String> {
+/// The message about a container's first process, or with the id of that about another one; taken apart where the id stands of
+/// the process whose filter it is.
+pub(super) fn message(spec: &Spec, bundle: Bundle<'_>, metadata: &str, first: Option<i32>) -> Vec<String> {
     let annotations = spec.annotations().iter().flatten().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-    let state =
-        State { oci_version: VERSION, id: bundle.id, status: "creating", pid: PID, bundle: bundle.path, annotations };
+    let status = if first.is_some() { "running" } else { "creating" };
+    let pid = first.and_then(|pid| pid.try_into().ok()).unwrap_or(PID);
+    let state = State { oci_version: VERSION, id: bundle.id, status, pid, bundle: bundle.path, annotations };
     let whole = ProcessState { oci_version: VERSION, fds: ["seccompFd"], pid: PID, metadata, state };
     let text = serde_json::to_string(&whole).unwrap_or_default();
     // With its colon, the number can't be part of a string: there every quote before it would be escaped.
@@ -61,7 +63,7 @@ mod tests {
     fn the_state_is_whole_when_the_pid_is_put_in() {
         let mut spec = Spec::default();
         spec.set_annotations(Some([("a".to_owned(), "b\0\"c".to_owned())].into()));
-        let parts = message(&spec, Bundle { path: "/b", id: "one" }, "meta");
+        let parts = message(&spec, Bundle { path: "/b", id: "one" }, "meta", None);
         assert_eq!(parts.len(), 3, "{parts:?}");
         let value: serde_json::Value = serde_json::from_str(&parts.join("42")).unwrap();
         assert_eq!(value["pid"], 42);
@@ -70,5 +72,10 @@ mod tests {
         assert_eq!(value["metadata"], "meta");
         assert_eq!((&value["state"]["id"], &value["state"]["bundle"]), (&"one".into(), &"/b".into()));
         assert_eq!(value["state"]["annotations"]["a"], "b\0\"c");
+        assert_eq!(value["state"]["status"], "creating");
+        let text = message(&spec, Bundle { path: "/b", id: "one" }, "meta", Some(7)).join("42");
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((&value["pid"], &value["state"]["pid"]), (&42.into(), &7.into()));
+        assert_eq!(value["state"]["status"], "running");
     }
 }

@@ -99,9 +99,19 @@ fn seccomp(spec: &Spec, linux: &Linux, base: &Base<'_>) -> Result<Option<crate::
     let mut filter = seccomp::compile(profile)?;
     if let Some(listener) = &mut filter.listener {
         let bundle = base.bundle.ok_or_else(|| Error::new("linux.seccomp.listenerPath", "not supported here"))?;
-        listener.message = agent::message(spec, bundle, profile.listener_metadata().as_deref().unwrap_or_default());
+        let metadata = profile.listener_metadata().as_deref().unwrap_or_default();
+        listener.message = agent::message(spec, bundle, metadata, None);
     }
     Ok(Some(filter))
+}
+
+/// Who answers for another process in a running container, whose first process is `first`; `None`: nobody needs to.
+pub fn listener(spec: &Spec, bundle: Bundle<'_>, first: i32) -> Result<Option<crate::launch::Listener>, Error> {
+    let Some(profile) = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()) else { return Ok(None) };
+    let Some(mut listener) = seccomp::listener(profile)? else { return Ok(None) };
+    let metadata = profile.listener_metadata().as_deref().unwrap_or_default();
+    listener.message = agent::message(spec, bundle, metadata, Some(first));
+    Ok(Some(listener))
 }
 
 /// Every version 1 is understood: a minor version only adds.

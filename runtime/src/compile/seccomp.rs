@@ -42,7 +42,7 @@ pub fn compile(profile: &LinuxSeccomp) -> Result<Seccomp, Error> {
     for arch in architectures {
         context.add_arch(arch).map_err(library("architecture"))?;
     }
-    let listener = listener(profile, default)?;
+    let listener = listener(profile)?;
     let mut newest = NEWEST_KNOWN;
     for (position, rule) in profile.syscalls().iter().flatten().enumerate() {
         let field = format!("linux.seccomp.syscalls[{position}]");
@@ -105,14 +105,14 @@ fn add(
 }
 
 /// Who answers; `None` if no call is handed over, whatever the profile says of a listener.
-fn listener(profile: &LinuxSeccomp, default: ScmpAction) -> Result<Option<Listener>, Error> {
+pub(super) fn listener(profile: &LinuxSeccomp) -> Result<Option<Listener>, Error> {
     let path = profile.listener_path().as_ref().map(|path| text("linux.seccomp.listenerPath", path)).transpose()?;
     let path = path.filter(|path| !path.is_empty());
     let metadata = profile.listener_metadata().clone().unwrap_or_default();
     if path.is_none() && !metadata.is_empty() {
         return Err(Error::new("linux.seccomp.listenerMetadata", "needs a listenerPath"));
     }
-    if default == ScmpAction::Notify {
+    if profile.default_action() == LinuxSeccompAction::ScmpActNotify {
         let why = "SCMP_ACT_NOTIFY can't be the default: the listener itself couldn't be handed over";
         return Err(Error::new("linux.seccomp.defaultAction", why));
     }

@@ -12,8 +12,9 @@ use super::error::{During, Error, Result};
 use super::record::{Record, Status};
 use super::store::Entry;
 use super::{bundle, cgroup, systemd};
+use crate::compile::{self, Bundle};
 use crate::failure::{Failure, Step};
-use crate::launch::{Process, Seccomp};
+use crate::launch::{Listener, Process, Seccomp};
 use crate::report::Report;
 use crate::spec::capabilities;
 use crate::start::{Console, Running, Stages, Stdio, enter};
@@ -77,6 +78,10 @@ pub struct Decided {
     pub process: Process,
     /// The container has a user namespace.
     pub in_user_namespace: bool,
+    /// What is written down about the container.
+    record: Record,
+    /// Who answers the calls that its filter hands over.
+    listener: Option<Listener>,
     terminal: bool,
     console_size: Option<(u16, u16)>,
 }
@@ -90,23 +95,26 @@ pub fn decide(entry: &Entry, request: &Request) -> Result<Decided> {
         Some(path) => read(path)?,
         None => modified(own, request)?,
     };
+    let record = entry.record()?;
+    let listener = compile::listener(&spec, Bundle { path: &record.bundle, id: entry.id() }, record.pid)?;
     let terminal = process.terminal().unwrap_or(false);
     let console_size = bundle::console_size(&process);
     let launch = bundle::process_alone(&mut spec, process)?;
-    Ok(Decided { in_user_namespace: launch.ids.is_some(), process: launch.process, terminal, console_size })
+    let in_user_namespace = launch.ids.is_some();
+    Ok(Decided { process: launch.process, in_user_namespace, record, listener, terminal, console_size })
 }
 
 /// Executes what was decided and waits until it runs.
 pub fn exec(entry: &Entry, decided: &Decided, request: &Request) -> Result<Entered> {
-    let record = entry.record()?;
-    let (status, process) = entry.status(&record)?;
+    let record = &decided.record;
+    let (status, process) = entry.status(record)?;
     let fits = matches!(status, Status::Running | Status::Created) || status == Status::Paused && request.ignore_paused;
     let Some(pidfd) = process.filter(|_| fits) else {
         return Err(not_running(entry, status));
     };
     let preserved = preserved(request.preserve_fds)?;
-    let seccomp = seccomp(entry, &record)?;
-    let cgroup = open_cgroup(&record, request.cgroup.as_deref())?;
+    let seccomp = seccomp(entry, record, decided.listener.clone())?;
+    let cgroup = open_cgroup(record, request.cgroup.as_deref())?;
     let console = if decided.terminal {
         Some(open_console(request.console_socket.as_deref(), request.holds_terminal)?)
     } else {
@@ -254,10 +262,10 @@ fn add_capabilities(process: &mut SpecProcess, names: &[String]) -> Result<()> {
 }
 
 /// The container's filter, as it was compiled when the container was made.
-fn seccomp(entry: &Entry, record: &Record) -> Result<Option<Seccomp>> {
+fn seccomp(entry: &Entry, record: &Record, listener: Option<Listener>) -> Result<Option<Seccomp>> {
     let Some(flags) = record.seccomp_flags else { return Ok(None) };
     match entry.read("seccomp.bpf")? {
-        Some(bpf) => Ok(Some(Seccomp { bpf, flags, listener: None })),
+        Some(bpf) => Ok(Some(Seccomp { bpf, flags, listener })),
         None => Err(Error::new(format!("exec in container {}: its seccomp filter is missing", entry.id()))),
     }
 }

@@ -5,13 +5,11 @@ use std::os::fd::OwnedFd;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
 use crate::failure::{Context, Failure, Step};
-use crate::launch::Launch;
+use crate::launch::Seccomp;
 
-/// A connection to the agent that the launch names, if it names one.
-pub(super) fn connect_to(launch: &Launch) -> Result<Option<OwnedFd>, Failure> {
-    let Some(listener) = launch.seccomp.as_ref().and_then(|seccomp| seccomp.listener.as_ref()) else {
-        return Ok(None);
-    };
+/// A connection to the agent that the filter names, if it names one.
+pub(super) fn connect_to(seccomp: Option<&Seccomp>) -> Result<Option<OwnedFd>, Failure> {
+    let Some(listener) = seccomp.and_then(|seccomp| seccomp.listener.as_ref()) else { return Ok(None) };
     let path = listener.path.as_str();
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
         .at(Step::ReachAgent, || path)?;

@@ -41,6 +41,7 @@ pub(crate) fn enter(
     let null = super::open_null()?;
     let stdio = [stdio.stdin, stdio.stdout, stdio.stderr].map(|fd| fd.unwrap_or(null.as_fd()));
     let pipe = |what: &'static str| pipe_with(PipeFlags::CLOEXEC).at(Step::Pipe, || what);
+    let agent = super::agent::connect_to(seccomp)?;
     let (pid_reader, pid_writer) = pipe("from the go-between")?;
     let (go_reader, go_writer) = pipe("to the child")?;
     let (report_reader, report_writer) = pipe("from the child")?;
@@ -56,6 +57,7 @@ pub(crate) fn enter(
         report: report_writer.as_fd(),
         stdio,
         theatre: child::Theatre::new(stages, None),
+        agent: agent.as_ref().map(AsFd::as_fd),
     };
     // The go-between is in the cgroup from its first moment on, and inherits what is set here.
     affinity::set(0, &process.exec_affinity.initial)?;

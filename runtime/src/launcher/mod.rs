@@ -50,7 +50,7 @@ pub(crate) fn start(
         None => made_userns,
     };
     let map_by = made_userns.as_ref().map(AsFd::as_fd).or(launch.ids.as_ref().and(site.userns));
-    let agent = agent::connect_to(launch)?;
+    let agent = agent::connect_to(launch.seccomp.as_ref())?;
     let trees = Trees::open(launch, map_by, site.volumes)?;
     let null = open_null()?;
     let stdio = [stdio.stdin, stdio.stdout, stdio.stderr].map(|fd| fd.unwrap_or(null.as_fd()));

@@ -1,6 +1,7 @@
 //! Another process in a running container.
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixListener;
 use std::process::Stdio;
 
 use libtest_mimic::Trial;
@@ -18,6 +19,7 @@ pub fn tests() -> Vec<Trial> {
         a_process_is_read_from_a_file,
         a_user_namespace_is_entered,
         a_paused_container_is_not_entered,
+        the_agent_is_told_of_a_process,
         the_program_can_t_be_overwritten,
         descriptors_are_preserved,
     ]);
@@ -260,6 +262,41 @@ fn a_paused_container_is_not_entered() {
     site.ok(&["resume", &site.id]);
     assert_eq!(insistent.wait().unwrap().code(), Some(3));
     site.ok(&["exec", &site.id, "/bin/true"]);
+}
+
+/// An agent that takes the listener and never answers: calls that are handed over don't exist then.
+fn the_agent_is_told_of_a_process() {
+    let site = shell("sleep 1000");
+    let path = site.directory.join("agent");
+    let agent = UnixListener::bind(&path).unwrap();
+    let told = std::thread::spawn(move || {
+        let mut states = Vec::new();
+        for _ in 0..2 {
+            let mut text = String::new();
+            agent.accept().unwrap().0.read_to_string(&mut text).unwrap();
+            states.push(serde_json::from_str::<Value>(&text).unwrap());
+        }
+        states
+    });
+    let site = start(site.change(|c| {
+        c["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": path, "listenerMetadata": "meta",
+            "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY"}]});
+    }));
+    let pid = site.state()["pid"].clone();
+    assert_eq!(
+        output(&site, &[], "mkdir /tmp/new 2>&1; echo ran"),
+        "mkdir: can't create directory '/tmp/new': Function not implemented\nran\n"
+    );
+    let states = told.join().unwrap();
+    assert_eq!(
+        (&states[0]["pid"], &states[0]["state"]["pid"], &states[0]["state"]["status"]),
+        (&pid, &pid, &json!("creating"))
+    );
+    assert_eq!((&states[1]["state"]["pid"], &states[1]["state"]["status"]), (&pid, &json!("running")));
+    assert!(states[1]["pid"] != pid && states[1]["pid"].is_i64() && states[1]["metadata"] == "meta", "{states:?}");
+    // An exec without an agent doesn't run without its filter.
+    std::fs::remove_file(&path).unwrap();
+    assert!(site.fails(&["exec", &site.id, "/bin/true"]).contains("no seccomp agent listens"));
 }
 
 /// CVE-2019-5736: who holds the runtime's /proc/PID/exe writes to it when nobody executes it any more. In a container that is in

@@ -18,6 +18,7 @@ pub fn tests() -> Vec<Trial> {
     trials![
         a_call_is_answered_by_the_agent,
         without_an_agent_nothing_starts,
+        a_filter_may_forbid_all_that_the_runtime_itself_calls,
         an_interface_moves_with_its_addresses,
         an_interface_that_cannot_move_is_named,
         a_writable_cgroup_is_the_container_s,
@@ -101,6 +102,63 @@ fn without_an_agent_nothing_starts() {
     // Where no call is handed over, the path is ignored.
     let profile = json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/no/agent"});
     bundle("ignored", "true").set("/linux/seccomp", profile).output();
+}
+
+/// The filter is the last thing before the program: setting it up needs no call that it could forbid, but exec.
+fn a_filter_may_forbid_all_that_the_runtime_itself_calls() {
+    let forbidden = [
+        "write",
+        "writev",
+        "fcntl",
+        "close",
+        "close_range",
+        "dup2",
+        "dup3",
+        "prctl",
+        "capset",
+        "capget",
+        "setgroups",
+        "setuid",
+        "setresuid",
+        "setgid",
+        "setresgid",
+        "setsid",
+        "umask",
+        "rt_sigaction",
+        "rt_sigprocmask",
+        "sendmsg",
+        "sendto",
+        "poll",
+        "prlimit64",
+        "landlock_restrict_self",
+    ];
+    let profile =
+        json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": forbidden, "action": "SCMP_ACT_ERRNO"}]});
+    for no_new_privileges in [true, false] {
+        for user in [0, 33] {
+            let config = bundle("forbidding", "exit 7")
+                .set("/process/noNewPrivileges", json!(no_new_privileges))
+                .set("/process/user", json!({"uid": user, "gid": user}))
+                .set("/linux/seccomp", profile.clone());
+            let ended = config.run().unwrap_or_else(|failure| panic!("{failure}"));
+            assert_eq!(ended.status, 7, "{no_new_privileges} {user}: {}", ended.output);
+        }
+    }
+    // It is in force, and the right to put it there is gone.
+    let profile = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}]});
+    for user in [0, 33] {
+        let text = bundle("filtered", "mkdir /tmp/new; grep Cap /proc/self/status; true")
+            .set("/process/user", json!({"uid": user, "gid": user}))
+            .set(
+                "/process/capabilities",
+                json!({"bounding": ["CAP_KILL"], "permitted": ["CAP_KILL"], "effective": ["CAP_KILL"]}),
+            )
+            .set("/linux/seccomp", profile.clone())
+            .output();
+        assert!(text.contains("Operation not permitted"), "{text}");
+        let held = if user == 0 { "0000000000000020" } else { "0000000000000000" };
+        assert_eq!(crate::site::fields(&text)["CapPrm"], held, "{text}");
+    }
 }
 
 /// A pair of interfaces of this test's own, which is gone when dropped.

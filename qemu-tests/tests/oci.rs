@@ -10,16 +10,19 @@ use std::path::PathBuf;
 use garboard_qemu::{Image, Vm, secs};
 use guest::Guest;
 use serde_json::{Value, json};
-use support::{BOOT, older_kernel};
+use support::{BOOT, judge, older_kernel};
+
+/// Where the program under test is in the target directory.
+const STATIC: &str = "static-runtime/x86_64-unknown-linux-gnu/tool/garboard-runtime";
 
 /// The program under test, for which `qemu-tests/verify` builds it.
 fn runtime() -> PathBuf {
     let path = match std::env::var_os("GARBOARD_RUNTIME") {
         Some(path) => PathBuf::from(path),
         // A test executable is in TARGET/PROFILE/deps.
-        None => std::env::current_exe().unwrap().ancestors().nth(3).unwrap().join("tool/garboard-runtime"),
+        None => std::env::current_exe().unwrap().ancestors().nth(3).unwrap().join(STATIC),
     };
-    let build = "cargo build --profile tool -p garboard-runtime --features cli";
+    let build = "runtime/build-static --profile tool";
     assert!(path.exists(), "{} is missing: run {build}", path.display());
     path
 }
@@ -96,6 +99,18 @@ echo free $($runtime exec one /bin/busybox sh -c "$crowd" 2>&1 | tail -n 1)
 $runtime update --pids-limit 8 one
 echo crowded $($runtime exec one /bin/busybox sh -c "$crowd" 2>&1 | tail -n 1)
 "#;
+
+#[test]
+fn the_program_is_static_and_starts_before_any_library() {
+    let program = runtime();
+    let segments = judge("readelf", ["-lW", program.to_str().unwrap()]);
+    assert!(segments.contains("EXEC"), "it isn't at a fixed address: {segments}");
+    for loader in ["INTERP", "DYNAMIC"] {
+        assert!(!segments.contains(loader), "it asks for a dynamic loader: {segments}");
+    }
+    // What it does before its C library is set up works without one.
+    assert!(judge(program.to_str().unwrap(), ["run", "--help"]).contains("CONTAINER"));
+}
 
 #[test]
 fn limits_change_while_a_container_runs() {

@@ -1,7 +1,5 @@
 //! `garboard-runtime`: the OCI runtime command line. See [`garboard_runtime::cli`].
+#![no_main]
 
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    garboard_runtime::cli::main()
-}
+#[path = "sys/entry.rs"]
+mod entry;

@@ -24,11 +24,13 @@ const LINKS: [(&str, &str); 5] = [
 
 /// Fills the new filesystem on `/dev`. Nobody but this child has seen it yet, so plain names will do.
 pub(crate) fn populate(dev: BorrowedFd<'_>, trees: &Trees) -> Result<(), Failure> {
-    for ((name, _), tree) in STANDARD_DEVICES.iter().zip(&trees.standard_devices) {
-        let object = || format!("device on /dev/{name}");
-        rustix::fs::mknodat(dev, *name, FileType::RegularFile, Mode::from_raw_mode(0o644), 0).at(Step::Create, object)?;
-        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-        move_mount(tree.detached()?.as_fd(), "", dev, *name, flags).at(Step::Mount, object)?;
+    match &trees.standard_devices {
+        Some(devices) => {
+            for ((name, _), tree) in STANDARD_DEVICES.iter().zip(devices) {
+                show(dev, name, tree.detached()?.as_fd())?;
+            }
+        }
+        None => make_standard(dev)?,
     }
     for (name, target) in LINKS {
         rustix::fs::symlinkat(target, dev, name).at(Step::Create, || format!("/dev/{name}"))?;
@@ -36,9 +38,31 @@ pub(crate) fn populate(dev: BorrowedFd<'_>, trees: &Trees) -> Result<(), Failure
     Ok(())
 }
 
+/// Makes the standard nodes, which is less work than to bind the machine's, and binds those that it may not make.
+fn make_standard(dev: BorrowedFd<'_>) -> Result<(), Failure> {
+    let umask = rustix::process::umask(Mode::empty());
+    let made = STANDARD_DEVICES.iter().try_for_each(|(name, (major, minor))| {
+        let number = rustix::fs::makedev(*major, *minor);
+        match rustix::fs::mknodat(dev, *name, FileType::CharacterDevice, Mode::from_raw_mode(0o666), number) {
+            // No CAP_MKNOD, or the rules for devices forbid it.
+            Err(Errno::PERM) => show(dev, name, nodes::standard(name, (*major, *minor))?.detached()?.as_fd()),
+            other => other.at(Step::MakeDevice, || format!("/dev/{name}")),
+        }
+    });
+    rustix::process::umask(umask);
+    made
+}
+
+/// Binds a node of the machine.
+fn show(dev: BorrowedFd<'_>, name: &str, node: BorrowedFd<'_>) -> Result<(), Failure> {
+    let object = || format!("device on /dev/{name}");
+    rustix::fs::mknodat(dev, name, FileType::RegularFile, Mode::from_raw_mode(0o644), 0).at(Step::Create, object)?;
+    move_mount(node, "", dev, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).at(Step::Mount, object)
+}
+
 /// The same for a directory of the root, where the image may have put anything.
 pub(crate) fn add_to(dev: BorrowedFd<'_>, trees: &Trees) -> Result<(), Failure> {
-    for ((name, _), tree) in STANDARD_DEVICES.iter().zip(&trees.standard_devices) {
+    for ((name, _), tree) in STANDARD_DEVICES.iter().zip(trees.standard_devices.iter().flatten()) {
         bind(dev, name, tree.detached()?.as_fd())?;
     }
     for (name, target) in LINKS {
@@ -56,12 +80,14 @@ pub(crate) fn supply_declared(
     launch: &Launch,
     trees: &Trees,
     root: BorrowedFd<'_>,
-    workspace: BorrowedFd<'_>,
+    workspace: Option<BorrowedFd<'_>>,
 ) -> Result<(), Failure> {
-    let made = match &trees.devices {
+    let made = match (&trees.devices, workspace) {
         // In the workspace it is in this mount namespace, where its nodes can be cloned one by one.
-        Nodes::Made(filesystem) => Some(rootfs::place(filesystem, workspace, "devices", "declared devices")?),
-        Nodes::Bound(_) => None,
+        (Nodes::Made(filesystem), Some(workspace)) => {
+            Some(rootfs::place(filesystem, workspace, "devices", "declared devices")?)
+        }
+        _ => None,
     };
     // "A bind-mount or symlink of the container's /dev/pts/ptmx", and that is this device.
     let is_ptmx = |device: &Device| match &device.node {

@@ -2,31 +2,30 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::FileType;
 use rustix::io::Errno;
-use rustix::mount::{OpenTreeFlags, open_tree};
+use rustix::mount::{MountAttrFlags, OpenTreeFlags, open_tree};
 
 use super::paths::{self, Links};
 use crate::failure::{Context, Failure, Step};
 use crate::launch::Launch;
-use crate::launcher;
+use crate::{filesystem, launcher};
 use crate::sys::mount::{Change, set_attributes};
 
 /// `f_type` of procfs (`linux/magic.h`).
 const PROC_SUPER_MAGIC: i64 = 0x9fa0;
 
 /// Covers each masked path: a directory by an empty read-only one, anything else by the null device.
-pub(crate) fn mask(launch: &Launch, root: BorrowedFd<'_>, workspace: BorrowedFd<'_>) -> Result<(), Failure> {
+pub(crate) fn mask(launch: &Launch, root: BorrowedFd<'_>) -> Result<(), Failure> {
     let (mut empty, mut null) = (None, None);
     for path in &launch.masked_paths {
         let Some(place) = find(root, path, Step::MaskPath)? else { continue };
         let stat = rustix::fs::fstat(&place).at(Step::MaskPath, || path.as_str())?;
-        let cover = if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-            copy_of(&mut empty, || empty_directory(workspace))?
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            cover(place.as_fd(), path, &mut empty, empty_directory)?;
         } else {
-            copy_of(&mut null, launcher::open_null)?
-        };
-        paths::attach(cover.as_fd(), place.as_fd()).at(Step::MaskPath, || path.as_str())?;
+            cover(place.as_fd(), path, &mut null, null_device)?;
+        }
     }
     Ok(())
 }
@@ -63,27 +62,38 @@ pub(crate) fn expect_procfs(place: BorrowedFd<'_>, path: &str, step: Step) -> Re
     Err(Failure::new(step, format!("{path}, which isn't on a proc filesystem"), Errno::INVAL))
 }
 
-/// A mount to cover one path with: a copy of `cover`, which is opened at its first use.
-fn copy_of(
-    cover: &mut Option<OwnedFd>,
-    open: impl FnOnce() -> Result<OwnedFd, Failure>,
-) -> Result<OwnedFd, Failure> {
-    let opened = match cover.take() {
-        Some(opened) => opened,
-        None => open()?,
-    };
-    let copy = clone_mount(opened.as_fd(), false).at(Step::MaskPath, || "copy of the cover")?;
-    let set = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
-    set_attributes(copy.as_fd(), Change { set, ..Change::default() }).at(Step::MaskPath, || "copy of the cover")?;
-    *cover = Some(opened);
-    Ok(copy)
+/// Covers one path: the first with what is made for it, every other with a copy of that, which is as read-only.
+fn cover(
+    place: BorrowedFd<'_>,
+    path: &str,
+    first: &mut Option<OwnedFd>,
+    make: impl FnOnce() -> Result<OwnedFd, Failure>,
+) -> Result<(), Failure> {
+    let attach = |mount: &OwnedFd| paths::attach(mount.as_fd(), place).at(Step::MaskPath, || path);
+    if let Some(first) = first {
+        return attach(&clone_mount(first.as_fd(), false).at(Step::MaskPath, || "copy of the cover")?);
+    }
+    let made = make()?;
+    attach(&made)?;
+    *first = Some(made);
+    Ok(())
 }
 
-/// A directory of the workspace that stays empty, as it is only ever shown read-only.
-fn empty_directory(workspace: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
-    rustix::fs::mkdirat(workspace, "empty", Mode::from_raw_mode(0o755)).at(Step::Create, || "empty in the workspace")?;
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(workspace, "empty", flags, Mode::empty()).at(Step::Open, || "empty in the workspace")
+fn null_device() -> Result<OwnedFd, Failure> {
+    let null = clone_mount(launcher::open_null()?.as_fd(), false).at(Step::MaskPath, || "/dev/null")?;
+    let set = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
+    set_attributes(null.as_fd(), Change { set, ..Change::default() }).at(Step::MaskPath, || "/dev/null")?;
+    Ok(null)
+}
+
+/// A filesystem with nothing in it, on which nothing can be made.
+fn empty_directory() -> Result<OwnedFd, Failure> {
+    let options = ["mode=755".to_owned(), "size=4k".to_owned(), "nr_inodes=1".to_owned()];
+    let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
+        | MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    filesystem::new("tmpfs", &options, attributes)
 }
 
 /// A detached copy of the mount at `place`, from there on.

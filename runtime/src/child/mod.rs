@@ -128,16 +128,25 @@ fn build_root(inherited: &Inherited<'_>) -> Result<(OwnedFd, Option<OwnedFd>), F
     set_attributes(slash.as_fd(), change).at(Step::MakePrivate, || "/")?;
 
     let shown = theatre.root_shown_at(launch).map(open_directory).transpose()?;
-    let (workspace, root) = match &shown {
-        Some(place) => rootfs::build_at(launch, trees, place.as_fd())?,
-        None => {
+    let direct = if shown.is_none() && !theatre.stages().no_pivot {
+        rootfs::build_on(launch, trees, slash.as_fd())?
+    } else {
+        None
+    };
+    let (workspace, root) = match (direct, &shown) {
+        (Some(root), _) => (None, root),
+        (None, Some(place)) => {
+            let (workspace, root) = rootfs::build_at(launch, trees, place.as_fd())?;
+            (Some(workspace), root)
+        }
+        (None, None) => {
             let workspace = rootfs::workspace(launch, slash.as_fd())?;
             let root = rootfs::build(launch, trees, workspace.as_fd())?;
-            (workspace, root)
+            (Some(workspace), root)
         }
     };
     let writable = mounts::mount_all(launch, trees, root.as_fd())?;
-    devices::supply_declared(launch, trees, root.as_fd(), workspace.as_fd())?;
+    devices::supply_declared(launch, trees, root.as_fd(), workspace.as_ref().map(AsFd::as_fd))?;
     let cwd = paths::ensure(root.as_fd(), &launch.process.cwd, paths::Kind::Directory, paths::Links::Follow)
         .at(Step::ChangeDirectory, || launch.process.cwd.as_str())?;
     let terminal = theatre.stages().console.as_ref();
@@ -150,7 +159,7 @@ fn build_root(inherited: &Inherited<'_>) -> Result<(OwnedFd, Option<OwnedFd>), F
     sysctl::set_all(&launch.sysctls)?;
     theatre.mounted(root.as_fd())?;
     hide::make_readonly(launch, root.as_fd())?;
-    hide::mask(launch, root.as_fd(), workspace.as_fd())?;
+    hide::mask(launch, root.as_fd())?;
     if launch.root.is_readonly() {
         let change = Change { set: libc::MOUNT_ATTR_RDONLY, ..Change::default() };
         set_attributes(root.as_fd(), change).at(Step::MountAttributes, || "/ (read-only)")?;
@@ -158,7 +167,7 @@ fn build_root(inherited: &Inherited<'_>) -> Result<(OwnedFd, Option<OwnedFd>), F
     if theatre.stages().no_pivot {
         move_to(root.as_fd())?;
     } else {
-        pivot_to(root.as_fd(), shown.is_none())?;
+        pivot_to(root.as_fd(), workspace.is_some() && shown.is_none())?;
     }
     // Only now: a shared parent of the new root would have kept it from becoming the root.
     let propagation = match launch.root.propagation {

@@ -13,7 +13,7 @@ use super::paths;
 use crate::failure::{Context, Failure, Step};
 use crate::filesystem;
 use crate::launch::{Launch, RootSource, Upper, tmpfs_inodes};
-use crate::launcher::{Mount, Tree, Trees};
+use crate::launcher::{Mount, Nodes, Tree, Trees};
 
 /// Room for the workspace's own directories when nothing of the container is written to it.
 const WORKSPACE_SIZE: u64 = 1 << 20;
@@ -47,6 +47,23 @@ pub(crate) fn build<'a>(launch: &Launch, trees: &'a Trees, workspace: BorrowedFd
             overlay(launch, trees, workspace, &opened).map(Mount::Own)
         }
         (RootSource::Directory(path), None) => Err(Failure::new(Step::Open, path.as_str(), Errno::BADF)),
+    }
+}
+
+/// Mounts a root that is a directory over `/` itself, if nothing has to be put together first: then a workspace would be one
+/// filesystem more to make, and one more to get away from.
+pub(crate) fn build_on<'a>(
+    launch: &Launch,
+    trees: &'a Trees,
+    slash: BorrowedFd<'_>,
+) -> Result<Option<Mount<'a>>, Failure> {
+    match (&launch.root.source, &trees.root, &trees.devices) {
+        (RootSource::Directory(path), Some(tree), Nodes::Bound(_)) => {
+            let root = tree.detached()?;
+            paths::attach(root.as_fd(), slash).at(Step::Mount, || format!("{path} on /"))?;
+            Ok(Some(root))
+        }
+        _ => Ok(None),
     }
 }
 

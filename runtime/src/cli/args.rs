@@ -2,16 +2,19 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use super::events::Events;
 use super::update::Update;
 
+const NAME: &str = "garboard-runtime";
+const VERSION: &str = concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.3.0");
+
 /// Run containers as the OCI runtime specification describes them.
 #[derive(Debug, Parser)]
 #[command(
-    name = "garboard-runtime",
-    version = concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.3.0"),
+    name = NAME,
+    version = VERSION,
     disable_version_flag = true,
     subcommand_required = true,
     after_help = "Exit status: 0 done, 1 failed; run and exec give the program's own, or 128 + the signal that ended it."
@@ -21,6 +24,33 @@ pub(super) struct Arguments {
     pub(super) global: Global,
     #[command(subcommand)]
     pub(super) command: Command,
+}
+
+impl Arguments {
+    /// What this process was called with. An error is also what help and version are.
+    pub(super) fn of_process() -> clap::error::Result<Self> {
+        // To describe every command takes longer than all else until the container is made, so what is called often is tried by
+        // itself. Whatever isn't right then is explained by the whole.
+        match std::env::args_os().find_map(|argument| description_of_one(argument.to_str()?)) {
+            Some(one) => {
+                let matches = one.try_get_matches().and_then(|mut matches| Self::from_arg_matches_mut(&mut matches));
+                matches.or_else(|_| Self::try_parse())
+            }
+            None => Self::try_parse(),
+        }
+    }
+}
+
+/// The command line if `name` were the only command, for those that make processes.
+fn description_of_one(name: &str) -> Option<clap::Command> {
+    let one = match name {
+        "create" => Create::augment_args(clap::Command::new("create")),
+        "run" => Run::augment_args(clap::Command::new("run")),
+        "exec" => Exec::augment_args(clap::Command::new("exec")),
+        _ => return None,
+    };
+    let all = clap::Command::new(NAME).version(VERSION).disable_version_flag(true).subcommand_required(true);
+    Some(Global::augment_args(all).subcommand(one))
 }
 
 /// Flags before the command.
@@ -310,4 +340,32 @@ pub(super) struct Spec {
     /// For an ordinary user: a user namespace with this user as root.
     #[arg(long)]
     pub(super) rootless: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_described_alone_is_understood_as_among_all() {
+        let lines: [&[&str]; 6] = [
+            &["run", "a"],
+            &["--root", "/r", "--log-format=json", "--debug", "run", "-d", "-b", "/b", "--pid-file", "p", "a"],
+            &["create", "--bundle", "/b", "--no-pivot", "--preserve-fds", "2", "-x"],
+            &["exec", "-t", "-u", "1:2", "-e", "A=b", "--cap", "CAP_KILL", "a", "run", "--help"],
+            &["--rootless=true", "exec", "--process", "p.json", "a"],
+            &["--cgroup-manager", "disabled", "run", "--keep", "a"],
+        ];
+        for line in lines {
+            let line = || std::iter::once("garboard-runtime").chain(line.iter().copied());
+            let one = line().find_map(description_of_one).unwrap().try_get_matches_from(line()).unwrap();
+            let one = Arguments::from_arg_matches(&one).unwrap();
+            let whole = Arguments::try_parse_from(line()).unwrap();
+            assert_eq!(format!("{one:?}"), format!("{whole:?}"));
+        }
+        // A value that looks like a command is none: the whole is asked then.
+        let line = ["garboard-runtime", "--root", "run", "state", "a"];
+        assert!(line.into_iter().find_map(description_of_one).unwrap().try_get_matches_from(line).is_err());
+        assert!(Arguments::try_parse_from(line).is_ok());
+    }
 }

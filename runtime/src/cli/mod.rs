@@ -21,10 +21,6 @@ mod state;
 mod terminal;
 mod update;
 
-use std::process::ExitCode;
-
-use clap::Parser;
-
 use crate::container::store::Store;
 use crate::container::{self, Result};
 use args::{Arguments, Command};
@@ -32,15 +28,15 @@ use args::{Arguments, Command};
 /// The exit status of a command that failed; a program's own is passed on by `run` and `exec`.
 const FAILED: u8 = 1;
 
-/// Runs the command that this process was called with.
+/// Runs the command that this process was called with. Returns its exit status.
 #[must_use]
-pub fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+pub fn main() -> u8 {
+    let arguments = match Arguments::of_process() {
         Ok(arguments) => arguments,
         Err(error) => {
             let failed = error.use_stderr();
             let _ = error.print();
-            return ExitCode::from(if failed { FAILED } else { 0 });
+            return if failed { FAILED } else { 0 };
         }
     };
     let name = arguments.command.name();
@@ -48,10 +44,10 @@ pub fn main() -> ExitCode {
         .and_then(|()| container::declare_rootless(arguments.global.rootless.as_deref()))
         .and_then(|()| execute(arguments));
     match done {
-        Ok(status) => ExitCode::from(status),
+        Ok(status) => status,
         Err(error) => {
             log::error(&error.to_string());
-            ExitCode::from(FAILED)
+            FAILED
         }
     }
 }

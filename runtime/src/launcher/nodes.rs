@@ -12,7 +12,7 @@ use rustix::mount::MountAttrFlags;
 
 use super::trees::{self, Tree};
 use crate::failure::{Context, Failure, Step};
-use crate::launch::{Device, DeviceNode, Launch, Node, NodeKind};
+use crate::launch::{Device, DeviceNode, Launch, Mount, MountSource, Node, NodeKind};
 use crate::{device, filesystem, userns};
 
 /// The nodes of a launch's devices.
@@ -35,6 +35,22 @@ pub(crate) fn is_childs(launch: &Launch, device: &Device) -> bool {
         DeviceNode::Machine(_) => false,
         DeviceNode::Numbered(node) => node.kind == NodeKind::Fifo || !launch.in_user_namespace(),
     }
+}
+
+/// Whether the child can make the nodes of `/dev` itself: it is the machine's root, and `/dev` a filesystem of its own on which
+/// devices are allowed.
+pub(super) fn standard_are_childs(launch: &Launch) -> bool {
+    let suits = |mount: &Mount| {
+        let set = mount.flags.own.set | mount.flags.tree.set;
+        matches!(mount.source, MountSource::Filesystem { .. }) && set & libc::MOUNT_ATTR_NODEV == 0
+    };
+    let mut on_dev = launch.mounts.iter().filter(|mount| mount.target.trim_end_matches('/') == "/dev");
+    !launch.in_user_namespace() && on_dev.next().is_some_and(suits) && on_dev.next().is_none()
+}
+
+/// The machine's node of one of [`trees::STANDARD_DEVICES`].
+pub(crate) fn standard(name: &str, number: (u32, u32)) -> Result<Tree, Failure> {
+    trees::device(&format!("/dev/{name}"), Some(number))
 }
 
 /// Makes them, or opens the machine's.

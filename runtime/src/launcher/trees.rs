@@ -76,8 +76,8 @@ pub(crate) struct Trees {
     pub(crate) upper: Option<Tree>,
     /// One per mount of the launch: what is bound, or what is bound instead where a filesystem can't be mounted.
     pub(crate) binds: Vec<Option<Tree>>,
-    /// [`STANDARD_DEVICES`].
-    pub(crate) standard_devices: Vec<Tree>,
+    /// [`STANDARD_DEVICES`]; `None`: the child's to make.
+    pub(crate) standard_devices: Option<Vec<Tree>>,
     /// The declared devices.
     pub(crate) devices: Nodes,
 }
@@ -97,7 +97,7 @@ impl Trees {
             layers: Vec::new(),
             upper: None,
             binds: Vec::with_capacity(launch.mounts.len()),
-            standard_devices: Vec::with_capacity(STANDARD_DEVICES.len()),
+            standard_devices: None,
             devices: nodes::open(launch)?,
         };
         match &launch.root.source {
@@ -136,8 +136,9 @@ impl Trees {
                 }
             });
         }
-        for (name, number) in STANDARD_DEVICES {
-            trees.standard_devices.push(device(&format!("/dev/{name}"), Some(number))?);
+        if !nodes::standard_are_childs(launch) {
+            let devices = STANDARD_DEVICES.into_iter().map(|(name, number)| nodes::standard(name, number));
+            trees.standard_devices = Some(devices.collect::<Result<_, Failure>>()?);
         }
         Ok(trees)
     }

@@ -303,6 +303,12 @@ fn the_agent_is_told_of_a_process() {
 /// a user namespace that one has no right to, so there the mount isn't read-only, which makes it the control.
 fn the_program_can_t_be_overwritten() {
     use rustix::fs::{Mode, OFlags};
+    // This test is the machine's root, as the container's is without a user namespace.
+    let hold = |pid: &str| rustix::fs::open(format!("/proc/{pid}/exe"), OFlags::PATH, Mode::empty()).unwrap();
+    let overwrite = |held: std::os::fd::OwnedFd| {
+        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&held));
+        rustix::fs::open(path, OFlags::WRONLY, Mode::empty()).map(drop)
+    };
     let attack = |user_namespace: bool| {
         let site = shell("true").change(|c| {
             if user_namespace {
@@ -320,15 +326,21 @@ fn the_program_can_t_be_overwritten() {
         command.args(arguments).args(["create", &site.id]).current_dir(&site.directory);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         assert!(command.status().unwrap().success());
-        // This test is the machine's root, as the container's is without a user namespace.
-        let exe = format!("/proc/{}/exe", site.state()["pid"]);
-        let held = rustix::fs::open(exe, OFlags::PATH, Mode::empty()).unwrap();
+        let held = hold(&site.state()["pid"].to_string());
         site.ok(&["delete", "--force", &site.id]);
-        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&held));
-        rustix::fs::open(path, OFlags::WRONLY, Mode::empty()).map(drop)
+        overwrite(held)
     };
-    assert_eq!(attack(true), Ok(()));
+    assert_eq!(attack(true), Err(rustix::io::Errno::ROFS));
     assert_eq!(attack(false), Err(rustix::io::Errno::ROFS));
+    // Control: a program that doesn't protect itself.
+    let site = shell("true");
+    let copy = site.directory.join("busybox");
+    std::fs::copy("/bin/busybox", &copy).unwrap();
+    let mut unprotected = std::process::Command::new(&copy).args(["sleep", "1000"]).spawn().unwrap();
+    let held = hold(&unprotected.id().to_string());
+    unprotected.kill().unwrap();
+    unprotected.wait().unwrap();
+    assert_eq!(overwrite(held), Ok(()));
 }
 
 fn descriptors_are_preserved() {

@@ -17,6 +17,7 @@ test_packages=(
     debootstrap debian-archive-keyring umoci # make the test images
     buildah skopeo       # likewise
     busybox-static       # a program that runs anywhere, for native tests
+    criu tar             # checkpoints
     systemd dbus         # a service manager and its bus, for the systemd cgroup driver
     util-linux uidmap    # setpriv, unshare; newuidmap for containers without root
     podman conmon catatonit slirp4netns netavark iptables iproute2 # a client of the OCI command line, and what it runs containers with

@@ -5,7 +5,7 @@ mod guest;
 mod support;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use garboard_qemu::{Image, Vm, secs};
 use guest::Guest;
@@ -27,13 +27,13 @@ fn runtime() -> PathBuf {
     path
 }
 
-/// A bundle in `/bundle` that sleeps.
-fn bundle(guest: &mut Guest) {
+/// A bundle in `/bundle` that runs this.
+fn bundle(guest: &mut Guest, arguments: &[&str]) {
     let capabilities = json!(["CAP_KILL"]);
     let config = json!({
         "ociVersion": "1.3.0",
         "process": {
-            "user": {"uid": 0, "gid": 0}, "cwd": "/", "args": ["/bin/busybox", "sleep", "100000"], "env": ["PATH=/bin"],
+            "user": {"uid": 0, "gid": 0}, "cwd": "/", "args": arguments, "env": ["PATH=/bin"],
             "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities},
         },
         "root": {"path": "rootfs", "readonly": true},
@@ -44,16 +44,20 @@ fn bundle(guest: &mut Guest) {
         "linux": {"namespaces": [{"type": "pid"}, {"type": "mount"}, {"type": "ipc"}, {"type": "uts"}, {"type": "cgroup"}]},
     });
     guest.text("bundle/config.json", &config.to_string());
-    guest.file("bundle/rootfs/bin/busybox", std::path::Path::new("/bin/busybox"));
+    guest.file("bundle/rootfs/bin/busybox", Path::new("/bin/busybox"));
     guest.directory("bundle/rootfs/proc");
     guest.directory("bundle/rootfs/dev");
 }
 
-/// The `key value` lines that the script prints on a machine of its own.
-fn run(script: &str, programs: &[PathBuf]) -> BTreeMap<String, String> {
+/// The `key value` lines that the script prints on a machine of its own, which has a bundle that sleeps.
+fn run(script: &str) -> BTreeMap<String, String> {
     let mut guest = Guest::new(script);
-    bundle(&mut guest);
-    programs.iter().for_each(|program| guest.program(program));
+    bundle(&mut guest, &["/bin/busybox", "sleep", "100000"]);
+    boot(guest)
+}
+
+fn boot(mut guest: Guest) -> BTreeMap<String, String> {
+    guest.program(&runtime());
     let directory = tempfile::tempdir().unwrap();
     let initrd = guest.write(directory.path());
     let image = Image::bare(older_kernel().0, initrd, "quiet");
@@ -114,7 +118,7 @@ fn the_program_is_static_and_starts_before_any_library() {
 
 #[test]
 fn limits_change_while_a_container_runs() {
-    let found = run(LIMITS, &[runtime()]);
+    let found = run(LIMITS);
     let shown = |at: &str| {
         let of = |file: &str| found.get(&format!("{at}:{file}")).cloned().unwrap_or_default();
         let files = [
@@ -171,7 +175,7 @@ echo told $(grep -c '"type":"stats"' /tmp/events)
 
 #[test]
 fn events_tell_what_is_used_and_when_memory_runs_out() {
-    let found = run(EVENTS, &[runtime()]);
+    let found = run(EVENTS);
     assert_eq!(found["free"], "0");
     assert_eq!(found["hog"], "137");
     assert_eq!((found["events"].as_str(), found["oom"].as_str()), ("0", "1"));
@@ -186,4 +190,71 @@ fn events_tell_what_is_used_and_when_memory_runs_out() {
     assert_eq!(data["cpuset"]["cpus"], json!([0]));
     assert!(data["cpu"]["usage"]["total"].as_u64().unwrap() > 0);
     assert_eq!(data["hugetlb"]["2MB"], json!({"usage": 0, "failcnt": 0}));
+}
+
+/// What criu looks for in the kernel before it does anything, in an order in which it can be loaded.
+const MODULES: [&str; 11] = [
+    "net/ipv4/inet_diag.ko",
+    "net/ipv4/tcp_diag.ko",
+    "net/ipv4/udp_diag.ko",
+    "net/unix/unix_diag.ko",
+    "net/packet/af_packet_diag.ko",
+    "net/netlink/netlink_diag.ko",
+    "drivers/net/tun.ko",
+    "drivers/net/veth.ko",
+    "lib/libcrc32c.ko",
+    "net/netfilter/nfnetlink.ko",
+    "net/netfilter/nf_tables.ko",
+];
+
+const IMAGES: &str = r#"
+runtime=garboard-runtime
+cd /bundle
+for module in /modules/*; do insmod $module; done
+ip link set lo up
+# It counts. Its streams are pipes, of which others can take the places.
+sleep 1000 | $runtime run --detach one 2>&1 | cat >/tmp/before &
+until $runtime state one 2>/dev/null | grep -q running; do sleep 0.1; done
+sleep 1
+$runtime checkpoint --image-path /tmp/images one
+echo checkpoint $?
+$runtime state one >/dev/null 2>&1
+echo gone $?
+sleep 1
+sleep 1000 | $runtime restore --detach --image-path /tmp/images one 2>&1 | cat >/tmp/after &
+for i in 1 2 3 4 5 6 7 8 9 10; do $runtime state one 2>/dev/null | grep -q running || sleep 1; done
+sleep 2
+echo restored $($runtime state one | grep status)
+echo before $(head -n 1 /tmp/before) $(tail -n 1 /tmp/before)
+echo after $(head -n 1 /tmp/after) $(tail -n 1 /tmp/after)
+echo inside $(cat /sys/fs/cgroup/one/cgroup.procs | wc -l)
+$runtime exec one /bin/busybox true
+echo exec $?
+$runtime delete --force one
+echo deleted $?
+"#;
+
+#[test]
+fn a_container_goes_on_from_its_images() {
+    let mut guest = Guest::new(IMAGES);
+    let count = "i=0; while :; do echo $i; i=$((i + 1)); sleep 0.2; done";
+    bundle(&mut guest, &["/bin/busybox", "sh", "-c", count]);
+    // It keeps filesystems in memory by tar, with options that busybox's has not.
+    for program in ["/usr/sbin/criu", "/usr/bin/tar"] {
+        guest.program(Path::new(program));
+    }
+    let modules = older_kernel().1.join("kernel");
+    for (number, name) in MODULES.iter().enumerate() {
+        guest.file(&format!("modules/{number:02}"), &modules.join(name));
+    }
+    let found = boot(guest);
+    assert_eq!((found["checkpoint"].as_str(), found["gone"].as_str()), ("0", "1"));
+    assert!(found["restored"].contains("running"), "{}", found["restored"]);
+    let ends = |when: &str| -> Vec<u32> { found[when].split(' ').map(|number| number.parse().unwrap()).collect() };
+    let (before, after) = (ends("before"), ends("after"));
+    assert_eq!((before[0], after[0]), (0, before[1] + 1));
+    assert!(after[1] > after[0]);
+    // The shell, and perhaps its sleep.
+    assert!(["1", "2"].contains(&found["inside"].as_str()), "{}", found["inside"]);
+    assert_eq!((found["exec"].as_str(), found["deleted"].as_str()), ("0", "0"));
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use super::events::Events;
+use super::images::{Checkpoint, Restore};
 use super::update::Update;
 
 const NAME: &str = "garboard-runtime";
@@ -77,6 +78,9 @@ pub(super) struct Global {
     /// Who makes cgroups.
     #[arg(long, value_name = "MANAGER", value_enum)]
     pub(super) cgroup_manager: Option<CgroupManager>,
+    /// The criu program that checkpoint and restore call.
+    #[arg(long, value_name = "PROGRAM", default_value = "criu")]
+    pub(super) criu: PathBuf,
     /// Whether to behave as for an ordinary user: true, false or auto.
     #[arg(long, value_name = "VALUE", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(super) rootless: Option<String>,
@@ -123,6 +127,10 @@ pub(super) enum Command {
     Update(Update),
     /// Print what a container uses, and when it runs out of memory, as JSON.
     Events(Events),
+    /// Write a running container to files (needs criu).
+    Checkpoint(Checkpoint),
+    /// Make a container anew from such files (needs criu).
+    Restore(Restore),
     /// Write a config.json to begin with.
     Spec(Spec),
     /// Print what this runtime knows as JSON (runtime spec, "Features Document").
@@ -146,6 +154,8 @@ impl Command {
             Self::Resume(_) => "resume",
             Self::Update(_) => "update",
             Self::Events(_) => "events",
+            Self::Checkpoint(_) => "checkpoint",
+            Self::Restore(_) => "restore",
             Self::Spec(_) => "spec",
             Self::Features => "features",
         }

@@ -26,12 +26,6 @@ pub(super) fn make(store: &Store, id: &str, making: &Making, options: &Options) 
 
 /// What the flags say.
 pub(super) fn options(global: &Global, making: &Making) -> Options {
-    let manager = match global.cgroup_manager {
-        Some(CgroupManager::Disabled) => Manager::Disabled,
-        Some(CgroupManager::Systemd) => Manager::Systemd,
-        None if global.systemd_cgroup => Manager::Systemd,
-        Some(CgroupManager::Cgroupfs) | None => Manager::Cgroupfs,
-    };
     Options {
         gated: false,
         console_socket: making.console_socket.clone(),
@@ -41,6 +35,16 @@ pub(super) fn options(global: &Global, making: &Making) -> Options {
         preserve_fds: making.preserve_fds,
         no_pivot: making.no_pivot,
         no_new_keyring: making.no_new_keyring,
-        manager,
+        manager: manager(global),
+    }
+}
+
+/// Who makes cgroups.
+pub(super) fn manager(global: &Global) -> Manager {
+    match global.cgroup_manager {
+        Some(CgroupManager::Disabled) => Manager::Disabled,
+        Some(CgroupManager::Systemd) => Manager::Systemd,
+        None if global.systemd_cgroup => Manager::Systemd,
+        Some(CgroupManager::Cgroupfs) | None => Manager::Cgroupfs,
     }
 }

@@ -7,6 +7,7 @@ mod events;
 mod exec;
 mod features;
 mod foreground;
+mod images;
 mod kill;
 mod list;
 pub(crate) mod log;
@@ -69,6 +70,8 @@ fn execute(arguments: Arguments) -> Result<u8> {
         Command::Resume(arguments) => pause::run(&store()?, &arguments, false),
         Command::Update(arguments) => update::run(&store()?, &arguments),
         Command::Events(arguments) => events::run(&store()?, &arguments),
+        Command::Checkpoint(arguments) => images::write(&store()?, &global, &arguments),
+        Command::Restore(arguments) => images::read(&store()?, &global, &arguments),
         Command::Spec(arguments) => spec::run(&arguments),
         Command::Features => features::run(),
     }

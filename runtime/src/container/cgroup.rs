@@ -1,6 +1,7 @@
 //! Where a container's cgroup is: a path beneath the machine's cgroup2 mount, its parents made and their controllers enabled.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -108,6 +109,13 @@ pub(crate) fn of_process(pid: i32) -> Result<String> {
     let text = std::fs::read_to_string(&file).during(|| format!("read {file}"))?;
     let path = text.lines().find_map(|line| line.strip_prefix("0::"));
     path.map(str::to_owned).ok_or_else(|| Error::new(format!("read {file}: the process is in no cgroup of version 2")))
+}
+
+/// Where the container's cgroup is on this machine.
+pub(crate) fn path(record: &Record) -> Result<Option<PathBuf>> {
+    let Some(own) = open(record)? else { return Ok(None) };
+    let link = format!("/proc/self/fd/{}", own.as_raw_fd());
+    std::fs::read_link(&link).map(Some).during(|| format!("read {link}"))
 }
 
 /// The container's cgroup, if it has one and it exists.

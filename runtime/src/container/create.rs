@@ -71,7 +71,20 @@ pub fn create(store: &Store, id: &str, mut bundle: Bundle, options: &Options) ->
     expect_user_namespace(&bundle.launch)?;
     let passed = pass_descriptors(&mut bundle.launch, options.preserve_fds)?;
     let (entry, lock) = store.claim(id)?;
-    let mut record = Record {
+    let mut record = record_of(id, &mut bundle, options);
+    match make(&entry, &mut record, bundle, options, passed) {
+        Ok((pidfd, terminal, notify, warnings)) => Ok(Made { entry, lock, record, pidfd, terminal, notify, warnings }),
+        Err(error) => {
+            // The first error is the one to report.
+            let _ = life::destroy(&entry, &record);
+            Err(error)
+        }
+    }
+}
+
+/// What is written down about container `id` before it has a process. Takes from the bundle what only the record needs.
+pub(crate) fn record_of(id: &str, bundle: &mut Bundle, options: &Options) -> Record {
+    Record {
         oci_version: bundle.oci_version.clone(),
         id: id.to_owned(),
         bundle: bundle.path.display().to_string(),
@@ -85,14 +98,6 @@ pub fn create(store: &Store, id: &str, mut bundle: Bundle, options: &Options) ->
         poststart: std::mem::take(&mut bundle.hooks.poststart),
         poststop: std::mem::take(&mut bundle.hooks.poststop),
         ..Record::default()
-    };
-    match make(&entry, &mut record, bundle, options, passed) {
-        Ok((pidfd, terminal, notify, warnings)) => Ok(Made { entry, lock, record, pidfd, terminal, notify, warnings }),
-        Err(error) => {
-            // The first error is the one to report.
-            let _ = life::destroy(&entry, &record);
-            Err(error)
-        }
     }
 }
 

@@ -4,7 +4,9 @@
 pub mod bundle;
 mod bus;
 pub(crate) mod cgroup;
+pub mod checkpoint;
 pub mod create;
+pub mod criu;
 pub mod error;
 pub mod exec;
 mod gate;
@@ -12,6 +14,7 @@ pub mod life;
 pub(crate) mod notify;
 pub(crate) mod process;
 pub mod record;
+pub mod restore;
 mod scope;
 pub mod stats;
 pub mod store;

@@ -6,6 +6,7 @@
 mod exec;
 mod faults;
 mod hooks;
+mod images;
 mod lifecycle;
 mod limits;
 mod ordinary;
@@ -31,6 +32,7 @@ fn main() {
             faults::tests(),
             rootless::tests(),
             systemd::tests(),
+            images::tests(),
         ]
         .concat_all()
     } else {

@@ -1,0 +1,137 @@
+//! Making a container anew from files that criu has written.
+
+use std::ffi::OsString;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use super::bundle::Bundle;
+use super::cgroup::Manager;
+use super::checkpoint::{OUTER_NETWORK, STREAMS, absolute, expect_no_terminal, externals, outer_network};
+use super::create::{Made, Options, record_of, write_pid_file};
+use super::criu::{self, Images, Surroundings};
+use super::error::{During, Error, Result};
+use super::record::Record;
+use super::store::{Entry, Store};
+use super::{bundle, cgroup, life, process};
+use crate::cgroup::AbsentController;
+
+/// How a container is made anew.
+#[derive(Debug, Clone, Default)]
+pub struct Restore {
+    /// What both directions have in common.
+    pub images: Images,
+    /// `TYPE:NAME` of the security module's profile instead of the one that is written down.
+    pub lsm_profile: Option<String>,
+    /// The context of mounts instead of the one that is written down.
+    pub lsm_mount_context: Option<String>,
+}
+
+/// Has criu make the container `id` from its bundle and `wanted.images`. On failure nothing is left of it.
+pub fn restore(store: &Store, id: &str, mut bundle: Bundle, options: &Options, wanted: &Restore) -> Result<Made> {
+    let images = absolute(&wanted.images)?;
+    if !images.directory.is_dir() {
+        return Err(Error::new(format!("open the images {}: there is no such directory", images.directory.display())));
+    }
+    let wanted = Restore { images, ..wanted.clone() };
+    let (entry, lock) = store.claim(id)?;
+    let mut record = record_of(id, &mut bundle, options);
+    match make(&entry, &mut record, &bundle, options, &wanted) {
+        Ok(pidfd) => Ok(Made { entry, lock, record, pidfd, terminal: None, notify: None, warnings: Vec::new() }),
+        Err(error) => {
+            // The first error is the one to report.
+            let _ = life::destroy(&entry, &record);
+            Err(error)
+        }
+    }
+}
+
+fn make(entry: &Entry, record: &mut Record, bundle: &Bundle, options: &Options, wanted: &Restore) -> Result<OwnedFd> {
+    let spec = bundle::parse(&bundle.config)?;
+    expect_no_terminal(&spec)?;
+    let place = match options.manager {
+        Manager::Cgroupfs => cgroup::place(bundle.cgroups_path.as_deref(), entry.id())?,
+        Manager::Systemd => {
+            return Err(Error::new("criu can't make a scope of systemd: use --cgroup-manager=cgroupfs"));
+        }
+        Manager::Disabled => None,
+    };
+    record.cgroup = place.as_ref().map(|place| place.path.clone());
+    entry.begin(record.cgroup.as_deref())?;
+    entry.write("config.json", &bundle.config)?;
+    if let Some(seccomp) = &bundle.launch.seccomp {
+        entry.write("seccomp.bpf", &seccomp.bpf)?;
+    }
+    let group = place
+        .as_ref()
+        .map(|place| crate::cgroup::create(&place.parent, &place.name, &bundle.launch.cgroup, AbsentController::Fail));
+    let group = group.transpose()?.map(|(group, _)| group);
+    let work = wanted.images.work.clone().unwrap_or_else(|| wanted.images.directory.clone());
+    std::fs::create_dir_all(&work).during(|| format!("make {}", work.display()))?;
+
+    let (streams, handed) = streams(&wanted.images.directory)?;
+    let pid_file = work.join("pid");
+    let mut arguments: Vec<OsString> = vec!["restore".into()];
+    arguments.extend(wanted.images.arguments(&work, "restore.log"));
+    arguments.extend(["--restore-detached".into(), "--pidfile".into(), pid_file.clone().into()]);
+    arguments.extend(["--root".into(), bundle.rootfs.clone().into()]);
+    arguments.extend(handed);
+    for (place, source) in externals(&spec, &bundle.path, record.cgroup.as_deref()) {
+        arguments.extend(["--external".into(), format!("mnt[{place}]:{source}").into()]);
+    }
+    let network = outer_network(&spec)?.map(|path| inherited(&path)).transpose()?;
+    if let Some(network) = &network {
+        let fd = network.as_raw_fd();
+        arguments.extend(["--inherit-fd".into(), format!("fd[{fd}]:{OUTER_NETWORK}").into()]);
+    }
+    for (flag, value) in [("--lsm-profile", &wanted.lsm_profile), ("--lsm-mount-context", &wanted.lsm_mount_context)] {
+        arguments.extend(value.iter().flat_map(|value| [OsString::from(flag), value.into()]));
+    }
+    let surroundings = Surroundings { cgroup: group.as_ref().map(AsFd::as_fd), root: Some(&bundle.rootfs) };
+    criu::run(&wanted.images.criu, arguments, &work.join("restore.log"), &surroundings)?;
+    drop((streams, network));
+
+    let pidfd = adopt(entry, record, &pid_file)?;
+    entry.finish()?;
+    options.pid_file.as_deref().map_or(Ok(()), |path| write_pid_file(path, record.pid))?;
+    Ok(pidfd)
+}
+
+/// Writes down the process that criu has made.
+fn adopt(entry: &Entry, record: &mut Record, pid_file: &Path) -> Result<OwnedFd> {
+    let what = || format!("read {}", pid_file.display());
+    let text = std::fs::read_to_string(pid_file).during(what)?;
+    let pid = text.trim().parse().ok().filter(|pid| *pid > 0);
+    record.pid = pid.ok_or_else(|| Error::new(format!("{}: criu says no process id", what())))?;
+    record.start_time = process::stat(record.pid).map_or(0, |stat| stat.start_time);
+    entry.write_record(record)?;
+    let found = process::open(record.pid, record.start_time).during(|| format!("open process {}", record.pid))?;
+    found.ok_or_else(|| Error::new(format!("restore container {}: its process has ended already", entry.id())))
+}
+
+/// Copies of this process's standard streams, which criu gives to the program where it had pipes, and the arguments for that.
+fn streams(images: &Path) -> Result<(Vec<OwnedFd>, Vec<OsString>)> {
+    let file = images.join(STREAMS);
+    // Images of another maker may have none.
+    let json = match std::fs::read(&file) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok((Vec::new(), Vec::new())),
+        other => other.during(|| format!("read {}", file.display()))?,
+    };
+    let links: Vec<String> =
+        serde_json::from_slice(&json).map_err(|error| Error::new(format!("read {}: {error}", file.display())))?;
+    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    let own: [BorrowedFd<'_>; 3] = [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()];
+    let (mut copies, mut arguments) = (Vec::new(), Vec::new());
+    for (link, own) in links.iter().zip(own).filter(|(link, _)| link.starts_with("pipe:[") && link.ends_with(']')) {
+        // Not closed by exec, as criu is to have it.
+        let copy = rustix::io::dup(own).during(|| "copy a standard stream")?;
+        arguments.extend(["--inherit-fd".into(), format!("fd[{}]:{link}", copy.as_raw_fd()).into()]);
+        copies.push(copy);
+    }
+    Ok((copies, arguments))
+}
+
+/// A file that criu is to have open.
+fn inherited(path: &str) -> Result<OwnedFd> {
+    let flags = rustix::fs::OFlags::RDONLY;
+    rustix::fs::open(path, flags, rustix::fs::Mode::empty()).during(|| format!("open {path}"))
+}

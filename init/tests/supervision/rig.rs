@@ -123,6 +123,8 @@ pub struct Setup {
     pub halting: bool,
     /// What becomes of the supervisor as soon as it has begun: `starve` or `crash`; see `supervisor.rs`.
     pub fate: &'static str,
+    /// Children stand still from their birth on, until [`Rig::thaw`].
+    pub frozen: bool,
     /// Files in the directory that is the supervisor's, and its workers', working directory.
     pub files: &'static [(&'static str, &'static str)],
 }
@@ -152,6 +154,9 @@ impl Rig {
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_read_timeout(Some(PATIENCE)).unwrap();
         let cgroup = cgroups();
+        if setup.frozen {
+            std::fs::write(cgroup.join("cgroup.freeze"), "1").unwrap();
+        }
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.arg("supervisor").arg(&plan_path).arg(scratch.path().join("run")).arg(&cgroup);
         command.arg(match setup {
@@ -179,6 +184,11 @@ impl Rig {
         }
         let port = BufReader::new(ours);
         Self { child, port, console, _unread: unread, cgroup, scratch, next_id: 0 }
+    }
+
+    /// Lets the children of a frozen rig go on.
+    pub fn thaw(&self) {
+        std::fs::write(self.cgroup.join("cgroup.freeze"), "0").unwrap();
     }
 
     /// A file in its working directory.

@@ -42,6 +42,8 @@ pub struct Stages<'a> {
     /// A listening Unix socket on which the child waits, right before it executes the program, for a [`GateMessage::Open`]. The
     /// connection then is its report: closed by executing the program, or a failure.
     pub gate: Option<BorrowedFd<'a>>,
+    /// There is no program to look for at the gate: it will not be opened.
+    pub without_program: bool,
     /// The program gets a terminal of its own instead of the streams.
     pub console: Option<Console<'a>>,
     /// So many descriptors from 3 up reach the program.
@@ -50,6 +52,8 @@ pub struct Stages<'a> {
     pub find_home: bool,
     /// Leave the launcher's session keyring to the program, instead of a new one.
     pub keep_keyring: bool,
+    /// Leave the launcher's supplementary groups to the program, besides those of none that it has.
+    pub keep_groups: bool,
     /// Move the root over `/` instead of pivot_root(2), which can't replace an initramfs.
     pub no_pivot: bool,
 }

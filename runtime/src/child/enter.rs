@@ -58,7 +58,7 @@ fn enter_and_execute(entrant: &Entrant<'_>) -> Result<(), Failure> {
             .at(Step::JoinNamespace, || "of the container's first process")?;
     }
     if entrant.in_user_namespace {
-        identity::become_root()?;
+        identity::become_root(entrant.theatre.stages().keep_groups)?;
     }
     // Only now the root is the container's.
     let root = open_directory("/")?;

@@ -11,10 +11,13 @@ use rustix::thread::{
 use crate::failure::{Context, Failure, Step};
 use crate::launch::{Capabilities, Process};
 
-/// Ids 0 of the new user namespace, with all its capabilities, and none of the launcher's groups.
-pub(crate) fn become_root() -> Result<(), Failure> {
+/// Ids 0 of the new user namespace, with all its capabilities, and none of the launcher's groups unless they are to be kept.
+pub(crate) fn become_root(keep_groups: bool) -> Result<(), Failure> {
     set_gid(0)?;
     set_uid(0).at(Step::BecomeRoot, || "uid 0")?;
+    if keep_groups {
+        return Ok(());
+    }
     match set_thread_groups(&[]) {
         // Given up for good in a namespace that an ordinary user mapped; the launcher's groups stay, unmapped.
         Err(Errno::PERM) => Ok(()),
@@ -46,18 +49,24 @@ pub(crate) const MAY_RESTRICT_ITSELF: u64 = 1 << 21;
 
 /// Becomes the program's user, then holds exactly the capabilities given, and `retained` until it executes the program: exec
 /// computes the sets anew and asks for the inheritable, the ambient and the bounding one only (capabilities(7)).
-pub(crate) fn become_user(process: &Process, retained: u64) -> Result<(), Failure> {
+pub(crate) fn become_user(process: &Process, keep_groups: bool, retained: u64) -> Result<(), Failure> {
     set_keep_capabilities(true).at(Step::SetCapabilities, || "keep over setuid")?;
-    let groups: Vec<Gid> = process.additional_gids.iter().map(|gid| Gid::from_raw(*gid)).collect();
-    match set_thread_groups(&groups) {
-        // Given up with a user's single mapping, in which there is no group but one.
-        Err(Errno::PERM) if process.additional_gids.iter().all(|gid| *gid == process.gid) => {}
-        other => other.at(Step::SetUser, || format!("supplementary groups to {:?}", process.additional_gids))?,
+    if !keep_groups {
+        set_groups(process)?;
     }
     set_gid(process.gid)?;
     set_uid(process.uid).at(Step::SetUser, || format!("uid to {}", process.uid))?;
     set_keep_capabilities(false).at(Step::SetCapabilities, || "not kept any more")?;
     set_sets(&process.capabilities, retained)
+}
+
+fn set_groups(process: &Process) -> Result<(), Failure> {
+    let groups: Vec<Gid> = process.additional_gids.iter().map(|gid| Gid::from_raw(*gid)).collect();
+    match set_thread_groups(&groups) {
+        // Given up with a user's single mapping, in which there is no group but one.
+        Err(Errno::PERM) if process.additional_gids.iter().all(|gid| *gid == process.gid) => Ok(()),
+        other => other.at(Step::SetUser, || format!("supplementary groups to {:?}", process.additional_gids)),
+    }
 }
 
 /// Those of the sets that this process has to give: "Runtimes SHOULD NOT fail if the container configuration requests capabilities

@@ -75,14 +75,14 @@ pub(crate) fn execute(program: &Program<'_>) -> Result<(), Failure> {
         set_limit(limit)
             .at(Step::SetResourceLimit, || format!("{} to {}:{}", limit.resource, limit.soft, limit.hard))?;
     }
-    if stages.gate.is_some() {
+    if stages.gate.is_some() && !stages.without_program {
         // So that a wrong program is an error of `create`, not of `start`.
         expect_program(process, &candidates)?;
     }
     program.theatre.ready()?;
     let restricted = filter.is_some() || rules.is_some();
     let retained = if restricted && !process.no_new_privileges { identity::MAY_RESTRICT_ITSELF } else { 0 };
-    identity::become_user(process, retained)?;
+    identity::become_user(process, stages.keep_groups, retained)?;
     rustix::process::umask(process.umask.map_or(program.umask, Mode::from_raw_mode));
     reset_signals();
     if process.no_new_privileges {

@@ -15,7 +15,7 @@ pub(super) fn run(store: &Store, global: &Global, arguments: &Create) -> Result<
 
 /// Loads the bundle, makes the container and reports what was left out.
 pub(super) fn make(store: &Store, id: &str, making: &Making, options: &Options) -> Result<Made> {
-    let bundle = bundle::load(&making.bundle, &making.config, id)?;
+    let bundle = bundle::load(&making.bundle, &making.config, id, options.gated)?;
     bundle.warnings.iter().for_each(|warning| log::warn(warning));
     protect::from(bundle.launch.in_user_namespace());
     let made = create(store, id, bundle, options)?;

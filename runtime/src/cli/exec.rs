@@ -1,7 +1,7 @@
 //! `exec`: another process in a container.
 
 use super::args::Exec;
-use super::{foreground, protect};
+use super::{foreground, log, protect};
 use crate::container::Result;
 use crate::container::exec::{Request, decide, exec};
 use crate::container::store::Store;
@@ -10,6 +10,7 @@ pub(super) fn run(store: &Store, arguments: &Exec) -> Result<u8> {
     let entry = store.find(&arguments.name.id)?;
     let request = request(arguments);
     let decided = decide(&entry, &request)?;
+    decided.warnings.iter().for_each(|warning| log::warn(warning));
     protect::from(decided.in_user_namespace);
     if arguments.detach {
         exec(&entry, &decided, &request)?;

@@ -136,7 +136,7 @@ pub(super) fn read(store: &Store, global: &Global, arguments: &Restore) -> Resul
         lsm_profile: arguments.lsm_profile.clone(),
         lsm_mount_context: arguments.lsm_mount_context.clone(),
     };
-    let bundle = bundle::load(&arguments.bundle, Path::new("config.json"), id)?;
+    let bundle = bundle::load(&arguments.bundle, Path::new("config.json"), id, false)?;
     bundle.warnings.iter().for_each(|warning| log::warn(warning));
     // What criu makes becomes its nearest reaper's child, which must be this process if it is to wait for it.
     let signals = (!arguments.detach).then(|| foreground::take_signals(true)).transpose()?;

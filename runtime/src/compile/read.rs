@@ -1,7 +1,7 @@
 //! config.json → [`Spec`]: unknown properties are ignored, unknown values are errors that name their place.
 
-use oci_spec::runtime::{LinuxResources, Spec};
-use serde_json::Value;
+use oci_spec::runtime::{LinuxResources, Process, Spec};
+use serde_json::{Value, json};
 
 use crate::spec::{Error, capabilities};
 
@@ -53,6 +53,24 @@ pub fn resources(json: &[u8]) -> Result<LinuxResources, Error> {
     })
 }
 
+/// The value of `process` by itself, as `exec` takes it, and what a person should know about it.
+pub fn process(json: &[u8]) -> Result<(Process, Vec<String>), Error> {
+    if json.len() > MAX_CONFIG {
+        return Err(Error::new("process", format!("{} bytes; the limit is {MAX_CONFIG}", json.len())));
+    }
+    let value: Value = serde_json::from_slice(json).map_err(|e| Error::new("process", e.to_string()))?;
+    if !value.is_object() {
+        return Err(Error::new("process", "no JSON object"));
+    }
+    let mut config = json!({"process": value});
+    let warnings = mend(&mut config);
+    let process = serde_path_to_error::deserialize(&config["process"]).map_err(|e| {
+        let found = found(&config["process"], e.path());
+        Error::new(format!("process.{}", e.path()), format!("{}{found}", e.into_inner()))
+    })?;
+    Ok((process, warnings))
+}
+
 fn contains(json: &[u8], name: &str) -> bool {
     std::str::from_utf8(json).is_ok_and(|text| text.contains(name))
 }
@@ -89,6 +107,10 @@ fn mend(config: &mut Value) -> Vec<String> {
     }
     let mut warnings = Vec::new();
     let Some(process) = config.get_mut("process") else { return warnings };
+    // Nobody requires it; what it isn't, is root.
+    if let Some(process) = process.as_object_mut() {
+        process.entry("user").or_insert_with(|| json!({"uid": 0, "gid": 0}));
+    }
     // "Any value which cannot be mapped to a relevant kernel interface MUST be logged as a warning."
     if let Some(sets) = process.get_mut("capabilities").and_then(Value::as_object_mut) {
         for (set, names) in sets {
@@ -132,6 +154,18 @@ mod tests {
     fn unknown_properties_are_ignored() {
         let (spec, warnings) = with_process(r#""args":["x"],"future":{"a":[1]}"#).unwrap();
         assert_eq!((spec.version().as_str(), warnings.len()), ("1.3.0", 0));
+    }
+
+    #[test]
+    fn a_process_without_a_user_is_root_s() {
+        let (spec, _) = read(br#"{"ociVersion":"1.0.0","process":{"cwd":"/","args":["x"]}}"#).unwrap();
+        assert_eq!(spec.process().as_ref().unwrap().user().uid(), 0);
+        let (alone, warnings) =
+            process(br#"{"cwd":"/","args":["x"],"capabilities":{"bounding":["CAP_SWIM"]}}"#).unwrap();
+        assert_eq!((alone.user().gid(), warnings.len()), (0, 1));
+        let error = process(br#"{"cwd":"/","user":{"uid":-1,"gid":0}}"#).unwrap_err().to_string();
+        assert!(error.starts_with("process.user.uid: "), "{error}");
+        assert!(process(b"[]").is_err() && process(b"{").is_err());
     }
 
     #[test]

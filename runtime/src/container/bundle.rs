@@ -38,6 +38,8 @@ pub struct Bundle {
     pub annotations: BTreeMap<String, String>,
     /// Hooks by kind.
     pub hooks: Hooks,
+    /// There is no `process`: it can't be started.
+    pub without_program: bool,
     /// What a person should know about it.
     pub warnings: Vec<String>,
 }
@@ -57,11 +59,16 @@ pub struct Hooks {
     pub poststop: Vec<SpecHook>,
 }
 
-/// Reads the bundle at `path` for container `id`, its configuration being the file `config`.
-pub fn load(path: &Path, config: &Path, id: &str) -> Result<Bundle> {
+/// Reads the bundle at `path` for container `id`, its configuration being the file `config`. One that isn't started at once (`gated`)
+/// needs no `process` ("This property is REQUIRED when `start` is called").
+pub fn load(path: &Path, config: &Path, id: &str, gated: bool) -> Result<Bundle> {
     let path = std::fs::canonicalize(path).during(|| format!("open the bundle {}", path.display()))?;
     let config = read(&path.join(config))?;
-    let (spec, mut warnings) = compile::read(&config)?;
+    let (mut spec, mut warnings) = compile::read(&config)?;
+    let without_program = gated && spec.process().is_none();
+    if without_program {
+        spec.set_process(Some(stand_in()));
+    }
     let terminal = spec.process().as_ref().map(compile::terminal).transpose()?.flatten();
     let hooks = spec.hooks().as_ref().map(hooks).transpose()?.unwrap_or_default();
     let annotations = spec.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
@@ -82,8 +89,16 @@ pub fn load(path: &Path, config: &Path, id: &str) -> Result<Bundle> {
         cgroups_path: cgroups_path(&spec)?,
         annotations,
         hooks,
+        without_program,
         warnings,
     })
+}
+
+/// A process for a configuration that has none. Its program is never executed.
+fn stand_in() -> SpecProcess {
+    let mut process = SpecProcess::default();
+    process.set_capabilities(None).set_rlimits(None);
+    process
 }
 
 /// A configuration from its bytes.
@@ -91,7 +106,7 @@ pub fn parse(config: &[u8]) -> Result<Spec> {
     Ok(compile::read(config)?.0)
 }
 
-fn read(path: &Path) -> Result<Vec<u8>> {
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
     let what = || format!("read {}", path.display());
     let file = std::fs::File::open(path).during(what)?;
     let length = file.metadata().map_or(0, |metadata| metadata.len().min(MAX_CONFIG));

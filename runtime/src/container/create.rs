@@ -94,6 +94,7 @@ pub(crate) fn record_of(id: &str, bundle: &mut Bundle, options: &Options) -> Rec
         own_pids: bundle.launch.namespaces.pid == Namespace::New,
         seccomp_flags: bundle.launch.seccomp.as_ref().map(|seccomp| seccomp.flags),
         keep_keyring: options.no_new_keyring,
+        without_program: bundle.without_program,
         annotations: std::mem::take(&mut bundle.annotations),
         poststart: std::mem::take(&mut bundle.hooks.poststart),
         poststop: std::mem::take(&mut bundle.hooks.poststop),
@@ -139,6 +140,7 @@ fn make(entry: &Entry, record: &mut Record, mut bundle: Bundle, options: &Option
     let launch = &bundle.launch;
     let hooks = &bundle.hooks;
     let staged = !(hooks.runtime.is_empty() && hooks.create_container.is_empty() && hooks.start_container.is_empty());
+    let keep_groups = record.keeps_groups();
     let shared = RefCell::new((record, Ok(())));
     let write_down = |pid: i32| {
         let (record, result) = &mut *shared.borrow_mut();
@@ -162,6 +164,8 @@ fn make(entry: &Entry, record: &mut Record, mut bundle: Bundle, options: &Option
         preserved: passed,
         find_home: true,
         keep_keyring: options.no_new_keyring,
+        keep_groups,
+        without_program: bundle.without_program,
         no_pivot: options.no_pivot,
     };
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
@@ -252,15 +256,23 @@ fn pass_descriptors(launch: &mut Launch, asked: u32) -> Result<u32> {
     Ok(count)
 }
 
-/// As many descriptors from 3 up as are to be preserved, all of which the caller must have opened.
+/// How many descriptors from 3 up are to be preserved: up to the last that the caller has opened, if it asks for more. What it
+/// hasn't opened between them is nobody's, or this process's own, which exec closes.
 pub(crate) fn preserved(count: u32) -> Result<u32> {
-    for fd in 0..count {
-        let fd = 3_i32.saturating_add_unsigned(fd);
-        if !Path::new(&format!("/proc/self/fd/{fd}")).exists() {
-            return Err(Error::new(format!("preserve descriptor {fd}: EBADF: the caller hasn't opened it")));
-        }
+    if count == 0 {
+        return Ok(0);
     }
-    Ok(count)
+    let list = std::fs::read_dir("/proc/self/fdinfo").during(|| "list the open descriptors")?;
+    let numbers = list.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    let last = numbers.filter(|fd| (3..=count.saturating_add(2)).contains(fd) && is_inherited(*fd)).max();
+    Ok(last.map_or(0, |last| last.saturating_sub(2)))
+}
+
+/// Whether a descriptor came over exec, as only those do that aren't close-on-exec; this process opens none like that.
+fn is_inherited(fd: u32) -> bool {
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap_or_default();
+    let flags = info.lines().find_map(|line| u32::from_str_radix(line.strip_prefix("flags:")?.trim(), 8).ok());
+    flags.is_some_and(|flags| flags & rustix::fs::OFlags::CLOEXEC.bits() == 0)
 }
 
 /// The socket for the terminal's outer side, and the end of it that this process reads if it holds the terminal itself.

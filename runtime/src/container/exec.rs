@@ -78,6 +78,8 @@ pub struct Decided {
     pub process: Process,
     /// The container has a user namespace.
     pub in_user_namespace: bool,
+    /// What a person should know about it.
+    pub warnings: Vec<String>,
     /// What is written down about the container.
     record: Record,
     /// Who answers the calls that its filter hands over.
@@ -90,10 +92,10 @@ pub struct Decided {
 pub fn decide(entry: &Entry, request: &Request) -> Result<Decided> {
     let config = entry.read("config.json")?.ok_or_else(|| not_running(entry, Status::Stopped))?;
     let mut spec = bundle::parse(&config)?;
-    let own = spec.process().clone().ok_or_else(|| Error::new("config.json: process: missing"))?;
-    let process = match &request.process {
-        Some(path) => read(path)?,
-        None => modified(own, request)?,
+    let (process, warnings) = match (&request.process, spec.process()) {
+        (Some(path), _) => read(path)?,
+        (None, Some(own)) => modified(own.clone(), request)?,
+        (None, None) => return Err(Error::new("config.json: process: missing: give one in a file by --process")),
     };
     let record = entry.record()?;
     let listener = compile::listener(&spec, Bundle { path: &record.bundle, id: entry.id() }, record.pid)?;
@@ -101,7 +103,7 @@ pub fn decide(entry: &Entry, request: &Request) -> Result<Decided> {
     let console_size = bundle::console_size(&process);
     let launch = bundle::process_alone(&mut spec, process)?;
     let in_user_namespace = launch.ids.is_some();
-    Ok(Decided { process: launch.process, in_user_namespace, record, listener, terminal, console_size })
+    Ok(Decided { process: launch.process, in_user_namespace, warnings, record, listener, terminal, console_size })
 }
 
 /// Executes what was decided and waits until it runs.
@@ -125,6 +127,7 @@ pub fn exec(entry: &Entry, decided: &Decided, request: &Request) -> Result<Enter
         preserved,
         find_home: true,
         keep_keyring: record.keep_keyring,
+        keep_groups: record.keeps_groups(),
         ..Stages::default()
     };
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
@@ -177,13 +180,13 @@ fn not_running(entry: &Entry, status: Status) -> Error {
     Error::new(format!("exec in container {}: container not running: it is {}", entry.id(), status.text()))
 }
 
-fn read(path: &Path) -> Result<SpecProcess> {
-    let bytes = std::fs::read(path).during(|| format!("read {}", path.display()))?;
-    serde_json::from_slice(&bytes).map_err(|error| Error::new(format!("parse {}: {error}", path.display())))
+fn read(path: &Path) -> Result<(SpecProcess, Vec<String>)> {
+    let read = compile::read_process(&bundle::read(path)?);
+    read.map_err(|error| Error::new(format!("parse {}: {error}", path.display())))
 }
 
 /// The container's own process with other arguments, and what else the caller wants to be different.
-fn modified(mut process: SpecProcess, request: &Request) -> Result<SpecProcess> {
+fn modified(mut process: SpecProcess, request: &Request) -> Result<(SpecProcess, Vec<String>)> {
     if request.args.is_empty() {
         return Err(Error::new("exec: no program: give it after the container, or in a file by --process"));
     }
@@ -220,8 +223,8 @@ fn modified(mut process: SpecProcess, request: &Request) -> Result<SpecProcess> 
     if let Some(label) = &request.process_label {
         process.set_selinux_label(Some(label.clone()));
     }
-    add_capabilities(&mut process, &request.caps)?;
-    Ok(process)
+    let warnings = add_capabilities(&mut process, &request.caps);
+    Ok((process, warnings))
 }
 
 /// Whole numbers only: what isn't one must not become 0 by some other rule (CVE-2026-30892).
@@ -237,17 +240,15 @@ fn ids(text: &str) -> Result<(u32, u32)> {
     }
 }
 
-/// More capabilities in force, permitted, and within bounds. Never inheritable (CVE-2022-29162).
-fn add_capabilities(process: &mut SpecProcess, names: &[String]) -> Result<()> {
-    if names.is_empty() {
-        return Ok(());
+/// More capabilities in force, permitted, and within bounds. Never inheritable (CVE-2022-29162). Returns a warning for each that
+/// there isn't, as of a configuration's own.
+fn add_capabilities(process: &mut SpecProcess, names: &[String]) -> Vec<String> {
+    let unknown = names.iter().filter(|name| capabilities::parse(name).is_none());
+    let warnings = unknown.map(|name| format!("--cap {name:?}: there is no such capability, ignored")).collect();
+    let more: Vec<Capability> = names.iter().filter_map(|name| capabilities::parse(name)).collect();
+    if more.is_empty() {
+        return warnings;
     }
-    let more: Vec<Capability> = names
-        .iter()
-        .map(|name| {
-            capabilities::parse(name).ok_or_else(|| Error::new(format!("--cap {name:?}: there is no such capability")))
-        })
-        .collect::<Result<_>>()?;
     let mut sets = process.capabilities().clone().unwrap_or_else(|| {
         // The type's own default isn't empty.
         let mut none = LinuxCapabilities::default();
@@ -258,7 +259,7 @@ fn add_capabilities(process: &mut SpecProcess, names: &[String]) -> Result<()> {
     let (bounding, effective, permitted) = (with(sets.bounding()), with(sets.effective()), with(sets.permitted()));
     sets.set_bounding(bounding).set_effective(effective).set_permitted(permitted);
     process.set_capabilities(Some(sets));
-    Ok(())
+    warnings
 }
 
 /// The container's filter, as it was compiled when the container was made.

@@ -26,6 +26,11 @@ pub fn start(entry: &Entry, lock: Lock) -> Result<()> {
     let (Status::Created, Some(process)) = (status, process) else {
         return Err(Error::new(format!("start container {}: it is {}, not created", entry.id(), status.text())));
     };
+    if record.without_program {
+        // Nothing can become of it.
+        let _ = pidfd_send_signal(&process, Signal::KILL);
+        return Err(Error::new(format!("start container {}: config.json: process: missing", entry.id())));
+    }
     let notify = notify::listen(entry)?;
     match gate::open(entry.directory())? {
         Report::Failed(failure) => {

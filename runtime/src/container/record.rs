@@ -35,6 +35,8 @@ pub struct Record {
     pub seccomp_flags: Option<u32>,
     /// Its processes have the session keyring of whoever started them.
     pub keep_keyring: bool,
+    /// Its configuration has no `process`, so that it can't be started.
+    pub without_program: bool,
     /// The configuration's annotations.
     pub annotations: BTreeMap<String, String>,
     /// Hooks to run after the program was executed.
@@ -90,6 +92,13 @@ pub struct View<'a> {
 }
 
 impl Record {
+    /// Whether its processes keep the supplementary groups of whoever starts them: crun's annotation, which Podman's
+    /// `--group-add keep-groups` is. Rights by a group that a user namespace can't map can't be had otherwise.
+    #[must_use]
+    pub fn keeps_groups(&self) -> bool {
+        self.annotations.get("run.oci.keep_original_groups").is_some_and(|value| value != "0")
+    }
+
     /// What is shown at `status`, the process being `pid` for whoever looks.
     #[must_use]
     pub fn view<'a>(&'a self, status: &'a str, pid: i32) -> View<'a> {

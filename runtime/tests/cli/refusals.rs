@@ -13,6 +13,7 @@ pub fn tests() -> Vec<Trial> {
         what_is_absent_is_named,
         a_wrong_configuration_is_refused_before_anything_is_made,
         a_container_is_started_once,
+        a_container_without_a_process_is_not_started,
         what_has_not_been_created_is_not_started,
         the_wrong_program_is_an_error_of_create,
         errors_are_logged_as_callers_read_them,
@@ -38,6 +39,20 @@ fn a_name_is_plain() {
             assert!(site.fails(&[command, "--", id]).contains("invalid container ID"), "{command} {id:?}");
         }
     }
+    site.assert_gone();
+}
+
+/// "This property is REQUIRED when `start` is called", and not before.
+fn a_container_without_a_process_is_not_started() {
+    let site = shell("true").change(|c| drop(c.as_object_mut().unwrap().remove("process")));
+    assert!(site.fails(&["run", &site.id]).contains("process: missing"));
+    site.assert_gone();
+    site.create(&[]);
+    assert_eq!(site.status(), "created");
+    assert!(site.fails(&["exec", &site.id, "/bin/true"]).contains("process: missing"));
+    assert!(site.fails(&["start", &site.id]).contains("config.json: process: missing"));
+    site.wait_for("stopped");
+    site.ok(&["delete", &site.id]);
     site.assert_gone();
 }
 

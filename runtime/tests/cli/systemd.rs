@@ -12,7 +12,12 @@ use crate::site::{Done, Site, place, program, runtime, shell, until};
 use crate::trials;
 
 pub fn tests() -> Vec<Trial> {
-    trials![a_scope_is_made_changed_and_ended, a_bus_that_fails_leaves_nothing, a_path_must_be_slice_prefix_name]
+    trials![
+        a_scope_is_made_changed_and_ended,
+        a_bus_that_fails_leaves_nothing,
+        a_runtime_killed_at_the_bus_leaves_nothing_that_delete_can_t_remove,
+        a_path_must_be_slice_prefix_name,
+    ]
 }
 
 /// For an ordinary user.
@@ -286,6 +291,11 @@ type Answers = &'static [(&'static str, &'static [u8])];
 
 /// Listens once, hears and answers as told, and hangs up.
 fn bus(answers: Answers) -> (String, std::thread::JoinHandle<()>) {
+    bus_then(answers, || {})
+}
+
+/// The same, and does something before it hangs up.
+fn bus_then(answers: Answers, then: impl FnOnce() + Send + 'static) -> (String, std::thread::JoinHandle<()>) {
     let directory = tempfile::Builder::new().tempdir_in(place().rootfs().parent().unwrap()).unwrap().keep();
     let path = directory.join("bus");
     let listener = UnixListener::bind(&path).unwrap();
@@ -303,6 +313,7 @@ fn bus(answers: Answers) -> (String, std::thread::JoinHandle<()>) {
             // It may have hung up first.
             let _ = stream.write_all(answer);
         }
+        then();
     });
     (format!("unix:path={}", path.display()), peer)
 }
@@ -343,6 +354,37 @@ fn a_bus_that_fails_leaves_nothing() {
     let done = crate::site::finish(command);
     assert!(done.status == 1 && done.stderr.contains("connect: No such file or directory"), "{done:?}");
     site.assert_gone();
+}
+
+/// The container's process is there by then, and waits for a launcher that never comes.
+fn a_runtime_killed_at_the_bus_leaves_nothing_that_delete_can_t_remove() {
+    // Empty answers to the first two calls.
+    const HELLO: &[u8] = b"l\x02\x01\x01\0\0\0\0\x01\0\0\0\x08\0\0\0\x05\x01u\0\x01\0\0\0";
+    const MATCH: &[u8] = b"l\x02\x01\x01\0\0\0\0\x02\0\0\0\x08\0\0\0\x05\x01u\0\x02\0\0\0";
+    const OK: &[u8] = b"OK 0123456789abcdef0123456789abcdef\r\n";
+    const ANSWERS: Answers =
+        &[("AUTH", b"DATA\r\n"), ("DATA\r\n", OK), ("Hello", HELLO), ("AddMatch", MATCH), ("StartTransientUnit", b"")];
+    let (heard, hears) = std::sync::mpsc::channel();
+    let (hang_up, hangs_up) = std::sync::mpsc::channel::<()>();
+    let (address, peer) = bus_then(ANSWERS, move || {
+        heard.send(()).unwrap();
+        // Until the runtime is dead.
+        let _ = hangs_up.recv();
+    });
+    let site = shell("sleep 60");
+    let mut command = site.command(&["--systemd-cgroup", "create", &site.id]);
+    command.env("DBUS_SYSTEM_BUS_ADDRESS", &address).stdout(std::process::Stdio::null());
+    let mut runtime = command.stderr(std::process::Stdio::null()).spawn().unwrap();
+    hears.recv_timeout(crate::site::DEADLINE).expect("systemd is asked for a scope");
+    // The runtime and the fork of it that is to be the container.
+    assert_eq!(crate::faults::processes_of(&site.id), 2);
+    runtime.kill().unwrap();
+    runtime.wait().unwrap();
+    hang_up.send(()).unwrap();
+    peer.join().unwrap();
+    site.ok(&["delete", "--force", &site.id]);
+    site.assert_gone();
+    until("no process is left", || crate::faults::processes_of(&site.id) == 0);
 }
 
 fn an_ordinary_user_has_a_bus_of_its_own() {

@@ -37,7 +37,9 @@ pub(crate) fn of(step: Step, errno: Errno, object: &str) -> Option<&'static str>
             "absent: it isn't attached, its module isn't loaded (`extra_modules`), or this machine has it under another name"
         }
         (Step::SetCgroup, Errno::NODEV) => "the device is gone, or it is a partition: limits are for whole disks",
-        (Step::SetCgroup, Errno::NOENT) => "the controller isn't enabled in the parent's cgroup.subtree_control or not in the kernel",
+        (Step::SetCgroup, Errno::NOENT) => {
+            "no such file or directory: the controller isn't enabled in the parent's cgroup.subtree_control or not in the kernel"
+        }
         (Step::LoadDeviceFilter | Step::AttachDeviceFilter, Errno::INVAL | Errno::NOSYS) => "the kernel lacks CONFIG_CGROUP_BPF",
         (Step::LoadDeviceFilter, Errno::PERM) => "loading BPF needs CAP_BPF or CAP_SYS_ADMIN",
         (Step::CreateVolume, Errno::LOOP) => "its path leads through a symbolic link",

@@ -1,5 +1,8 @@
 //! A machine without any appliance: a kernel, busybox and a script, and programs of this machine with their libraries.
 
+// Each test group compiles this module for itself and none uses all of it.
+#![allow(dead_code)]
+
 #[path = "cpio.rs"]
 mod cpio;
 
@@ -59,7 +62,12 @@ impl Guest {
 
     /// A program of this machine as `bin/NAME`, with the libraries that it is linked with, where they are here.
     pub fn program(&mut self, from: &Path) {
-        self.file(&format!("bin/{}", from.file_name().unwrap().display()), from);
+        self.program_at(&format!("bin/{}", from.file_name().unwrap().display()), from);
+    }
+
+    /// The same elsewhere.
+    pub fn program_at(&mut self, name: &str, from: &Path) {
+        self.file(name, from);
         let output = Command::new("ldd").arg(from).output().expect("ldd");
         // A static one has none.
         for word in String::from_utf8_lossy(&output.stdout).split_whitespace().filter(|word| word.starts_with('/')) {

@@ -9,7 +9,11 @@ use super::images::{Checkpoint, Restore};
 use super::update::Update;
 
 const NAME: &str = "garboard-runtime";
-const VERSION: &str = concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.3.0\n+SYSTEMD +SELINUX +APPARMOR +CAP +SECCOMP +EBPF +CRIU");
+const VERSION: &str = concat!(
+    "version ",
+    env!("CARGO_PKG_VERSION"),
+    "\nspec: 1.3.0\n+SYSTEMD +SELINUX +APPARMOR +CAP +SECCOMP +EBPF +CRIU"
+);
 
 /// Run containers as the OCI runtime specification describes them.
 #[derive(Debug, Parser)]

@@ -184,7 +184,14 @@ pub(crate) fn mount() -> Result<Option<OwnedFd>> {
 }
 
 /// Enables every controller that a cgroup has for its children. One that can't be shows when a limit of it is to be set.
+///
+/// A cgroup with processes gets none, but for the root, which alone has no type: some could be enabled, and then no child would
+/// take processes (cgroup-v2.rst, "Threads").
 fn enable_controllers(parent: BorrowedFd<'_>) {
+    let has_processes = || own::read(parent, "cgroup.procs").is_ok_and(|pids| !pids.is_empty());
+    if own::read(parent, "cgroup.type").is_ok() && has_processes() {
+        return;
+    }
     let (Ok(available), Ok(enabled)) =
         (own::read(parent, "cgroup.controllers"), own::read(parent, "cgroup.subtree_control"))
     else {

@@ -207,11 +207,10 @@ impl Entry {
             if record.pid == 0 && self.is_locked() { Status::Creating } else { Status::Stopped }
         } else if rustix::fs::accessat(&self.directory, CREATING, Access::EXISTS, AtFlags::empty()).is_ok() {
             Status::Creating
-        } else if cgroup::is_frozen(record) {
-            // Also one that hasn't been started: nobody would come to its gate.
-            Status::Paused
         } else if gate::is_closed(self.directory()) {
             Status::Created
+        } else if cgroup::is_frozen(record) {
+            Status::Paused
         } else {
             Status::Running
         };

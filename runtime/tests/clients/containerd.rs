@@ -20,28 +20,33 @@ static NEXT: AtomicUsize = AtomicUsize::new(0);
 static DAEMON: Mutex<Option<Child>> = Mutex::new(None);
 static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
 
+macro_rules! trials {
+    ($($name:ident),* $(,)?) => {
+        vec![$(Trial::test(concat!("containerd::", stringify!($name)), || {
+            $name();
+            Ok(())
+        })),*]
+    };
+}
+
 pub fn tests() -> Vec<Trial> {
-    macro_rules! trials {
-        ($($name:ident),* $(,)?) => {
-            vec![$(Trial::test(concat!("containerd::", stringify!($name)), || {
-                $name();
-                Ok(())
-            })),*]
-        };
-    }
-    trials![
-        status_and_streams_are_the_program_s,
-        a_task_lives_until_it_is_removed,
+    let more = trials![
         a_program_that_cannot_run_is_named,
         terminals_are_the_container_s,
         attaching_shows_the_output,
         options_of_run_arrive,
         a_directory_is_a_root,
-    ]
+    ];
+    in_short().into_iter().chain(more).collect()
 }
 
-/// Starts it, with the image in its store. From the first thread, whose end ends it.
-pub fn start() {
+/// What takes little time on an emulated machine.
+pub fn in_short() -> Vec<Trial> {
+    trials![status_and_streams_are_the_program_s, a_task_lives_until_it_is_removed]
+}
+
+/// Starts it, with the image in its store.
+fn start() -> PathBuf {
     let directory = site().directory("containerd");
     std::fs::create_dir(&directory).unwrap();
     let at = directory.display();
@@ -55,20 +60,39 @@ pub fn start() {
     // Not to be left over, even by tests that are killed.
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "containerd", "--config"]).arg(directory.join("config.toml"));
-    let child = command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
-    *DAEMON.lock().unwrap() = Some(child);
-    DIRECTORY.set(directory).unwrap();
-    until("containerd answers", || ctr(&["version"]).status == 0);
-    let archive = self::directory().join("image.tar");
+    command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+    *DAEMON.lock().unwrap() = Some(spawn_for_good(command));
+    until("containerd answers", || ctr(&directory, &["version"]).status == 0);
+    let archive = directory.join("image.tar");
     podman::ROOT.ok(&["save", "--quiet", "--format=oci-archive", "--output", archive.to_str().unwrap(), podman::IMAGE]);
-    ok(&["images", "import", "--base-name=localhost/box", archive.to_str().unwrap()]);
+    let import = ["images", "import", snapshotter(), "--base-name=localhost/box", archive.to_str().unwrap()];
+    let done = ctr(&directory, &import);
+    assert_eq!(done.status, 0, "{done:?}");
+    directory
+}
+
+/// By a thread that lives as long as the process: the signal comes at the thread's end.
+fn spawn_for_good(mut command: Command) -> Child {
+    let (send, receive) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        send.send(command.spawn().expect("containerd is installed")).unwrap();
+        loop {
+            std::thread::park();
+        }
+    });
+    receive.recv().unwrap()
+}
+
+/// Overlay where the kernel has it, as a made machine's has not.
+fn snapshotter() -> &'static str {
+    if site().machine { "--snapshotter=native" } else { "--snapshotter=overlayfs" }
 }
 
 /// Ends it and what it runs.
 pub fn stop() {
     let Some(mut daemon) = DAEMON.lock().unwrap().take() else { return };
     for id in ok(&["task", "list", "--quiet"]).lines() {
-        ctr(&["task", "delete", "--force", id]);
+        ctr(directory(), &["task", "delete", "--force", id]);
     }
     let pid = rustix::process::Pid::from_child(&daemon);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
@@ -80,23 +104,27 @@ pub fn stop() {
 }
 
 fn directory() -> &'static Path {
-    DIRECTORY.get().expect("started by main")
+    DIRECTORY.get_or_init(start)
 }
 
 fn command(arguments: &[&str]) -> Command {
+    command_of(directory(), arguments)
+}
+
+fn command_of(directory: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new("ctr");
-    command.arg("--address").arg(directory().join("socket")).args(["--namespace", NAMESPACE]);
+    command.arg("--address").arg(directory.join("socket")).args(["--namespace", NAMESPACE]);
     command.args(arguments).stdin(Stdio::null());
     command
 }
 
-fn ctr(arguments: &[&str]) -> Done {
-    finish(command(arguments), "")
+fn ctr(directory: &Path, arguments: &[&str]) -> Done {
+    finish(command_of(directory, arguments), "")
 }
 
 /// What it printed; it must succeed.
 pub fn ok(arguments: &[&str]) -> String {
-    let done = ctr(arguments);
+    let done = ctr(directory(), arguments);
     assert_eq!(done.status, 0, "ctr {arguments:?}: {done:?}");
     done.stdout.trim_end().to_owned()
 }
@@ -104,7 +132,7 @@ pub fn ok(arguments: &[&str]) -> String {
 /// The words of `ctr run` with this runtime.
 pub fn run<'a>(options: &[&'a str], container: &Task, program: &[&'a str]) -> Vec<String> {
     let binary = runtime();
-    let head = ["run", "--runc-binary", binary.to_str().unwrap()];
+    let head = ["run", snapshotter(), "--runc-binary", binary.to_str().unwrap()];
     let words = [&head, options, &[IMAGE, container.id.as_str()], program].concat();
     words.into_iter().map(str::to_owned).collect()
 }
@@ -137,7 +165,7 @@ impl Task {
 
     pub fn exec(&self, options: &[&str], script: &str) -> Done {
         let number = NEXT.fetch_add(1, Ordering::Relaxed).to_string();
-        ctr(&[&["task", "exec", "--exec-id", &number], options, &[&self.id, "sh", "-c", script]].concat())
+        ctr(directory(), &[&["task", "exec", "--exec-id", &number], options, &[&self.id, "sh", "-c", script]].concat())
     }
 
     /// `RUNNING`, `PAUSED`, `STOPPED`; nothing if there is no such task.
@@ -152,8 +180,8 @@ impl Task {
 impl Drop for Task {
     fn drop(&mut self) {
         // Also when the test has failed; it may be gone already.
-        ctr(&["task", "delete", "--force", &self.id]);
-        ctr(&["container", "delete", &self.id]);
+        ctr(directory(), &["task", "delete", "--force", &self.id]);
+        ctr(directory(), &["container", "delete", &self.id]);
     }
 }
 
@@ -188,7 +216,7 @@ fn a_task_lives_until_it_is_removed() {
 
     ok(&["task", "kill", &task.id]);
     until("it has ended", || task.status() == "STOPPED");
-    let done = ctr(&["task", "delete", &task.id]);
+    let done = ctr(directory(), &["task", "delete", &task.id]);
     assert!(done.stderr.contains("non-zero exit code 3"), "{done:?}");
     ok(&["container", "delete", &task.id]);
     assert!(!cgroup.exists() && !state.exists(), "{} {}", cgroup.display(), state.display());
@@ -196,10 +224,10 @@ fn a_task_lives_until_it_is_removed() {
 
 fn a_program_that_cannot_run_is_named() {
     let task = Task::new();
-    let done = ctr(&words(&run(&["--rm"], &task, &["absent"])));
+    let done = ctr(directory(), &words(&run(&["--rm"], &task, &["absent"])));
     assert!(done.status != 0 && done.stderr.contains("execute absent"), "{done:?}");
     let task = Task::start(&[], "exec sleep 1000");
-    let done = ctr(&["task", "exec", "--exec-id=absent", &task.id, "absent"]);
+    let done = ctr(directory(), &["task", "exec", "--exec-id=absent", &task.id, "absent"]);
     assert!(done.status != 0 && done.stderr.contains("execute absent"), "{done:?}");
 }
 

@@ -2,8 +2,8 @@
 //!
 //! As root everything is private to the tests: mounts, network, cgroup2 mount, state directories, a containerd of their own, and an
 //! account with ids of its own for Podman without root. An ordinary user without an account runs what one id is enough for.
-//! `GARBOARD_MACHINE=1` says that this is a machine made for these tests, whose cgroups have controllers; limits are tested there
-//! and nowhere else.
+//! `GARBOARD_MACHINE=1` says that this is a machine made for these tests, whose cgroups have controllers: limits are tested there
+//! and nowhere else, of the rest only the most important.
 
 mod command;
 mod containerd;
@@ -19,9 +19,6 @@ fn main() {
     let root = rustix::process::geteuid().is_root();
     let machine = std::env::var_os("GARBOARD_MACHINE").is_some();
     let site = (!arguments.list).then(|| site::enter(machine));
-    if root && site.is_some() {
-        containerd::start();
-    }
     let conclusion = libtest_mimic::run(&arguments, tests(root, machine));
     if let Some(site) = site {
         containerd::stop();
@@ -35,8 +32,14 @@ fn tests(root: bool, machine: bool) -> Vec<Trial> {
     match (root, machine) {
         (false, _) => podman::for_everybody(&podman::ALONE),
         (true, true) => {
-            let of_podman = [&podman::ROOT, &podman::RANGES].map(controllers::of_podman);
-            of_podman.into_iter().flatten().chain(controllers::of_containerd()).collect()
+            let mut tests = Vec::new();
+            for podman in [&podman::ROOT, &podman::RANGES] {
+                tests.extend(podman::in_short(podman));
+                tests.extend(controllers::of_podman(podman));
+            }
+            tests.extend(containerd::in_short());
+            tests.extend(controllers::of_containerd());
+            tests
         }
         (true, false) => {
             let mut tests = podman::for_everybody(&podman::ROOT);

@@ -51,7 +51,9 @@ pub fn enter(machine: bool) -> &'static Site {
         }
         must_run("ip", &["link", "set", "lo", "up"]);
         add_account(scratch.path());
-        open_tun(scratch.path());
+        if !machine {
+            open_tun(scratch.path());
+        }
     }
     let site = Site { scratch, machine };
     make_image(&site.scratch.path().join("box"), &site.image());

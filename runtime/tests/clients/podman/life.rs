@@ -21,6 +21,16 @@ pub fn for_everybody(podman: &'static Podman) -> Vec<Trial> {
     ]
 }
 
+pub fn in_short(podman: &'static Podman) -> Vec<Trial> {
+    trials_of![podman;
+        status_and_streams_are_the_program_s,
+        a_detached_container_lives_until_it_is_removed,
+        programs_are_executed_inside,
+        attaching_reaches_the_program,
+        pausing_freezes,
+    ]
+}
+
 pub fn for_root(podman: &'static Podman) -> Vec<Trial> {
     trials_of![podman; pausing_freezes, nothing_is_left, hooks_of_podman_run]
 }

@@ -69,7 +69,7 @@ fn run(arguments: &str, number: u32) {
     }
     guest.program_at("usr/libexec/podman/catatonit", &installed("catatonit"));
     guest.program_at("usr/lib/podman/netavark", Path::new("/usr/lib/podman/netavark"));
-    guest.program(&built("GARBOARD_RUNTIME", "cargo build --profile tool -p garboard-runtime --features cli"));
+    guest.program(&built("GARBOARD_RUNTIME", "runtime/build-static --profile tool"));
     let tests = built("GARBOARD_CLIENTS", "cargo test --no-run -p garboard-runtime --features cli --test clients");
     guest.program_at("bin/clients", &tests);
     for file in FILES {

@@ -238,7 +238,7 @@ mod tests {
             Images { directory: directory.path().join("."), manage_cgroups: "soft".into(), ..Images::default() };
         let spec = spec(r#"{"ociVersion":"1.3.0"}"#);
         let text = |wanted: &Checkpoint| {
-            let all = arguments(&record, &spec, wanted, Path::new("/work"), Some(Path::new("/sys/fs/cgroup/one")));
+            let all = arguments(&record, &spec, wanted, Path::new("/logs"), Some(Path::new("/sys/fs/cgroup/one")));
             all.map(|all| all.iter().map(|word| word.display().to_string()).collect::<Vec<_>>().join(" "))
         };
         let dump = text(&Checkpoint { images: images.clone(), leave_running: true, ..Checkpoint::default() }).unwrap();

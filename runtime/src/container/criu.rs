@@ -167,14 +167,14 @@ mod tests {
             "--images-dir",
             "/images",
             "--work-dir",
-            "/work",
+            "/logs",
             "--manage-cgroups=soft",
             "--tcp-established",
             "--lazy-pages",
             "--empty-ns",
             "net",
         ];
-        assert_eq!(images.arguments(Path::new("/work"), "dump.log"), expected);
+        assert_eq!(images.arguments(Path::new("/logs"), "dump.log"), expected);
     }
 
     #[test]

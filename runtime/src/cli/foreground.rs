@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus, waitid};
+use rustix::process::{WaitIdStatus, WaitOptions, WaitStatus};
 
 use super::terminal::Relay;
 use crate::container::Result;
@@ -47,9 +47,7 @@ pub(super) fn wait(
         let ready: Vec<PollFlags> = fds.iter().map(PollFd::revents).collect();
         drop(fds);
         let is_ready = |index: usize| ready.get(index).is_some_and(|flags| !flags.is_empty());
-        if is_ready(1) {
-            forward(signals, pidfd, relay.as_ref())?;
-        }
+        let reaped = if is_ready(1) { forward(signals, pidfd, relay.as_ref(), pid)? } else { None };
         if first > 2
             && is_ready(2)
             && let Some(socket) = &notify
@@ -60,9 +58,12 @@ pub(super) fn wait(
         if let Some(relay) = &mut relay {
             relay.pump(ready.get(first..).unwrap_or_default())?;
         }
-        if is_ready(0) {
+        if reaped.is_some() || is_ready(0) {
             if let Some(relay) = &mut relay {
                 relay.drain();
+            }
+            if let Some(status) = reaped {
+                return Ok(as_a_shell_says(status.exit_status(), status.terminating_signal()));
             }
             let status = hook::wait(pidfd.as_fd()).during(|| "wait for the container's end")?;
             return Ok(exit_status(&status));
@@ -72,15 +73,20 @@ pub(super) fn wait(
 
 /// What a shell would say.
 pub(super) fn exit_status(status: &WaitIdStatus) -> u8 {
-    let code = status.exit_status().or_else(|| status.terminating_signal().map(|signal| 128 + signal));
+    as_a_shell_says(status.exit_status(), status.terminating_signal())
+}
+
+fn as_a_shell_says(exit_status: Option<i32>, signal: Option<i32>) -> u8 {
+    let code = exit_status.or_else(|| signal.map(|signal| 128 + signal));
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
 }
 
-/// Sends on what has come, except what concerns this process alone.
-fn forward(signals: &OwnedFd, pidfd: &OwnedFd, relay: Option<&Relay>) -> Result<()> {
+/// Sends on what has come, except what concerns this process alone. The end of program `pid`, if it was reaped.
+fn forward(signals: &OwnedFd, pidfd: &OwnedFd, relay: Option<&Relay>, pid: i32) -> Result<Option<WaitStatus>> {
+    let mut reaped = None;
     while let Some(signal) = signals::next(signals.as_fd()).during(|| "read a signal")? {
         match i32::from(signal) {
-            libc::SIGCHLD => reap_orphans(pidfd),
+            libc::SIGCHLD => reaped = reaped.or(reap(pid)),
             libc::SIGPIPE | libc::SIGURG => {}
             libc::SIGWINCH if relay.is_some() => {
                 if let Some(relay) = relay {
@@ -93,14 +99,16 @@ fn forward(signals: &OwnedFd, pidfd: &OwnedFd, relay: Option<&Relay>) -> Result<
             },
         }
     }
-    Ok(())
+    Ok(reaped)
 }
 
-/// Reaps whatever else has ended; the container's own end is left to be read.
-fn reap_orphans(pidfd: &OwnedFd) {
-    let own =
-        waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT);
-    if matches!(own, Ok(None)) {
-        while matches!(waitid(WaitId::All, WaitIdOptions::EXITED | WaitIdOptions::NOHANG), Ok(Some(_))) {}
+/// Reaps whatever has ended, orphans and program `pid`, which may end at any moment: its end must not be lost among theirs.
+fn reap(pid: i32) -> Option<WaitStatus> {
+    let mut own = None;
+    while let Ok(Some((reaped, status))) = rustix::process::wait(WaitOptions::NOHANG) {
+        if reaped.as_raw_nonzero().get() == pid {
+            own = Some(status);
+        }
     }
+    own
 }

@@ -26,6 +26,7 @@ pub fn tests() -> Vec<Trial> {
         without_pivot_root,
         features_and_version,
         run_forwards_signals,
+        an_end_among_those_of_orphans_is_not_lost,
         containers_are_matched_by_a_regular_expression,
         a_configuration_has_the_name_that_is_asked_for,
     ]
@@ -308,6 +309,17 @@ fn run_forwards_signals() {
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(43));
     site.assert_gone();
+}
+
+fn an_end_among_those_of_orphans_is_not_lost() {
+    // Without a pid namespace what the program leaves behind is the runtime's to reap, and here it all ends at once.
+    let site = shell("for i in 1 2 3 4 5 6 7 8 9 10 11 12; do (true &); done; exit 7").change(|c| {
+        c["linux"]["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != "pid");
+    });
+    for _ in 0..30 {
+        let done = site.run(&["run", &site.id]);
+        assert_eq!(done.status, 7, "{done:?}");
+    }
 }
 
 fn containers_are_matched_by_a_regular_expression() {

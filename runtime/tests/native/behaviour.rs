@@ -374,7 +374,10 @@ fn an_absent_controller_fails_or_is_recorded() {
         ..garboard_runtime::launch::Cgroup::default()
     };
     let failure = cgroup::create(&parent, "absent", &settings, Fail).unwrap_err();
-    assert!(failure.to_string().contains("nosuch.max=1: ENOENT: no such file or directory: the controller isn't enabled"), "{failure}");
+    assert!(
+        failure.to_string().contains("nosuch.max=1: ENOENT: no such file or directory: the controller isn't enabled"),
+        "{failure}"
+    );
     assert!(!place().cgroup_path().join("absent").exists());
     let (_group, left_out) = cgroup::create(&parent, "absent", &settings, Record).unwrap();
     assert_eq!(left_out, ["nosuch.max=1: the controller is absent"]);

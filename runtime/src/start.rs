@@ -78,6 +78,8 @@ pub struct Console<'a> {
     pub socket: BorrowedFd<'a>,
     /// Rows and columns.
     pub size: Option<(u16, u16)>,
+    /// Lines end as they do in files: nobody shows them on a terminal, which would want a carriage return before each newline.
+    pub plain_lines: bool,
 }
 
 /// What the child says on [`Started::stages`], one byte each.

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 use rustix::pty::OpenptFlags;
-use rustix::termios::Winsize;
+use rustix::termios::{OptionalActions, OutputModes, Winsize, tcgetattr, tcsetattr};
 
 use super::paths::{self, Kind, Links};
 use super::hide;
@@ -31,6 +31,11 @@ pub(super) fn open(root: BorrowedFd<'_>, process: &Process, console: &Console<'_
     if let Some((height, width)) = console.size {
         let size = Winsize { ws_row: height, ws_col: width, ws_xpixel: 0, ws_ypixel: 0 };
         rustix::termios::tcsetwinsize(&outer, size).at(Step::OpenTerminal, || "size")?;
+    }
+    if console.plain_lines {
+        let mut settings = tcgetattr(&inner).at(Step::OpenTerminal, || "settings")?;
+        settings.output_modes.remove(OutputModes::ONLCR);
+        tcsetattr(&inner, OptionalActions::Now, &settings).at(Step::OpenTerminal, || "settings")?;
     }
     descriptor::send(console.socket, b"/dev/ptmx", outer.as_fd()).at(Step::OpenTerminal, || "send to the console socket")?;
     Ok(inner)

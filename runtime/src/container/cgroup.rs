@@ -111,6 +111,13 @@ pub(crate) fn of_process(pid: i32) -> Result<String> {
     path.map(str::to_owned).ok_or_else(|| Error::new(format!("read {file}: the process is in no cgroup of version 2")))
 }
 
+/// Where the container has moved its first process, beneath its own cgroup; `None`: nowhere.
+pub(crate) fn moved(record: &Record) -> Option<String> {
+    let path = of_process(record.pid).ok()?;
+    let inner = path.strip_prefix(record.cgroup.as_deref()?)?;
+    inner.starts_with('/').then(|| inner.to_owned())
+}
+
 /// Where the container's cgroup is on this machine.
 pub(crate) fn path(record: &Record) -> Result<Option<PathBuf>> {
     let Some(own) = open(record)? else { return Ok(None) };

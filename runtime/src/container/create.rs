@@ -160,7 +160,7 @@ fn make(entry: &Entry, record: &mut Record, mut bundle: Bundle, options: &Option
             state: &state,
         }),
         gate: gate.as_ref().map(AsFd::as_fd),
-        console: console.as_ref().map(|(socket, _)| Console { socket: socket.as_fd(), size: bundle.console_size }),
+        console: console.as_ref().map(|(socket, ours)| console_of(socket, ours.is_some(), bundle.console_size)),
         preserved: passed,
         find_home: true,
         keep_keyring: options.no_new_keyring,
@@ -273,6 +273,12 @@ fn is_inherited(fd: u32) -> bool {
     let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap_or_default();
     let flags = info.lines().find_map(|line| u32::from_str_radix(line.strip_prefix("flags:")?.trim(), 8).ok());
     flags.is_some_and(|flags| flags & rustix::fs::OFlags::CLOEXEC.bits() == 0)
+}
+
+/// The terminal to be made. One that is held here is shown on standard output, whatever that is.
+pub(crate) fn console_of(socket: &OwnedFd, held: bool, size: Option<(u16, u16)>) -> Console<'_> {
+    let plain_lines = held && !rustix::termios::isatty(std::io::stdout());
+    Console { socket: socket.as_fd(), size, plain_lines }
 }
 
 /// The socket for the terminal's outer side, and the end of it that this process reads if it holds the terminal itself.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, Process as SpecProcess, User};
 use rustix::io::Errno;
 
-use super::create::{open_console, preserved, receive_terminal, send_pidfd, wait_for_report, write_pid_file};
+use super::create::{console_of, open_console, preserved, receive_terminal, send_pidfd, wait_for_report, write_pid_file};
 use super::error::{During, Error, Result};
 use super::record::{Record, Status};
 use super::store::Entry;
@@ -17,7 +17,7 @@ use crate::failure::{Failure, Step};
 use crate::launch::{Listener, Process, Seccomp};
 use crate::report::Report;
 use crate::spec::capabilities;
-use crate::start::{Console, Running, Stages, Stdio, enter};
+use crate::start::{Running, Stages, Stdio, enter};
 
 /// What the process is to be.
 #[derive(Debug, Clone, Default)]
@@ -123,7 +123,7 @@ pub fn exec(entry: &Entry, decided: &Decided, request: &Request) -> Result<Enter
         None
     };
     let stages = Stages {
-        console: console.as_ref().map(|(socket, _)| Console { socket: socket.as_fd(), size: decided.console_size }),
+        console: console.as_ref().map(|(socket, ours)| console_of(socket, ours.is_some(), decided.console_size)),
         preserved,
         find_home: true,
         keep_keyring: record.keep_keyring,
@@ -150,6 +150,16 @@ pub fn exec(entry: &Entry, decided: &Decided, request: &Request) -> Result<Enter
             let started = enter(&Running { cgroup: None, ..running }, &Stages { record: Some(&attach), ..stages });
             refusal.take().map_or(Ok(()), Err)?;
             started?
+        }
+        (Err(failure), _)
+            if failure.step == Step::Clone
+                && failure.errno == Errno::BUSY.raw_os_error()
+                && request.cgroup.is_none() =>
+        {
+            // Its cgroup has controllers for those that the container has made in it, and takes no process any more.
+            let moved = cgroup::moved(record).ok_or(failure)?;
+            let inner = open_cgroup(record, Some(&moved))?;
+            enter(&Running { cgroup: inner.as_ref().map(AsFd::as_fd), ..running }, &stages)?
         }
         (started, _) => started?,
     };

@@ -20,6 +20,7 @@ pub fn tests() -> Vec<Trial> {
         a_process_is_read_from_a_file,
         a_user_namespace_is_entered,
         a_paused_container_is_not_entered,
+        a_container_in_a_cgroup_that_it_has_made_is_entered,
         the_agent_is_told_of_a_process,
         the_program_can_t_be_overwritten,
         descriptors_are_preserved,
@@ -290,6 +291,24 @@ fn a_paused_container_is_not_entered() {
     site.ok(&["resume", &site.id]);
     assert_eq!(insistent.wait().unwrap().code(), Some(3));
     site.ok(&["exec", &site.id, "/bin/true"]);
+}
+
+/// As systemd in a container does: then the container's own cgroup takes no process any more.
+fn a_container_in_a_cgroup_that_it_has_made_is_entered() {
+    let site = running();
+    let own = site.cgroup();
+    let inner = own.join("inner");
+    let controllers = std::fs::read_to_string(own.join("cgroup.controllers")).unwrap();
+    let controller = controllers.split_whitespace().next().expect("a controller of cgroup v2");
+    std::fs::create_dir(&inner).unwrap();
+    std::fs::write(inner.join("cgroup.procs"), site.state()["pid"].to_string()).unwrap();
+    std::fs::write(own.join("cgroup.subtree_control"), format!("+{controller}")).unwrap();
+    let text = output(&site, &[], "cat /proc/self/cgroup");
+    assert!(text.lines().any(|line| line.starts_with("0::") && line.ends_with("/inner")), "{text}");
+    let error = site.fails(&["exec", "--cgroup", "/", &site.id, "/bin/true"]);
+    assert!(error.contains("EBUSY"), "{error}");
+    site.ok(&["delete", "--force", &site.id]);
+    site.assert_gone();
 }
 
 /// An agent that takes the listener and never answers: calls that are handed over don't exist then.

@@ -235,7 +235,12 @@ impl Podman {
     fn leave(&self) {
         let Some(directory) = self.directory.get() else { return };
         self.run(&["rm", "--all", "--force", "--time=0"]);
-        if !self.is_root() {
+        if self.is_root() {
+            // Podman makes them once and keeps them. Not empty: another Podman of this machine is at work.
+            for left in ["libpod_parent/conmon", "libpod_parent"] {
+                let _ = std::fs::remove_dir(Path::new(CGROUPS).join(left));
+            }
+        } else {
             let pid =
                 std::fs::read_to_string(self.runtime_directory().join("libpod/tmp/pause.pid")).unwrap_or_default();
             if let Some(pid) = pid.trim().parse().ok().and_then(Pid::from_raw) {

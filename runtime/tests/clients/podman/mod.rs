@@ -218,6 +218,7 @@ impl Podman {
             "[containers]\n{pids}default_ulimits = [\"nofile={files}:{files}\", \"nproc={processes}:{processes}\"]\n\
              [engine]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\n\
              runtime = \"garboard-runtime\"\nhooks_dir = [\"{at}/hooks\"]\n\
+             runtime_supports_json = [\"garboard-runtime\"]\nruntime_supports_nocgroup = [\"garboard-runtime\"]\n\
              [engine.runtimes]\ngarboard-runtime = [\"{}\"]\n\
              [network]\nnetwork_backend = \"netavark\"\nnetwork_config_dir = \"{at}/networks\"\n",
             runtime().display()

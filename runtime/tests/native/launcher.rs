@@ -1,6 +1,6 @@
 //! A launcher to attack: a copy of this executable that starts a container and goes away, as a runtime's command line does.
 
-use std::io::{Read, Seek, Write};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -54,13 +54,19 @@ pub fn run(arguments: &[String]) -> i32 {
     }
 }
 
+/// What an attacker says in the end.
+const GIVEN_UP: &str = "given up";
+
 /// The attacker's code in the launcher's program: keeps a descriptor to it over exec, so that nobody executes it any more,
 /// and has a shell write through that descriptor.
 pub fn sprung() -> i32 {
     let exe = rustix::fs::open("/proc/self/exe", rustix::fs::OFlags::PATH, rustix::fs::Mode::empty()).unwrap();
     let fd = std::os::fd::AsRawFd::as_raw_fd(&exe);
+    // Busy as long as somebody executes it, which ends; any other refusal is the answer.
+    let write = format!("{{ echo overwritten > /proc/self/fd/{fd}; }} 2>&1");
     let script = format!(
-        "i=0; while [ $i -lt 200 ]; do if echo overwritten > /proc/self/fd/{fd}; then exit 0; fi; sleep 0.01; i=$((i+1)); done 2>/tmp/why; cat /tmp/why | sort -u; exit 1"
+        "i=0; while [ $i -lt 3000 ]; do why=$({write}) && exit 0; case $why in *busy*) sleep 0.01;; *) break;; esac; i=$((i+1)); done; \
+         echo \"$why\"; echo {GIVEN_UP}; exit 1"
     );
     let error = std::os::unix::process::CommandExt::exec(std::process::Command::new("/bin/sh").args(["-c", &script]));
     eprintln!("{error}");
@@ -70,7 +76,7 @@ pub fn sprung() -> i32 {
 /// Runs the attack on the launcher at `copy` and tells whether the file was changed.
 pub fn attack(copy: &Path, base: &Path, user: &str) -> (bool, String) {
     let before = std::fs::metadata(copy).unwrap().len();
-    let mut log = tempfile::tempfile().unwrap();
+    let log = tempfile::tempfile().unwrap();
     let status = std::process::Command::new(copy)
         .args(["launcher", base.to_str().unwrap(), user])
         .stdin(std::process::Stdio::null())
@@ -79,16 +85,16 @@ pub fn attack(copy: &Path, base: &Path, user: &str) -> (bool, String) {
         .status()
         .unwrap();
     // The container outlives its launcher; it ends by itself after its tries.
-    let until = Instant::now() + Duration::from_secs(4);
-    let mut changed = false;
-    while Instant::now() < until && !changed {
-        changed = std::fs::metadata(copy).unwrap().len() != before;
+    let until = Instant::now() + Duration::from_secs(60);
+    let (mut changed, mut text) = (false, String::new());
+    while Instant::now() < until && !changed && !text.contains(GIVEN_UP) {
         std::thread::sleep(Duration::from_millis(20));
+        changed = std::fs::metadata(copy).unwrap().len() != before;
+        // Reading at an offset leaves the container's own alone.
+        let mut said = vec![0; usize::try_from(log.metadata().unwrap().len()).unwrap()];
+        log.read_exact_at(&mut said, 0).unwrap();
+        text = String::from_utf8_lossy(&said).into_owned();
     }
-    let mut text = String::new();
-    log.flush().unwrap();
-    log.rewind().unwrap();
-    log.read_to_string(&mut text).unwrap();
     assert!(status.success(), "the launcher didn't start the container: {text}");
     (changed, text)
 }

@@ -182,12 +182,29 @@ fn build_root(inherited: &Inherited<'_>) -> Result<(OwnedFd, Option<OwnedFd>), F
 
 /// Moves `root` over `/` and makes it this process's root, where pivot_root(2) can't: on an initramfs.
 fn move_to(root: BorrowedFd<'_>) -> Result<(), Failure> {
+    leave_behind("/proc")?;
+    leave_behind("/sys")?;
     rustix::process::fchdir(root).at(Step::PivotRoot, || "to the new root (moved)")?;
     let slash = open_directory("/")?;
     paths::attach(root, slash.as_fd()).at(Step::PivotRoot, || "to the new root (moved)")?;
     rustix::process::chroot(".").at(Step::PivotRoot, || "to the new root (moved)")?;
     rustix::process::chdir("/").at(Step::PivotRoot, || "into the new root")?;
     expect_nothing_above()
+}
+
+/// The machine's own filesystem stays beneath the moved root: a program that may make a user namespace could mount another one, as
+/// the kernel grants whatever is to be seen in full somewhere in the mount namespace. Paths still begin at the machine's root.
+fn leave_behind(path: &str) -> Result<(), Failure> {
+    match rustix::mount::unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        // It is the user namespace's above, or nothing is mounted there.
+        Err(Errno::INVAL | Errno::PERM) => {
+            let flags = rustix::mount::MountFlags::RDONLY;
+            rustix::mount::mount("tmpfs", path, "tmpfs", flags, c"size=0,nr_inodes=1,mode=555")
+                .at(Step::Mount, || format!("nothing over the machine's {path}"))
+        }
+        Err(errno) => Err(Failure::new(Step::PivotRoot, format!("away from the machine's {path}"), errno)),
+    }
 }
 
 /// Makes `root` the root of this mount namespace and lets go of everything else in it (pivot_root(2), "pivot_root(".", ".")").

@@ -24,6 +24,7 @@ pub fn tests() -> Vec<Trial> {
         the_pid_file_names_the_process,
         a_recycled_pid_is_not_taken_for_the_container,
         without_pivot_root,
+        without_pivot_root_the_machine_s_proc_is_out_of_reach,
         features_and_version,
         run_forwards_signals,
         an_end_among_those_of_orphans_is_not_lost,
@@ -284,6 +285,24 @@ fn without_pivot_root() {
     let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     assert_eq!(words(&pivoted)[0], words(&pivoted)[2]);
     assert_eq!(words(&moved), words(&pivoted));
+}
+
+/// The kernel lets a user namespace mount what is to be seen in full in its mount namespace, wherever that is.
+fn without_pivot_root_the_machine_s_proc_is_out_of_reach() {
+    let nested = "busybox unshare -U -r -m -p -f busybox mount -t proc proc /tmp && echo mounted || echo refused";
+    let ordinary =
+        || program(&["/bin/sh", "-c", nested]).change(|c| c["process"]["user"] = json!({"uid": 1000, "gid": 1000}));
+    let site = ordinary();
+    for arguments in [&["run"][..], &["run", "--no-pivot"]] {
+        let done = site.run(&[arguments, &[&site.id]].concat());
+        assert_eq!(done.stdout.trim(), "refused", "{arguments:?}: {done:?}");
+    }
+    let unmasked = ordinary().change(|c| {
+        c["linux"]["maskedPaths"] = json!([]);
+        c["linux"]["readonlyPaths"] = json!([]);
+    });
+    let done = unmasked.run(&["run", "--no-pivot", &unmasked.id]);
+    assert_eq!(done.stdout.trim(), "mounted", "the control: {done:?}");
 }
 
 fn features_and_version() {

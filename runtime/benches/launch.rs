@@ -81,6 +81,7 @@ fn measure(bench: &Bench, rounds: usize) {
         absent_controller: AbsentController::Record,
         userns: Some(userns.as_fd()),
         volumes: &[],
+        root: None,
     };
     let (mut called, mut executed, mut ended) = (Vec::new(), Vec::new(), Vec::new());
     let (mut plain, mut crun) = (Vec::new(), Vec::new());

@@ -64,9 +64,6 @@ fn root(launch: &Launch) -> Result<(), Failure> {
 /// Namespaces that exclude each other.
 fn joined_namespaces(launch: &Launch) -> Result<(), Failure> {
     let namespaces = &launch.namespaces;
-    if namespaces.user.is_some() && launch.ids.is_some() {
-        return Err(Failure::check("a user namespace that is both joined and new"));
-    }
     if namespaces.time != TimeNamespace::New && !launch.time_offsets.is_empty() {
         return Err(Failure::check("time offsets without a new time namespace"));
     }

@@ -1,11 +1,14 @@
 //! A descriptor over a Unix socket, with a name beside it, as callers of OCI runtimes send and expect it.
 
-use std::io::IoSlice;
+use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recvmsg,
+    sendmsg,
+};
 
 /// Sends `fd`.
 pub(crate) fn send(socket: BorrowedFd<'_>, name: &[u8], fd: BorrowedFd<'_>) -> Result<(), Errno> {
@@ -20,24 +23,33 @@ pub(crate) fn send(socket: BorrowedFd<'_>, name: &[u8], fd: BorrowedFd<'_>) -> R
 
 /// Receives one, close-on-exec. `None`: the other side has sent something else, or nothing.
 #[cfg(feature = "cli")]
-pub(crate) fn receive(socket: BorrowedFd<'_>) -> Result<Option<std::os::fd::OwnedFd>, Errno> {
-    use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+pub(crate) fn receive(socket: BorrowedFd<'_>) -> Result<Option<OwnedFd>, Errno> {
+    receive_with(socket, &mut [0_u8; 64]).map(|(received, _)| received)
+}
+
+/// Receives what is sent at once: a descriptor, close-on-exec, if there is one, and so many bytes beside it.
+pub(crate) fn receive_with(socket: BorrowedFd<'_>, beside: &mut [u8]) -> Result<(Option<OwnedFd>, usize), Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let mut name = [0_u8; 64];
-    recvmsg(socket, &mut [std::io::IoSliceMut::new(&mut name)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    let mut parts = [IoSliceMut::new(beside)];
+    let length = loop {
+        match recvmsg(socket, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
+            Err(Errno::INTR) => {}
+            other => break other?.bytes,
+        }
+    };
     let received = control.drain().find_map(|message| match message {
         RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
         _ => None,
     });
-    Ok(received)
+    Ok((received, length))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-    use std::os::fd::{AsFd, OwnedFd};
+    use std::os::fd::AsFd;
 
     #[test]
     fn what_is_sent_is_received() {

@@ -138,6 +138,14 @@ pub enum Step {
     OpenTerminal,
     /// Write down what was started.
     Record,
+    /// Make the directory of what a container with layers writes.
+    MakeStorage,
+    /// Remove it.
+    RemoveStorage,
+    /// Run the program that puts layers together.
+    RunStorage,
+    /// Copy layers.
+    CopyLayers,
 }
 
 impl Step {
@@ -203,6 +211,10 @@ impl Step {
             Self::RunHook => "run hook",
             Self::OpenTerminal => "open terminal",
             Self::Record => "record",
+            Self::MakeStorage => "make the storage directory",
+            Self::RemoveStorage => "remove the storage",
+            Self::RunStorage => "run",
+            Self::CopyLayers => "copy of the layers",
         }
     }
 }

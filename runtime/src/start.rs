@@ -19,6 +19,8 @@ pub struct Site<'a> {
     pub userns: Option<BorrowedFd<'a>>,
     /// Volumes that [`crate::volumes::open`] has opened, by their paths. Their disk isn't touched any more; the others are looked up.
     pub volumes: &'a [(String, OwnedFd)],
+    /// The container's root as a mount that is nowhere yet, instead of what [`crate::launch::Root::source`] says.
+    pub root: Option<BorrowedFd<'a>>,
 }
 
 /// The program's standard streams; `None` is the machine's `/dev/null`.

@@ -87,6 +87,7 @@ impl Supervisor {
             absent_controller: AbsentController::Record,
             userns: unit.userns.as_ref().map(AsFd::as_fd),
             volumes: unit.volumes.as_deref().unwrap_or_default(),
+            root: None,
         };
         // One pipe for both streams keeps their order.
         let stdio = Stdio { stdin: None, stdout: Some(writer.as_fd()), stderr: Some(writer.as_fd()) };

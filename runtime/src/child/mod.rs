@@ -8,14 +8,14 @@ mod devices;
 mod enter;
 mod hide;
 mod home;
-mod identity;
+pub(crate) mod identity;
 mod label;
 mod landlock;
 mod listener;
 mod mounts;
 mod paths;
 mod program;
-mod rootfs;
+pub(crate) mod rootfs;
 mod stages;
 mod sysctl;
 

@@ -38,13 +38,9 @@ pub(crate) fn workspace(launch: &Launch, slash: BorrowedFd<'_>) -> Result<OwnedF
 pub(crate) fn build<'a>(launch: &Launch, trees: &'a Trees, workspace: BorrowedFd<'_>) -> Result<Mount<'a>, Failure> {
     match (&launch.root.source, &trees.root) {
         (RootSource::Directory(path), Some(tree)) => place(tree, workspace, "root", path),
-        (RootSource::Layers { layers, .. }, _) => {
-            directory(workspace, "layers")?;
-            let mut opened = Vec::with_capacity(trees.layers.len());
-            for (number, (tree, path)) in trees.layers.iter().zip(layers).enumerate() {
-                opened.push(place(tree, workspace, &format!("layers/{number}"), path)?);
-            }
-            overlay(launch, trees, workspace, &opened).map(Mount::Own)
+        (RootSource::Layers { .. }, _) => {
+            let layers = Layers::place(launch, trees, workspace)?;
+            layers.overlay(workspace, launch.in_user_namespace()).map(Mount::Own)
         }
         (RootSource::Directory(path), None) => Err(Failure::new(Step::Open, path.as_str(), Errno::BADF)),
     }
@@ -82,42 +78,61 @@ pub(crate) fn build_at<'a>(
     Ok((workspace, root))
 }
 
-/// The overlay of the workspace's layers, mounted on its `root`.
-fn overlay(
-    launch: &Launch,
-    trees: &Trees,
-    workspace: BorrowedFd<'_>,
-    layers: &[Mount<'_>],
-) -> Result<OwnedFd, Failure> {
-    let upper = match (&launch.root.source, &trees.upper) {
-        (RootSource::Layers { upper: Upper::Directory(path), .. }, Some(tree)) => {
-            place(tree, workspace, "kept", path)?;
-            ("kept/upper", "kept/work")
+/// Layers in the workspace, ready to be put together.
+pub(crate) struct Layers<'a> {
+    /// What is at `layers/N`, the topmost first.
+    pub(crate) mounts: Vec<Mount<'a>>,
+    /// The workspace's directories for what is written, and for the filesystem's own use.
+    pub(crate) upper: (&'static str, &'static str),
+}
+
+impl<'a> Layers<'a> {
+    /// Puts the launch's layers and its upper into the workspace. The upper gets the topmost layer's owner and mode.
+    pub(crate) fn place(launch: &Launch, trees: &'a Trees, workspace: BorrowedFd<'_>) -> Result<Self, Failure> {
+        let RootSource::Layers { layers, upper } = &launch.root.source else {
+            return Err(Failure::check("a root without layers"));
+        };
+        directory(workspace, "layers")?;
+        let mut mounts = Vec::with_capacity(trees.layers.len());
+        for (number, (tree, path)) in trees.layers.iter().zip(layers).enumerate() {
+            mounts.push(place(tree, workspace, &format!("layers/{number}"), path)?);
         }
-        // Also without one: absent mount points are made there before the root becomes read-only.
-        _ => {
-            directory(workspace, "upper")?;
-            directory(workspace, "work")?;
-            ("upper", "work")
+        let upper = match (upper, &trees.upper) {
+            (Upper::Directory(path), Some(tree)) => {
+                place(tree, workspace, "kept", path)?;
+                ("kept/upper", "kept/work")
+            }
+            // Also without one: absent mount points are made there before the root becomes read-only.
+            _ => {
+                directory(workspace, "upper")?;
+                directory(workspace, "work")?;
+                ("upper", "work")
+            }
+        };
+        if let Some(topmost) = mounts.first() {
+            copy_root_attributes(workspace, upper.0, topmost.as_fd())?;
         }
-    };
-    if let Some(topmost) = layers.first() {
-        copy_root_attributes(workspace, upper.0, topmost.as_fd())?;
+        Ok(Self { mounts, upper })
     }
-    // The overlay's own marks, for whoever mounts it in a user namespace (overlayfs.rst, "userxattr").
-    let user_marks = launch.in_user_namespace();
-    directory(workspace, "root")?;
-    match overlay_by_fsopen(layers.len(), upper, user_marks) {
-        Ok(mount) => {
-            let target = open_in(workspace, "root")?;
-            paths::attach(mount.as_fd(), target.as_fd()).at(Step::Mount, || "overlay on the root")?;
-            Ok(mount)
+
+    /// Their overlay, mounted on the workspace's `root`.
+    pub(crate) fn overlay(&self, workspace: BorrowedFd<'_>, in_user_namespace: bool) -> Result<OwnedFd, Failure> {
+        // The overlay's own marks, for whoever mounts it in a user namespace (overlayfs.rst, "userxattr").
+        let user_marks = in_user_namespace;
+        let count = self.mounts.len();
+        directory(workspace, "root")?;
+        match overlay_by_fsopen(count, self.upper, user_marks) {
+            Ok(mount) => {
+                let target = open_in(workspace, "root")?;
+                paths::attach(mount.as_fd(), target.as_fd()).at(Step::Mount, || "overlay on the root")?;
+                Ok(mount)
+            }
+            Err(Refusal::LowerdirPlus) => {
+                overlay_by_string(count, self.upper, user_marks).at(Step::Mount, || "overlay on the root")?;
+                open_in(workspace, "root")
+            }
+            Err(Refusal::Other(failure)) => Err(failure),
         }
-        Err(Refusal::LowerdirPlus) => {
-            overlay_by_string(layers.len(), upper, user_marks).at(Step::Mount, || "overlay on the root")?;
-            open_in(workspace, "root")
-        }
-        Err(Refusal::Other(failure)) => Err(failure),
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use oci_spec::runtime::{Hook as SpecHook, Hooks as SpecHooks, Process as SpecProcess, Spec};
 
 use super::error::{During, Error, Result};
+use super::storage;
 use crate::hook::Hook;
 use crate::launch::{Launch, Root, RootSource};
 use crate::{compile, spec};
@@ -40,6 +41,8 @@ pub struct Bundle {
     pub hooks: Hooks,
     /// There is no `process`: it can't be started.
     pub without_program: bool,
+    /// What the root is made of, if it isn't just the directory.
+    pub layers: Option<storage::Declared>,
     /// What a person should know about it.
     pub warnings: Vec<String>,
 }
@@ -78,6 +81,7 @@ pub fn load(path: &Path, config: &Path, id: &str, gated: bool) -> Result<Bundle>
     let mut launch = made.launch;
     let rootfs = rootfs(&spec, &path)?;
     launch.root.source = RootSource::Directory(text("root.path", &rootfs)?);
+    let layers = storage::declared(&annotations, &launch)?;
     Ok(Bundle {
         path,
         config,
@@ -90,6 +94,7 @@ pub fn load(path: &Path, config: &Path, id: &str, gated: bool) -> Result<Bundle>
         annotations,
         hooks,
         without_program,
+        layers,
         warnings,
     })
 }

@@ -9,7 +9,7 @@ use super::criu::{self, Externals, Images, Surroundings};
 use super::error::{During, Error, Result};
 use super::record::{Record, Status};
 use super::store::{Entry, Lock};
-use super::{bundle, cgroup, life};
+use super::{bundle, cgroup, life, storage};
 use crate::launcher::STANDARD_DEVICES;
 
 /// How a container is written down.
@@ -45,6 +45,7 @@ pub fn checkpoint(entry: &Entry, _lock: &Lock, wanted: &Checkpoint) -> Result<()
     let config = entry.read("config.json")?.ok_or_else(|| Error::new("read config.json: it is missing"))?;
     let spec = bundle::parse(&config)?;
     expect_no_terminal(&spec)?;
+    storage::expect_none(&spec)?;
     let images = absolute(&wanted.images)?;
     std::fs::create_dir_all(&images.directory).during(|| format!("make {}", images.directory.display()))?;
     let work = images.work.clone().unwrap_or_else(|| images.directory.clone());

@@ -1,7 +1,7 @@
 //! Making a container: what `create`, `run` and `exec` share is here, what each adds is in its command.
 
 use std::cell::RefCell;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -16,7 +16,7 @@ use super::error::{During, Error, Result};
 use super::record::Record;
 use super::scope::Scope;
 use super::store::{Entry, Lock, Store};
-use super::{cgroup, gate, life, notify, process, scope, systemd};
+use super::{cgroup, gate, life, notify, process, scope, storage, systemd};
 use crate::cgroup::AbsentController;
 use crate::failure::{Failure, Step};
 use crate::launch::{Launch, Namespace};
@@ -128,6 +128,11 @@ fn make(entry: &Entry, record: &mut Record, mut bundle: Bundle, options: &Option
     if let Some(seccomp) = &launch.seccomp {
         entry.write("seccomp.bpf", &seccomp.bpf)?;
     }
+    let prepared = bundle.layers.as_ref().map(|layers| storage::prepare(entry, launch, layers)).transpose()?;
+    if let Some(prepared) = &prepared {
+        launch.namespaces.user = prepared.userns.as_ref().map(|userns| format!("/proc/self/fd/{}", userns.as_raw_fd()));
+        warnings.extend(prepared.warning.clone());
+    }
     notify::prepare(entry, launch)?;
     let notify = if options.gated { None } else { notify::listen(entry)? };
     let gate = options.gated.then(|| gate::make(entry.directory())).transpose()?;
@@ -175,6 +180,7 @@ fn make(entry: &Entry, record: &mut Record, mut bundle: Bundle, options: &Option
         absent_controller: AbsentController::Fail,
         userns: None,
         volumes: &[],
+        root: prepared.as_ref().map(|prepared| prepared.root.as_fd()),
     };
     let name = place.as_ref().map_or("", |place| place.name.as_str());
     let started = start_in_stages(launch, name, &site, stdio, &stages);
@@ -301,7 +307,7 @@ pub(crate) fn connect(path: &Path) -> Result<OwnedFd> {
         let (Some(directory), Some(name)) = (absolute.parent(), absolute.file_name()) else { return Err(Errno::INVAL) };
         let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
         let directory = rustix::fs::open(directory, flags, rustix::fs::Mode::empty())?;
-        let number = std::os::fd::AsRawFd::as_raw_fd(&directory);
+        let number = directory.as_raw_fd();
         let address = Path::new("/proc/self/fd").join(number.to_string()).join(name);
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
         rustix::net::connect(&socket, &rustix::net::SocketAddrUnix::new(&address)?)?;

@@ -17,6 +17,7 @@ pub mod record;
 pub mod restore;
 mod scope;
 pub mod stats;
+pub mod storage;
 pub mod store;
 mod systemd;
 pub mod update;

@@ -12,7 +12,7 @@ use super::criu::{self, Images, Surroundings};
 use super::error::{During, Error, Result};
 use super::record::Record;
 use super::store::{Entry, Store};
-use super::{bundle, cgroup, life, process};
+use super::{bundle, cgroup, life, process, storage};
 use crate::cgroup::AbsentController;
 
 /// How a container is made anew.
@@ -48,6 +48,7 @@ pub fn restore(store: &Store, id: &str, mut bundle: Bundle, options: &Options, w
 fn make(entry: &Entry, record: &mut Record, bundle: &Bundle, options: &Options, wanted: &Restore) -> Result<OwnedFd> {
     let spec = bundle::parse(&bundle.config)?;
     expect_no_terminal(&spec)?;
+    storage::expect_none(&spec)?;
     let place = match options.manager {
         Manager::Cgroupfs => cgroup::place(bundle.cgroups_path.as_deref(), entry.id())?,
         Manager::Systemd => {

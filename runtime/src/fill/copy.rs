@@ -5,14 +5,14 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, Gid, Mode, OFlags, RawMode, Stat, Timespec, Timestamps, Uid, XattrFlags,
+    AtFlags, Dir, FileType, Gid, Mode, OFlags, RawMode, SeekFrom, Stat, Timespec, Timestamps, Uid, XattrFlags,
 };
 use rustix::io::Errno;
 
 use super::SELF;
 
 /// Directories deeper than this are refused: each level holds descriptors.
-const MAX_DEPTH: usize = 256;
+pub(crate) const MAX_DEPTH: usize = 256;
 /// Bytes copied at once.
 const PIECE: usize = 64 << 10;
 /// The longest list of names and the longest value of extended attributes (xattr(7)).
@@ -26,24 +26,34 @@ type Fault = (String, Errno);
 /// Copies what lies in `from` into the empty directory `to`, and gives `to` the attributes of `from`: owners, modes, times,
 /// extended attributes, links and nodes.
 pub(crate) fn tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Fault> {
-    let mut copy = Copy { root: to, links: BTreeMap::new(), path: Vec::new(), buffer: vec![0; PIECE] };
-    copy.directory(from, to).map_err(|errno| {
-        let path = copy.path.iter().map(|name| format!("/{}", name.to_string_lossy())).collect();
-        (path, errno)
-    })
+    let mut copy = Copy::into(to);
+    copy.directory(from, to).map_err(|errno| (copy.place(), errno))
 }
 
-struct Copy<'a> {
+/// A copy that is being made.
+pub(crate) struct Copy<'a> {
     /// The copy, in which nobody but this process has any business yet: a path in it leads where it says.
     root: BorrowedFd<'a>,
-    /// Files with several names: device and number of the original → path of its first copy beneath the root.
-    links: BTreeMap<(u64, u64), CString>,
+    /// Which of several copied trees an original is in. Files with several names have them all in one.
+    pub(crate) layer: usize,
+    /// Files with several names: tree, device and number of the original → path of its first copy beneath the root.
+    links: BTreeMap<(usize, u64, u64), CString>,
     /// Names from the copied directory to what is being copied; after an error, to what could not be.
-    path: Vec<CString>,
+    pub(crate) path: Vec<CString>,
     buffer: Vec<u8>,
 }
 
-impl Copy<'_> {
+impl<'a> Copy<'a> {
+    /// Into this empty directory.
+    pub(crate) fn into(root: BorrowedFd<'a>) -> Self {
+        Self { root, layer: 0, links: BTreeMap::new(), path: Vec::new(), buffer: vec![0; PIECE] }
+    }
+
+    /// What is being copied, with a slash before each name.
+    pub(crate) fn place(&self) -> String {
+        self.path.iter().map(|name| format!("/{}", name.to_string_lossy())).collect()
+    }
+
     fn directory(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
         if self.path.len() > MAX_DEPTH {
             return Err(Errno::NAMETOOLONG);
@@ -70,23 +80,36 @@ impl Copy<'_> {
             let (from, to) = (open(from, name, flags)?, open(to, name, flags)?);
             return self.directory(from.as_fd(), to.as_fd());
         }
+        self.leaf(from, to, name, &stat)
+    }
+
+    /// Whatever is no directory.
+    pub(crate) fn leaf(
+        &mut self,
+        from: BorrowedFd<'_>,
+        to: BorrowedFd<'_>,
+        name: &CStr,
+        stat: &Stat,
+    ) -> Result<(), Errno> {
+        let kind = FileType::from_raw_mode(stat.st_mode);
         if stat.st_nlink > 1 {
-            if let Some(first) = self.links.get(&(stat.st_dev, stat.st_ino)) {
+            let original = (self.layer, stat.st_dev, stat.st_ino);
+            if let Some(first) = self.links.get(&original) {
                 return rustix::fs::linkat(self.root, first, to, name, AtFlags::empty());
             }
             let path = self.path.iter().map(|name| name.to_bytes()).collect::<Vec<_>>().join(&b'/');
-            self.links.insert((stat.st_dev, stat.st_ino), CString::new(path).map_err(|_| Errno::INVAL)?);
+            self.links.insert(original, CString::new(path).map_err(|_| Errno::INVAL)?);
         }
         match kind {
-            FileType::RegularFile => self.file(from, to, name, &stat),
+            FileType::RegularFile => self.file(from, to, name, stat),
             FileType::Symlink => {
                 let target = rustix::fs::readlinkat(from, name, Vec::new())?;
                 rustix::fs::symlinkat(&target, to, name)?;
-                owner_and_times(to, name, &stat)
+                owner_and_times(to, name, stat)
             }
             _ => {
                 rustix::fs::mknodat(to, name, kind, Mode::RUSR, stat.st_rdev)?;
-                owner_and_times(to, name, &stat)?;
+                owner_and_times(to, name, stat)?;
                 // It isn't a link, as it was made just now by the only process that may.
                 rustix::fs::chmodat(to, name, permissions(stat.st_mode), AtFlags::empty())
             }
@@ -97,9 +120,15 @@ impl Copy<'_> {
         let from = open(from, name, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let to = rustix::fs::openat(to, name, flags, Mode::RUSR | Mode::WUSR)?;
+        let end = u64::try_from(stat.st_size).unwrap_or(0);
         let mut at = 0_u64;
-        loop {
-            let length = match rustix::io::read(&from, &mut *self.buffer) {
+        while at < end {
+            // A hole may be larger than there is time to read it.
+            at = match rustix::fs::seek(&from, SeekFrom::Data(at)) {
+                Err(Errno::NXIO) => break,
+                other => other?,
+            };
+            let length = match rustix::io::pread(&from, &mut *self.buffer, at) {
                 Ok(0) => break,
                 Err(Errno::INTR) => continue,
                 other => other?,
@@ -111,7 +140,7 @@ impl Copy<'_> {
             }
             at = at.saturating_add(u64::try_from(length).unwrap_or(0));
         }
-        rustix::fs::ftruncate(&to, at)?;
+        rustix::fs::ftruncate(&to, end)?;
         attributes(from.as_fd(), to.as_fd(), stat)
     }
 }
@@ -135,7 +164,7 @@ fn open(directory: BorrowedFd<'_>, name: &CStr, flags: OFlags) -> Result<OwnedFd
 }
 
 /// Owner, permissions, extended attributes and times of an opened file or directory, in the order in which none undoes another.
-fn attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>, stat: &Stat) -> Result<(), Errno> {
+pub(crate) fn attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>, stat: &Stat) -> Result<(), Errno> {
     rustix::fs::fchown(to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
     rustix::fs::fchmod(to, permissions(stat.st_mode))?;
     extended(from, to)?;

@@ -25,7 +25,7 @@ pub struct Launch {
     pub process: Process,
     /// Which namespaces are the container's own.
     pub namespaces: Namespaces,
-    /// Ids inside → ids outside. `None`: no user namespace of its own (`userns_mode = "host"`), or a joined one.
+    /// Ids inside → ids outside. `None`: no user namespace of its own (`userns_mode = "host"`), or a joined one whose map isn't known.
     pub ids: Option<IdMap>,
     /// Offsets of a new time namespace's clocks (time_namespaces(7)).
     pub time_offsets: Vec<TimeOffset>,
@@ -72,6 +72,11 @@ impl Launch {
     pub fn in_user_namespace(&self) -> bool {
         self.ids.is_some() || self.namespaces.user.is_some()
     }
+
+    /// The map of the user namespace that is made for it; a joined one has its map.
+    pub(crate) fn new_map(&self) -> Option<&IdMap> {
+        self.ids.as_ref().filter(|_| self.namespaces.user.is_none())
+    }
 }
 
 /// What a namespace of the container is.
@@ -86,7 +91,7 @@ pub enum Namespace {
     Path(String),
 }
 
-/// The namespaces. A new user namespace is what [`Launch::ids`] says; a joined one is here.
+/// The namespaces. A joined user namespace is here; without one, a new one is what [`Launch::ids`] says.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Namespaces {
     /// Process ids.

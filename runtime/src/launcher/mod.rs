@@ -41,7 +41,7 @@ pub(crate) fn start(
     check::launch(launch)?;
     expect_one_thread()?;
     let settings = device::resolve(&launch.cgroup)?;
-    let made_userns = match (&launch.ids, site.userns) {
+    let made_userns = match (launch.new_map(), site.userns) {
         (Some(ids), None) if trees::are_mapped(launch) => Some(userns::create(ids)?),
         _ => None,
     };
@@ -51,7 +51,7 @@ pub(crate) fn start(
     };
     let map_by = made_userns.as_ref().map(AsFd::as_fd).or(launch.ids.as_ref().and(site.userns));
     let agent = agent::connect_to(launch.seccomp.as_ref())?;
-    let trees = Trees::open(launch, map_by, site.volumes)?;
+    let trees = Trees::open(launch, map_by, site)?;
     let null = open_null()?;
     let stdio = [stdio.stdin, stdio.stdout, stdio.stderr].map(|fd| fd.unwrap_or(null.as_fd()));
     give_pipes_to(launch, &stdio);
@@ -195,7 +195,7 @@ fn stage_sockets(stages: &Stages<'_>) -> Result<Option<(OwnedFd, OwnedFd)>, Fail
 /// The namespaces that the child is made in. The cgroup namespace comes later, from inside the cgroup.
 fn namespaces(launch: &Launch) -> UnshareFlags {
     let wanted = [
-        (launch.ids.is_some(), UnshareFlags::NEWUSER),
+        (launch.new_map().is_some(), UnshareFlags::NEWUSER),
         (launch.namespaces.pid == Namespace::New, UnshareFlags::NEWPID),
         (launch.namespaces.network == Namespace::New, UnshareFlags::NEWNET),
         (launch.namespaces.ipc == Namespace::New, UnshareFlags::NEWIPC),
@@ -207,7 +207,7 @@ fn namespaces(launch: &Launch) -> UnshareFlags {
 
 /// What a process in a user namespace may not do for itself.
 fn prepare(pid: i32, launch: &Launch, name: &str, mapped: bool) -> Result<(), Failure> {
-    if let Some(ids) = launch.ids.as_ref().filter(|_| !mapped) {
+    if let Some(ids) = launch.new_map().filter(|_| !mapped) {
         userns::write_maps(pid, ids)?;
     }
     net_devices::give(pid, launch)?;
@@ -268,7 +268,7 @@ pub(crate) fn open_null() -> Result<OwnedFd, Failure> {
 /// Makes the container's user the owner of its pipes, so that `/dev/stdout` can be opened by name. Nothing else is touched:
 /// a terminal or a file stays its owner's. Where it isn't allowed (an ordinary user's own pipes), it isn't needed.
 fn give_pipes_to(launch: &Launch, stdio: &[BorrowedFd<'_>; 3]) {
-    if launch.namespaces.user.is_some() {
+    if launch.in_user_namespace() && launch.ids.is_none() {
         // Whose map isn't known here.
         return;
     }

@@ -5,16 +5,11 @@
 //! stage enters and sets them, then makes the child as the launcher's own (`CLONE_PARENT`), and ends.
 
 use std::cell::Cell;
-use std::io::{IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
-};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Signal;
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
@@ -23,7 +18,7 @@ use super::joined::{self, Visits};
 use crate::failure::{Context, Failure, Step};
 use crate::launch::{Launch, Namespaces, TimeNamespace, TimeOffset};
 use crate::sys::clone::Child;
-use crate::{child, report, sys, userns};
+use crate::{child, descriptor, report, sys, userns};
 
 /// What the stage does, if there must be one.
 pub(super) struct Stage<'a> {
@@ -38,7 +33,7 @@ impl<'a> Stage<'a> {
         let namespaces = &launch.namespaces;
         let visits = visits.are_one_way().then_some(visits);
         // A new user namespace has no rights over the ones to visit: then only the child is in it.
-        let mapped = launch.ids.is_some() && visits.is_none();
+        let mapped = launch.new_map().is_some() && visits.is_none();
         let time = namespaces.time == TimeNamespace::New;
         (visits.is_some() || namespaces.user.is_some() || namespaces.mount.is_some() || time)
             .then_some(Self { visits, mapped })
@@ -86,7 +81,7 @@ pub(super) fn fork(
             .at(Step::Clone, || "by the stage")
         }) {
             // A launcher that is gone is nobody to tell; then the child finds out, too.
-            Ok(child) => i32::from(hand_over(says.as_fd(), child.pidfd.as_fd()).is_err()),
+            Ok(child) => i32::from(descriptor::send(says.as_fd(), &[1], child.pidfd.as_fd()).is_err()),
             Err(failure) => {
                 report::write(says.as_fd(), &failure);
                 1
@@ -95,7 +90,7 @@ pub(super) fn fork(
     })
     .at(Step::Clone, || "the stage")?;
     drop(says);
-    let ids = launch.ids.as_ref().filter(|_| stage.mapped);
+    let ids = launch.new_map().filter(|_| stage.mapped);
     let mapped = ids.map_or(Ok(()), |ids| userns::write_maps(forked.pid, ids));
     let told = mapped.and_then(|()| {
         let writer = go_writer.take().ok_or_else(|| Failure::new(Step::Pipe, "to the stage", Errno::BADF))?;
@@ -125,31 +120,10 @@ fn on_stage(stage: &Stage<'_>, launch: &Launch, go: BorrowedFd<'_>, joined: &Joi
     set_clocks(launch, clocks)
 }
 
-fn hand_over(socket: BorrowedFd<'_>, pidfd: BorrowedFd<'_>) -> Result<(), Errno> {
-    let fds = [pidfd];
-    let mut space = [MaybeUninit::<u8>::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    ancillary.push(SendAncillaryMessage::ScmRights(&fds));
-    sendmsg(socket, &[IoSlice::new(&[1])], &mut ancillary, SendFlags::NOSIGNAL).map(drop)
-}
-
 /// The child's pid descriptor, or why there is none.
 fn receive(socket: &OwnedFd) -> Result<OwnedFd, Failure> {
     let mut buffer = [0_u8; 4096];
-    let mut space = [MaybeUninit::<u8>::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let mut parts = [IoSliceMut::new(&mut buffer)];
-    let length = loop {
-        match recvmsg(socket, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
-            Err(Errno::INTR) => {}
-            other => break other.at(Step::Pipe, || "from the stage")?.bytes,
-        }
-    };
-    let fds = ancillary.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-        _ => None,
-    });
-    match (fds, length) {
+    match descriptor::receive_with(socket.as_fd(), &mut buffer).at(Step::Pipe, || "from the stage")? {
         (Some(pidfd), _) => Ok(pidfd),
         (None, 0) => Err(Failure::new(Step::Pipe, "from the stage, which is gone", Errno::PIPE)),
         (None, length) => Err(report::decode(buffer.get(..length).unwrap_or_default())),

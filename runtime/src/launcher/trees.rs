@@ -14,6 +14,7 @@ use crate::failure::{Context, Failure, Step};
 use crate::launch::{
     Attributes, IdMapping, Launch, MountFlags, MountSource, Namespace, Propagation, RootSource, Upper,
 };
+use crate::start::Site;
 use crate::sys::mount::{Change, set_attributes};
 use crate::userns;
 
@@ -86,11 +87,11 @@ pub(crate) struct Trees {
 type Mapping<'a> = Option<(BorrowedFd<'a>, bool)>;
 
 impl Trees {
-    /// Opens them all. `userns` maps what is to be mapped; `None`: nothing is. `volumes` are open already, by their paths.
+    /// Opens them all, as far as the site hasn't. `userns` maps what is to be mapped; `None`: nothing is.
     pub(crate) fn open(
         launch: &Launch,
         userns: Option<BorrowedFd<'_>>,
-        volumes: &[(String, OwnedFd)],
+        site: &Site<'_>,
     ) -> Result<Self, Failure> {
         let mut trees = Self {
             root: None,
@@ -101,6 +102,10 @@ impl Trees {
             devices: nodes::open(launch)?,
         };
         match &launch.root.source {
+            RootSource::Directory(_) if site.root.is_some() => {
+                let copy = site.root.map(|root| rustix::io::fcntl_dupfd_cloexec(root, 3)).transpose();
+                trees.root = copy.at(Step::Open, || "the mounted root")?.map(Tree::Detached);
+            }
             RootSource::Directory(path) => {
                 let propagation = match launch.root.propagation {
                     Propagation::Slave => vec![SLAVE],
@@ -128,7 +133,7 @@ impl Trees {
                 MountSource::Filesystem { fstype, .. } => instead_of(launch, fstype, &mount.flags)?,
                 MountSource::Existing { .. } => None,
                 MountSource::Bind { path, recursive, idmap, create } => {
-                    let opened = volumes.iter().find(|(of, _)| of == path).map(|(_, volume)| volume.as_fd());
+                    let opened = site.volumes.iter().find(|(of, _)| of == path).map(|(_, volume)| volume.as_fd());
                     if let (Some(create), None) = (create, opened) {
                         volume::open(path, *create)?;
                     }
@@ -151,6 +156,22 @@ pub(super) fn are_mapped(launch: &Launch) -> bool {
     };
     let layers = matches!(launch.root.source, RootSource::Layers { .. }) && rustix::process::geteuid().is_root();
     layers || launch.mounts.iter().any(|mount| is_mapped(&mount.source))
+}
+
+#[cfg(feature = "cli")]
+impl Trees {
+    /// Of layers alone and an upper whose directories are there, all with the ids that they have on disk.
+    pub(crate) fn of_layers(launch: &Launch, layers: &[String], upper: &str) -> Result<Self, Failure> {
+        let read_only = with(libc::MOUNT_ATTR_RDONLY);
+        Ok(Self {
+            root: None,
+            layers: layers.iter().map(|layer| tree(layer.as_str(), false, &read_only, None)).collect::<Result<_, _>>()?,
+            upper: Some(tree(upper, false, &MountFlags::default(), None)?),
+            binds: Vec::new(),
+            standard_devices: None,
+            devices: nodes::open(launch)?,
+        })
+    }
 }
 
 /// What a tree is cloned from.

@@ -171,6 +171,21 @@ fn what_can_t_be_written_down_is_refused() {
     let criu = fake(&site);
     site.ok(&["run", "--detach", &site.id]);
     assert!(site.fails(&["--criu", &criu, "checkpoint", &site.id]).contains("only a network namespace"));
+    // One whose root goes with it; nor is such a one made anew.
+    let layered = |c: &mut serde_json::Value| {
+        c["annotations"] = json!({"org.garboard.layers": c["root"]["path"]});
+        c["root"]["path"] = "place".into();
+    };
+    let site = shell("sleep 60").change(layered);
+    std::fs::create_dir(site.directory.join("place")).unwrap();
+    let criu = fake(&site);
+    site.ok(&["run", "--detach", &site.id]);
+    assert!(site.fails(&["--criu", &criu, "checkpoint", &site.id]).contains("a root of layers isn't in criu's images"));
+    site.ok(&["delete", "--force", &site.id]);
+    std::fs::create_dir(images(&site)).unwrap();
+    let error = site.fails(&["--criu", &criu, "restore", "--image-path", "images", &site.id]);
+    assert!(error.contains("a root of layers isn't in criu's images"), "{error}");
+    site.assert_gone();
 }
 
 /// The site with images to make it from.

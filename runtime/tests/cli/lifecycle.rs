@@ -34,7 +34,7 @@ pub fn tests() -> Vec<Trial> {
 }
 
 fn a_life_has_its_states() {
-    let site = shell("echo ran; sleep 0.2").change(|c| c["annotations"] = json!({"org.example.key": "value"}));
+    let site = shell("echo ran; sleep 60").change(|c| c["annotations"] = json!({"org.example.key": "value"}));
     let output = site.create(&[]);
     let state = site.state();
     assert_eq!(state["status"], "created");
@@ -50,9 +50,10 @@ fn a_life_has_its_states() {
 
     site.ok(&["start", &site.id]);
     assert_eq!((site.state()["status"].as_str().unwrap(), site.state()["pid"].as_i64().unwrap()), ("running", pid));
+    until("it has run", || std::fs::read_to_string(&output).unwrap().ends_with("ran\n"));
+    site.ok(&["kill", &site.id, "KILL"]);
     site.wait_for("stopped");
     assert_eq!(site.state()["pid"], 0);
-    assert!(std::fs::read_to_string(&output).unwrap().ends_with("ran\n"));
     site.ok(&["delete", &site.id]);
     assert!(site.fails(&["state", &site.id]).contains("container does not exist"));
     site.assert_gone();

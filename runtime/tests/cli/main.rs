@@ -7,6 +7,7 @@ mod exec;
 mod faults;
 mod hooks;
 mod images;
+mod layers;
 mod lifecycle;
 mod limits;
 mod ordinary;
@@ -33,6 +34,7 @@ fn main() {
             rootless::tests(),
             systemd::tests(),
             images::tests(),
+            layers::tests(),
         ]
         .concat_all()
     } else {

@@ -18,6 +18,7 @@ pub fn tests() -> Vec<Trial> {
         the_state_directory_needs_a_place,
         a_user_namespace_is_needed,
         rootless_is_true_false_or_auto,
+        layers_are_put_together,
     ]
 }
 
@@ -135,4 +136,29 @@ fn rootless_is_true_false_or_auto() {
         site.fails(&["--rootless=perhaps", "run", &site.id])
             .contains("--rootless=perhaps: it must be true, false or auto")
     );
+}
+
+/// The third driver takes `/dev/fuse`, which not every machine opens to users: `layers.rs` has them all.
+fn layers_are_put_together() {
+    let site = shell("cat /file && echo written > /file && cat /file && mount | head -n 1");
+    let [top, place] = ["top", "place"].map(|name| site.directory.join(name));
+    std::fs::create_dir(&top).unwrap();
+    std::fs::create_dir(&place).unwrap();
+    std::fs::write(top.join("file"), "kept\n").unwrap();
+    let base = crate::site::place().rootfs();
+    for (driver, root) in [("overlay", "overlay on / type overlay"), ("copy", " on / ")] {
+        let mut config = site.config.clone();
+        config["root"] = json!({"path": place});
+        config["annotations"] = json!({
+            "org.garboard.layers": format!("{}:{}", top.display(), base.display()),
+            "org.garboard.layers.driver": driver,
+        });
+        std::fs::write(site.directory.join("config.json"), config.to_string()).unwrap();
+        let done = crate::site::finish(site.plain_command(&["run", &site.id]));
+        assert!(done.status == 0 && done.stdout.starts_with("kept\nwritten\n"), "{driver}: {done:?}");
+        assert!(done.stdout.contains(root), "{driver}: {done:?}");
+        assert_eq!(std::fs::read_to_string(top.join("file")).unwrap(), "kept\n");
+        assert_eq!(std::fs::read_dir(&place).unwrap().count(), 0);
+        site.assert_gone();
+    }
 }

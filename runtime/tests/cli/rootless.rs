@@ -2,11 +2,12 @@
 //! delegated cgroup, all of this test's mount namespace.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use libtest_mimic::Trial;
+use rustix::fs::{CWD, FileType, Mode, makedev};
 use rustix::mount::mount_bind;
 use serde_json::{Value, json};
 
@@ -27,14 +28,14 @@ pub fn tests() -> Vec<Trial> {
     ]
 }
 
-const USER: u32 = 54321;
+pub const USER: u32 = 54321;
 const NAME: &str = "garboard-test";
 /// First ids and sizes in /etc/subuid and /etc/subgid.
-const RANGES: [(u32, u32); 2] = [(200_000, 65_536), (300_000, 10)];
+pub const RANGES: [(u32, u32); 2] = [(200_000, 65_536), (300_000, 10)];
 const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// The account, once: a program that this user can reach.
-fn account() -> &'static Path {
+pub fn account() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
         let directory = place().rootfs().with_file_name("account");
@@ -49,6 +50,11 @@ fn account() -> &'static Path {
         for file in ["subuid", "subgid"] {
             over(file, RANGES.map(|(first, size)| format!("{NAME}:{first}:{size}\n")).concat());
         }
+        // As it is on most machines.
+        let device = directory.join("fuse");
+        rustix::fs::mknodat(CWD, &device, FileType::CharacterDevice, Mode::RUSR, makedev(10, 229)).unwrap();
+        fs::set_permissions(&device, PermissionsExt::from_mode(0o666)).unwrap();
+        mount_bind(&device, "/dev/fuse").unwrap();
         let program = directory.join("garboard-runtime");
         fs::copy(runtime(), &program).unwrap();
         program
@@ -56,7 +62,7 @@ fn account() -> &'static Path {
 }
 
 /// The bundle as this user's, in whose directory the user may write. `before` runs the runtime.
-fn by_user(site: Site, before: &[&str]) -> Site {
+pub fn by_user(site: Site, before: &[&str]) -> Site {
     let program = account().to_str().unwrap();
     chown(&site.directory, Some(USER), Some(USER)).unwrap();
     let id = USER.to_string();
@@ -139,7 +145,7 @@ fn every_command_is_the_user_s() {
 }
 
 /// Where no program is but the runtime and what it is begun by.
-const NO_HELPERS: [&str; 2] = ["env", "PATH=/nowhere"];
+pub const NO_HELPERS: [&str; 2] = ["env", "PATH=/nowhere"];
 
 fn without_helpers_a_single_mapping_is_left() {
     let site = by_user(shell("true"), &NO_HELPERS);

@@ -407,6 +407,7 @@ fn a_kept_user_namespace_serves_restarts() {
         absent_controller: cgroup::AbsentController::Record,
         userns: Some(userns.as_fd()),
         volumes: &[],
+        root: None,
     };
     let container = shell("[ $(stat -c %u /etc/passwd) = 0 ]").named("restarted");
     for _ in 0..3 {

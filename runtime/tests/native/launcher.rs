@@ -33,6 +33,7 @@ pub fn run(arguments: &[String]) -> i32 {
         absent_controller: garboard_runtime::cgroup::AbsentController::Fail,
         userns: None,
         volumes: &[],
+        root: None,
     };
     let (stdout, stderr) = (std::io::stdout(), std::io::stderr());
     use std::os::fd::AsFd;

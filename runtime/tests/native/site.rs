@@ -251,6 +251,7 @@ pub fn start_launch(launch: &Launch, name: &str, stdio: Stdio<'_>) -> Result<Sta
         absent_controller: AbsentController::Record,
         userns: None,
         volumes: &[],
+        root: None,
     };
     start(launch, name, &site, stdio)
 }

@@ -250,10 +250,21 @@ impl Podman {
         }
         if self.who == Who::Alone {
             // Directories of overlay that even their owner may not look into, only root of a user namespace.
-            let mut remove = Command::new("unshare");
-            remove.args(["--user", "--map-root-user", "rm", "-rf"]).arg(directory.join("home"));
-            let done = finish(remove, "");
-            assert_eq!(done.status, 0, "{done:?}");
+            let remove = || {
+                let mut remove = Command::new("unshare");
+                remove.args(["--user", "--map-root-user", "rm", "-rf"]).arg(directory.join("home"));
+                finish(remove, "")
+            };
+            // Podman's last processes may still be at work there.
+            let done = (0..50).find_map(|_| {
+                let done = remove();
+                if done.status == 0 {
+                    return Some(done);
+                }
+                std::thread::sleep(std::time::Duration::from_millis(100));
+                None
+            });
+            assert!(done.is_some(), "{:?}", remove());
             std::fs::remove_dir_all(self.runtime_directory()).expect("remove the runtime directory");
             let _ =
                 std::fs::remove_file(format!("/dev/shm/libpod_rootless_lock_{}", rustix::process::geteuid().as_raw()));

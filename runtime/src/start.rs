@@ -6,6 +6,7 @@ use crate::cgroup::AbsentController;
 use crate::failure::Failure;
 use crate::hook::Hook;
 use crate::launch::{Launch, Process, Seccomp};
+pub use crate::launcher::Beside;
 
 /// Where a container is started: what the launcher has at hand.
 #[derive(Debug, Clone, Copy)]
@@ -37,7 +38,8 @@ pub struct Stdio<'a> {
 /// What a command line wants of a start beyond what PID 1 does. Nothing by default, and then it costs nothing.
 #[derive(Clone, Copy, Default)]
 pub struct Stages<'a> {
-    /// Called with the child's process id before the child does anything, so that a caller that dies later leaves a trace.
+    /// Called with the child's process id before the child does anything that others can see, so that a caller that dies later
+    /// leaves a trace.
     pub record: Option<&'a dyn Fn(i32) -> Result<(), Failure>>,
     /// Hooks that are run while the container is made.
     pub hooks: Option<Hooks<'a>>,
@@ -56,6 +58,8 @@ pub struct Stages<'a> {
     pub keep_keyring: bool,
     /// Leave the launcher's supplementary groups to the program, besides those of none that it has.
     pub keep_groups: bool,
+    /// Nothing else is being started, so another processor may be free: what doesn't depend on each other is done side by side.
+    pub beside: Option<&'a Beside>,
     /// Move the root over `/` instead of pivot_root(2), which can't replace an initramfs.
     pub no_pivot: bool,
 }

@@ -29,7 +29,7 @@ use rustix::thread::UnshareFlags;
 
 use crate::failure::{Context, Failure, Step};
 use crate::launch::{Launch, Namespace, Propagation};
-use crate::launcher::Trees;
+use crate::launcher::{Beside, Network, Trees};
 use crate::report;
 use crate::sys;
 use crate::sys::mount::{Change, set_attributes};
@@ -54,6 +54,18 @@ pub(crate) struct Inherited<'a> {
     pub(crate) theatre: Theatre<'a>,
     /// The connection to the seccomp agent.
     pub(crate) agent: Option<BorrowedFd<'a>>,
+    /// What is done at the same time, if anything.
+    pub(crate) beside: Option<&'a Beside>,
+}
+
+impl Inherited<'_> {
+    fn runs_ahead(&self) -> bool {
+        self.beside.is_some_and(Beside::runs_ahead)
+    }
+
+    fn network(&self) -> Option<&Network> {
+        self.beside.and_then(Beside::network)
+    }
 }
 
 /// The exit status of a child that couldn't execute its program; a shell's for "not found".
@@ -69,7 +81,9 @@ pub(crate) fn run(inherited: &Inherited<'_>) -> i32 {
 
 fn set_up_and_execute(inherited: &Inherited<'_>) -> Result<(), Failure> {
     let launch = inherited.launch;
-    wait_for_go(inherited.go)?;
+    if !inherited.runs_ahead() {
+        wait_for_go(inherited.go)?;
+    }
     // Nobody may look into this copy of the launcher; exec makes the program visible again.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).at(Step::BecomeRoot, || "non-dumpable")?;
     let umask = rustix::process::umask(Mode::from_raw_mode(0o022));
@@ -145,7 +159,7 @@ fn build_root(inherited: &Inherited<'_>) -> Result<(OwnedFd, Option<OwnedFd>), F
             (Some(workspace), root)
         }
     };
-    let writable = mounts::mount_all(launch, trees, root.as_fd())?;
+    let writable = mounts::mount_all(launch, trees, root.as_fd(), inherited.network())?;
     devices::supply_declared(launch, trees, root.as_fd(), workspace.as_ref().map(AsFd::as_fd))?;
     let cwd = paths::ensure(root.as_fd(), &launch.process.cwd, paths::Kind::Directory, paths::Links::Follow)
         .at(Step::ChangeDirectory, || launch.process.cwd.as_str())?;
@@ -156,6 +170,10 @@ fn build_root(inherited: &Inherited<'_>) -> Result<(OwnedFd, Option<OwnedFd>), F
     }
     mounts::close(&writable)?;
     drop(writable);
+    inherited.network().map_or(Ok(()), Network::join)?;
+    if inherited.runs_ahead() {
+        wait_for_go(inherited.go)?;
+    }
     sysctl::set_all(&launch.sysctls)?;
     theatre.mounted(root.as_fd())?;
     hide::make_readonly(launch, root.as_fd())?;

@@ -10,7 +10,7 @@ use super::paths::{Kind, Links};
 use super::{devices, paths};
 use crate::failure::{Context, Failure, Step};
 use crate::launch::{Launch, Mount, MountSource};
-use crate::launcher::{Mount as Mounted, Tree, Trees, propagate, set_unless_empty};
+use crate::launcher::{Mount as Mounted, Network, Tree, Trees, propagate, set_unless_empty};
 use crate::sys::mount::{Change, set_attributes};
 use crate::{filesystem, fill};
 
@@ -20,6 +20,7 @@ pub(crate) fn mount_all<'a>(
     launch: &'a Launch,
     trees: &'a Trees,
     root: BorrowedFd<'_>,
+    network: Option<&Network>,
 ) -> Result<Vec<(&'a Mount, Mounted<'a>)>, Failure> {
     let mut dev_is_done = false;
     let mut writable = Vec::new();
@@ -27,6 +28,7 @@ pub(crate) fn mount_all<'a>(
         let on_dev = mount.target.trim_end_matches('/') == "/dev";
         match (&mount.source, bind) {
             (MountSource::Filesystem { fstype, .. }, instead) => {
+                network.map_or(Ok(()), |network| network.join_for(fstype))?;
                 let mounted = new_filesystem(mount, instead.as_ref(), root)?;
                 // The machine's devtmpfs has its nodes, and is the machine's.
                 if on_dev && fstype != "devtmpfs" {

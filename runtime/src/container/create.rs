@@ -21,7 +21,7 @@ use crate::cgroup::AbsentController;
 use crate::failure::{Failure, Step};
 use crate::launch::{Launch, Namespace};
 use crate::report::{self, Report};
-use crate::start::{Console, Hooks, Site, StageMessage, Stages, Started, Stdio, start_in_stages};
+use crate::start::{Beside, Console, Hooks, Site, StageMessage, Stages, Started, Stdio, start_in_stages};
 use crate::{descriptor, hook};
 
 /// How a container is to be made.
@@ -69,10 +69,13 @@ pub struct Made {
 /// Makes the container `id`. On failure nothing is left of it, and its `poststop` hooks have run if it had come to be.
 pub fn create(store: &Store, id: &str, mut bundle: Bundle, options: &Options) -> Result<Made> {
     expect_user_namespace(&bundle.launch)?;
+    // A scope that systemd makes must be there before the child leaves the machine's cgroup namespace.
+    let alone = options.manager != Manager::Systemd;
+    let beside = alone.then(|| Beside::begin(&bundle.launch)).transpose()?;
     let passed = pass_descriptors(&mut bundle.launch, options.preserve_fds)?;
     let (entry, lock) = store.claim(id)?;
     let mut record = record_of(id, &mut bundle, options);
-    match make(&entry, &mut record, bundle, options, passed) {
+    match make(&entry, &mut record, bundle, options, passed, beside) {
         Ok((pidfd, terminal, notify, warnings)) => Ok(Made { entry, lock, record, pidfd, terminal, notify, warnings }),
         Err(error) => {
             // The first error is the one to report.
@@ -104,7 +107,7 @@ pub(crate) fn record_of(id: &str, bundle: &mut Bundle, options: &Options) -> Rec
 
 type Parts = (OwnedFd, Option<OwnedFd>, Option<OwnedFd>, Vec<String>);
 
-fn make(entry: &Entry, record: &mut Record, mut bundle: Bundle, options: &Options, passed: u32) -> Result<Parts> {
+fn make(entry: &Entry, record: &mut Record, mut bundle: Bundle, options: &Options, passed: u32, beside: Option<Beside>) -> Result<Parts> {
     let launch = &mut bundle.launch;
     let wanted = bundle.cgroups_path.as_deref();
     let (mut place, mut unit) = (None, None);
@@ -124,10 +127,6 @@ fn make(entry: &Entry, record: &mut Record, mut bundle: Bundle, options: &Option
     }
     // From here on `delete` knows what there may be to remove.
     entry.begin(record.cgroup.as_deref())?;
-    entry.write("config.json", &bundle.config)?;
-    if let Some(seccomp) = &launch.seccomp {
-        entry.write("seccomp.bpf", &seccomp.bpf)?;
-    }
     let prepared = bundle.layers.as_ref().map(|layers| storage::prepare(entry, launch, layers)).transpose()?;
     if let Some(prepared) = &prepared {
         launch.namespaces.user = prepared.userns.as_ref().map(|userns| format!("/proc/self/fd/{}", userns.as_raw_fd()));
@@ -152,7 +151,8 @@ fn make(entry: &Entry, record: &mut Record, mut bundle: Bundle, options: &Option
         record.pid = pid;
         record.start_time = process::stat(pid).map_or(0, |stat| stat.start_time);
         let seated = unit.as_ref().map_or(Ok(()), |unit| enter_scope(record, unit, launch));
-        *result = seated.and_then(|()| entry.write_record(record));
+        // Only what runs is looked at by `exec`, so these can be written while the child is busy.
+        *result = seated.and_then(|()| write_configuration(entry, &bundle)).and_then(|()| entry.write_record(record));
         result.clone().map_err(|_| Failure::new(Step::Record, "the container's process", Errno::IO))
     };
     let state = |status: &str, pid: i32| shared.borrow().0.state(status, pid);
@@ -172,6 +172,7 @@ fn make(entry: &Entry, record: &mut Record, mut bundle: Bundle, options: &Option
         keep_groups,
         without_program: bundle.without_program,
         no_pivot: options.no_pivot,
+        beside: beside.as_ref(),
     };
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     let stdio = Stdio { stdin: Some(stdin.as_fd()), stdout: Some(stdout.as_fd()), stderr: Some(stderr.as_fd()) };
@@ -206,6 +207,12 @@ fn make(entry: &Entry, record: &mut Record, mut bundle: Bundle, options: &Option
             Err(error)
         }
     }
+}
+
+/// What an `exec` will want to know.
+fn write_configuration(entry: &Entry, bundle: &Bundle) -> Result<()> {
+    entry.write("config.json", &bundle.config)?;
+    bundle.launch.seccomp.as_ref().map_or(Ok(()), |seccomp| entry.write("seccomp.bpf", &seccomp.bpf))
 }
 
 /// Nobody but root may make the other namespaces without one. To make one that wasn't asked for would change what ids mean.

@@ -26,6 +26,9 @@ use std::sync::OnceLock;
 
 pub use error::{Error, Result};
 
+/// The inode number of the machine's own user namespace (`linux/nsfs.h`; the same since Linux 3.8).
+const INITIAL_USER: u64 = 0xefff_fffd;
+
 /// Whether this process is an ordinary user's, decided once.
 static ORDINARY: OnceLock<bool> = OnceLock::new();
 
@@ -33,12 +36,8 @@ static ORDINARY: OnceLock<bool> = OnceLock::new();
 #[must_use]
 pub fn is_ordinary_user() -> bool {
     *ORDINARY.get_or_init(|| {
-        // The initial user namespace maps all ids to themselves (user_namespaces(7)).
-        let initial = || match std::fs::read_to_string("/proc/self/uid_map") {
-            Ok(map) => map.split_whitespace().eq(["0", "0", "4294967295"]),
-            // A kernel without user namespaces, or want of descriptors, which will show soon enough.
-            Err(_) => true,
-        };
+        // A kernel without user namespaces has no such file.
+        let initial = || rustix::fs::stat("/proc/self/ns/user").map_or(true, |namespace| namespace.st_ino == INITIAL_USER);
         !rustix::process::geteuid().is_root() || !initial()
     })
 }

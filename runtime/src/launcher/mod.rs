@@ -1,6 +1,7 @@
 //! The launcher's side of a start: check, open everything of the machine, make the cgroup, fork, map ids, let go.
 
 mod agent;
+mod beside;
 mod enter;
 mod joined;
 mod net_devices;
@@ -26,6 +27,8 @@ use crate::launch::{Launch, Namespace, Process};
 use crate::start::{Site, Stages, Started, Stdio};
 use crate::{cgroup, check, child, device, sys, userns};
 
+pub use beside::Beside;
+pub(crate) use beside::Network;
 pub(crate) use enter::enter;
 pub(crate) use nodes::Nodes;
 pub(crate) use trees::{Mount, STANDARD_DEVICES, Tree, Trees, propagate, set_unless_empty};
@@ -56,10 +59,9 @@ pub(crate) fn start(
     let stdio = [stdio.stdin, stdio.stdout, stdio.stderr].map(|fd| fd.unwrap_or(null.as_fd()));
     give_pipes_to(launch, &stdio);
 
-    let exposed = exposed_program(launch).into_iter().chain(ungranted(launch)).collect::<Vec<_>>();
     let Some(parent) = site.cgroup_parent else {
         let mut started = run(launch, name, &trees, None, stdio, agent, stages)?;
-        started.degraded.extend(exposed);
+        started.degraded.extend(exposed_program(launch).into_iter().chain(ungranted(launch)));
         return Ok(started);
     };
     let (group, mut degraded) = cgroup::create(parent, name, &settings, site.absent_controller)?;
@@ -69,7 +71,7 @@ pub(crate) fn start(
     }
     match run(launch, name, &trees, Some(group.as_fd()), stdio, agent, stages) {
         Ok(started) => {
-            degraded.extend(exposed);
+            degraded.extend(exposed_program(launch).into_iter().chain(ungranted(launch)));
             Ok(Started { cgroup: Some(group), degraded, ..started })
         }
         Err(failure) => {
@@ -144,16 +146,21 @@ fn run(
         stdio,
         theatre: child::Theatre::new(stages, stages_there.as_ref().map(AsFd::as_fd)),
         agent: agent.as_ref().map(AsFd::as_fd),
+        beside: stages.beside,
     };
+    let mut namespaces = namespaces(launch);
+    if stages.beside.is_some_and(|beside| beside.network().is_some()) {
+        namespaces.remove(UnshareFlags::NEWNET);
+    }
 
     let visits = joined::Visits::open(&launch.namespaces)?;
     let stage = staged::Stage::of(launch, &visits);
     let fork = || {
         if let Some(stage) = &stage {
             let ends = staged::Ends { go: &go_writer };
-            return staged::fork(stage, launch, namespaces(launch), group, &ends, || child::run(&inherited));
+            return staged::fork(stage, launch, namespaces, group, &ends, || child::run(&inherited));
         }
-        sys::clone::fork_into(namespaces(launch), group, Signal::CHILD.as_raw(), || {
+        sys::clone::fork_into(namespaces, group, Signal::CHILD.as_raw(), || {
             drop(go_writer.take());
             drop(stages_here.take());
             child::run(&inherited)

@@ -3,13 +3,12 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use clap::Args;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use serde::Serialize;
 
-use super::args::Name;
+use super::args::{Flag, Name, Parsed, Reader};
 use crate::container::error::During;
 use crate::container::record::Status;
 use crate::container::stats::{Stats, stats};
@@ -17,16 +16,31 @@ use crate::container::store::Store;
 use crate::container::{Error, Result, cgroup};
 
 /// It goes on until the container ends.
-#[derive(Debug, Args)]
+#[derive(Debug)]
 pub(super) struct Events {
-    /// Time from one look to the next, such as 500ms, 5s or 1m.
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = interval)]
     interval: Duration,
-    /// Look once.
-    #[arg(long)]
     stats: bool,
-    #[command(flatten)]
     name: Name,
+}
+
+impl Events {
+    pub(super) const FLAGS: &'static [Flag] = &[
+        Flag::value("", "interval", "TIME", "Time from one look to the next, such as 500ms, 5s or 1m [default: 5s]"),
+        Flag::switch("", "stats", "Look once"),
+    ];
+
+    pub(super) fn read(reader: &mut Reader) -> Parsed<Self> {
+        let mut events = Self { interval: Duration::from_secs(5), stats: false, name: Name::default() };
+        while let Some(given) = reader.next()? {
+            match given {
+                "interval" => events.interval = reader.parsed(interval)?,
+                "stats" => events.stats = true,
+                "CONTAINER" => events.name = Name::last(reader)?,
+                other => return Err(reader.unknown(other)),
+            }
+        }
+        Ok(events)
+    }
 }
 
 #[derive(Serialize)]

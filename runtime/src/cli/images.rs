@@ -2,9 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::{Args, ValueEnum};
-
-use super::args::{Global, Name};
+use super::args::{Flag, Global, Name, Parsed, Reader};
 use super::{create, foreground, log};
 use crate::container::checkpoint::{Checkpoint as Wanted, checkpoint};
 use crate::container::create::Options;
@@ -14,102 +12,169 @@ use crate::container::store::Store;
 use crate::container::{Result, bundle, life};
 
 /// What both directions have in common.
-#[derive(Debug, Args)]
+#[derive(Debug)]
 struct Common {
-    /// Where the images are.
-    #[arg(long, value_name = "DIR", default_value = "checkpoint")]
     image_path: PathBuf,
-    /// Where criu works and logs [default: beside the images].
-    #[arg(long, value_name = "DIR")]
     work_path: Option<PathBuf>,
-    /// Keep open TCP connections.
-    #[arg(long)]
     tcp_established: bool,
-    /// Keep Unix sockets that lead outside.
-    #[arg(long)]
     ext_unix_sk: bool,
-    /// Allow processes of a session from outside.
-    #[arg(long)]
     shell_job: bool,
-    /// Keep file locks.
-    #[arg(long)]
     file_locks: bool,
-    /// How cgroups are handled.
-    #[arg(long, value_name = "MODE", value_enum, default_value = "soft")]
-    manage_cgroups_mode: Cgroups,
-    /// Make this namespace, but empty: network.
-    #[arg(long, value_name = "NAMESPACE", value_parser = ["network"])]
+    manage_cgroups_mode: String,
     empty_ns: Vec<String>,
-    /// Keep equal pages once.
-    #[arg(long)]
     auto_dedup: bool,
-    /// Fetch memory when it is touched (userfaultfd(2)).
-    #[arg(long)]
     lazy_pages: bool,
 }
 
-/// criu(8), `--manage-cgroups`.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Cgroups {
-    Soft,
-    Full,
-    Strict,
-    Ignore,
+impl Default for Common {
+    fn default() -> Self {
+        Self {
+            image_path: "checkpoint".into(),
+            work_path: None,
+            tcp_established: false,
+            ext_unix_sk: false,
+            shell_job: false,
+            file_locks: false,
+            manage_cgroups_mode: "soft".to_owned(),
+            empty_ns: Vec::new(),
+            auto_dedup: false,
+            lazy_pages: false,
+        }
+    }
 }
 
-#[derive(Debug, Args)]
+impl Common {
+    const FLAGS: &'static [Flag] = &[
+        Flag::value("", "image-path", "DIR", "Where the images are [default: checkpoint]"),
+        Flag::value("", "work-path", "DIR", "Where criu works and logs [default: beside the images]"),
+        Flag::switch("", "tcp-established", "Keep open TCP connections"),
+        Flag::switch("", "ext-unix-sk", "Keep Unix sockets that lead outside"),
+        Flag::switch("", "shell-job", "Allow processes of a session from outside"),
+        Flag::switch("", "file-locks", "Keep file locks"),
+        Flag::value("", "manage-cgroups-mode", "MODE", "How cgroups are handled [default: soft]")
+            .one_of(&["soft", "full", "strict", "ignore"]),
+        Flag::value("", "empty-ns", "NAMESPACE", "Make this namespace, but empty: network")
+            .one_of(&["network"])
+            .repeated(),
+        Flag::switch("", "auto-dedup", "Keep equal pages once"),
+        Flag::switch("", "lazy-pages", "Fetch memory when it is touched (userfaultfd(2))"),
+    ];
+
+    fn take(&mut self, flag: &str, reader: &mut Reader) -> Parsed<()> {
+        match flag {
+            "image-path" => self.image_path = reader.path()?,
+            "work-path" => self.work_path = Some(reader.path()?),
+            "tcp-established" => self.tcp_established = true,
+            "ext-unix-sk" => self.ext_unix_sk = true,
+            "shell-job" => self.shell_job = true,
+            "file-locks" => self.file_locks = true,
+            "manage-cgroups-mode" => self.manage_cgroups_mode = reader.text()?,
+            "empty-ns" => self.empty_ns.push(reader.text()?),
+            "auto-dedup" => self.auto_dedup = true,
+            "lazy-pages" => self.lazy_pages = true,
+            other => return Err(reader.unknown(other)),
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug, Default)]
 pub(super) struct Checkpoint {
-    #[command(flatten)]
     common: Common,
-    /// The images of an earlier pre-dump, relative to these.
-    #[arg(long, value_name = "DIR")]
     parent_path: Option<PathBuf>,
-    /// Let the container go on afterwards.
-    #[arg(long)]
     leave_running: bool,
-    /// Write only the memory, and let the container go on.
-    #[arg(long)]
     pre_dump: bool,
-    /// A descriptor that gets a zero byte when memory can be fetched.
-    #[arg(long, value_name = "FD", default_value_t = -1, allow_negative_numbers = true)]
     status_fd: i32,
-    /// Send the memory there.
-    #[arg(long, value_name = "ADDRESS:PORT")]
     page_server: Option<String>,
-    #[command(flatten)]
     name: Name,
 }
 
-#[derive(Debug, Args)]
+impl Checkpoint {
+    pub(super) const FLAGS: &'static [&'static [Flag]] = &[
+        Common::FLAGS,
+        &[
+            Flag::value("", "parent-path", "DIR", "The images of an earlier pre-dump, relative to these"),
+            Flag::switch("", "leave-running", "Let the container go on afterwards"),
+            Flag::switch("", "pre-dump", "Write only the memory, and let the container go on"),
+            Flag::value(
+                "",
+                "status-fd",
+                "FD",
+                "A descriptor that gets a zero byte when memory can be fetched [default: -1]",
+            ),
+            Flag::value("", "page-server", "ADDRESS:PORT", "Send the memory there"),
+        ],
+    ];
+
+    pub(super) fn read(reader: &mut Reader) -> Parsed<Self> {
+        let mut checkpoint = Self { status_fd: -1, ..Self::default() };
+        while let Some(given) = reader.next()? {
+            match given {
+                "parent-path" => checkpoint.parent_path = Some(reader.path()?),
+                "leave-running" => checkpoint.leave_running = true,
+                "pre-dump" => checkpoint.pre_dump = true,
+                "status-fd" => checkpoint.status_fd = reader.number()?,
+                "page-server" => checkpoint.page_server = Some(reader.text()?),
+                "CONTAINER" => checkpoint.name = Name::last(reader)?,
+                flag => checkpoint.common.take(flag, reader)?,
+            }
+        }
+        Ok(checkpoint)
+    }
+}
+
+#[derive(Debug, Default)]
 pub(super) struct Restore {
-    #[command(flatten)]
     common: Common,
-    /// The directory with the configuration and the root filesystem.
-    #[arg(short, long, value_name = "DIR", default_value = ".")]
     bundle: PathBuf,
-    /// Return when the container runs.
-    #[arg(short, long)]
     detach: bool,
-    /// Write the process id to this file.
-    #[arg(long, value_name = "FILE")]
     pid_file: Option<PathBuf>,
-    /// Without effect, as no terminal can be made anew.
-    #[arg(long, value_name = "SOCKET")]
     console_socket: Option<PathBuf>,
-    /// Don't adopt the container's orphans.
-    #[arg(long)]
     no_subreaper: bool,
-    /// Without effect: criu finds out.
-    #[arg(long)]
     no_pivot: bool,
-    /// Another profile of the security module.
-    #[arg(long, value_name = "TYPE:NAME")]
     lsm_profile: Option<String>,
-    /// Another context of mounts.
-    #[arg(long, value_name = "CONTEXT")]
     lsm_mount_context: Option<String>,
-    #[command(flatten)]
     name: Name,
+}
+
+impl Restore {
+    pub(super) const FLAGS: &'static [&'static [Flag]] = &[
+        Common::FLAGS,
+        &[
+            Flag::value(
+                "b",
+                "bundle",
+                "DIR",
+                "The directory with the configuration and the root filesystem [default: .]",
+            ),
+            Flag::switch("d", "detach", "Return when the container runs"),
+            Flag::value("", "pid-file", "FILE", "Write the process id to this file"),
+            Flag::value("", "console-socket", "SOCKET", "Without effect, as no terminal can be made anew"),
+            Flag::switch("", "no-subreaper", "Don't adopt the container's orphans"),
+            Flag::switch("", "no-pivot", "Without effect: criu finds out"),
+            Flag::value("", "lsm-profile", "TYPE:NAME", "Another profile of the security module"),
+            Flag::value("", "lsm-mount-context", "CONTEXT", "Another context of mounts"),
+        ],
+    ];
+
+    pub(super) fn read(reader: &mut Reader) -> Parsed<Self> {
+        let mut restore = Self { bundle: ".".into(), ..Self::default() };
+        while let Some(given) = reader.next()? {
+            match given {
+                "bundle" => restore.bundle = reader.path()?,
+                "detach" => restore.detach = true,
+                "pid-file" => restore.pid_file = Some(reader.path()?),
+                "console-socket" => restore.console_socket = Some(reader.path()?),
+                "no-subreaper" => restore.no_subreaper = true,
+                "no-pivot" => restore.no_pivot = true,
+                "lsm-profile" => restore.lsm_profile = Some(reader.text()?),
+                "lsm-mount-context" => restore.lsm_mount_context = Some(reader.text()?),
+                "CONTAINER" => restore.name = Name::last(reader)?,
+                flag => restore.common.take(flag, reader)?,
+            }
+        }
+        Ok(restore)
+    }
 }
 
 pub(super) fn write(store: &Store, global: &Global, arguments: &Checkpoint) -> Result<u8> {
@@ -151,12 +216,6 @@ pub(super) fn read(store: &Store, global: &Global, arguments: &Restore) -> Resul
 }
 
 fn images(global: &Global, common: &Common) -> Images {
-    let mode = match common.manage_cgroups_mode {
-        Cgroups::Soft => "soft",
-        Cgroups::Full => "full",
-        Cgroups::Strict => "strict",
-        Cgroups::Ignore => "ignore",
-    };
     Images {
         criu: global.criu.clone(),
         directory: common.image_path.clone(),
@@ -165,7 +224,7 @@ fn images(global: &Global, common: &Common) -> Images {
         ext_unix_sk: common.ext_unix_sk,
         shell_job: common.shell_job,
         file_locks: common.file_locks,
-        manage_cgroups: mode.to_owned(),
+        manage_cgroups: common.manage_cgroups_mode.clone(),
         // As criu calls it.
         empty_ns: common.empty_ns.iter().map(|_| "net".to_owned()).collect(),
         auto_dedup: common.auto_dedup,

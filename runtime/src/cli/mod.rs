@@ -24,7 +24,7 @@ mod update;
 
 use crate::container::store::Store;
 use crate::container::{self, Result};
-use args::{Arguments, Command};
+use args::{Arguments, Command, Instead};
 
 /// The exit status of a command that failed; a program's own is passed on by `run` and `exec`.
 const FAILED: u8 = 1;
@@ -34,14 +34,14 @@ const FAILED: u8 = 1;
 pub fn main() -> u8 {
     let arguments = match Arguments::of_process() {
         Ok(arguments) => arguments,
-        Err(error) => {
-            let failed = error.use_stderr();
-            let _ = error.print();
-            return if failed { FAILED } else { 0 };
+        // As with any other output, nobody has to read it.
+        Err(Instead::Print(text)) => return print(&text).map_or(FAILED, |()| 0),
+        Err(Instead::Refuse(why)) => {
+            log::error(&why);
+            return FAILED;
         }
     };
-    let name = arguments.command.name();
-    let done = log::open(&arguments.global, name)
+    let done = log::open(&arguments.global, arguments.name)
         .and_then(|()| container::declare_rootless(arguments.global.rootless.as_deref()))
         .and_then(|()| execute(arguments));
     match done {
@@ -54,7 +54,7 @@ pub fn main() -> u8 {
 }
 
 fn execute(arguments: Arguments) -> Result<u8> {
-    let Arguments { global, command } = arguments;
+    let Arguments { global, command, .. } = arguments;
     let store = || Store::new(global.root.clone());
     match command {
         Command::Create(arguments) => create::run(&store()?, &global, &arguments),

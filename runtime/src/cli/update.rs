@@ -3,10 +3,9 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use clap::Args;
 use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
 
-use super::args::Name;
+use super::args::{Flag, Name, Parsed, Reader};
 use super::log;
 use crate::compile;
 use crate::container::error::During;
@@ -15,67 +14,97 @@ use crate::container::update::update;
 use crate::container::{Error, Result};
 
 /// What isn't named stays as it is. Of a number, 0 names nothing and -1 means no limit.
-#[derive(Debug, Default, PartialEq, Args)]
+#[derive(Debug, Default, PartialEq)]
 pub(super) struct Update {
-    /// Limits as JSON (runtime spec, "Control groups": the value of linux.resources), `-` for standard input; flags don't count then.
-    #[arg(short, long, value_name = "FILE")]
     resources: Option<PathBuf>,
-    /// Share of input and output, from 10 to 1000.
-    #[arg(long, value_name = "WEIGHT")]
     blkio_weight: Option<u16>,
-    /// Length of a period in which processor time is counted, in microseconds.
-    #[arg(long, value_name = "US")]
     cpu_period: Option<u64>,
-    /// Processor time in each period, in microseconds.
-    #[arg(long, value_name = "US", allow_negative_numbers = true)]
     cpu_quota: Option<i64>,
-    /// What of it may be saved up, in microseconds.
-    #[arg(long, value_name = "US")]
     cpu_burst: Option<u64>,
-    /// Share of processor time; 1024 is everybody's.
-    #[arg(long, value_name = "SHARES")]
     cpu_share: Option<u64>,
-    /// 1: run only when nobody else wants to.
-    #[arg(long, value_name = "0|1")]
     cpu_idle: Option<i64>,
-    /// Real-time period; cgroup version 2 has none.
-    #[arg(long, value_name = "US")]
     cpu_rt_period: Option<u64>,
-    /// Real-time runtime; cgroup version 2 has none.
-    #[arg(long, value_name = "US", allow_negative_numbers = true)]
     cpu_rt_runtime: Option<i64>,
-    /// Processors, such as 0-2,4.
-    #[arg(long, value_name = "LIST")]
     cpuset_cpus: Option<String>,
-    /// Memory nodes.
-    #[arg(long, value_name = "LIST")]
     cpuset_mems: Option<String>,
-    /// Memory, in bytes or such as 64m.
-    #[arg(long, value_name = "BYTES", value_parser = bytes, allow_negative_numbers = true)]
     memory: Option<i64>,
-    /// Memory that is only taken away when the machine is short of it.
-    #[arg(long, value_name = "BYTES", value_parser = bytes, allow_negative_numbers = true)]
     memory_reservation: Option<i64>,
-    /// Memory and swap together.
-    #[arg(long, value_name = "BYTES", value_parser = bytes, allow_negative_numbers = true)]
     memory_swap: Option<i64>,
-    /// Kernel memory; cgroup version 2 counts it with the rest.
-    #[arg(long, value_name = "BYTES", value_parser = bytes, allow_negative_numbers = true)]
     kernel_memory: Option<i64>,
-    /// Kernel memory for TCP buffers; likewise.
-    #[arg(long, value_name = "BYTES", value_parser = bytes, allow_negative_numbers = true)]
     kernel_memory_tcp: Option<i64>,
-    /// Number of processes.
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pids_limit: Option<i64>,
-    /// Cache of the container's class (Intel RDT), such as L3:0=f.
-    #[arg(long, value_name = "SCHEMA")]
     l3_cache_schema: Option<String>,
-    /// Memory bandwidth of the container's class (Intel RDT), such as MB:0=50.
-    #[arg(long, value_name = "SCHEMA")]
     mem_bw_schema: Option<String>,
-    #[command(flatten)]
     name: Name,
+}
+
+impl Update {
+    pub(super) const FLAGS: &'static [Flag] = &[
+        Flag::value(
+            "r",
+            "resources",
+            "FILE",
+            r#"Limits as JSON (runtime spec, "Control groups": the value of linux.resources), `-` for standard input; flags don't count then"#,
+        ),
+        Flag::value("", "blkio-weight", "WEIGHT", "Share of input and output, from 10 to 1000"),
+        Flag::value("", "cpu-period", "US", "Length of a period in which processor time is counted, in microseconds"),
+        Flag::value("", "cpu-quota", "US", "Processor time in each period, in microseconds"),
+        Flag::value("", "cpu-burst", "US", "What of it may be saved up, in microseconds"),
+        Flag::value("", "cpu-share", "SHARES", "Share of processor time; 1024 is everybody's"),
+        Flag::value("", "cpu-idle", "0|1", "1: run only when nobody else wants to"),
+        Flag::value("", "cpu-rt-period", "US", "Real-time period; cgroup version 2 has none"),
+        Flag::value("", "cpu-rt-runtime", "US", "Real-time runtime; cgroup version 2 has none"),
+        Flag::value("", "cpuset-cpus", "LIST", "Processors, such as 0-2,4"),
+        Flag::value("", "cpuset-mems", "LIST", "Memory nodes"),
+        Flag::value("", "memory", "BYTES", "Memory, in bytes or such as 64m"),
+        Flag::value(
+            "",
+            "memory-reservation",
+            "BYTES",
+            "Memory that is only taken away when the machine is short of it",
+        ),
+        Flag::value("", "memory-swap", "BYTES", "Memory and swap together"),
+        Flag::value("", "kernel-memory", "BYTES", "Kernel memory; cgroup version 2 counts it with the rest"),
+        Flag::value("", "kernel-memory-tcp", "BYTES", "Kernel memory for TCP buffers; likewise"),
+        Flag::value("", "pids-limit", "N", "Number of processes"),
+        Flag::value("", "l3-cache-schema", "SCHEMA", "Cache of the container's class (Intel RDT), such as L3:0=f"),
+        Flag::value(
+            "",
+            "mem-bw-schema",
+            "SCHEMA",
+            "Memory bandwidth of the container's class (Intel RDT), such as MB:0=50",
+        ),
+    ];
+
+    pub(super) fn read(reader: &mut Reader) -> Parsed<Self> {
+        let mut update = Self::default();
+        while let Some(given) = reader.next()? {
+            match given {
+                "resources" => update.resources = Some(reader.path()?),
+                "blkio-weight" => update.blkio_weight = Some(reader.number()?),
+                "cpu-period" => update.cpu_period = Some(reader.number()?),
+                "cpu-quota" => update.cpu_quota = Some(reader.number()?),
+                "cpu-burst" => update.cpu_burst = Some(reader.number()?),
+                "cpu-share" => update.cpu_share = Some(reader.number()?),
+                "cpu-idle" => update.cpu_idle = Some(reader.number()?),
+                "cpu-rt-period" => update.cpu_rt_period = Some(reader.number()?),
+                "cpu-rt-runtime" => update.cpu_rt_runtime = Some(reader.number()?),
+                "cpuset-cpus" => update.cpuset_cpus = Some(reader.text()?),
+                "cpuset-mems" => update.cpuset_mems = Some(reader.text()?),
+                "memory" => update.memory = Some(reader.parsed(bytes)?),
+                "memory-reservation" => update.memory_reservation = Some(reader.parsed(bytes)?),
+                "memory-swap" => update.memory_swap = Some(reader.parsed(bytes)?),
+                "kernel-memory" => update.kernel_memory = Some(reader.parsed(bytes)?),
+                "kernel-memory-tcp" => update.kernel_memory_tcp = Some(reader.parsed(bytes)?),
+                "pids-limit" => update.pids_limit = Some(reader.number()?),
+                "l3-cache-schema" => update.l3_cache_schema = Some(reader.text()?),
+                "mem-bw-schema" => update.mem_bw_schema = Some(reader.text()?),
+                "CONTAINER" => update.name = Name::last(reader)?,
+                other => return Err(reader.unknown(other)),
+            }
+        }
+        Ok(update)
+    }
 }
 
 pub(super) fn run(store: &Store, arguments: &Update) -> Result<u8> {

@@ -97,6 +97,10 @@ pub(crate) fn of(step: Step, errno: Errno, object: &str) -> Option<&'static str>
         (Step::MakeStorage, Errno::PERM) => "the container's root must be this user: map the own id to 0",
         (Step::MakeStorage, Errno::NOTDIR | Errno::LOOP) => "root.path must be a directory in which containers' own ones are made",
         (Step::RunStorage, Errno::NOENT) => "it isn't installed (Debian: fuse-overlayfs)",
+        (Step::RunStorage, Errno::TIMEDOUT) => {
+            "it was killed: a layer's filesystem may not answer, or it isn't that program; \
+             org.garboard.layers.driver = copy does without it"
+        }
         (Step::CopyLayers, Errno::NOSPC | Errno::DQUOT) => "the filesystem of root.path has no room for a copy",
         (Step::CopyLayers, Errno::PERM) => "device nodes can be copied by root of the machine only",
         (Step::CopyLayers, Errno::INVAL) => "its owner isn't in the container's id map",

@@ -93,7 +93,7 @@ fn state_file(state: &[u8]) -> Result<OwnedFd, Errno> {
 }
 
 /// Whether the process ends before the deadline.
-fn ends_in_time(pidfd: BorrowedFd<'_>, timeout: Option<Duration>) -> bool {
+pub(crate) fn ends_in_time(pidfd: BorrowedFd<'_>, timeout: Option<Duration>) -> bool {
     let now = || {
         let time = clock_gettime(ClockId::Monotonic);
         Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))

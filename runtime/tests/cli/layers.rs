@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
 use proptest::collection::vec;
@@ -27,6 +28,7 @@ pub fn tests() -> Vec<Trial> {
         a_container_of_layers_has_its_whole_life,
         what_is_written_goes_with_the_container,
         fuse_overlayfs_ends_with_the_container,
+        fuse_overlayfs_that_does_not_answer_is_killed,
         a_killed_runtime_leaves_nothing_that_delete_can_t_remove,
         a_full_disk_is_an_error_that_leaves_nothing,
         what_is_missing_is_named,
@@ -442,6 +444,51 @@ fn fuse_overlayfs_ends_with_the_container() {
         until("the program ends by itself", || daemons(upper) == 0);
         site.wait_for("stopped");
         site.ok(&["delete", &site.id]);
+        bundle.assert_gone();
+    }
+}
+
+/// Has this script found as fuse-overlayfs, in front of what else there is.
+fn replace_fuse_overlayfs(bundle: &mut Bundle, script: &str) {
+    let programs = bundle.site.directory.join("programs");
+    fs::create_dir_all(&programs).unwrap();
+    let fake = programs.join("fuse-overlayfs");
+    fs::write(&fake, format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs::set_permissions(&fake, PermissionsExt::from_mode(0o755)).unwrap();
+    let path = format!("PATH={}:{}", programs.display(), std::env::var("PATH").unwrap());
+    let program = bundle.site.before.pop().unwrap_or_else(|| crate::site::runtime().to_str().unwrap().to_owned());
+    bundle.site.before.extend(["env".to_owned(), path, program]);
+}
+
+fn fuse_overlayfs_that_does_not_answer_is_killed() {
+    for who in [Who::RootMapped, Who::User] {
+        let mut bundle = Bundle::new(who, shell(SHOW_ROOT));
+        bundle.annotate(Some("fuse-overlayfs"));
+        let ids = bundle.site.directory.join("ids");
+        fs::write(&ids, "").unwrap();
+        fs::set_permissions(&ids, PermissionsExt::from_mode(0o666)).unwrap();
+        // Also what it has started holds the device open.
+        let script = format!("echo something is odd >&2; sleep 1000 & echo $$ $! > {}; wait", ids.display());
+        replace_fuse_overlayfs(&mut bundle, &script);
+        let begin = Instant::now();
+        let error = bundle.site.fails(&["create", &bundle.site.id]);
+        assert!((Duration::from_secs(10)..Duration::from_secs(30)).contains(&begin.elapsed()), "{:?}", begin.elapsed());
+        let told = "run fuse-overlayfs, which hasn't answered for 10 s: something is odd: ETIMEDOUT: it was killed";
+        assert!(error.contains(told) && error.contains("org.garboard.layers.driver = copy"), "{who:?}: {error}");
+        let ids = fs::read_to_string(ids).unwrap();
+        assert_eq!(ids.split_whitespace().count(), 2, "{ids}");
+        until("both processes have ended", || {
+            ids.split_whitespace().all(|pid| {
+                let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+                // Who hasn't been reaped by whoever does so on this machine has ended, too.
+                !status.contains("State:") || status.contains("State:\tZ")
+            })
+        });
+        bundle.assert_gone();
+        // A slow one is waited for.
+        replace_fuse_overlayfs(&mut bundle, "sleep 2; exec /usr/bin/fuse-overlayfs \"$@\"");
+        let done = bundle.site.run(&["run", &bundle.site.id]);
+        assert!(done.stdout.starts_with("fuse-overlayfs on / type fuse"), "{who:?}: {done:?}");
         bundle.assert_gone();
     }
 }

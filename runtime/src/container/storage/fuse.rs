@@ -8,18 +8,24 @@ use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, FdFlags};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
 };
+use rustix::process::{Pid, Signal};
+use rustix::thread::UnshareFlags;
 
 use crate::child::rootfs::Layers;
 use crate::failure::{Context, Failure, Step};
+use crate::{hook, sys};
 
 const PROGRAM: &str = "fuse-overlayfs";
 const DEVICE: &str = "/dev/fuse";
+/// It has opened the layers and said that it is there within so long. It takes milliseconds; a disk may have to spin up.
+const ANSWER: Duration = Duration::from_secs(10);
 /// What it says, in the workspace, whose size bounds it.
 const SAYINGS: &str = "said";
 
@@ -45,17 +51,40 @@ pub(super) fn mount(layers: &Layers<'_>, workspace: BorrowedFd<'_>) -> Result<(O
     let device = open_device().at(Step::Open, || DEVICE)?;
     let root = mount_device(device.as_fd())?;
     let mut daemon = serve(layers, workspace, device)?;
-    // Answered by the program, or by the kernel once that is gone.
-    match rustix::fs::fstatvfs(&root) {
-        Ok(_) => {
-            i32::try_from(daemon.id()).map(|pid| (root, pid)).map_err(|_| Failure::check("a process id that is none"))
+    let failure = match wait_for_answer(root.as_fd()) {
+        Ok(()) => {
+            let pid = i32::try_from(daemon.id()).map_err(|_| Failure::check("a process id that is none"))?;
+            return Ok((root, pid));
         }
-        Err(errno) => {
-            let _ = daemon.kill();
-            let _ = daemon.wait();
-            let object = format!("{PROGRAM}: {}", sayings(workspace).unwrap_or_default());
-            Err(Failure::new(Step::RunStorage, object.trim_end_matches([':', ' ']), errno))
-        }
+        Err(failure) => failure,
+    };
+    // With whatever it has started, if it is a script.
+    if let Some(group) = i32::try_from(daemon.id()).ok().and_then(Pid::from_raw) {
+        let _ = rustix::process::kill_process_group(group, Signal::KILL);
+    }
+    let _ = daemon.wait();
+    let object = format!("{}: {}", failure.object, sayings(workspace).unwrap_or_default());
+    Err(Failure::new(failure.step, object.trim_end_matches([':', ' ']), Errno::from_raw_os_error(failure.errno)))
+}
+
+/// Waits until the program answers, or the kernel in its place once it is gone. A process of its own asks, as nothing but death
+/// ends that question.
+fn wait_for_answer(root: BorrowedFd<'_>) -> Result<(), Failure> {
+    let asks = sys::clone::fork_into(UnshareFlags::empty(), None, libc::SIGCHLD, || {
+        // Whoever kills this process has it ask no longer.
+        let bound = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+        bound.and_then(|()| rustix::fs::fstatvfs(root)).err().map_or(0, |errno| errno.raw_os_error().clamp(1, 255))
+    })
+    .at(Step::Clone, || format!("to wait for {PROGRAM}"))?;
+    if !hook::ends_in_time(asks.pidfd.as_fd(), Some(ANSWER)) {
+        sys::clone::kill_and_reap(&asks);
+        let object = format!("{PROGRAM}, which hasn't answered for {} s", ANSWER.as_secs());
+        return Err(Failure::new(Step::RunStorage, object, Errno::TIMEDOUT));
+    }
+    let status = hook::wait(asks.pidfd.as_fd()).at(Step::RunStorage, || PROGRAM)?;
+    match status.exit_status() {
+        Some(0) => Ok(()),
+        errno => Err(Failure::new(Step::RunStorage, PROGRAM, errno.map_or(Errno::IO, Errno::from_raw_os_error))),
     }
 }
 

@@ -101,6 +101,8 @@ pub(crate) fn of(step: Step, errno: Errno, object: &str) -> Option<&'static str>
             "it was killed: a layer's filesystem may not answer, or it isn't that program; \
              org.garboard.layers.driver = copy does without it"
         }
+        (Step::RemoveStorage, Errno::XDEV | Errno::BUSY) => "something is mounted in it: unmount that first",
+        (Step::RemoveStorage, Errno::TIMEDOUT) => "there is too much of it for a second: the next container with layers there goes on",
         (Step::CopyLayers, Errno::NOSPC | Errno::DQUOT) => "the filesystem of root.path has no room for a copy",
         (Step::CopyLayers, Errno::PERM) => "device nodes can be copied by root of the machine only",
         (Step::CopyLayers, Errno::INVAL) => "its owner isn't in the container's id map",

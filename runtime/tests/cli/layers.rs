@@ -34,6 +34,8 @@ pub fn tests() -> Vec<Trial> {
         what_is_missing_is_named,
         what_can_t_be_copied_is_named,
         another_s_directory_is_left_alone,
+        what_an_earlier_boot_has_left_is_removed,
+        what_is_mounted_in_it_is_left_alone,
     ]
 }
 
@@ -610,4 +612,92 @@ fn another_s_directory_is_left_alone() {
         assert_eq!(fs::read_to_string(others.join("file")).unwrap(), "another's");
         assert_eq!(fs::read_dir(&bundle.place).unwrap().count(), 1);
     }
+}
+
+fn what_an_earlier_boot_has_left_is_removed() {
+    for who in EVERYBODY {
+        // With files that are another id's, in a directory that keeps their owner's neighbours out.
+        let script = "cd /tmp && mkdir -p own/er && echo > own/er/file && chown -R 5:5 own && chmod 0 own; \
+                      echo > /made; sleep 60";
+        let mut bundle = Bundle::new(who, shell(script));
+        for set in ["effective", "permitted", "bounding"] {
+            bundle.site.config["process"]["capabilities"][set] = json!(["CAP_DAC_OVERRIDE", "CAP_CHOWN", "CAP_FOWNER"]);
+        }
+        let site = &bundle.site;
+        site.create(&[]);
+        site.ok(&["start", &site.id]);
+        let left = fs::read_dir(&bundle.place).unwrap().next().unwrap().unwrap().path();
+        until("it has written", || left.join("upper/made").exists());
+        let owner = fs::symlink_metadata(left.join("upper/tmp/own/er/file")).unwrap().uid();
+        assert_eq!(owner, who.outside(5), "{who:?}");
+
+        // Nothing of all this was made by an earlier boot's container: other things, other names, a link.
+        let boot = "0".repeat(32);
+        let elsewhere = bundle.site.directory.join("elsewhere");
+        fs::create_dir(&elsewhere).unwrap();
+        fs::write(elsewhere.join("file"), "kept").unwrap();
+        symlink(&elsewhere, bundle.place.join(format!("garboard-{boot}-link-0011223344556677"))).unwrap();
+        fs::write(bundle.place.join(format!("garboard-{boot}-file-0011223344556677")), "kept").unwrap();
+        for name in ["garboard-web".to_owned(), format!("garboard-{boot}"), format!("{boot}-web-0011223344556677")] {
+            fs::create_dir_all(bundle.place.join(name).join("upper")).unwrap();
+        }
+        let count = || fs::read_dir(&bundle.place).unwrap().count();
+        assert_eq!(count(), 6);
+
+        // A container of this boot has its directory, whatever others are made beside it.
+        let second = format!("{}-second", site.id);
+        site.ok(&["create", &second]);
+        assert_eq!(count(), 7);
+        site.ok(&["delete", "--force", &second]);
+        assert!(left.join("upper/made").exists());
+        assert_eq!(site.ok(&["exec", &site.id, "cat", "/made"]), "\n");
+
+        // The power cut: its state is gone, and nobody deletes it.
+        site.ok(&["kill", &site.id, "KILL"]);
+        site.wait_for("stopped");
+        fs::remove_dir_all(site.directory.join("state")).unwrap();
+        let _ = fs::remove_dir(site.cgroup());
+        site.ok(&["create", &second]);
+        site.ok(&["delete", "--force", &second]);
+        assert!(left.exists(), "it is the same boot as long as the machine is up");
+        // As if another boot had made it, which its name would say then.
+        let name = left.file_name().unwrap().to_str().unwrap();
+        let this = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap().trim().replace('-', "");
+        assert!(name.starts_with(&format!("garboard-{this}-{}-", site.id)), "{name}");
+        let left = bundle.place.join(name.replace(&this, &boot));
+        fs::rename(bundle.place.join(name), &left).unwrap();
+        let done = bundle.site.run(&["create", &second]);
+        assert_eq!((done.status, done.stderr.as_str()), (0, ""), "{who:?}");
+        assert!(!left.exists(), "{who:?}");
+        bundle.site.ok(&["delete", "--force", &second]);
+        assert_eq!(fs::read_dir(&bundle.place).unwrap().count(), 5);
+        assert_eq!(fs::read_to_string(elsewhere.join("file")).unwrap(), "kept");
+        for entry in fs::read_dir(&bundle.place).unwrap().flatten().filter(|entry| entry.path().is_dir()) {
+            assert!(entry.path().read_dir().unwrap().next().is_some(), "{}", entry.path().display());
+        }
+    }
+}
+
+/// Only root could have mounted it, and only root would find it there.
+fn what_is_mounted_in_it_is_left_alone() {
+    let mut bundle = Bundle::new(Who::Root, shell("true"));
+    let precious = bundle.site.directory.join("precious");
+    fs::create_dir(&precious).unwrap();
+    fs::write(precious.join("file"), "kept").unwrap();
+    let left = bundle.place.join(format!("garboard-{}-web-0011223344556677", "0".repeat(32)));
+    for at in [left.join("upper/mounted"), left.clone()] {
+        fs::create_dir_all(&at).unwrap();
+        rustix::mount::mount_bind(&precious, &at).unwrap();
+        bundle.annotate(Some("copy"));
+        let done = bundle.site.run(&["run", &bundle.site.id]);
+        assert_eq!(done.status, 0, "{done:?}");
+        let is_told = done.stderr.contains("stays what an earlier boot has left")
+            && done.stderr.contains("something is mounted in it");
+        // What is mounted over all of it isn't a directory of this runtime's.
+        assert_eq!(is_told, at != left, "{done:?}");
+        assert_eq!(fs::read_to_string(precious.join("file")).unwrap(), "kept");
+        rustix::mount::unmount(&at, UnmountFlags::DETACH).unwrap();
+    }
+    assert_eq!(bundle.site.run(&["run", &bundle.site.id]).stderr, "");
+    bundle.assert_gone();
 }

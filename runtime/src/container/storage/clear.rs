@@ -1,17 +1,19 @@
 //! Emptying a directory that a container has filled, however deep: never more than two levels are open.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Instant;
 
-use rustix::fs::{AtFlags, Dir, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 /// Somebody who is just being killed may still make something; not more often than this.
 const REFUSALS: u32 = 1000;
 
-/// Removes everything in `directory`, following no links. Nobody else may be at work in it for long.
+/// Removes everything in `directory`, following no links and entering no mounts. Nobody else may be at work in it for long.
+/// ETIMEDOUT: `until` came before the end.
 ///
 /// A directory in a directory is moved up before that is removed, so that depth costs neither descriptors nor stack.
-pub(super) fn everything_in(directory: BorrowedFd<'_>) -> Result<(), Errno> {
+pub(super) fn everything_in(directory: BorrowedFd<'_>, until: Option<Instant>) -> Result<(), Errno> {
     let mut moved = 0_u64;
     let mut refusals = 0;
     while refusals < REFUSALS {
@@ -23,6 +25,7 @@ pub(super) fn everything_in(directory: BorrowedFd<'_>) -> Result<(), Errno> {
                 continue;
             }
             is_empty = false;
+            in_time(until)?;
             match rustix::fs::unlinkat(directory, name, AtFlags::empty()) {
                 Err(Errno::ISDIR) => {}
                 other => {
@@ -31,8 +34,8 @@ pub(super) fn everything_in(directory: BorrowedFd<'_>) -> Result<(), Errno> {
                 }
             }
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let inside = rustix::fs::openat(directory, name, flags, Mode::empty())?;
-            lift(inside.as_fd(), directory, &mut moved)?;
+            let inside = rustix::fs::openat2(directory, name, flags, Mode::empty(), ResolveFlags::NO_XDEV)?;
+            lift(inside.as_fd(), directory, &mut moved, until)?;
             match rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR) {
                 Err(Errno::NOTEMPTY) => refusals += 1,
                 other => other?,
@@ -46,13 +49,14 @@ pub(super) fn everything_in(directory: BorrowedFd<'_>) -> Result<(), Errno> {
 }
 
 /// Removes the files of `inside` and moves its directories to `above`, by names that none has there.
-fn lift(inside: BorrowedFd<'_>, above: BorrowedFd<'_>, moved: &mut u64) -> Result<(), Errno> {
+fn lift(inside: BorrowedFd<'_>, above: BorrowedFd<'_>, moved: &mut u64, until: Option<Instant>) -> Result<(), Errno> {
     for entry in Dir::read_from(inside)? {
         let entry = entry?;
         let name = entry.file_name();
         if matches!(name.to_bytes(), b"." | b"..") {
             continue;
         }
+        in_time(until)?;
         match rustix::fs::unlinkat(inside, name, AtFlags::empty()) {
             Err(Errno::ISDIR) => {}
             other => {
@@ -70,6 +74,10 @@ fn lift(inside: BorrowedFd<'_>, above: BorrowedFd<'_>, moved: &mut u64) -> Resul
         }
     }
     Ok(())
+}
+
+fn in_time(until: Option<Instant>) -> Result<(), Errno> {
+    if until.is_some_and(|until| Instant::now() > until) { Err(Errno::TIMEDOUT) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -90,7 +98,7 @@ mod tests {
             at = rustix::fs::openat(&at, name, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
         }
         drop(at);
-        everything_in(top.as_fd()).unwrap();
+        everything_in(top.as_fd(), None).unwrap();
         assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 0);
     }
 
@@ -105,7 +113,7 @@ mod tests {
             std::os::unix::fs::symlink(&outside, inside.join(link)).unwrap();
         }
         let top = rustix::fs::open(&inside, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
-        everything_in(top.as_fd()).unwrap();
+        everything_in(top.as_fd(), None).unwrap();
         assert_eq!(std::fs::read_dir(&inside).unwrap().count(), 0);
         assert_eq!(std::fs::read_to_string(outside.join("file")).unwrap(), "kept");
     }

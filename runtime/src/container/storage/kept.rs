@@ -6,30 +6,27 @@ use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Access, AtFlags, Gid, Mode, OFlags, Uid};
+use rustix::fs::{Access, AtFlags, Gid, Mode, Uid};
 use rustix::io::Errno;
 use rustix::process::{Signal, pidfd_send_signal};
-use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 use serde::{Deserialize, Serialize};
 
-use super::clear;
-use crate::child::identity;
-use crate::container::error::{During, Result};
+use super::removal::{self, DIRECTORY};
+use crate::container::error::{During, Error, Result};
 use crate::container::store::Entry;
 use crate::container::{life, process};
-use crate::failure::{Context, Failure, Step};
+use crate::failure::{Context, Step};
 use crate::launch::IdMap;
-use crate::{hook, report, sys, userns};
+use crate::userns;
 
 /// Its file in the state directory.
 const FILE: &str = "storage";
 /// The file of the daemon's process id and start time.
 const DAEMON: &str = "storage-daemon";
 /// Begins the name of a container's directory in the root's place.
-const PREFIX: &str = "garboard-";
+pub(super) const PREFIX: &str = "garboard-";
 /// So many bytes of an id are in it, as a name may have 255.
-const MOST_OF_ID: usize = 200;
-const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const MOST_OF_ID: usize = 190;
 
 /// A container's directory.
 #[derive(Debug, Serialize, Deserialize)]
@@ -43,12 +40,13 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// A new one of container `id` in `place`, by a name that nobody else comes upon, as it will be removed by it.
-    pub(super) fn new(place: &str, id: &str, ids: Option<&IdMap>) -> Result<Self> {
+    /// A new one of container `id` in `place`, by a name that nobody else comes upon, as it will be removed by it. The name says
+    /// which boot made it, as the state directory may not outlive that.
+    pub(super) fn new(place: &str, id: &str, boot: &str, ids: Option<&IdMap>) -> Result<Self> {
         let mut random = [0; 8];
         File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut random)).during(|| "read /dev/urandom")?;
         let id = id.get(..MOST_OF_ID).unwrap_or(id);
-        let name = format!("{PREFIX}{id}-{:016x}", u64::from_ne_bytes(random));
+        let name = format!("{PREFIX}{boot}-{id}-{:016x}", u64::from_ne_bytes(random));
         Ok(Self { place: place.to_owned(), name, ids: ids.cloned() })
     }
 
@@ -90,7 +88,7 @@ impl Kept {
         Ok(make().at(Step::MakeStorage, || path)?)
     }
 
-    /// Removes it with everything in it, if it is there. What other ids own goes in a user namespace that has them.
+    /// Removes it with everything in it, if it is there.
     pub(super) fn remove(&self) -> Result<()> {
         let what = || format!("remove {}", self.path().display());
         let place = match rustix::fs::open(self.place.as_str(), DIRECTORY, Mode::empty()) {
@@ -101,11 +99,8 @@ impl Kept {
             Err(Errno::NOENT) => return Ok(()),
             other => other.during(what)?,
         };
-        match (clear::everything_in(own.as_fd()), &self.ids) {
-            (Err(Errno::ACCESS | Errno::PERM), Some(ids)) => clear_as_root_of(ids, own.as_fd())?,
-            (cleared, _) => cleared.during(what)?,
-        }
-        rustix::fs::unlinkat(&place, self.name.as_str(), AtFlags::REMOVEDIR).during(what)
+        removal::remove(place.as_fd(), &self.name, own.as_fd(), self.ids.as_ref(), None)
+            .map_err(|failure| Error::new(format!("in {}: {failure}", self.place)))
     }
 }
 
@@ -125,34 +120,6 @@ fn make_directory(
         rustix::fs::fchown(&made, uid.map(Uid::from_raw), gid.map(Gid::from_raw))?;
     }
     Ok(made)
-}
-
-/// Empties `directory` by a child that is root of a user namespace with these ids.
-fn clear_as_root_of(ids: &IdMap, directory: BorrowedFd<'_>) -> std::result::Result<(), Failure> {
-    let userns = userns::create(ids)?;
-    let (reader, writer) =
-        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).at(Step::Pipe, || "from a child")?;
-    let child = sys::clone::fork_into(UnshareFlags::empty(), None, libc::SIGCHLD, || {
-        let cleared = move_into_link_name_space(userns.as_fd(), Some(LinkNameSpaceType::User))
-            .at(Step::JoinNamespace, || "of the storage's ids")
-            .and_then(|()| identity::become_root(false))
-            .and_then(|()| clear::everything_in(directory).at(Step::RemoveStorage, || "of the container"));
-        match cleared {
-            Ok(()) => 0,
-            Err(failure) => {
-                report::write(writer.as_fd(), &failure);
-                1
-            }
-        }
-    })
-    .at(Step::Clone, || "to remove the storage")?;
-    drop(writer);
-    let status = hook::wait(child.pidfd.as_fd()).at(Step::RemoveStorage, || "of the container")?;
-    match report::read(&reader) {
-        report::Report::Failed(failure) => Err(failure),
-        _ if status.exit_status() == Some(0) => Ok(()),
-        _ => Err(Failure::new(Step::RemoveStorage, "of the container: the child was killed", Errno::SRCH)),
-    }
 }
 
 /// Writes down which process serves the root.

@@ -15,7 +15,9 @@ mod driver;
 mod fuse;
 mod kept;
 mod merge;
+mod removal;
 mod stage;
+mod stale;
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -49,7 +51,7 @@ pub(crate) struct Prepared {
     /// The user namespace that it belongs to, and the container with it.
     pub(crate) userns: Option<OwnedFd>,
     /// What a person should know about it.
-    pub(crate) warning: Option<String>,
+    pub(crate) warning: Vec<String>,
 }
 
 /// The layers that `annotations` declare for `launch`; `None`: its root is a directory.
@@ -93,7 +95,9 @@ pub(crate) fn prepare(entry: &Entry, launch: &Launch, declared: &Declared) -> Re
     let RootSource::Directory(place) = &launch.root.source else {
         return Err(Error::new("put the layers together: the root is no directory"));
     };
-    let kept = kept::Kept::new(place, entry.id(), launch.ids.as_ref())?;
+    let boot = stale::boot()?;
+    let stale = stale::clear(place, &boot, launch.ids.as_ref());
+    let kept = kept::Kept::new(place, entry.id(), &boot, launch.ids.as_ref())?;
     kept.write_down(entry)?;
     kept.make()?;
     let userns = launch.ids.as_ref().map(userns::create).transpose()?;
@@ -101,7 +105,7 @@ pub(crate) fn prepare(entry: &Entry, launch: &Launch, declared: &Declared) -> Re
     if let Some(daemon) = built.told.daemon {
         kept::write_daemon_down(entry, daemon)?;
     }
-    Ok(Prepared { root: built.root, userns, warning: built.told.warning })
+    Ok(Prepared { root: built.root, userns, warning: stale.into_iter().chain(built.told.warning).collect() })
 }
 
 /// Removes what [`prepare`] has made, if it has. The container's processes have ended.

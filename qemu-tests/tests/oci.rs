@@ -6,7 +6,10 @@ mod guest;
 mod oci;
 mod support;
 
-use oci::{run, runtime};
+use std::path::Path;
+
+use guest::Guest;
+use oci::{boot, bundle, config, run, runtime};
 use serde_json::{Value, json};
 use support::judge;
 
@@ -126,4 +129,90 @@ fn events_tell_what_is_used_and_when_memory_runs_out() {
     assert_eq!(data["cpuset"]["cpus"], json!([0]));
     assert!(data["cpu"]["usage"]["total"].as_u64().unwrap() > 0);
     assert_eq!(data["hugetlb"]["2MB"], json!({"usage": 0, "failcnt": 0}));
+}
+
+/// An ordinary user, whose cgroup root has delegated with its controllers, as systemd does; and what tries the limits.
+const DELEGATED: &str = r#"
+group=/sys/fs/cgroup/user
+mkdir -p $group/caller /home/state
+echo "+memory +pids" >/sys/fs/cgroup/cgroup.subtree_control
+for directory in $group $group/caller; do
+    chown 1000:1000 $directory $directory/cgroup.procs $directory/cgroup.subtree_control $directory/cgroup.threads
+done
+chown -R 1000:1000 /home
+cat >/as-user <<'END'
+runtime="/bin/garboard-runtime --root /home/state"
+echo user $(id -u)
+for bundle in limited free; do
+    $runtime run --bundle /$bundle $bundle </dev/null 2>&1
+    echo $bundle:status $?
+    [ -e /sys/fs/cgroup/user/$bundle ] || echo $bundle:gone yes
+done
+$runtime run --detach --bundle /asleep asleep </dev/null >/dev/null 2>&1
+echo asleep:files $(cd /sys/fs/cgroup/user/asleep && cat memory.max pids.max cgroup.procs | wc -l) \
+    $(cat /sys/fs/cgroup/user/asleep/memory.max /sys/fs/cgroup/user/asleep/pids.max)
+$runtime update --memory 32m --pids-limit 9 asleep
+echo asleep:updated $? $(cat /sys/fs/cgroup/user/asleep/memory.max /sys/fs/cgroup/user/asleep/pids.max)
+$runtime delete --force asleep
+echo asleep:deleted $?
+# Beneath the caller's own cgroup, which has processes, no limit could hold.
+$runtime run --bundle /nowhere nowhere </dev/null 2>&1 | sed 's/^/nowhere: /'
+END
+echo $$ >$group/caller/cgroup.procs
+/bin/setpriv --reuid 1000 --regid 1000 --clear-groups --inh-caps=-all /bin/sh /as-user
+"#;
+
+/// Tries to have 64 MiB, and then 30 processes at once; tells with the container's name in front.
+const TRIES: &str = r#"
+dd if=/dev/zero of=/dev/null bs=64M count=1 2>/dev/null
+echo $0:memory $?
+# A shell that can't fork ends.
+(i=0; while [ $((i += 1)) -le 30 ]; do sleep 1000 & done) 2>/dev/null
+set -- /proc/[0-9]*
+echo $0:processes $#
+"#;
+
+#[test]
+fn an_ordinary_user_s_limits_hold_in_a_delegated_cgroup() {
+    let mut guest = Guest::new(DELEGATED);
+    guest.program(Path::new("/usr/bin/setpriv"));
+    // For the root filesystem, which all of them share.
+    bundle(&mut guest, &["/bin/busybox", "true"]);
+    let limits = json!({"memory": {"limit": 24 << 20, "swap": 24 << 20}, "pids": {"limit": 12}});
+    let sleep: &[&str] = &["/bin/busybox", "sleep", "100000"];
+    for (name, arguments, cgroup, limits) in [
+        ("limited", &["/bin/busybox", "sh", "-c", TRIES, "limited"][..], Some("/user/limited"), Some(&limits)),
+        ("free", &["/bin/busybox", "sh", "-c", TRIES, "free"], Some("/user/free"), None),
+        ("asleep", sleep, Some("/user/asleep"), Some(&limits)),
+        ("nowhere", sleep, None, Some(&limits)),
+    ] {
+        let mut config = config(arguments);
+        config["root"]["path"] = json!("/bundle/rootfs");
+        config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+        for field in ["uidMappings", "gidMappings"] {
+            config["linux"][field] = json!([{"containerID": 0, "hostID": 1000, "size": 1}]);
+        }
+        if let Some(cgroup) = cgroup {
+            config["linux"]["cgroupsPath"] = json!(cgroup);
+        }
+        if let Some(limits) = limits {
+            config["linux"]["resources"] = limits.clone();
+        }
+        guest.text(&format!("{name}/config.json"), &config.to_string());
+    }
+    let found = boot(guest);
+    assert_eq!(found["user"], "1000");
+    // Killed for want of memory, and no more processes; the control has both.
+    let processes = |bundle: &str| found[&format!("{bundle}:processes")].parse::<u32>().unwrap();
+    assert_eq!((found["limited:memory"].as_str(), found["free:memory"].as_str()), ("137", "0"));
+    assert!((2..=12).contains(&processes("limited")) && processes("free") > 30, "{found:?}");
+    for bundle in ["limited", "free"] {
+        assert_eq!(
+            (found[&format!("{bundle}:status")].as_str(), found[&format!("{bundle}:gone")].as_str()),
+            ("0", "yes")
+        );
+    }
+    assert_eq!(found["asleep:files"], "3 25165824 12");
+    assert_eq!((found["asleep:updated"].as_str(), found["asleep:deleted"].as_str()), ("0 33554432 9", "0"));
+    assert!(found["nowhere:"].contains("the controller isn't enabled"), "{}", found["nowhere:"]);
 }

@@ -8,8 +8,9 @@ mod support;
 
 use std::path::Path;
 
+use garboard_qemu::secs;
 use guest::Guest;
-use oci::{boot, bundle_with};
+use oci::{boot, boot_for, bundle, bundle_with};
 use serde_json::json;
 
 /// systemd as the first process, with a bus and one service, which is the test.
@@ -20,6 +21,27 @@ const DAEMON: &str = "[Unit]\nDefaultDependencies=no\nRequires=dbus.socket\nAfte
     ExecStart=/bin/dbus-daemon --system --address=systemd: --nofork --nopidfile --systemd-activation\n";
 const JOB: &str = "[Unit]\nDefaultDependencies=no\nAfter=dbus.service\n[Service]\nExecStart=/bin/sh /job\n\
     Environment=PATH=/bin\nStandardOutput=tty\nStandardError=tty\nTTYPath=/dev/console\n";
+
+/// A machine whose first process is systemd, with a bus, and this script as its only service.
+fn guest(job: &str) -> Guest {
+    let mut guest = Guest::new(FIRST);
+    for program in ["/usr/lib/systemd/systemd", "/usr/bin/systemctl", "/usr/bin/dbus-daemon"] {
+        guest.program(Path::new(program));
+    }
+    for file in ["usr/share/dbus-1/system.conf", "usr/share/dbus-1/system.d/org.freedesktop.systemd1.conf"] {
+        guest.file(file, &Path::new("/").join(file));
+    }
+    guest.text("etc/passwd", "root:x:0:0::/:/bin/sh\nmessagebus:x:100:100::/:/bin/false\n");
+    guest.text("etc/group", "root:x:0:\nmessagebus:x:100:\n");
+    guest.text("etc/machine-id", "0123456789abcdef0123456789abcdef\n");
+    for (name, text) in
+        [("test.target", TARGET), ("dbus.socket", SOCKET), ("dbus.service", DAEMON), ("job.service", JOB)]
+    {
+        guest.text(&format!("etc/systemd/system/{name}"), text);
+    }
+    guest.text("job", &format!("{job}\necho the end\npoweroff -f\n"));
+    guest
+}
 
 const SCOPE: &str = r#"
 runtime=garboard-runtime group=/sys/fs/cgroup/limits.slice/vm-one.scope
@@ -48,34 +70,17 @@ systemctl daemon-reload
 echo untold $(cat $group/memory.max)
 $runtime delete --force one
 [ -e $group ] || echo gone yes
-echo the end
-poweroff -f
 "#;
 
 #[test]
 fn limits_hold_under_systemd() {
-    let mut guest = Guest::new(FIRST);
+    let mut guest = guest(SCOPE);
     bundle_with(&mut guest, &["/bin/busybox", "sleep", "100000"], |config| {
         config["linux"]["cgroupsPath"] = json!("limits.slice:vm:one");
         config["linux"]["resources"] = json!({
             "memory": {"limit": 64 << 20}, "pids": {"limit": 20}, "cpu": {"quota": 50000, "period": 100_000, "shares": 512},
         });
     });
-    for program in ["/usr/lib/systemd/systemd", "/usr/bin/systemctl", "/usr/bin/dbus-daemon"] {
-        guest.program(Path::new(program));
-    }
-    for file in ["usr/share/dbus-1/system.conf", "usr/share/dbus-1/system.d/org.freedesktop.systemd1.conf"] {
-        guest.file(file, &Path::new("/").join(file));
-    }
-    guest.text("etc/passwd", "root:x:0:0::/:/bin/sh\nmessagebus:x:100:100::/:/bin/false\n");
-    guest.text("etc/group", "root:x:0:\nmessagebus:x:100:\n");
-    guest.text("etc/machine-id", "0123456789abcdef0123456789abcdef\n");
-    for (name, text) in
-        [("test.target", TARGET), ("dbus.socket", SOCKET), ("dbus.service", DAEMON), ("job.service", JOB)]
-    {
-        guest.text(&format!("etc/systemd/system/{name}"), text);
-    }
-    guest.text("job", SCOPE);
     let found = boot(guest);
     let shown = |at: &str| {
         let of = |file: &str| found.get(&format!("{at}:{file}")).cloned().unwrap_or_default();
@@ -90,4 +95,66 @@ fn limits_hold_under_systemd() {
     assert_eq!(shown("kept"), ["33554432", "34000 100000", "59", "0", "9"]);
     assert_eq!((found["known"].as_str(), found["untold"].as_str()), ("33554432", "33554432"));
     assert_eq!(found["gone"], "yes");
+}
+
+const PODMAN: &str = r#"
+export HOME=/root
+# Where everything looks for the bus.
+mkdir -p /root /var/tmp && ln -s /run /var/run
+podman() {
+    command podman --runtime /bin/garboard-runtime --cgroup-manager systemd --storage-driver vfs --events-backend file "$@"
+}
+run() { podman run --log-driver k8s-file --network none "$@" --rootfs /bundle/rootfs /bin/busybox sleep 100000; }
+slice=/sys/fs/cgroup/machine.slice
+hog='/bin/busybox dd if=/dev/zero of=/dev/null bs=64M count=1'
+# systemd takes a moment to be on its bus.
+for i in 1 2 3 4 5 6 7 8 9 10; do systemctl is-active dbus.socket >/dev/null 2>&1 && break; sleep 1; done
+id=$(run --detach --name limited --memory 24m --memory-swap 24m --pids-limit 20 2>/tmp/said)
+sed 's/^/said: /' /tmp/said
+scope=libpod-$id.scope
+echo manager $(podman info --format '{{.Host.CgroupManager}}')
+echo state $(podman inspect --format '{{.State.Status}}' limited)
+for property in ActiveState Slice Delegate MemoryMax TasksMax; do
+    echo scope:$property $(systemctl show --value --property $property $scope)
+done
+echo files $(cat $slice/$scope/memory.max $slice/$scope/pids.max)
+systemctl daemon-reload
+echo kept $(cat $slice/$scope/memory.max)
+podman exec limited $hog 2>/dev/null
+echo hog $?
+podman update --memory 32m limited >/dev/null
+echo updated $(systemctl show --value --property MemoryMax $scope) $(cat $slice/$scope/memory.max)
+# The control has no limit.
+run --detach --name free >/dev/null
+podman exec free $hog 2>/dev/null
+echo free $?
+echo before $(systemctl list-units --all --plain --no-legend 'libpod-*' | grep -vc conmon) $(ls $slice | grep -c '^libpod-[0-9a-f]*.scope')
+podman rm --force --time 0 limited free >/dev/null
+echo removed $?
+for i in 1 2 3 4 5; do [ -z "$(systemctl list-units --all --plain --no-legend 'libpod-*')" ] && break; sleep 1; done
+echo after $(systemctl list-units --all --plain --no-legend 'libpod-*' | wc -l) $(ls $slice 2>/dev/null | grep -c libpod)
+"#;
+
+#[test]
+fn podman_s_limits_are_those_of_its_scopes() {
+    let mut guest = guest(PODMAN);
+    bundle(&mut guest, &[]);
+    for program in ["podman", "conmon"] {
+        guest.program(&Path::new("/usr/bin").join(program));
+    }
+    for file in
+        ["etc/containers/policy.json", "usr/share/containers/containers.conf", "usr/share/containers/seccomp.json"]
+    {
+        guest.file(file, &Path::new("/").join(file));
+    }
+    let found = boot_for(guest, 2048, secs(400));
+    let scope = |property: &str| found[&format!("scope:{property}")].as_str();
+    assert_eq!((found["manager"].as_str(), found["state"].as_str()), ("systemd", "running"));
+    assert_eq!((scope("ActiveState"), scope("Slice"), scope("Delegate")), ("active", "machine.slice", "yes"));
+    assert_eq!((scope("MemoryMax"), scope("TasksMax")), ("25165824", "20"));
+    assert_eq!((found["files"].as_str(), found["kept"].as_str()), ("25165824 20", "25165824"));
+    assert_eq!((found["hog"].as_str(), found["free"].as_str()), ("137", "0"));
+    assert_eq!(found["updated"], "33554432 33554432");
+    // Both containers' scopes, of which nothing stays.
+    assert_eq!((found["before"].as_str(), found["removed"].as_str(), found["after"].as_str()), ("2 2", "0", "0 0"));
 }

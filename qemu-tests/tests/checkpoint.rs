@@ -6,10 +6,12 @@ mod guest;
 mod oci;
 mod support;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use guest::Guest;
-use oci::{boot, bundle};
+use oci::{boot, bundle, bundle_with};
+use serde_json::json;
 use support::older_kernel;
 
 /// What criu looks for in the kernel before it does anything, in an order in which it can be loaded.
@@ -27,11 +29,37 @@ const MODULES: [&str; 11] = [
     "net/netfilter/nf_tables.ko",
 ];
 
-const IMAGES: &str = r#"
+/// Before each script.
+const PREPARE: &str = r#"
 runtime=garboard-runtime
 cd /bundle
+# criu works there as a container's root, too.
+chmod 1777 /tmp
 for module in /modules/*; do insmod $module; done
 ip link set lo up
+# Until the container runs; until it has printed; the first and the last of what it has printed.
+runs() { for i in 1 2 3 4 5 6 7 8 9 10; do $runtime state $1 2>/dev/null | grep -q running && return; sleep 1; done; }
+prints() { for i in 1 2 3 4 5 6 7 8 9 10; do [ -s $1 ] && return; sleep 1; done; }
+ends() { grep -v whole $1 | sed -n '1p;$p'; }
+# Has it tell how much memory it has.
+asks() { $runtime kill one USR1; for i in 1 2 3 4 5; do grep whole $1 && return; sleep 1; done; }
+"#;
+
+/// A machine on which criu works, with the program under test and a script that may use [`PREPARE`]'s functions.
+fn guest(script: &str) -> Guest {
+    let mut guest = Guest::new(&format!("{PREPARE}{script}"));
+    // It keeps filesystems in memory by tar, with options that busybox's has not.
+    for program in ["/usr/sbin/criu", "/usr/bin/tar"] {
+        guest.program(Path::new(program));
+    }
+    let modules = older_kernel().1.join("kernel");
+    for (number, name) in MODULES.iter().enumerate() {
+        guest.file(&format!("modules/{number:02}"), &modules.join(name));
+    }
+    guest
+}
+
+const IMAGES: &str = r#"
 # It counts. Its streams are pipes, of which others can take the places.
 sleep 1000 | $runtime run --detach one 2>&1 | cat >/tmp/before &
 until $runtime state one 2>/dev/null | grep -q running; do sleep 0.1; done
@@ -45,8 +73,8 @@ sleep 1000 | $runtime restore --detach --image-path /tmp/images one 2>&1 | cat >
 for i in 1 2 3 4 5 6 7 8 9 10; do $runtime state one 2>/dev/null | grep -q running || sleep 1; done
 sleep 2
 echo restored $($runtime state one | grep status)
-echo before $(head -n 1 /tmp/before) $(tail -n 1 /tmp/before)
-echo after $(head -n 1 /tmp/after) $(tail -n 1 /tmp/after)
+echo before $(ends /tmp/before)
+echo after $(ends /tmp/after)
 echo inside $(cat /sys/fs/cgroup/one/cgroup.procs | wc -l)
 $runtime exec one /bin/busybox true
 echo exec $?
@@ -56,17 +84,9 @@ echo deleted $?
 
 #[test]
 fn a_container_goes_on_from_its_images() {
-    let mut guest = Guest::new(IMAGES);
+    let mut guest = guest(IMAGES);
     let count = "i=0; while :; do echo $i; i=$((i + 1)); sleep 0.2; done";
     bundle(&mut guest, &["/bin/busybox", "sh", "-c", count]);
-    // It keeps filesystems in memory by tar, with options that busybox's has not.
-    for program in ["/usr/sbin/criu", "/usr/bin/tar"] {
-        guest.program(Path::new(program));
-    }
-    let modules = older_kernel().1.join("kernel");
-    for (number, name) in MODULES.iter().enumerate() {
-        guest.file(&format!("modules/{number:02}"), &modules.join(name));
-    }
     let found = boot(guest);
     assert_eq!((found["checkpoint"].as_str(), found["gone"].as_str()), ("0", "1"));
     assert!(found["restored"].contains("running"), "{}", found["restored"]);
@@ -77,4 +97,164 @@ fn a_container_goes_on_from_its_images() {
     // The shell, and perhaps its sleep.
     assert!(["1", "2"].contains(&found["inside"].as_str()), "{}", found["inside"]);
     assert_eq!((found["exec"].as_str(), found["deleted"].as_str()), ("0", "0"));
+}
+
+/// Counts, without other processes, and has four million bytes that never change, whose number it tells when it is asked.
+const COUNT: &str = "big=$(dd if=/dev/zero bs=1000 count=4000 2>/dev/null | tr '\\0' x); trap 'echo whole ${#big}' USR1; \
+                     i=0; while :; do echo $i; i=$((i + 1)); read -t 0.2; done";
+
+const PARENT: &str = r#"
+sleep 1000 | $runtime run --detach one 2>&1 | cat >/tmp/before &
+prints /tmp/before
+$runtime checkpoint --pre-dump --image-path /tmp/first one
+echo first $? $($runtime state one | grep status)
+sleep 1
+$runtime checkpoint --pre-dump --image-path /tmp/second --parent-path ../first one
+echo second $? $($runtime state one | grep status)
+sleep 1
+$runtime checkpoint --image-path /tmp/images --parent-path ../second one
+echo checkpoint $?
+# Whole thousands of bytes of memory in each.
+for images in first second images; do echo pages:$images $(($(cat /tmp/$images/pages-*.img | wc -c) / 1000)); done
+echo parents $(readlink /tmp/second/parent) $(readlink /tmp/images/parent)
+sleep 1000 | $runtime restore --detach --image-path /tmp/images one 2>&1 | cat >/tmp/after &
+runs one
+prints /tmp/after
+sleep 1
+echo restored $($runtime state one | grep status)
+echo before $(ends /tmp/before)
+echo after $(ends /tmp/after)
+asks /tmp/after
+$runtime delete --force one
+echo deleted $?
+# The control: without its parent there isn't enough to go on from.
+mv /tmp/first /tmp/elsewhere
+$runtime restore --detach --image-path /tmp/images one </dev/null >/tmp/said 2>&1
+echo orphan $? $(cat /tmp/said)
+$runtime state one >/dev/null 2>&1
+echo left $?
+"#;
+
+#[test]
+fn a_checkpoint_begins_from_an_earlier_one() {
+    let mut guest = guest(PARENT);
+    bundle(&mut guest, &["/bin/busybox", "sh", "-c", COUNT]);
+    let found = boot(guest);
+    for step in ["first", "second"] {
+        assert!(found[step].starts_with("0 ") && found[step].contains("running"), "{}", found[step]);
+    }
+    assert_eq!((found["checkpoint"].as_str(), found["parents"].as_str()), ("0", "../first ../second"));
+    let pages = |images: &str| found[&format!("pages:{images}")].parse::<u32>().unwrap();
+    // What doesn't change was written once.
+    assert!(pages("first") > 4000 && pages("second") < 2000 && pages("images") < 2000, "{found:?}");
+    assert!(found["restored"].contains("running"), "{}", found["restored"]);
+    went_on(&found);
+    assert_eq!(found["deleted"], "0");
+    assert!(found["orphan"].starts_with("1 ") && found["left"] == "1", "{}", found["orphan"]);
+}
+
+/// A container that [`COUNT`]s went on where it had been, with all its memory.
+fn went_on(found: &BTreeMap<String, String>) {
+    let ends = |when: &str| -> Vec<u32> { found[when].split(' ').map(|number| number.parse().unwrap()).collect() };
+    let (before, after) = (ends("before"), ends("after"));
+    assert_eq!((before[0], after[0]), (0, before[1] + 1));
+    assert!(after[1] > after[0]);
+    assert_eq!(found["whole"], "4000000");
+}
+
+const SERVER: &str = r#"
+mkdir /tmp/images /tmp/pages
+sleep 1000 | $runtime run --detach one 2>&1 | cat >/tmp/before &
+prints /tmp/before
+criu page-server --images-dir /tmp/pages --work-dir /tmp/pages --log-file server.log --address 127.0.0.1 --port 9999 &
+server=$!
+sleep 2
+$runtime checkpoint --image-path /tmp/images --page-server 127.0.0.1:9999 one
+echo checkpoint $?
+wait $server
+echo server $?
+echo here $(ls /tmp/images | grep -c pages-)
+echo there $(ls /tmp/pages | grep -c pages-)
+# As whoever moves a container would.
+mv /tmp/pages/*.img /tmp/images/
+sleep 1000 | $runtime restore --detach --image-path /tmp/images one 2>&1 | cat >/tmp/after &
+runs one
+prints /tmp/after
+sleep 1
+echo before $(ends /tmp/before)
+echo after $(ends /tmp/after)
+asks /tmp/after
+$runtime delete --force one
+# Where nobody serves, it fails and goes on.
+sleep 1000 | $runtime run --detach two 2>&1 | cat >/tmp/two &
+prints /tmp/two
+$runtime checkpoint --image-path /tmp/other --page-server 127.0.0.1:9998 two 2>/tmp/said
+echo unserved $? $(cat /tmp/said)
+before=$(tail -n 1 /tmp/two)
+sleep 1
+echo two $($runtime state two | grep -c running) $(($(tail -n 1 /tmp/two) > before))
+$runtime delete --force two
+"#;
+
+#[test]
+fn memory_goes_to_a_page_server() {
+    let mut guest = guest(SERVER);
+    bundle(&mut guest, &["/bin/busybox", "sh", "-c", COUNT]);
+    let found = boot(guest);
+    assert_eq!((found["checkpoint"].as_str(), found["server"].as_str()), ("0", "0"));
+    assert_eq!(found["here"], "0");
+    assert_ne!(found["there"], "0");
+    went_on(&found);
+    assert!(
+        found["unserved"].starts_with("1 ") && found["unserved"].contains("Can't connect to server 127.0.0.1:9998"),
+        "{}",
+        found["unserved"]
+    );
+    assert_eq!(found["two"], "1 1");
+}
+
+const MAPPED: &str = r#"
+# criu makes a directory in a container's root, as its root.
+chown 100000:100000 /bundle/rootfs
+sleep 1000 | $runtime run --detach one 2>&1 | cat >/tmp/before &
+prints /tmp/before
+$runtime checkpoint --image-path /tmp/images one
+echo checkpoint $?
+sleep 1000 | $runtime restore --detach --image-path /tmp/images one 2>&1 | cat >/tmp/after &
+runs one
+prints /tmp/after
+sleep 1
+echo map $(cat /proc/$(cat /sys/fs/cgroup/one/cgroup.procs)/uid_map)
+echo before $(ends /tmp/before)
+echo after $(ends /tmp/after)
+asks /tmp/after
+echo inside $($runtime exec one /bin/busybox id -u) $($runtime exec one /bin/busybox cat /proc/self/uid_map)
+$runtime delete --force one
+# The control: that directory can't be made.
+chown 0:0 /bundle/rootfs
+$runtime restore --detach --image-path /tmp/images one </dev/null >/tmp/said 2>&1
+echo foreign $? $(cat /tmp/said)
+$runtime state one >/dev/null 2>&1
+echo left $?
+"#;
+
+#[test]
+fn a_container_with_ids_of_its_own_goes_on_with_them() {
+    let mut guest = guest(MAPPED);
+    bundle_with(&mut guest, &["/bin/busybox", "sh", "-c", COUNT], |config| {
+        config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+        for field in ["uidMappings", "gidMappings"] {
+            config["linux"][field] = json!([{"containerID": 0, "hostID": 100_000, "size": 65_536}]);
+        }
+    });
+    let found = boot(guest);
+    assert_eq!(found["checkpoint"], "0");
+    went_on(&found);
+    assert_eq!((found["map"].as_str(), found["inside"].as_str()), ("0 100000 65536", "0 0 100000 65536"));
+    assert!(
+        found["foreign"].starts_with("1 ") && found["foreign"].contains("Permission denied"),
+        "{}",
+        found["foreign"]
+    );
+    assert_eq!(found["left"], "1");
 }

@@ -42,6 +42,7 @@ pub fn checkpoint(entry: &Entry, _lock: &Lock, wanted: &Checkpoint) -> Result<()
         let why = format!("container not running: it is {}", status.text());
         return Err(Error::new(format!("checkpoint container {}: {why}", entry.id())));
     }
+    criu::expect_root(|| format!("checkpoint container {}", entry.id()))?;
     let config = entry.read("config.json")?.ok_or_else(|| Error::new("read config.json: it is missing"))?;
     let spec = bundle::parse(&config)?;
     expect_no_terminal(&spec)?;

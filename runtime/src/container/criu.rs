@@ -76,6 +76,16 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) root: Option<&'a Path>,
 }
 
+/// Refuses what criu can't do without the machine's root, before anything is made for it. Its own error would be some feature
+/// of the kernel that it couldn't look at.
+pub(crate) fn expect_root(what: impl FnOnce() -> String) -> Result<()> {
+    if !super::is_ordinary_user() {
+        return Ok(());
+    }
+    let why = "criu needs root of the machine: an ordinary user's container can't be written down or made anew";
+    Err(Error::new(format!("{}: {why}", what())))
+}
+
 /// Runs criu to its end. What it logs says why it failed.
 pub(crate) fn run(program: &Path, arguments: Vec<OsString>, log: &Path, place: &Surroundings<'_>) -> Result<()> {
     let path = find(program)?;
@@ -136,13 +146,14 @@ fn find(program: &Path) -> Result<PathBuf> {
     })
 }
 
-/// The last errors in criu's log, shortened.
+/// The last complaints in criu's log, shortened. Not all of them are marked as errors: that nobody serves pages isn't.
 fn complaint(log: &Path) -> String {
     let text = std::fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
-    let errors: Vec<&str> = text.lines().filter(|line| line.contains("Error (")).map(str::trim).collect();
-    let last = errors.iter().skip(errors.len().saturating_sub(2)).copied().collect::<Vec<_>>().join("; ");
-    let last: String = last.chars().take(400).collect();
+    let errors: Vec<&str> =
+        text.lines().filter(|line| line.contains("Error (") || line.contains(") Can't ")).map(str::trim).collect();
+    let last = errors.iter().skip(errors.len().saturating_sub(3)).copied().collect::<Vec<_>>().join("; ");
+    let last: String = last.chars().take(500).collect();
     if last.is_empty() { format!("see {}", log.display()) } else { format!("{last}: see {}", log.display()) }
 }
 
@@ -184,11 +195,13 @@ mod tests {
         assert_eq!(complaint(&log), format!("see {}", log.display()));
         std::fs::write(
             &log,
-            "(00.1) Error (a.c:1): first\n(00.2) fine\n(00.3) Error (b.c:2): second\n(00.4) Error (c.c:3): third\n",
+            "(00.1) Error (a.c:1): first\n(00.2) fine\n(00.3) Can't connect to server\n(00.4) Error (b.c:2): second\n\
+             (00.5) Error (c.c:3): third\n",
         )
         .unwrap();
         let said = complaint(&log);
-        assert!(said.starts_with("(00.3) Error (b.c:2): second; (00.4) Error (c.c:3): third: see "), "{said}");
+        let last = "(00.3) Can't connect to server; (00.4) Error (b.c:2): second; (00.5) Error (c.c:3): third: see ";
+        assert!(said.starts_with(last), "{said}");
         std::fs::write(&log, format!("Error ({}", "x".repeat(5000))).unwrap();
         assert!(complaint(&log).len() < 600);
     }

@@ -28,6 +28,7 @@ pub struct Restore {
 
 /// Has criu make the container `id` from its bundle and `wanted.images`. On failure nothing is left of it.
 pub fn restore(store: &Store, id: &str, mut bundle: Bundle, options: &Options, wanted: &Restore) -> Result<Made> {
+    criu::expect_root(|| format!("restore container {id}"))?;
     let images = absolute(&wanted.images)?;
     if !images.directory.is_dir() {
         return Err(Error::new(format!("open the images {}: there is no such directory", images.directory.display())));

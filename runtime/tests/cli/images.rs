@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use libtest_mimic::Trial;
 use serde_json::json;
 
+use crate::rootless::by_user;
 use crate::site::{Site, shell};
 use crate::trials;
 
@@ -15,6 +16,7 @@ pub fn tests() -> Vec<Trial> {
         a_container_may_go_on_after_its_checkpoint,
         a_failed_checkpoint_leaves_the_container_running,
         what_can_t_be_written_down_is_refused,
+        an_ordinary_user_is_refused,
         a_container_is_made_anew,
         the_exit_status_of_a_restored_program_is_passed_on,
         a_failed_restore_leaves_nothing,
@@ -185,6 +187,22 @@ fn what_can_t_be_written_down_is_refused() {
     std::fs::create_dir(images(&site)).unwrap();
     let error = site.fails(&["--criu", &criu, "restore", "--image-path", "images", &site.id]);
     assert!(error.contains("a root of layers isn't in criu's images"), "{error}");
+    site.assert_gone();
+}
+
+fn an_ordinary_user_is_refused() {
+    let site = by_user(shell("sleep 60"), &[]);
+    let criu = fake(&site);
+    site.ok(&["run", "--detach", &site.id]);
+    let error = site.fails(&["--criu", &criu, "checkpoint", "--image-path", "images", &site.id]);
+    assert!(error.contains(&format!("checkpoint container {}: criu needs root of the machine", site.id)), "{error}");
+    assert_eq!(site.status(), "running");
+    std::fs::create_dir(images(&site)).unwrap_or_else(|error| panic!("it was made for nothing: {error}"));
+    let other = format!("{}-other", site.id);
+    let error = site.fails(&["--criu", &criu, "restore", "--image-path", "images", &other]);
+    assert!(error.contains(&format!("restore container {other}: criu needs root of the machine")), "{error}");
+    assert!(!site.directory.join("called").exists(), "criu was called");
+    site.ok(&["delete", "--force", &site.id]);
     site.assert_gone();
 }
 

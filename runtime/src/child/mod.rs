@@ -104,8 +104,12 @@ fn set_up_and_execute(inherited: &Inherited<'_>) -> Result<(), Failure> {
     if launch.namespaces.uts != Namespace::Host {
         set_names(launch)?;
     }
-    if launch.namespaces.network == Namespace::New {
-        sys::net::loopback_up().at(Step::LoopbackUp, || "lo")?;
+    match inherited.network() {
+        Some(network) => network.loopback_is_up()?,
+        None if launch.namespaces.network == Namespace::New => {
+            sys::net::loopback_up().at(Step::LoopbackUp, || "lo")?;
+        }
+        None => {}
     }
     rustix::process::fchdir(&cwd).at(Step::ChangeDirectory, || launch.process.cwd.as_str())?;
     drop(cwd);

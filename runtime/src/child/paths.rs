@@ -34,13 +34,23 @@ const MAX_RACES: u32 = 1000;
 
 /// Opens `path` beneath `root` as a place (`O_PATH`).
 pub(crate) fn resolve(root: BorrowedFd<'_>, path: &str, links: Links) -> Result<OwnedFd, Errno> {
+    resolve_kind(root, path, Kind::File, links)
+}
+
+/// How a place is opened. What should be a directory and isn't is ENOTDIR.
+fn place(kind: Kind) -> OFlags {
+    let place = OFlags::PATH | OFlags::CLOEXEC;
+    if kind == Kind::Directory { place | OFlags::DIRECTORY } else { place }
+}
+
+fn resolve_kind(root: BorrowedFd<'_>, path: &str, kind: Kind, links: Links) -> Result<OwnedFd, Errno> {
     let mut how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     if links == Links::Refuse {
         how |= ResolveFlags::NO_SYMLINKS;
     }
     let mut races: u32 = 0;
     loop {
-        match rustix::fs::openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), how) {
+        match rustix::fs::openat2(root, path, place(kind), Mode::empty(), how) {
             Err(Errno::AGAIN) if races < MAX_RACES => races = races.saturating_add(1),
             other => return other,
         }
@@ -56,17 +66,17 @@ pub(crate) fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<()
 /// Opens `path` beneath `root`, made with its parents where absent: directories 0755, files empty and 0644.
 pub(crate) fn ensure(root: BorrowedFd<'_>, path: &str, kind: Kind, links: Links) -> Result<OwnedFd, Errno> {
     let place = ensure_within(root, path, kind, links, MAX_LINKS)?;
-    let found = rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&place)?.st_mode);
-    match (kind, found == rustix::fs::FileType::Directory) {
-        (Kind::Directory, false) => Err(Errno::NOTDIR),
-        (Kind::File, true) => Err(Errno::ISDIR),
+    let is_directory =
+        |stat: rustix::fs::Stat| rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory;
+    match kind {
+        Kind::File if rustix::fs::fstat(&place).map(is_directory)? => Err(Errno::ISDIR),
         _ => Ok(place),
     }
 }
 
 /// `budget` bounds depth and links together: each component that has to be made costs no more than one level.
 fn ensure_within(root: BorrowedFd<'_>, path: &str, kind: Kind, links: Links, budget: u32) -> Result<OwnedFd, Errno> {
-    match resolve(root, path, links) {
+    match resolve_kind(root, path, kind, links) {
         Err(Errno::NOENT) => {}
         other => return other,
     }
@@ -92,7 +102,7 @@ fn ensure_within(root: BorrowedFd<'_>, path: &str, kind: Kind, links: Links, bud
     }
     // What was just made, not what its name may lead to by now.
     let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    rustix::fs::openat2(&directory, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), how)
+    rustix::fs::openat2(&directory, name, place(kind), Mode::empty(), how)
 }
 
 /// Makes one directory entry, never through a link.

@@ -1,10 +1,10 @@
 //! The last steps: streams, session, privileges, filter, exec.
 
 use std::ffi::CString;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::fs::{FileType, Mode};
-use rustix::io::{Errno, fcntl_dupfd_cloexec};
+use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 
 use super::{Theatre, home, identity, landlock, listener};
 use crate::failure::{Context, Failure, Step};
@@ -174,7 +174,12 @@ fn candidates(name: &str, env: &[String]) -> Result<Vec<CString>, Errno> {
 }
 
 /// Puts the streams on 0, 1 and 2, by copies above what is kept, as they may lie crosswise.
-fn place_stdio([stdin, stdout, stderr]: [BorrowedFd<'_>; 3], preserved: u32) -> Result<(), Failure> {
+fn place_stdio(streams: [BorrowedFd<'_>; 3], preserved: u32) -> Result<(), Failure> {
+    if streams.map(|fd| fd.as_raw_fd()) == [0, 1, 2] {
+        let keep = |fd| fcntl_setfd(fd, FdFlags::empty()).at(Step::PlaceStdio, || "keep");
+        return streams.into_iter().try_for_each(keep);
+    }
+    let [stdin, stdout, stderr] = streams;
     let first = 3_i32.saturating_add_unsigned(preserved);
     let copy = |fd| fcntl_dupfd_cloexec(fd, first).at(Step::PlaceStdio, || "copy");
     let (stdin, stdout, stderr) = (copy(stdin)?, copy(stdout)?, copy(stderr)?);

@@ -75,7 +75,7 @@ pub fn create(store: &Store, id: &str, mut bundle: Bundle, options: &Options) ->
     let passed = pass_descriptors(&mut bundle.launch, options.preserve_fds)?;
     let (entry, lock) = store.claim(id)?;
     let mut record = record_of(id, &mut bundle, options);
-    match make(&entry, &mut record, bundle, options, passed, beside) {
+    match make((&entry, &lock), &mut record, bundle, options, passed, beside) {
         Ok((pidfd, terminal, notify, warnings)) => Ok(Made { entry, lock, record, pidfd, terminal, notify, warnings }),
         Err(error) => {
             // The first error is the one to report.
@@ -107,7 +107,14 @@ pub(crate) fn record_of(id: &str, bundle: &mut Bundle, options: &Options) -> Rec
 
 type Parts = (OwnedFd, Option<OwnedFd>, Option<OwnedFd>, Vec<String>);
 
-fn make(entry: &Entry, record: &mut Record, mut bundle: Bundle, options: &Options, passed: u32, beside: Option<Beside>) -> Result<Parts> {
+fn make(
+    (entry, lock): (&Entry, &Lock),
+    record: &mut Record,
+    mut bundle: Bundle,
+    options: &Options,
+    passed: u32,
+    beside: Option<Beside>,
+) -> Result<Parts> {
     let launch = &mut bundle.launch;
     let wanted = bundle.cgroups_path.as_deref();
     let (mut place, mut unit) = (None, None);
@@ -126,7 +133,7 @@ fn make(entry: &Entry, record: &mut Record, mut bundle: Bundle, options: &Option
         do_without_cgroup(launch, &mut warnings)?;
     }
     // From here on `delete` knows what there may be to remove.
-    entry.begin(record.cgroup.as_deref())?;
+    lock.begin(record.cgroup.as_deref())?;
     let prepared = bundle.layers.as_ref().map(|layers| storage::prepare(entry, launch, layers)).transpose()?;
     if let Some(prepared) = &prepared {
         launch.namespaces.user = prepared.userns.as_ref().map(|userns| format!("/proc/self/fd/{}", userns.as_raw_fd()));
@@ -197,7 +204,7 @@ fn make(entry: &Entry, record: &mut Record, mut bundle: Bundle, options: &Option
 
     let finished = follow(&started, &hooks.runtime, record, options.gated)
         .and_then(|()| options.pidfd_socket.as_deref().map_or(Ok(()), |path| send_pidfd(path, &started.pidfd)))
-        .and_then(|()| finish(entry, record, options))
+        .and_then(|()| finish(lock, record, options))
         .and_then(|()| console.and_then(|(_, ours)| ours).map(|ours| receive_terminal(&ours)).transpose());
     match finished {
         Ok(terminal) => Ok((started.pidfd, terminal, notify, warnings)),
@@ -379,8 +386,8 @@ pub(crate) fn wait_for_report(report: &OwnedFd) -> Result<Report> {
 }
 
 /// Everything stands: says so, and to whom it concerns.
-fn finish(entry: &Entry, record: &Record, options: &Options) -> Result<()> {
-    entry.finish()?;
+fn finish(lock: &Lock, record: &Record, options: &Options) -> Result<()> {
+    lock.finish()?;
     options.pid_file.as_deref().map_or(Ok(()), |path| write_pid_file(path, record.pid))
 }
 

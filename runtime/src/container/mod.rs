@@ -37,7 +37,8 @@ static ORDINARY: OnceLock<bool> = OnceLock::new();
 pub fn is_ordinary_user() -> bool {
     *ORDINARY.get_or_init(|| {
         // A kernel without user namespaces has no such file.
-        let initial = || rustix::fs::stat("/proc/self/ns/user").map_or(true, |namespace| namespace.st_ino == INITIAL_USER);
+        let initial =
+            || rustix::fs::stat("/proc/self/ns/user").map_or(true, |namespace| namespace.st_ino == INITIAL_USER);
         !rustix::process::geteuid().is_root() || !initial()
     })
 }

@@ -11,7 +11,7 @@ use super::create::{Made, Options, record_of, write_pid_file};
 use super::criu::{self, Images, Surroundings};
 use super::error::{During, Error, Result};
 use super::record::Record;
-use super::store::{Entry, Store};
+use super::store::{Entry, Lock, Store};
 use super::{bundle, cgroup, life, process, storage};
 use crate::cgroup::AbsentController;
 
@@ -36,7 +36,7 @@ pub fn restore(store: &Store, id: &str, mut bundle: Bundle, options: &Options, w
     let wanted = Restore { images, ..wanted.clone() };
     let (entry, lock) = store.claim(id)?;
     let mut record = record_of(id, &mut bundle, options);
-    match make(&entry, &mut record, &bundle, options, &wanted) {
+    match make((&entry, &lock), &mut record, &bundle, options, &wanted) {
         Ok(pidfd) => Ok(Made { entry, lock, record, pidfd, terminal: None, notify: None, warnings: Vec::new() }),
         Err(error) => {
             // The first error is the one to report.
@@ -46,7 +46,13 @@ pub fn restore(store: &Store, id: &str, mut bundle: Bundle, options: &Options, w
     }
 }
 
-fn make(entry: &Entry, record: &mut Record, bundle: &Bundle, options: &Options, wanted: &Restore) -> Result<OwnedFd> {
+fn make(
+    (entry, lock): (&Entry, &Lock),
+    record: &mut Record,
+    bundle: &Bundle,
+    options: &Options,
+    wanted: &Restore,
+) -> Result<OwnedFd> {
     let spec = bundle::parse(&bundle.config)?;
     expect_no_terminal(&spec)?;
     storage::expect_none(&spec)?;
@@ -58,7 +64,7 @@ fn make(entry: &Entry, record: &mut Record, bundle: &Bundle, options: &Options, 
         Manager::Disabled => None,
     };
     record.cgroup = place.as_ref().map(|place| place.path.clone());
-    entry.begin(record.cgroup.as_deref())?;
+    lock.begin(record.cgroup.as_deref())?;
     entry.write("config.json", &bundle.config)?;
     if let Some(seccomp) = &bundle.launch.seccomp {
         entry.write("seccomp.bpf", &seccomp.bpf)?;
@@ -93,7 +99,7 @@ fn make(entry: &Entry, record: &mut Record, bundle: &Bundle, options: &Options, 
     drop((streams, network));
 
     let pidfd = adopt(entry, record, &pid_file)?;
-    entry.finish()?;
+    lock.finish()?;
     options.pid_file.as_deref().map_or(Ok(()), |path| write_pid_file(path, record.pid))?;
     Ok(pidfd)
 }

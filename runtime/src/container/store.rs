@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Access, AtFlags, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::error::{During, Error, Result};
@@ -28,14 +28,15 @@ pub struct Entry {
 /// The right to change a container: a lock of this process, which no child inherits and which ends with it.
 #[derive(Debug)]
 pub struct Lock {
-    _file: OwnedFd,
+    file: OwnedFd,
 }
 
 const RECORD: &str = "state.json";
 const NEW_RECORD: &str = "state.json.new";
-/// There while the container is being made. Holds its cgroup's path, which is to be removed if its maker dies early.
-const CREATING: &str = "creating";
+/// What is locked. While the container is being made, [`CREATING`] stands in it, and its cgroup's path, which is to be removed if
+/// its maker dies early.
 const LOCK: &str = "lock";
+const CREATING: &str = "creating ";
 /// Begins the name of a state directory that is being removed; no id has it.
 const GRAVE: char = '~';
 
@@ -136,18 +137,7 @@ impl Entry {
         let here = rustix::fs::stat(self.root.join(&self.id)).map(|stat| (stat.st_dev, stat.st_ino));
         let ours = rustix::fs::fstat(&self.directory).map(|stat| (stat.st_dev, stat.st_ino));
         // Deleted, and perhaps made anew, while this process waited.
-        if here.is_err() || here != ours { Err(gone()) } else { Ok(Lock { _file: file }) }
-    }
-
-    /// Says that the container is being made, with this cgroup.
-    pub fn begin(&self, cgroup: Option<&str>) -> Result<()> {
-        self.write(CREATING, cgroup.unwrap_or_default().as_bytes())
-    }
-
-    /// Says that it is made.
-    pub fn finish(&self) -> Result<()> {
-        rustix::fs::unlinkat(&self.directory, CREATING, AtFlags::empty())
-            .during(|| format!("remove {}", self.path(CREATING).display()))
+        if here.is_err() || here != ours { Err(gone()) } else { Ok(Lock { file }) }
     }
 
     /// What is written down. A container whose maker died early has a record with no process.
@@ -156,8 +146,8 @@ impl Entry {
             Some(bytes) => serde_json::from_slice(&bytes)
                 .map_err(|error| Error::new(format!("read {}: {error}", self.path(RECORD).display()))),
             None => {
-                let cgroup = self.read(CREATING)?.and_then(|path| String::from_utf8(path).ok());
-                let cgroup = cgroup.filter(|path| !path.is_empty());
+                let creating = self.read(LOCK)?.and_then(|text| String::from_utf8(text).ok()).unwrap_or_default();
+                let cgroup = creating.strip_prefix(CREATING).filter(|path| !path.is_empty()).map(str::to_owned);
                 Ok(Record { id: self.id.clone(), cgroup, ..Record::default() })
             }
         }
@@ -205,7 +195,9 @@ impl Entry {
             .during(|| format!("look at process {} of container {}", record.pid, self.id))?;
         let status = if process.is_none() {
             if record.pid == 0 && self.is_locked() { Status::Creating } else { Status::Stopped }
-        } else if rustix::fs::accessat(&self.directory, CREATING, Access::EXISTS, AtFlags::empty()).is_ok() {
+        } else if rustix::fs::statat(&self.directory, LOCK, AtFlags::SYMLINK_NOFOLLOW)
+            .is_ok_and(|lock| lock.st_size > 0)
+        {
             Status::Creating
         } else if gate::is_closed(self.directory()) {
             Status::Created
@@ -228,9 +220,15 @@ impl Entry {
     /// descriptor, as want of one may be why it is removed.
     pub fn remove(&self) -> Result<()> {
         let (path, grave) = (self.root.join(&self.id), self.root.join(format!("{GRAVE}{}", self.id)));
-        // One of the same name that its remover didn't live to empty.
-        let _ = std::fs::remove_dir_all(&grave);
-        std::fs::rename(&path, &grave).during(|| format!("remove {}", path.display()))?;
+        let what = || format!("remove {}", path.display());
+        match rustix::fs::rename(&path, &grave) {
+            // One of the same name that its remover didn't live to empty.
+            Err(Errno::NOTEMPTY | Errno::EXIST) => {
+                std::fs::remove_dir_all(&grave).during(|| format!("remove {}", grave.display()))?;
+                rustix::fs::rename(&path, &grave).during(what)?;
+            }
+            other => other.during(what)?,
+        }
         loop {
             self.empty().during(|| format!("empty {}", grave.display()))?;
             match rustix::fs::rmdir(&grave) {
@@ -267,6 +265,24 @@ impl Entry {
             Err(errno) => return Err(errno),
         }
         rustix::fs::unlinkat(&self.directory, name, AtFlags::REMOVEDIR)
+    }
+}
+
+impl Lock {
+    /// Says that the container is being made, with this cgroup.
+    pub fn begin(&self, cgroup: Option<&str>) -> Result<()> {
+        let text = format!("{CREATING}{}", cgroup.unwrap_or_default());
+        match rustix::io::write(&self.file, text.as_bytes()) {
+            Ok(n) if n == text.len() => Ok(()),
+            Ok(_) => Err(Errno::NOSPC),
+            Err(errno) => Err(errno),
+        }
+        .during(|| format!("write {LOCK}"))
+    }
+
+    /// Says that it is made.
+    pub fn finish(&self) -> Result<()> {
+        rustix::fs::ftruncate(&self.file, 0).during(|| format!("empty {LOCK}"))
     }
 }
 

@@ -1,19 +1,23 @@
-//! What a launcher that starts one container only does at the same time, on a machine with a second processor.
+//! What is done at the same time for one launch, on a machine with a second processor.
 //!
-//! A new network namespace takes the kernel nearly as long as all mounts of a container together. A helper makes it while the
-//! root is built, and the child joins it when something needs it. It costs one more process, so who starts many containers at
-//! once, with every processor busy, is better off without.
+//! A new network namespace takes the kernel nearly as long as all mounts of a container together. A process of its own makes it while
+//! the root is built, and the child joins it when something needs it. That costs one process more, so who starts many containers
+//! at once, with every processor busy, is better off without.
 
 use std::cell::Cell;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::thread::{ThreadNameSpaceType, UnshareFlags, move_into_thread_name_spaces};
+use rustix::process::Pid;
+use rustix::thread::{
+    ThreadNameSpaceType, UnshareFlags, move_into_thread_name_spaces, sched_getaffinity, sched_getcpu, sched_setaffinity,
+};
 
 use crate::failure::{Context, Failure, Step};
 use crate::launch::{Launch, Namespace, TimeNamespace};
-use crate::sys::clone::Helper;
+use crate::sys;
+use crate::sys::clone::Child;
 
 /// Filesystems that are the same in every network namespace. Others may belong to the one that they were mounted in.
 const WITHOUT_NETWORK: [&str; 5] = ["proc", "tmpfs", "devpts", "mqueue", "cgroup2"];
@@ -55,23 +59,37 @@ fn may_run_ahead(launch: &Launch) -> bool {
     launch.new_map().is_none() && !staged && launch.intel_rdt.is_none()
 }
 
-/// A network namespace in the making.
+/// A network namespace in the making, and its loopback interface.
 #[derive(Debug)]
 pub(crate) struct Network {
-    /// The process that makes it, and holds it until somebody else is in it.
-    helper: Helper,
-    /// How that went.
+    /// The process that makes it and holds it until somebody else is in it; without a signal at its end, so that nobody takes it for
+    /// a container.
+    maker: Child,
+    /// How that goes: an error number or 0 for either.
     told: OwnedFd,
+    /// The maker ends when nobody has it any more.
+    _held: Option<OwnedFd>,
     /// Of the child, in its copy.
     joined: Cell<bool>,
 }
 
 impl Network {
     fn begin() -> Result<Self, Failure> {
-        let object = || "of a network namespace's maker";
+        let object = || "with a network namespace's maker";
         let (told, tell) = pipe_with(PipeFlags::CLOEXEC).at(Step::Pipe, object)?;
-        let helper = Helper::start_making(UnshareFlags::NEWNET, tell.as_fd()).at(Step::Clone, object)?;
-        Ok(Self { helper, told, joined: Cell::new(false) })
+        let (end, held) = pipe_with(PipeFlags::CLOEXEC).at(Step::Pipe, object)?;
+        let held = Cell::new(Some(held));
+        let maker = sys::clone::fork_into(UnshareFlags::empty(), None, 0, || {
+            drop(held.take());
+            let made = sys::process::unshare(UnshareFlags::NEWNET);
+            // Who doesn't listen has ended, and so does this.
+            let told = say(&tell, made).and(made).and_then(|()| say(&tell, sys::net::loopback_up()));
+            let _ = told.and_then(|()| rustix::io::read(&end, &mut [0_u8; 1]));
+            0
+        })
+        .at(Step::Clone, || "network namespace's maker")?;
+        send_elsewhere(maker.pid);
+        Ok(Self { maker, told, _held: held.take(), joined: Cell::new(false) })
     }
 
     /// Joins it, in the child, if `fstype` may need it.
@@ -85,20 +103,48 @@ impl Network {
             return Ok(());
         }
         let object = || "network namespace";
-        made(&self.told).at(Step::Unshare, object)?;
-        move_into_thread_name_spaces(self.helper.pidfd(), ThreadNameSpaceType::NETWORK).at(Step::JoinNamespace, object)?;
+        hear(&self.told).at(Step::Unshare, object)?;
+        let maker = self.maker.pidfd.as_fd();
+        move_into_thread_name_spaces(maker, ThreadNameSpaceType::NETWORK).at(Step::JoinNamespace, object)?;
         self.joined.set(true);
         Ok(())
     }
+
+    /// Waits, in the child that has joined it, until its loopback interface is up.
+    pub(crate) fn loopback_is_up(&self) -> Result<(), Failure> {
+        hear(&self.told).at(Step::LoopbackUp, || "lo")
+    }
 }
 
-/// Waits for the maker's word.
-fn made(told: &OwnedFd) -> Result<(), Errno> {
+impl Drop for Network {
+    fn drop(&mut self) {
+        sys::clone::kill_and_reap(&self.maker);
+    }
+}
+
+/// Has a process run on another processor than this one's, if there is one: the kernel likes to leave a new process where its maker
+/// is, to begin when that sleeps. Where it can't be done, it begins later.
+fn send_elsewhere(pid: i32) {
+    let Ok(mut processors) = sched_getaffinity(None) else { return };
+    processors.unset(sched_getcpu());
+    if processors.count() > 0 {
+        let _ = sched_setaffinity(Pid::from_raw(pid), &processors);
+    }
+}
+
+/// Tells an error number, or 0.
+fn say(tell: &OwnedFd, done: Result<(), Errno>) -> Result<(), Errno> {
+    let errno = done.map_or_else(Errno::raw_os_error, |()| 0);
+    rustix::io::write(tell, &errno.to_ne_bytes()).map(drop)
+}
+
+/// Waits for the maker's next word.
+fn hear(told: &OwnedFd) -> Result<(), Errno> {
     let mut errno = [0_u8; 4];
     loop {
         match rustix::io::read(told, &mut errno) {
             Ok(4) => break,
-            // It has been killed.
+            // It has been killed. The child's own copy of the other end was never made.
             Ok(_) => return Err(Errno::SRCH),
             Err(Errno::INTR) => {}
             Err(errno) => return Err(errno),
@@ -107,5 +153,45 @@ fn made(told: &OwnedFd) -> Result<(), Errno> {
     match i32::from_ne_bytes(errno) {
         0 => Ok(()),
         errno => Err(Errno::from_raw_os_error(errno)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pipe() -> (OwnedFd, OwnedFd) {
+        pipe_with(PipeFlags::CLOEXEC).unwrap()
+    }
+
+    #[test]
+    fn errors_of_the_maker_arrive_one_by_one() {
+        let (told, tell) = pipe();
+        say(&tell, Ok(())).unwrap();
+        say(&tell, Err(Errno::NOSPC)).unwrap();
+        assert_eq!(hear(&told), Ok(()));
+        assert_eq!(hear(&told), Err(Errno::NOSPC));
+    }
+
+    #[test]
+    fn a_maker_that_was_killed_is_not_waited_for() {
+        let (told, tell) = pipe();
+        drop(tell);
+        assert_eq!(hear(&told), Err(Errno::SRCH));
+    }
+
+    #[test]
+    fn what_the_launcher_must_do_first_is_waited_for() {
+        let plain = Launch::default();
+        assert!(may_run_ahead(&plain));
+        let mut time = plain.clone();
+        time.namespaces.time = TimeNamespace::New;
+        let mut joined = plain.clone();
+        joined.namespaces.user = Some("/proc/1/ns/user".to_owned());
+        let mut mapped = plain;
+        mapped.ids = Some(crate::launch::IdMap::default());
+        for launch in [time, joined, mapped] {
+            assert!(!may_run_ahead(&launch), "{launch:?}");
+        }
     }
 }

@@ -171,6 +171,10 @@ fn run(
         Some(stage) if stage.visits() => fork()?,
         _ => visits.during(fork, |child| sys::clone::kill_and_reap(&child))?,
     };
+    if stages.beside.is_some_and(Beside::runs_ahead) {
+        // The child's work is the longer one.
+        rustix::thread::sched_yield();
+    }
     let mapped = stage.as_ref().is_some_and(staged::Stage::is_mapped);
     let recorded = || stages.record.map_or(Ok(()), |record| record(child.pid));
     match prepare(child.pid, launch, name, mapped).and_then(|()| recorded()).and_then(|()| let_go(go_writer.take())) {

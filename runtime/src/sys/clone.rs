@@ -1,6 +1,6 @@
 //! clone3(2) as a fork: the child has its own copy of everything and never returns to the caller.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use libc::c_int;
 use rustix::io::Errno;
@@ -31,6 +31,7 @@ struct CloneArgs {
 }
 
 /// A new child.
+#[derive(Debug)]
 pub(crate) struct Child {
     /// Its process id here.
     pub(crate) pid: i32,
@@ -109,8 +110,8 @@ pub(crate) fn reap(pid: i32) {
     }
 }
 
-/// The helper makes a few system calls and nothing else.
-const HELPER_STACK: usize = 16384;
+/// The helper makes two system calls and nothing else.
+const HELPER_STACK: usize = 4096;
 
 /// Stack memory, aligned as the ABI wants a stack to be.
 #[repr(align(16))]
@@ -125,48 +126,27 @@ pub(crate) struct Helper {
     /// Both ends of a pipe; the child waits for the second one's close.
     _pipe: (OwnedFd, OwnedFd),
     // Freed after `drop` has reaped the child that uses them.
-    _work: Box<Work>,
+    _ends: Box<[c_int; 2]>,
     _stack: Box<Stack>,
-}
-
-/// What the helper is to do, by numbers of the launcher's descriptors, of which it has copies.
-struct Work {
-    /// Namespaces that it makes itself, and where it says so: four bytes, an error number or 0.
-    makes: Option<(UnshareFlags, c_int)>,
-    /// The pipe's end that it reads.
-    reader: c_int,
-    /// The other one, which it has to close.
-    writer: c_int,
 }
 
 impl Helper {
     /// Starts it in new `namespaces`.
     pub(crate) fn start(namespaces: UnshareFlags) -> Result<Self, Errno> {
-        Self::start_with(namespaces, None)
-    }
-
-    /// Starts it to make new `namespaces` while the launcher goes on. When they are there, or can't be made, four bytes come to
-    /// `told`: an error number or 0.
-    pub(crate) fn start_making(namespaces: UnshareFlags, told: BorrowedFd<'_>) -> Result<Self, Errno> {
-        Self::start_with(UnshareFlags::empty(), Some((namespaces, told.as_raw_fd())))
-    }
-
-    fn start_with(born_in: UnshareFlags, makes: Option<(UnshareFlags, c_int)>) -> Result<Self, Errno> {
         let mut stack = Box::new(Stack([0; HELPER_STACK]));
         let pipe = pipe_with(PipeFlags::CLOEXEC)?;
-        let mut work = Box::new(Work { makes, reader: pipe.0.as_raw_fd(), writer: pipe.1.as_raw_fd() });
+        let mut ends = Box::new([pipe.0.as_raw_fd(), pipe.1.as_raw_fd()]);
         let mut pidfd: i32 = -1;
         // Without a signal at its end, so that nobody takes it for a container.
-        let flags = i32::try_from(born_in.bits()).map_err(|_| Errno::INVAL)? | libc::CLONE_VM | libc::CLONE_PIDFD;
+        let flags = i32::try_from(namespaces.bits()).map_err(|_| Errno::INVAL)? | libc::CLONE_VM | libc::CLONE_PIDFD;
         let pid = with_signals_blocked(|| {
             // SAFETY: `stack` is memory of that size that nothing else uses, kept until the child is reaped; its end is aligned.
-            // So is `work`, which it reads. `hold` touches no other memory of the launcher: it has every signal blocked, so no
-            // handler runs in it, and makes system calls in a way that doesn't write errno, which it shares. CLONE_PIDFD stores
-            // the descriptor in `pidfd`, which outlives the call.
+            // So is `ends`, which it reads. `hold` touches no other memory of the launcher: it has every signal blocked, so no
+            // handler runs in it, and its calls succeed, so that errno, which it shares, is not written. CLONE_PIDFD stores the descriptor in `pidfd`, which outlives the call.
             super::check(
                 unsafe {
                     let top = stack.0.as_mut_ptr_range().end;
-                    libc::clone(hold, top.cast(), flags, (&raw mut *work).cast(), &raw mut pidfd)
+                    libc::clone(hold, top.cast(), flags, ends.as_mut_ptr().cast(), &raw mut pidfd)
                 }
                 .into(),
             )
@@ -174,23 +154,12 @@ impl Helper {
         let pid = i32::try_from(pid).map_err(|_| Errno::OVERFLOW)?;
         // SAFETY: with CLONE_PIDFD a successful clone has stored a new descriptor there that nobody else owns.
         let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-        Ok(Self { child: Child { pid, pidfd }, _pipe: pipe, _work: work, _stack: stack })
+        Ok(Self { child: Child { pid, pidfd }, _pipe: pipe, _ends: ends, _stack: stack })
     }
 
     /// Its process id here.
     pub(crate) fn pid(&self) -> i32 {
         self.child.pid
-    }
-
-    /// Its pid descriptor, by which others can enter its namespaces (setns(2), Linux 5.8).
-    pub(crate) fn pidfd(&self) -> BorrowedFd<'_> {
-        self.child.pidfd.as_fd()
-    }
-}
-
-impl std::fmt::Debug for Helper {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Helper").field("pid", &self.child.pid).finish_non_exhaustive()
     }
 }
 
@@ -200,24 +169,15 @@ impl Drop for Helper {
     }
 }
 
-/// Makes what it is to make, then waits until nobody has the second end any more. By rustix, whose calls keep no accounts and,
-/// unlike the C library's, write no errno, both of which would be the launcher's.
-extern "C" fn hold(work: *mut libc::c_void) -> c_int {
-    // SAFETY: `start_with` passes this memory, writes it no more and keeps it until the child is reaped.
-    let work = unsafe { &*work.cast::<Work>() };
-    // SAFETY: this is the child's copy of the descriptor, which nothing else in it uses.
-    unsafe { rustix::io::close(work.writer) };
-    if let Some((namespaces, told)) = work.makes {
-        let made = super::process::unshare(namespaces);
-        let errno = made.map_or_else(Errno::raw_os_error, |()| 0);
-        // SAFETY: as above; it stays open for as long as the child lives.
-        let told = unsafe { BorrowedFd::borrow_raw(told) };
-        // A launcher that doesn't listen has ended, and so does this.
-        let _ = rustix::io::write(told, &errno.to_ne_bytes());
-    }
-    // SAFETY: as above.
-    let reader = unsafe { BorrowedFd::borrow_raw(work.reader) };
-    let _ = rustix::io::read(reader, &mut [0_u8; 1]);
+/// Waits until nobody has the second end any more. The child's descriptors are copies of its own.
+extern "C" fn hold(ends: *mut libc::c_void) -> c_int {
+    // SAFETY: `start` passes these two numbers and keeps them until the child is reaped.
+    let [reader, writer] = unsafe { *ends.cast::<[c_int; 2]>() };
+    // SAFETY: the descriptor is the child's; by the bare call, as the C library's keeps accounts in memory that is shared.
+    unsafe { libc::syscall(libc::SYS_close, writer) };
+    let mut byte = 0_u8;
+    // SAFETY: the buffer is writable for the one byte.
+    unsafe { libc::syscall(libc::SYS_read, reader, &raw mut byte, 1_usize) };
     0
 }
 

@@ -67,7 +67,7 @@ mod before_libc {
         // pointers to the environment.
         let (arguments, environment) = unsafe { (stack.add(1), stack.add((*stack).wrapping_add(2))) };
         let (here, own) = (libc::AT_FDCWD as usize, OWN_PROGRAM.as_ptr() as usize);
-        if !makes_processes(arguments) || is_readonly(here, own, 0) {
+        if !makes_processes(arguments) || is_executed_by_descriptor(environment) || is_readonly(here, own, 0) {
             return;
         }
         let flags = (libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC) as usize;
@@ -81,6 +81,27 @@ mod before_libc {
             call(libc::SYS_execveat, [program, empty, arguments as usize, environment as usize, at_itself]);
         }
         call(libc::SYS_close, [program, 0, 0, 0, 0]);
+    }
+
+    /// Whether this is what was executed below. Whoever else executes it by a descriptor is found out when all is set up.
+    fn is_executed_by_descriptor(mut environment: *const usize) -> bool {
+        const AT_EXECFN: usize = 31;
+        const BY_DESCRIPTOR: &CStr = c"/dev/fd/";
+        // SAFETY: the environment ends with a null pointer, behind which stand pairs of words, the last of which begins with zero.
+        // The value of AT_EXECFN points to a NUL-terminated string (getauxval(3)).
+        unsafe {
+            while *environment != 0 {
+                environment = environment.add(1);
+            }
+            let mut pair = environment.add(1);
+            while *pair != 0 {
+                if *pair == AT_EXECFN {
+                    return begins_with(*pair.add(1) as *const c_char, BY_DESCRIPTOR);
+                }
+                pair = pair.add(2);
+            }
+        }
+        false
     }
 
     /// Whether one of the arguments is the name of a command that does. If it only looks like one, no harm is done.
@@ -99,18 +120,27 @@ mod before_libc {
         }
     }
 
-    /// Byte by byte, and volatile, so that no call of a memory function is made of it.
     fn equal(left: *const c_char, right: &CStr) -> bool {
-        let (mut left, mut right) = (left, right.as_ptr());
-        loop {
-            // SAFETY: both are NUL-terminated, and nothing after the first difference or the common end is read.
+        // The terminating NUL belongs to what is to be the same.
+        begins_with_all(left, right.as_ptr(), right.count_bytes() + 1)
+    }
+
+    fn begins_with(text: *const c_char, beginning: &CStr) -> bool {
+        begins_with_all(text, beginning.as_ptr(), beginning.count_bytes())
+    }
+
+    /// Byte by byte, and volatile, so that no call of a memory function is made of it.
+    fn begins_with_all(mut left: *const c_char, mut right: *const c_char, count: usize) -> bool {
+        for _ in 0..count {
+            // SAFETY: `right` has so many bytes, and `left` ends with a NUL, which is a difference if `right` goes on there.
             let (one, other) = unsafe { (left.read_volatile(), right.read_volatile()) };
-            if one != other || one == 0 {
-                return one == other;
+            if one != other {
+                return false;
             }
-            // SAFETY: as neither has ended, both have another byte.
+            // SAFETY: as they are the same, neither has ended before `count` says so.
             (left, right) = unsafe { (left.add(1), right.add(1)) };
         }
+        true
     }
 
     /// Whether a file could be written to if it weren't on a read-only mount (faccessat2(2), Linux 5.8).

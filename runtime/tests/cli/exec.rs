@@ -261,12 +261,7 @@ fn a_process_is_read_from_a_file() {
 }
 
 fn a_user_namespace_is_entered() {
-    let site = start(shell("sleep 1000").change(|c| {
-        c["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
-        for side in ["uidMappings", "gidMappings"] {
-            c["linux"][side] = json!([{"containerID": 0, "hostID": 1_000_000, "size": 65536}]);
-        }
-    }));
+    let site = start(shell("sleep 1000").with_user_namespace());
     site.ok(&["exec", "--detach", "--user", "5:6", "--pid-file", "pid", &site.id, "/bin/sleep", "1000"]);
     let pid = std::fs::read_to_string(site.directory.join("pid")).unwrap();
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -357,14 +352,8 @@ fn the_program_can_t_be_overwritten() {
         rustix::fs::open(path, OFlags::WRONLY, Mode::empty()).map(drop)
     };
     let attack = |user_namespace: bool| {
-        let site = shell("true").change(|c| {
-            if user_namespace {
-                c["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
-                for side in ["uidMappings", "gidMappings"] {
-                    c["linux"][side] = json!([{"containerID": 0, "hostID": 1_000_000, "size": 65536}]);
-                }
-            }
-        });
+        let site = shell("true");
+        let site = if user_namespace { site.with_user_namespace() } else { site };
         let copy = site.directory.join("runtime");
         std::fs::copy(crate::site::runtime(), &copy).unwrap();
         let mut command = site.command(&[]);

@@ -18,6 +18,7 @@ pub fn tests() -> Vec<Trial> {
         pause_and_resume,
         containers_and_processes_are_listed,
         the_configuration_counts_as_it_was_at_create,
+        a_new_network_is_there_when_the_program_begins,
         the_cgroup_is_where_the_configuration_says,
         a_cgroup_in_use_is_left_alone,
         no_limit_needs_no_controller,
@@ -205,6 +206,26 @@ fn the_configuration_counts_as_it_was_at_create() {
     let done = site.run(&["delete", &site.id]);
     assert_eq!((done.status, done.stderr.as_str()), (0, ""));
     assert!(std::fs::read_to_string(&output).unwrap().ends_with("first\n"));
+}
+
+/// However it was made: beside the rest where nothing has to be done to it first, which the two differ in.
+fn a_new_network_is_there_when_the_program_begins() {
+    let site = shell("readlink /proc/self/ns/net; cat /sys/class/net/lo/flags; ls /sys/class/net; sleep 60");
+    let mapped = shell("readlink /proc/self/ns/net; cat /sys/class/net/lo/flags; ls /sys/class/net; sleep 60");
+    for site in [site, mapped.with_user_namespace()] {
+        let output = site.create(&[]);
+        let pid = site.state()["pid"].as_i64().unwrap();
+        let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
+        let network = namespace(&pid.to_string());
+        assert_ne!(network, namespace("self"));
+        // Nobody but the container's process is left of those that made it.
+        assert_eq!(super::faults::processes_of(&site.id), 1);
+        site.ok(&["start", &site.id]);
+        // IFF_UP and IFF_LOOPBACK.
+        let expected = format!("{}\n0x9\nlo\n", network.display());
+        until("all is shown", || std::fs::read_to_string(&output).unwrap() == expected);
+        site.ok(&["delete", "--force", &site.id]);
+    }
 }
 
 fn the_cgroup_is_where_the_configuration_says() {

@@ -111,6 +111,16 @@ impl Site {
         self
     }
 
+    /// With a user namespace of its own, whose ids are another million's outside.
+    pub fn with_user_namespace(self) -> Self {
+        self.change(|c| {
+            c["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+            for side in ["uidMappings", "gidMappings"] {
+                c["linux"][side] = json!([{"containerID": 0, "hostID": 1_000_000, "size": 65536}]);
+            }
+        })
+    }
+
     /// The program with its state directory, and the bundle written.
     pub fn command(&self, arguments: &[&str]) -> Command {
         std::fs::write(self.directory.join("config.json"), self.config.to_string()).unwrap();

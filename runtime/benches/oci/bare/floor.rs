@@ -119,9 +119,8 @@ fn become_container() -> ! {
             mount(45, None, path, None, BIND | REMOUNT | RDONLY | NOSUID | NODEV | NOEXEC, None);
         }
     }
+    // Files and directories, as far as they are there. The wrong kind of cover would fail late, when the kernel has made most of it.
     for path in [
-        c"proc/acpi",
-        c"proc/asound",
         c"proc/interrupts",
         c"proc/kcore",
         c"proc/keys",
@@ -129,14 +128,11 @@ fn become_container() -> ! {
         c"proc/timer_list",
         c"proc/timer_stats",
         c"proc/sched_debug",
-        c"proc/scsi",
-        c"sys/firmware",
-        c"sys/devices/virtual/powercap",
     ] {
-        const NOTDIR: isize = -20;
-        if call(MOUNT, [text(c"dev/null"), text(path), 0, BIND, 0]) == NOTDIR {
-            mount(46, Some(c"tmpfs"), path, Some(c"tmpfs"), RDONLY, Some(c"size=0k"));
-        }
+        call(MOUNT, [text(c"dev/null"), text(path), 0, BIND, 0]);
+    }
+    for path in [c"proc/acpi", c"proc/asound", c"proc/scsi", c"sys/firmware", c"sys/devices/virtual/powercap"] {
+        call(MOUNT, [text(c"tmpfs"), text(path), text(c"tmpfs"), RDONLY, text(c"size=0k")]);
     }
     mount(47, None, c".", None, BIND | REMOUNT | RDONLY, None);
     must(48, PIVOT_ROOT, [text(c"."), text(c".")]);

@@ -35,8 +35,7 @@ impl Beside {
     /// Begins what can be begun for `launch`, before anything else is done for it.
     pub fn begin(launch: &Launch) -> Result<Self, Failure> {
         let runs_ahead = may_run_ahead(launch);
-        // Interfaces are given to it before the child is let go.
-        let makes = runs_ahead && launch.namespaces.network == Namespace::New && launch.net_devices.is_empty();
+        let makes = runs_ahead && launch.namespaces.network == Namespace::New;
         Ok(Self { network: makes.then(Network::begin).transpose()?, runs_ahead })
     }
 
@@ -52,11 +51,11 @@ impl Beside {
 }
 
 /// Whether the child may begin before the launcher has done its part: all that it does until then is in namespaces of its own,
-/// and nothing that the launcher does for it changes how.
+/// and nothing that the launcher does for it changes how, or needs to look into a child that has closed itself to that.
 fn may_run_ahead(launch: &Launch) -> bool {
     let namespaces = &launch.namespaces;
     let staged = namespaces.user.is_some() || namespaces.mount.is_some() || namespaces.time == TimeNamespace::New;
-    launch.new_map().is_none() && !staged && launch.intel_rdt.is_none()
+    launch.new_map().is_none() && !staged && launch.intel_rdt.is_none() && launch.net_devices.is_empty()
 }
 
 /// A network namespace in the making, and its loopback interface.
@@ -188,9 +187,11 @@ mod tests {
         time.namespaces.time = TimeNamespace::New;
         let mut joined = plain.clone();
         joined.namespaces.user = Some("/proc/1/ns/user".to_owned());
-        let mut mapped = plain;
+        let mut mapped = plain.clone();
         mapped.ids = Some(crate::launch::IdMap::default());
-        for launch in [time, joined, mapped] {
+        let mut given = plain;
+        given.net_devices = vec![crate::launch::NetDevice { outside: "a".to_owned(), inside: "b".to_owned() }];
+        for launch in [time, joined, mapped, given] {
             assert!(!may_run_ahead(&launch), "{launch:?}");
         }
     }

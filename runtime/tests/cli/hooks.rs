@@ -166,7 +166,7 @@ fn a_failing_poststop_hook_is_a_warning() {
 fn a_hook_past_its_timeout_is_killed() {
     let site = shell("true");
     let mark = site.directory.join("alive");
-    let mut slow = hook(&format!("sleep 1000 & echo $$ > {}; wait", mark.display()));
+    let mut slow = hook(&format!("echo $$ > {}; exec sleep 1000", mark.display()));
     slow["timeout"] = json!(1);
     let site = site.change(|c| c["hooks"]["createRuntime"] = json!([slow]));
     let error = site.fails(&["create", &site.id]);

@@ -60,9 +60,7 @@ pub(crate) fn start(
     give_pipes_to(launch, &stdio);
 
     let Some(parent) = site.cgroup_parent else {
-        let mut started = run(launch, name, &trees, None, stdio, agent, stages)?;
-        started.degraded.extend(exposed_program(launch).into_iter().chain(ungranted(launch)));
-        return Ok(started);
+        return run(launch, name, &trees, None, stdio, agent, stages);
     };
     let (group, mut degraded) = cgroup::create(parent, name, &settings, site.absent_controller)?;
     if let Err(failure) = give_cgroup(launch, group.as_fd()) {
@@ -71,7 +69,7 @@ pub(crate) fn start(
     }
     match run(launch, name, &trees, Some(group.as_fd()), stdio, agent, stages) {
         Ok(started) => {
-            degraded.extend(exposed_program(launch).into_iter().chain(ungranted(launch)));
+            degraded.extend(started.degraded);
             Ok(Started { cgroup: Some(group), degraded, ..started })
         }
         Err(failure) => {
@@ -184,7 +182,8 @@ fn run(
             report: report_reader,
             cgroup: None,
             stages: stages_here.take(),
-            degraded: Vec::new(),
+            // Looked at while the child is busy.
+            degraded: exposed_program(launch).into_iter().chain(ungranted(launch)).collect(),
         }),
         Err(failure) => {
             sys::clone::kill_and_reap(&child);

@@ -10,7 +10,7 @@ use crate::launch::Launch;
 /// First bytes of a plan file.
 pub const MAGIC: [u8; 8] = *b"GARBPLAN";
 /// Version of the encoding; PID 1 and its plan are baked together, so only the same version is accepted.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// No plan is larger, in bytes.
 pub const MAX_SIZE: usize = 64 << 20;
 /// Where the plan lies in the system image.

@@ -20,7 +20,8 @@ pub struct Site<'a> {
     pub userns: Option<BorrowedFd<'a>>,
     /// Volumes that [`crate::volumes::open`] has opened, by their paths. Their disk isn't touched any more; the others are looked up.
     pub volumes: &'a [(String, OwnedFd)],
-    /// The container's root as a mount that is nowhere yet, instead of what [`crate::launch::Root::source`] says.
+    /// The container's root as a mount that is nowhere yet, instead of what [`crate::launch::Root::source`] says; one that stands
+    /// there if the container has the launcher's mount namespace.
     pub root: Option<BorrowedFd<'a>>,
 }
 
@@ -151,6 +152,8 @@ pub struct Running<'a> {
     pub pidfd: BorrowedFd<'a>,
     /// Its cgroup, where the new process will be.
     pub cgroup: Option<BorrowedFd<'a>>,
+    /// Its root, if it has no mount namespace of its own that would have it.
+    pub root: Option<BorrowedFd<'a>>,
 }
 
 /// Starts `process` in all namespaces of a running container, with `seccomp` as its filter.

@@ -17,6 +17,8 @@ pub(crate) struct Entrant<'a> {
     pub(crate) pidfd: BorrowedFd<'a>,
     /// The namespaces that are left to be entered.
     pub(crate) namespaces: ThreadNameSpaceType,
+    /// The container's root, where it doesn't come with its mount namespace.
+    pub(crate) root: Option<BorrowedFd<'a>>,
     /// The container has a user namespace, entered by now.
     pub(crate) in_user_namespace: bool,
     /// The program.
@@ -60,6 +62,7 @@ fn enter_and_execute(entrant: &Entrant<'_>) -> Result<(), Failure> {
     if entrant.in_user_namespace {
         identity::become_root(entrant.theatre.stages().keep_groups)?;
     }
+    entrant.root.map_or(Ok(()), super::change_to)?;
     // Only now the root is the container's.
     let root = open_directory("/")?;
     let path = entrant.process.cwd.as_str();

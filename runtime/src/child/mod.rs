@@ -141,12 +141,17 @@ pub(crate) fn wait_for_go(go: BorrowedFd<'_>) -> Result<(), Failure> {
 /// Builds the root filesystem, makes it this process's root, and returns the working directory in it, and the terminal.
 fn build_root(inherited: &Inherited<'_>) -> Result<(OwnedFd, Option<OwnedFd>), Failure> {
     let Inherited { launch, trees, theatre, .. } = inherited;
+    let shares_mounts = launch.namespaces.mount == Namespace::Host;
     let slash = open_directory("/")?;
-    let change = Change { propagation: libc::MS_PRIVATE, recursive: true, ..Change::default() };
-    set_attributes(slash.as_fd(), change).at(Step::MakePrivate, || "/")?;
+    if !shares_mounts {
+        let change = Change { propagation: libc::MS_PRIVATE, recursive: true, ..Change::default() };
+        set_attributes(slash.as_fd(), change).at(Step::MakePrivate, || "/")?;
+    }
 
-    let shown = theatre.root_shown_at(launch).map(open_directory).transpose()?;
-    let direct = if shown.is_none() && !theatre.stages().no_pivot {
+    let shown = theatre.root_shown_at(launch).filter(|_| !shares_mounts).map(open_directory).transpose()?;
+    let direct = if shares_mounts {
+        Some(rootfs::stands(trees)?)
+    } else if shown.is_none() && !theatre.stages().no_pivot {
         rootfs::build_on(launch, trees, slash.as_fd())?
     } else {
         None
@@ -186,7 +191,9 @@ fn build_root(inherited: &Inherited<'_>) -> Result<(OwnedFd, Option<OwnedFd>), F
         let change = Change { set: libc::MOUNT_ATTR_RDONLY, ..Change::default() };
         set_attributes(root.as_fd(), change).at(Step::MountAttributes, || "/ (read-only)")?;
     }
-    if theatre.stages().no_pivot {
+    if shares_mounts {
+        change_to(root.as_fd())?;
+    } else if theatre.stages().no_pivot {
         move_to(root.as_fd())?;
     } else {
         pivot_to(root.as_fd(), workspace.is_some() && shown.is_none())?;
@@ -200,6 +207,13 @@ fn build_root(inherited: &Inherited<'_>) -> Result<(OwnedFd, Option<OwnedFd>), F
     let change = Change { propagation, ..Change::default() };
     set_attributes(root.as_fd(), change).at(Step::MountAttributes, || "/ (propagation)")?;
     Ok((cwd, terminal))
+}
+
+/// Makes `root` this process's root and no other's, as they have the same mounts.
+fn change_to(root: BorrowedFd<'_>) -> Result<(), Failure> {
+    rustix::process::fchdir(root).at(Step::PivotRoot, || "to the root (shared mounts)")?;
+    rustix::process::chroot(".").at(Step::PivotRoot, || "to the root (shared mounts)")?;
+    expect_nothing_above()
 }
 
 /// Moves `root` over `/` and makes it this process's root, where pivot_root(2) can't: on an initramfs.

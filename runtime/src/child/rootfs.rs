@@ -63,6 +63,11 @@ pub(crate) fn build_on<'a>(
     }
 }
 
+/// The root that stands at its place already.
+pub(crate) fn stands(trees: &Trees) -> Result<Mount<'_>, Failure> {
+    trees.root.as_ref().ok_or_else(|| Failure::new(Step::Open, "root directory", Errno::BADF))?.detached()
+}
+
 /// Puts a root that is a directory on its own `place`, the workspace beneath it: hooks find it, with all its mounts, where the
 /// configuration says.
 pub(crate) fn build_at<'a>(

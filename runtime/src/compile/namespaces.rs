@@ -17,6 +17,7 @@ pub(super) fn namespaces(linux: &Linux) -> Result<(Namespaces, Option<IdMap>), E
         ipc: Namespace::Host,
         uts: Namespace::Host,
         cgroup: Namespace::Host,
+        mount: Namespace::Host,
         ..Namespaces::default()
     };
     let mut seen = Vec::new();
@@ -40,12 +41,12 @@ pub(super) fn namespaces(linux: &Linux) -> Result<(Namespaces, Option<IdMap>), E
             LinuxNamespaceType::Uts => namespaces.uts = namespace,
             LinuxNamespaceType::Cgroup => namespaces.cgroup = namespace,
             LinuxNamespaceType::Time => namespaces.time = path.map_or(TimeNamespace::New, TimeNamespace::Path),
-            LinuxNamespaceType::Mount => namespaces.mount = path,
+            LinuxNamespaceType::Mount => namespaces.mount = namespace,
             LinuxNamespaceType::User => (new_user, namespaces.user) = (path.is_none(), path),
         }
     }
-    if !seen.contains(&LinuxNamespaceType::Mount) {
-        let why = "a container without a mount namespace isn't supported: its mounts would be the machine's";
+    if namespaces.mount == Namespace::Host && seen.contains(&LinuxNamespaceType::User) {
+        let why = "a user namespace has no right to mount anything in the caller's mount namespace: add {\"type\": \"mount\"}";
         return Err(Error::new("linux.namespaces", why));
     }
     let ids = ids(linux, new_user, namespaces.user.is_some())?;

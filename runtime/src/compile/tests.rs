@@ -116,7 +116,7 @@ fn namespaces_are_joined_by_path() {
     let launch = compiled(&config).unwrap().launch;
     let path = |kind: &str| format!("/ns/{kind}");
     let namespaces = launch.namespaces;
-    assert_eq!((namespaces.user, namespaces.mount), (Some(path("user")), Some(path("mnt"))));
+    assert_eq!((namespaces.user, namespaces.mount), (Some(path("user")), Namespace::Path(path("mnt"))));
     assert_eq!(namespaces.time, TimeNamespace::Path(path("time")));
     assert_eq!(namespaces.pid, Namespace::Path(path("pid")));
     assert_eq!(launch.ids, None, "a joined user namespace has its maps");
@@ -153,7 +153,7 @@ fn an_invalid_value_is_an_error_with_its_field() {
         ("/linux/namespaces/0/type", json!("pods"), "linux.namespaces[0].type"),
         ("/linux/namespaces/0/type", json!("uts"), "given twice"),
         ("/linux/namespaces/0/path", json!("relative"), "isn't absolute"),
-        ("/linux/namespaces", json!([]), "mount namespace"),
+        ("/linux/namespaces", json!([{"type": "user"}]), "add {\"type\": \"mount\"}"),
         ("/linux/namespaces/7/type", json!("mount"), "given twice"),
         ("/linux/uidMappings", json!([]), "linux.uidMappings"),
         ("/linux/uidMappings", json!([range(0, 0, 0)]), "maps nothing"),

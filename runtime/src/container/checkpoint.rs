@@ -45,7 +45,7 @@ pub fn checkpoint(entry: &Entry, _lock: &Lock, wanted: &Checkpoint) -> Result<()
     criu::expect_root(|| format!("checkpoint container {}", entry.id()))?;
     let config = entry.read("config.json")?.ok_or_else(|| Error::new("read config.json: it is missing"))?;
     let spec = bundle::parse(&config)?;
-    expect_no_terminal(&spec)?;
+    expect_own(&spec)?;
     storage::expect_none(&spec)?;
     let images = absolute(&wanted.images)?;
     std::fs::create_dir_all(&images.directory).during(|| format!("make {}", images.directory.display()))?;
@@ -76,7 +76,14 @@ pub(crate) fn absolute(images: &Images) -> Result<Images> {
     Ok(Images { directory: path(&images.directory)?, work, ..images.clone() })
 }
 
-pub(crate) fn expect_no_terminal(spec: &Spec) -> Result<()> {
+/// What criu's images can't hold, as it isn't the container's own.
+pub(crate) fn expect_own(spec: &Spec) -> Result<()> {
+    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+    if !namespaces.into_iter().flatten().any(|namespace| namespace.typ() == LinuxNamespaceType::Mount) {
+        return Err(Error::new(
+            "linux.namespaces: a container without a mount namespace can't be written down or made anew",
+        ));
+    }
     if spec.process().as_ref().is_some_and(|process| process.terminal() == Some(true)) {
         return Err(Error::new("process.terminal: a container with a terminal can't be written down or made anew"));
     }

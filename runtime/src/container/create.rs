@@ -16,7 +16,7 @@ use super::error::{During, Error, Result};
 use super::record::Record;
 use super::scope::Scope;
 use super::store::{Entry, Lock, Store};
-use super::{cgroup, gate, life, notify, process, scope, storage, systemd};
+use super::{cgroup, gate, in_place, life, notify, process, scope, storage, systemd};
 use crate::cgroup::AbsentController;
 use crate::failure::{Failure, Step};
 use crate::launch::{Launch, Namespace};
@@ -105,6 +105,9 @@ pub(crate) fn record_of(id: &str, bundle: &mut Bundle, options: &Options) -> Rec
     }
 }
 
+const SHARED_MOUNTS: &str = "no mount namespace: the container's mounts are the caller's too, and a program with CAP_SYS_CHROOT can leave \
+                             its root";
+
 type Parts = (OwnedFd, Option<OwnedFd>, Option<OwnedFd>, Vec<String>);
 
 fn make(
@@ -138,6 +141,10 @@ fn make(
     if let Some(prepared) = &prepared {
         launch.namespaces.user = prepared.userns.as_ref().map(|userns| format!("/proc/self/fd/{}", userns.as_raw_fd()));
         warnings.extend(prepared.warning.clone());
+    }
+    let in_place = in_place::prepare(entry, launch)?;
+    if in_place.is_some() {
+        warnings.push(SHARED_MOUNTS.to_owned());
     }
     notify::prepare(entry, launch)?;
     let notify = if options.gated { None } else { notify::listen(entry)? };
@@ -188,7 +195,7 @@ fn make(
         absent_controller: AbsentController::Fail,
         userns: None,
         volumes: &[],
-        root: prepared.as_ref().map(|prepared| prepared.root.as_fd()),
+        root: prepared.as_ref().map(|prepared| &prepared.root).or(in_place.as_ref()).map(AsFd::as_fd),
     };
     let name = place.as_ref().map_or("", |place| place.name.as_str());
     let started = start_in_stages(launch, name, &site, stdio, &stages);

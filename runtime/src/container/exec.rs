@@ -13,7 +13,7 @@ use super::create::{
 use super::error::{During, Error, Result};
 use super::record::{Record, Status};
 use super::store::Entry;
-use super::{bundle, cgroup, systemd};
+use super::{bundle, cgroup, in_place, systemd};
 use crate::compile::{self, Bundle};
 use crate::failure::{Failure, Step};
 use crate::launch::{Listener, Process, Seccomp};
@@ -134,7 +134,13 @@ pub fn exec(entry: &Entry, decided: &Decided, request: &Request) -> Result<Enter
     };
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     let stdio = Stdio { stdin: Some(stdin.as_fd()), stdout: Some(stdout.as_fd()), stderr: Some(stderr.as_fd()) };
-    let running = Running { pid: record.pid, pidfd: pidfd.as_fd(), cgroup: cgroup.as_ref().map(AsFd::as_fd) };
+    let root = in_place::open(entry)?;
+    let running = Running {
+        pid: record.pid,
+        pidfd: pidfd.as_fd(),
+        cgroup: cgroup.as_ref().map(AsFd::as_fd),
+        root: root.as_ref().map(AsFd::as_fd),
+    };
     let enter =
         |running: &Running<'_>, stages: &Stages<'_>| enter(running, &decided.process, seccomp.as_ref(), stdio, stages);
     let started = match (enter(&running, &stages), &record.scope) {

@@ -9,7 +9,7 @@ use rustix::process::{Signal, pidfd_send_signal};
 use super::error::{During, Error, Result};
 use super::record::{Record, Status};
 use super::store::{Entry, Lock};
-use super::{bundle, cgroup, gate, notify, process, storage, systemd};
+use super::{bundle, cgroup, gate, in_place, notify, process, storage, systemd};
 use crate::failure::Step;
 use crate::hook;
 use crate::report::Report;
@@ -121,6 +121,7 @@ pub fn destroy(entry: &Entry, record: &Record) -> Result<()> {
     if let Some(Err(error)) = record.scope.as_deref().map(systemd::stop) {
         crate::cli::log::warn(&error.to_string());
     }
+    in_place::destroy(entry)?;
     storage::destroy(entry)?;
     entry.remove()?;
     let hooks = bundle::decided("poststop", Some(&record.poststop))?;

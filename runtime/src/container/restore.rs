@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::bundle::Bundle;
 use super::cgroup::Manager;
-use super::checkpoint::{OUTER_NETWORK, STREAMS, absolute, expect_no_terminal, externals, outer_network};
+use super::checkpoint::{OUTER_NETWORK, STREAMS, absolute, expect_own, externals, outer_network};
 use super::create::{Made, Options, record_of, write_pid_file};
 use super::criu::{self, Images, Surroundings};
 use super::error::{During, Error, Result};
@@ -54,7 +54,7 @@ fn make(
     wanted: &Restore,
 ) -> Result<OwnedFd> {
     let spec = bundle::parse(&bundle.config)?;
-    expect_no_terminal(&spec)?;
+    expect_own(&spec)?;
     storage::expect_none(&spec)?;
     let place = match options.manager {
         Manager::Cgroupfs => cgroup::place(bundle.cgroups_path.as_deref(), entry.id())?,

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
+use rustix::fs::{Access, AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::error::{During, Error, Result};
@@ -174,6 +174,11 @@ impl Entry {
             Ok::<_, Errno>(())
         };
         write().during(|| format!("write {}", self.path(name).display()))
+    }
+
+    /// Whether one of its files may be there. Takes no descriptor, for want of which the container may be undone.
+    pub fn may_hold(&self, name: &str) -> bool {
+        rustix::fs::accessat(&self.directory, name, Access::EXISTS, AtFlags::empty()) != Err(Errno::NOENT)
     }
 
     /// Reads one of its files; `None`: it doesn't exist.

@@ -106,8 +106,9 @@ pub struct Namespaces {
     pub cgroup: Namespace,
     /// Join the user namespace of this file.
     pub user: Option<String>,
-    /// Join the mount namespace of this file, instead of a new one. Its root becomes the container's.
-    pub mount: Option<String>,
+    /// Mounts. The root of one that is joined becomes the container's. In the launcher's the root must stand at its place already
+    /// ([`crate::start::Site::root`]), and whatever is mounted in it stays when the container has ended.
+    pub mount: Namespace,
     /// Clocks.
     pub time: TimeNamespace,
 }

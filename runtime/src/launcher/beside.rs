@@ -54,7 +54,8 @@ impl Beside {
 /// and nothing that the launcher does for it changes how, or needs to look into a child that has closed itself to that.
 fn may_run_ahead(launch: &Launch) -> bool {
     let namespaces = &launch.namespaces;
-    let staged = namespaces.user.is_some() || namespaces.mount.is_some() || namespaces.time == TimeNamespace::New;
+    let own_mounts = namespaces.mount == Namespace::New;
+    let staged = namespaces.user.is_some() || !own_mounts || namespaces.time == TimeNamespace::New;
     launch.new_map().is_none() && !staged && launch.intel_rdt.is_none() && launch.net_devices.is_empty()
 }
 

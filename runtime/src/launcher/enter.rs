@@ -50,6 +50,7 @@ pub(crate) fn enter(
     let entrant = child::Entrant {
         pidfd: running.pidfd,
         namespaces: kinds.difference(BY_GO_BETWEEN),
+        root: running.root,
         in_user_namespace: kinds.contains(ThreadNameSpaceType::USER),
         process,
         seccomp,

@@ -42,6 +42,9 @@ pub(crate) fn start(
     stages: &Stages<'_>,
 ) -> Result<Started, Failure> {
     check::launch(launch)?;
+    if launch.namespaces.mount == Namespace::Host && site.root.is_none() {
+        return Err(Failure::check("a container with the launcher's mounts, and its root isn't among them"));
+    }
     expect_one_thread()?;
     let settings = device::resolve(&launch.cgroup)?;
     let made_userns = match (launch.new_map(), site.userns) {
@@ -210,7 +213,7 @@ fn namespaces(launch: &Launch) -> UnshareFlags {
         (launch.namespaces.network == Namespace::New, UnshareFlags::NEWNET),
         (launch.namespaces.ipc == Namespace::New, UnshareFlags::NEWIPC),
         (launch.namespaces.uts == Namespace::New, UnshareFlags::NEWUTS),
-        (launch.namespaces.mount.is_none(), UnshareFlags::NEWNS),
+        (launch.namespaces.mount == Namespace::New, UnshareFlags::NEWNS),
     ];
     wanted.iter().filter(|(new, _)| *new).fold(UnshareFlags::empty(), |flags, (_, flag)| flags | *flag)
 }

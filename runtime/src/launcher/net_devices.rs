@@ -28,7 +28,7 @@ pub(super) fn give(pid: i32, launch: &Launch) -> Result<(), Failure> {
         uts: Namespace::Host,
         cgroup: Namespace::Host,
         user: None,
-        mount: None,
+        mount: Namespace::Host,
         time: TimeNamespace::Host,
     };
     let socket = || Network::here().at(Step::MoveInterface, || "of the container");

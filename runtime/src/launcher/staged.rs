@@ -16,7 +16,7 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space}
 
 use super::joined::{self, Visits};
 use crate::failure::{Context, Failure, Step};
-use crate::launch::{Launch, Namespaces, TimeNamespace, TimeOffset};
+use crate::launch::{Launch, Namespace, Namespaces, TimeNamespace, TimeOffset};
 use crate::sys::clone::Child;
 use crate::{child, descriptor, report, sys, userns};
 
@@ -35,7 +35,8 @@ impl<'a> Stage<'a> {
         // A new user namespace has no rights over the ones to visit: then only the child is in it.
         let mapped = launch.new_map().is_some() && visits.is_none();
         let time = namespaces.time == TimeNamespace::New;
-        (visits.is_some() || namespaces.user.is_some() || namespaces.mount.is_some() || time)
+        let joins = namespaces.user.is_some() || matches!(namespaces.mount, Namespace::Path(_));
+        (visits.is_some() || joins || time)
             .then_some(Self { visits, mapped })
     }
 
@@ -149,10 +150,12 @@ struct Joined<'a> {
 
 impl<'a> Joined<'a> {
     fn open(namespaces: &'a Namespaces) -> Result<Self, Failure> {
-        let open = |path: &'a Option<String>| {
-            path.as_deref().map(|path| joined::open(path).map(|file| (file, path))).transpose()
+        let open = |path: Option<&'a str>| path.map(|path| joined::open(path).map(|file| (file, path))).transpose();
+        let mount = match &namespaces.mount {
+            Namespace::Path(path) => Some(path.as_str()),
+            Namespace::New | Namespace::Host => None,
         };
-        Ok(Self { user: open(&namespaces.user)?, mount: open(&namespaces.mount)? })
+        Ok(Self { user: open(namespaces.user.as_deref())?, mount: open(mount)? })
     }
 
     /// The mount namespace first, while there are the launcher's rights, and again with those that the user namespace gives.

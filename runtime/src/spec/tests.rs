@@ -235,7 +235,7 @@ fn spec_fields_that_are_not_supported_are_refused_by_name() {
         ("/linux/cgroupsPath", serde_json::json!("/a"), "cgroupsPath"),
         ("/linux/uidMappings", serde_json::json!([]), "uidMappings"),
         ("/linux/namespaces", serde_json::json!([{"type": "mount"}, {"type": "mount"}]), "given twice"),
-        ("/linux/namespaces", serde_json::json!([{"type": "pid"}]), "mount namespace"),
+        ("/linux/namespaces", serde_json::json!([{"type": "user"}]), "mount namespace"),
         ("/mounts", serde_json::json!([{"destination": "/x", "source": "rel", "options": ["bind"]}]), "rel"),
         ("/ociVersion", serde_json::json!("2.0.0"), "ociVersion"),
     ];

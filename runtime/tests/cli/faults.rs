@@ -6,7 +6,7 @@ use libtest_mimic::Trial;
 use rustix::mount::{MountFlags, UnmountFlags};
 use serde_json::json;
 
-use crate::site::{finish, shell, until, wait};
+use crate::site::{Site, finish, shell, until, wait};
 use crate::trials;
 
 pub fn tests() -> Vec<Trial> {
@@ -30,6 +30,11 @@ fn a_runtime_killed_at_any_step_of_create_leaves_nothing_that_delete_can_t_remov
         c["hooks"]["createRuntime"] = json!([{"path": "/bin/true"}]);
         c["hooks"]["createContainer"] = json!([{"path": "/bin/true"}]);
     });
+    survives_kills_during_create(&site, |_, _| {});
+}
+
+/// Kills the runtime at one step of `create` after the other. `look` finds what may be left then after `delete`.
+pub fn survives_kills_during_create(site: &Site, look: impl Fn(&Site, &str)) {
     let mut kills = 0;
     for n in (1..).step_by(STRIDE) {
         let mut command = site.command(&["create", &site.id]);
@@ -39,8 +44,10 @@ fn a_runtime_killed_at_any_step_of_create_leaves_nothing_that_delete_can_t_remov
         }
         kills += 1;
         let done = site.run(&["delete", "--force", &site.id]);
-        assert_eq!((done.status, done.stderr.as_str()), (0, ""), "killed before call {n}");
+        let when = format!("killed before call {n}");
+        assert_eq!((done.status, done.stderr.as_str()), (0, ""), "{when}");
         site.assert_gone();
+        look(site, &when);
     }
     assert!(kills > 30, "{kills} kills");
     // It did come to be in the end.
@@ -124,7 +131,7 @@ fn too_few_descriptors_are_an_error_that_leaves_nothing() {
     assert!((5..100).contains(&refused), "{refused} limits were too low");
 }
 
-fn race(site: &crate::site::Site, arguments: &[&str]) -> Vec<i32> {
+fn race(site: &Site, arguments: &[&str]) -> Vec<i32> {
     let children: Vec<_> = (0..8)
         .map(|_| site.plain_command(arguments).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap())
         .collect();

@@ -13,6 +13,7 @@ mod limits;
 mod ordinary;
 mod refusals;
 mod rootless;
+mod shared_mounts;
 mod site;
 mod streams;
 mod sys;
@@ -32,6 +33,7 @@ fn main() {
             exec::tests(),
             faults::tests(),
             rootless::tests(),
+            shared_mounts::tests(),
             systemd::tests(),
             images::tests(),
             layers::tests(),

@@ -6,7 +6,7 @@ use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Access, AtFlags, Gid, Mode, Uid};
+use rustix::fs::{Gid, Mode, Uid};
 use rustix::io::Errno;
 use rustix::process::{Signal, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
@@ -69,9 +69,9 @@ impl Kept {
         Ok(entry.read(FILE)?.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
     }
 
-    /// Whether anything was written down. Takes no descriptor, for want of which the container may be undone.
+    /// Whether anything was written down.
     pub(super) fn may_exist(entry: &Entry) -> bool {
-        rustix::fs::accessat(entry.directory(), FILE, Access::EXISTS, AtFlags::empty()) != Err(Errno::NOENT)
+        entry.may_hold(FILE)
     }
 
     /// Makes it, with the directories for what is written, owned by the container's root.

@@ -24,7 +24,7 @@ use std::os::fd::OwnedFd;
 
 use super::error::{Error, Result};
 use super::store::Entry;
-use crate::launch::{Launch, RootSource};
+use crate::launch::{Launch, Namespace, RootSource};
 use crate::{spec, userns};
 
 use driver::Driver;
@@ -74,8 +74,7 @@ pub(crate) fn declared(annotations: &BTreeMap<String, String>, launch: &Launch) 
     if layers.len() > MAX_LAYERS {
         return Err(wrong(LAYERS, format!("{} layers; there may be {MAX_LAYERS}", layers.len())));
     }
-    let joined = launch.namespaces.user.is_some() || launch.namespaces.mount.is_some();
-    if joined {
+    if launch.namespaces.user.is_some() || launch.namespaces.mount != Namespace::New {
         return Err(wrong(LAYERS, "not supported with a user or mount namespace that exists already".to_owned()));
     }
     Ok(Some(Declared { layers, forced }))

@@ -26,6 +26,7 @@ pub mod crash;
 pub mod escape;
 pub mod etc_files;
 pub mod event_loop;
+pub mod events;
 pub mod kmsg_logger;
 pub mod logs;
 pub mod shutdown;

@@ -33,6 +33,8 @@ pub struct Snapshot {
     pub containers: Vec<Container>,
     /// What went wrong in PID 1 itself, newest last.
     pub notes: Vec<String>,
+    /// Number of the newest event, by which a reader knows whether it has missed one; 0: none yet.
+    pub last_event: u64,
 }
 
 /// What the appliance is doing.
@@ -70,6 +72,10 @@ pub struct Container {
     pub uptime_ms: Option<u64>,
     /// Memory charged to it.
     pub memory_bytes: u64,
+    /// Processor time that it has used, of all processors together, in microseconds.
+    pub cpu_us: u64,
+    /// What it says of itself (`STATUS=`, sd_notify(3)).
+    pub says: String,
     /// Bytes of its output that were thrown away unseen.
     pub log_dropped: u64,
     /// What weakens its isolation, in the declaration's words.
@@ -104,8 +110,14 @@ pub enum ContainerState {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Health {
-    /// There is none.
+    /// There is no check.
     None,
+    /// It has not answered yet, or not well, and still has time.
+    Starting,
+    /// Its last answers were good.
+    Healthy,
+    /// Too many answers in a row were bad.
+    Unhealthy,
 }
 
 impl ContainerState {

@@ -125,6 +125,11 @@ pub fn memory_current(dir: impl AsFd) -> Option<u64> {
     read(dir.as_fd(), "memory.current").ok()?.trim().parse().ok()
 }
 
+/// Processor time used since the cgroup was made, in microseconds (`cpu.stat`, which is there without the controller, too).
+pub fn cpu_usage(dir: impl AsFd) -> Option<u64> {
+    field(&read(dir.as_fd(), "cpu.stat").ok()?, "usage_usec")
+}
+
 /// The memory controller's counters; `None` without it.
 pub fn memory_events(dir: impl AsFd) -> Option<MemoryEvents> {
     Some(parse_memory_events(&read(dir.as_fd(), "memory.events").ok()?))

@@ -3,9 +3,12 @@
 //! One file, `/garboard/plan` of the system image: [`MAGIC`], a little-endian [`VERSION`], then the [`Plan`] in postcard's
 //! wire format. It lies under the verity root, so it is as trustworthy as PID 1 itself; it is decoded with bounds all the same.
 
+mod supervision;
+
 use serde::{Deserialize, Serialize};
 
 use crate::launch::Launch;
+pub use supervision::{HealthCheck, HealthTest, OnFailure, Pod, Supervision};
 
 /// First bytes of a plan file.
 pub const MAGIC: [u8; 8] = *b"GARBPLAN";
@@ -43,6 +46,12 @@ pub struct Plan {
     pub console: Console,
     /// Memory for all log rings together, in bytes.
     pub log_budget: u64,
+    /// Logs are kept on the data filesystem, too, in at most so many bytes; 0: they aren't.
+    pub kept_logs: u64,
+    /// The status port is also on this vsock(7) port.
+    pub status_vsock: Option<u32>,
+    /// The pods.
+    pub pods: Vec<Pod>,
     /// The containers, each after those it depends on.
     pub containers: Vec<Container>,
 }
@@ -110,6 +119,20 @@ pub struct Console {
     pub logs: bool,
     /// Print the status table when something changed.
     pub status: bool,
+    /// What a person at the line may do.
+    pub access: Access,
+}
+
+/// What a person at the serial line may do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Access {
+    /// Nothing: no input is read.
+    Off,
+    /// See everything on a screen of its own; no key changes anything.
+    Status,
+    /// Also stop, start and restart containers, and have a shell in one, after saying the passphrase of this hash (`$argon2id$…`,
+    /// PHC string format).
+    Control(String),
 }
 
 /// One container of the appliance.
@@ -131,6 +154,12 @@ pub struct Container {
     pub restart: Restart,
     /// What must have happened before it starts.
     pub depends_on: Vec<Dependency>,
+    /// How it is watched.
+    pub supervision: Supervision,
+    /// It gets a socket on which it may ask for the status.
+    pub reads_status: bool,
+    /// Index in [`Plan::pods`] of the pod that it belongs to.
+    pub pod: Option<u32>,
     /// Signal that asks it to stop.
     pub stop_signal: u8,
     /// Milliseconds from that signal to `cgroup.kill`.
@@ -275,8 +304,11 @@ mod tests {
             network: Network { address: Addressing::Dhcp, interface: None, dns: vec!["192.0.2.1".to_owned()] },
             data: Some(Data { uuid: [7; 16], required: true }),
             memory_volumes: vec![MemoryVolume { path: "/run/garboard/volumes/cache".to_owned(), size: Some(1 << 20) }],
-            console: Console { logs: true, status: true },
+            console: Console { logs: true, status: true, access: Access::Status },
             log_budget: 8 << 20,
+            kept_logs: 1 << 20,
+            status_vsock: Some(1024),
+            pods: vec![Pod { name: "shop".to_owned() }],
             containers: Vec::new(),
         }
     }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use garboard_config as config;
 use garboard_runtime::launch::Launch;
 use garboard_runtime::plan::{
-    Addressing, Condition, Console, Container, Data, Dependency, Etc, Fill, MemoryVolume, Module, Network, Plan,
-    Restart,
+    Access, Addressing, Condition, Console, Container, Data, Dependency, Etc, Fill, MemoryVolume, Module, Network,
+    Plan, Restart, Supervision,
 };
 use sha2::{Digest, Sha256};
 
@@ -55,8 +55,11 @@ pub fn make(
             .needs_data()
             .then(|| Data { uuid: data_uuid(&appliance.name), required: appliance.data.required }),
         memory_volumes: memory_volumes(appliance),
-        console: Console { logs: appliance.console.logs, status: appliance.console.status },
+        console: Console { logs: appliance.console.logs, status: appliance.console.status, access: Access::Off },
         log_budget: appliance.system.log_budget,
+        kept_logs: 0,
+        status_vsock: None,
+        pods: Vec::new(),
         containers: containers.map(|(declared, compiled)| container(appliance, declared, compiled, fills)).collect(),
     }
 }
@@ -125,6 +128,9 @@ fn container(
         ports: ports(declared, compiled.exposed_ports),
         restart: restart(declared.restart),
         depends_on: declared.depends_on.iter().filter_map(|dependency| edge(appliance, dependency)).collect(),
+        supervision: Supervision::default(),
+        reads_status: false,
+        pod: None,
         stop_signal: compiled.stop_signal,
         stop_grace_ms: u64::try_from(declared.stop_grace_period.as_millis()).unwrap_or(u64::MAX),
         etc: etc(appliance, declared),

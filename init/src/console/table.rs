@@ -147,6 +147,8 @@ mod tests {
             detail: detail.into(),
             uptime_ms,
             memory_bytes: 3_300_000,
+            cpu_us: 0,
+            says: String::new(),
             log_dropped: 0,
             weakened: vec![],
             labels: Default::default(),
@@ -177,6 +179,7 @@ mod tests {
                 ),
             ],
             notes: vec![],
+            last_event: 0,
         }
     }
 

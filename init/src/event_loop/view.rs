@@ -142,6 +142,7 @@ impl Supervisor {
             data: self.data_now(),
             containers: (0..self.units.len()).filter_map(|i| self.container(i, now)).collect(),
             notes: self.notes.clone(),
+            last_event: 0,
         }
     }
 
@@ -174,6 +175,8 @@ impl Supervisor {
             detail,
             uptime_ms,
             memory_bytes: unit.memory(self.cgroup.as_ref(), &declared.name),
+            cpu_us: unit.cpu(self.cgroup.as_ref(), &declared.name),
+            says: String::new(),
             log_dropped: self.rings.dropped(index),
             weakened: declared.weakened.clone(),
             labels: declared.labels.iter().cloned().collect(),

@@ -48,6 +48,9 @@ pub fn shell(name: &str, script: &str) -> plan::Container {
         ports: vec![],
         restart: Restart::No,
         depends_on: vec![],
+        supervision: Default::default(),
+        reads_status: false,
+        pod: None,
         stop_signal: 15,
         stop_grace_ms: 10_000,
         etc: Etc::default(),
@@ -145,8 +148,11 @@ impl Rig {
             network: Network { address: Addressing::None, interface: None, dns: vec![] },
             data: setup.data.map(|required| plan::Data { uuid: [7; 16], required }),
             memory_volumes: vec![],
-            console: plan::Console { logs: true, status: true },
+            console: plan::Console { logs: true, status: true, access: plan::Access::Off },
             log_budget: 16 << 20,
+            kept_logs: 0,
+            status_vsock: None,
+            pods: vec![],
             containers,
         };
         let plan_path = scratch.path().join("plan");

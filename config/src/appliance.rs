@@ -53,6 +53,8 @@ pub struct System {
     pub log_budget: u64,
     /// How the files of images are compressed in the system image.
     pub compression: Compression,
+    /// vsock(7) port on which the status can be asked.
+    pub status_vsock: Option<u32>,
 }
 
 /// How the files of images are compressed in the system image.
@@ -87,6 +89,20 @@ pub struct Console {
     pub logs: bool,
     /// Print the status table when something changed.
     pub status: bool,
+    /// What a person at it may do. Default [`ConsoleAccess::Off`].
+    pub access: ConsoleAccess,
+}
+
+/// What a person at the serial console may do.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum ConsoleAccess {
+    /// Nothing: no input is read.
+    #[default]
+    Off,
+    /// See everything.
+    Status,
+    /// Also stop, start and restart containers, with the passphrase of this hash (`$argon2id$…`).
+    Control(String),
 }
 
 /// `[network]`: the machine's uplink.

@@ -5,6 +5,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::supervision::Supervision;
+
 /// One container. Keys that the declaration leaves out are `None` where the image or the runtime decides; else they hold
 /// the default named here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +56,8 @@ pub struct Container {
     pub restart: Restart,
     /// What must have happened before it starts. Each names an earlier entry of [`crate::Appliance::containers`].
     pub depends_on: Vec<Dependency>,
+    /// How it is watched.
+    pub supervision: Supervision,
     /// Signal number that asks it to stop; `None`: the image's `StopSignal`, else SIGTERM.
     pub stop_signal: Option<u8>,
     /// Time from that signal to the kill. Default 10 s, as in Compose.
@@ -249,6 +253,8 @@ pub enum Condition {
     /// `service_started`: its program was executed.
     #[default]
     Started,
+    /// `service_healthy`: its health check was answered well.
+    Healthy,
     /// `service_completed_successfully`: it ended with status 0.
     Completed,
 }

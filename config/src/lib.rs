@@ -32,12 +32,14 @@ mod later;
 mod mistakes;
 mod problems;
 mod read;
+mod supervision;
 mod syntax;
 
 pub use appliance::*;
 pub use container::*;
 pub use errors::{Error, Errors, Place};
 pub use later::{Fault, place};
+pub use supervision::{HealthCheck, HealthTest, OnFailure, Supervision};
 
 use problems::Problems;
 use read::{Shape, Table};

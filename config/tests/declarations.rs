@@ -24,10 +24,16 @@ fn defaults_are_safe_and_composes() {
     assert_eq!(appliance.hostname, "demo");
     assert_eq!(
         appliance.system,
-        System { memory_mb: 512, sysctls: vec![], log_budget: 8 << 20, compression: Compression::None }
+        System {
+            memory_mb: 512,
+            sysctls: vec![],
+            log_budget: 8 << 20,
+            compression: Compression::None,
+            status_vsock: None
+        }
     );
     assert_eq!(appliance.kernel, Kernel::default());
-    assert_eq!(appliance.console, Console { logs: true, status: true });
+    assert_eq!(appliance.console, Console { logs: true, status: true, access: ConsoleAccess::Off });
     assert_eq!(appliance.network, Network { address: Address::Dhcp, interface: None, dns: vec![] });
     assert_eq!(appliance.data, Data { size: None, required: false });
     assert!(!appliance.needs_data());
@@ -53,6 +59,14 @@ fn defaults_are_safe_and_composes() {
         shm_size: None,
         restart: Restart::No,
         depends_on: vec![],
+        supervision: Supervision {
+            notify: false,
+            start_timeout: Duration::from_secs(60),
+            watchdog: None,
+            health: None,
+            on_failure: OnFailure::Ignore,
+            reads_status: false,
+        },
         stop_signal: None,
         stop_grace_period: Duration::from_secs(10),
         init: false,
@@ -305,4 +319,50 @@ fn io_settings_are_gathered_by_device() {
     let b = IoDevice { path: "/dev/vdb".into(), weight: Some(200), read_bps: Some(2 << 20), ..IoDevice::default() };
     let a = IoDevice { path: "/dev/vda".into(), read_bps: Some(1 << 20), write_iops: Some(7), ..IoDevice::default() };
     assert_eq!(web.resources.io, Io { weight: Some(100), devices: vec![b, a] });
+}
+
+#[test]
+fn a_container_is_watched_as_compose_says() {
+    let plain = container("healthcheck = { test = [\"CMD\", \"curl\", \"-f\", \"http://localhost\"] }").supervision;
+    let health = plain.health.unwrap();
+    assert_eq!(health.test, HealthTest::Exec(["curl", "-f", "http://localhost"].map(str::to_owned).to_vec()));
+    assert_eq!((health.interval, health.timeout), (Duration::from_secs(30), Duration::from_secs(30)));
+    assert_eq!((health.retries, health.start_period), (3, Duration::ZERO));
+    assert_eq!((health.start_interval, health.restart), (Duration::from_secs(5), true));
+    let test =
+        |keys: &str| container(&format!("healthcheck = {{ {keys} }}")).supervision.health.map(|health| health.test);
+    let shell = |script: &str| Some(HealthTest::Exec(["/bin/sh", "-c", script].map(str::to_owned).to_vec()));
+    assert_eq!(test("test = \"exit 1 || true\""), shell("exit 1 || true"));
+    assert_eq!(test("test = [\"CMD-SHELL\", \"a; b\"]"), shell("a; b"));
+    assert_eq!(test("tcp = 6379"), Some(HealthTest::Tcp(6379)));
+    assert_eq!(test("http = \"http://localhost/x?y\""), Some(HealthTest::Http { port: 80, path: "/x?y".into() }));
+    assert_eq!(test("test = [\"NONE\"]"), None);
+    assert_eq!(test("tcp = 1, disable = true"), None);
+    assert_eq!(test("disable = true"), None);
+}
+
+#[test]
+fn readiness_watchdog_and_failure() {
+    let own = container(
+        "notify = true\nstart_timeout = \"5s\"\nwatchdog = \"500ms\"\non_failure = \"reboot\"\nstatus = \"read\"",
+    );
+    let expected = Supervision {
+        notify: true,
+        start_timeout: Duration::from_secs(5),
+        watchdog: Some(Duration::from_millis(500)),
+        health: None,
+        on_failure: OnFailure::Reboot,
+        reads_status: true,
+    };
+    assert_eq!(own.supervision, expected);
+}
+
+#[test]
+fn the_console_is_for_whom_it_says() {
+    let console = |keys: &str| appliance(&format!("[console]\n{keys}\n[containers.web]\nimage = \"x\"")).console.access;
+    const HASH: &str = "$argon2id$v=19$m=4096,t=3,p=1$c29tZXNhbHRieXRlcw$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc";
+    assert_eq!(console(""), ConsoleAccess::Off);
+    assert_eq!(console("access = \"status\""), ConsoleAccess::Status);
+    let control = console(&format!("access = \"control\"\npassphrase_hash = \"{HASH}\""));
+    assert_eq!(control, ConsoleAccess::Control(HASH.to_owned()));
 }

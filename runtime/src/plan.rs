@@ -8,7 +8,7 @@ mod supervision;
 use serde::{Deserialize, Serialize};
 
 use crate::launch::Launch;
-pub use supervision::{HealthCheck, HealthTest, OnFailure, Pod, Supervision};
+pub use supervision::{HealthCheck, HealthTest, NOTIFY_TARGET, OnFailure, Pod, Supervision};
 
 /// First bytes of a plan file.
 pub const MAGIC: [u8; 8] = *b"GARBPLAN";
@@ -22,6 +22,8 @@ pub const PATH: &str = "/garboard/plan";
 pub const DATA: &str = "/data";
 /// Directory of what PID 1 writes for containers.
 pub const RUN: &str = "/run/garboard";
+/// Beneath it: the sockets on which containers say how they are, `NAME.sock` each.
+pub const NOTIFY: &str = "notify";
 
 /// A whole appliance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

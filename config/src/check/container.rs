@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Draft, isolation, mounts, ports, require, resources, value};
+use super::{Draft, isolation, mounts, ports, require, resources, supervision, value};
 use crate::appliance::Volume;
 use crate::container::{Container, Dependency, Id, IdRange, Limit, NetworkMode, Resources};
 use crate::errors::quote;
@@ -22,7 +22,7 @@ const DEFAULT_PIDS: u64 = 2048;
 /// The container that `keys` declare; `index` is its place in the order of declaration.
 pub(super) fn draft(
     name: At<String>,
-    keys: ContainerKeys,
+    mut keys: ContainerKeys,
     index: usize,
     volumes: &BTreeMap<String, Volume>,
     problems: &mut Problems,
@@ -32,6 +32,9 @@ pub(super) fn draft(
     let ids = (!keys.given("userns_mode")).then(|| range(index));
     check_ids(&keys, ids, problems);
     refuse_terminal(&keys, problems);
+    let sound = problems.count();
+    let supervision = supervision::supervision(&mut keys, problems);
+    let unsupervised = problems.count() > sound;
     // One that can't be read is not held against `ports` as well.
     let unknown_network = if keys.given("network_mode") { NetworkMode::Host } else { NetworkMode::None };
     let network = value(keys.network_mode.clone()).unwrap_or(unknown_network);
@@ -83,6 +86,7 @@ pub(super) fn draft(
         shm_size: positive(keys.shm_size, problems),
         restart: value(keys.restart).map(|policy| policy.0).unwrap_or_default(),
         depends_on,
+        supervision,
         stop_signal: value(keys.stop_signal).map(|signal| signal.0),
         stop_grace_period: value(keys.stop_grace_period).map_or(DEFAULT_GRACE, |period| period.0),
         init: keys.init.is_some_and(|field| field.value.0),
@@ -104,7 +108,7 @@ pub(super) fn draft(
         name: name.value,
     };
     let container = Container { weakened: isolation::weakened(&container), ..container };
-    Draft { container, name: name.span, depends_on: places, ports: port_places, restart }
+    Draft { container, name: name.span, depends_on: places, ports: port_places, restart, unsupervised }
 }
 
 /// The ids of the container declared at `index`: the machine's own stay below all of them, and no two ranges touch.

@@ -1,10 +1,10 @@
 //! The machine's own tables.
 
-use crate::appliance::{Address, Console, Data, Kernel, Network, System, Volume};
+use crate::appliance::{Address, Console, ConsoleAccess, Data, Kernel, Network, System, Volume};
 use crate::errors::quote;
-use crate::keys::{ConsoleKeys, DataKeys, KernelKeys, NetworkKeys, SystemKeys, VolumeKeys, VolumeKind};
+use crate::keys::{Access, ConsoleKeys, DataKeys, KernelKeys, NetworkKeys, SystemKeys, VolumeKeys, VolumeKind};
 use crate::problems::Problems;
-use crate::read::{At, OneOrMany, Pairs, Table, Text};
+use crate::read::{At, Field, OneOrMany, Pairs, Table, Text};
 use crate::syntax::{AddressEntry, sysctl_fault};
 
 /// MiB. Enough for a handful of containers, and QEMU starts with it at once.
@@ -38,7 +38,8 @@ pub(super) fn system(keys: Option<SystemKeys>, name: &str, problems: &mut Proble
     let sysctls = keys.sysctls.map(|field| sysctls(field.value, problems)).unwrap_or_default();
     let hostname = keys.hostname.map(|field| field.value.0).unwrap_or_else(|| name.to_owned());
     let compression = keys.compression.map(|field| field.value).unwrap_or_default();
-    (hostname, System { memory_mb: memory, sysctls, log_budget, compression })
+    let status_vsock = keys.status_vsock.and_then(|field| u32::try_from(field.value.get()).ok());
+    (hostname, System { memory_mb: memory, sysctls, log_budget, compression, status_vsock })
 }
 
 fn sysctls(pairs: Pairs, problems: &mut Problems) -> Vec<(String, String)> {
@@ -110,9 +111,39 @@ fn cmdline(parts: OneOrMany<Text>, problems: &mut Problems) -> Vec<String> {
     words
 }
 
-pub(super) fn console(keys: Option<ConsoleKeys>) -> Console {
+pub(super) fn console(keys: Option<ConsoleKeys>, problems: &mut Problems) -> Console {
     let keys = keys.unwrap_or_default();
-    Console { logs: keys.logs.is_none_or(|field| field.value.0), status: keys.status.is_none_or(|field| field.value.0) }
+    let needs_hash = !keys.given("passphrase_hash");
+    let access = match (keys.access, keys.passphrase_hash) {
+        (Some(Field { value: Access::Control, .. }), Some(hash)) => ConsoleAccess::Control(hash.value.0),
+        (Some(Field { value: Access::Control, span, .. }), None) => {
+            if needs_hash {
+                problems
+                    .error(&span, "whoever reaches the console could control the machine: there is no passphrase")
+                    .help("add `passphrase_hash`, or write \"status\"");
+            }
+            ConsoleAccess::Off
+        }
+        (access, Some(hash)) => {
+            problems
+                .error(&hash.key, "there is nothing to control, so a passphrase has no use")
+                .help("write access = \"control\", or leave it out");
+            console_access(access)
+        }
+        (access, None) => console_access(access),
+    };
+    Console {
+        logs: keys.logs.is_none_or(|field| field.value.0),
+        status: keys.status.is_none_or(|field| field.value.0),
+        access,
+    }
+}
+
+fn console_access(field: Option<Field<Access>>) -> ConsoleAccess {
+    match field.map(|field| field.value).unwrap_or_default() {
+        Access::Status => ConsoleAccess::Status,
+        Access::Off | Access::Control => ConsoleAccess::Off,
+    }
 }
 
 pub(super) fn network(keys: Option<NetworkKeys>, problems: &mut Problems) -> Network {

@@ -7,6 +7,7 @@ mod mounts;
 mod order;
 mod ports;
 mod resources;
+mod supervision;
 
 use std::collections::BTreeMap;
 
@@ -31,6 +32,8 @@ struct Draft {
     ports: Vec<Span>,
     /// The value of `restart`.
     restart: Option<Span>,
+    /// What it says about how it is watched is wrong, and told already.
+    unsupervised: bool,
 }
 
 /// The appliance that `keys` declare. If anything is wrong, `problems` say so and the result means nothing.
@@ -57,7 +60,7 @@ pub(crate) fn appliance(keys: ApplianceKeys, problems: &mut Problems) -> Applian
         hostname,
         system,
         kernel: machine::kernel(value(keys.kernel), problems),
-        console: machine::console(value(keys.console)),
+        console: machine::console(value(keys.console), problems),
         network: machine::network(value(keys.network), problems),
         data,
         volumes,

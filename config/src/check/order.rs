@@ -27,6 +27,7 @@ pub(super) fn sorted(drafts: Vec<Draft>, problems: &mut Problems) -> Vec<Contain
         edges.push(known);
     }
     check_completion(&drafts, &edges, problems);
+    check_health(&drafts, &edges, problems);
     let order = sort(&drafts, &edges, problems);
     drop(names);
     let mut drafts: Vec<Option<Draft>> = drafts.into_iter().map(Some).collect();
@@ -49,6 +50,24 @@ fn check_completion(drafts: &[Draft], edges: &[Vec<(usize, usize)>], problems: &
                 if let Some(restart) = &other.restart {
                     problem.related(restart, "its restart policy");
                 }
+            }
+        }
+    }
+}
+
+/// A container that nobody asks is never found healthy.
+fn check_health(drafts: &[Draft], edges: &[Vec<(usize, usize)>], problems: &mut Problems) {
+    for (draft, edges) in drafts.iter().zip(edges) {
+        for &(other, entry) in edges {
+            let (Some(other), Some(dependency)) = (drafts.get(other), draft.container.depends_on.get(entry)) else {
+                continue;
+            };
+            let asked = other.container.supervision.health.is_some() || other.unsupervised;
+            if dependency.condition == Condition::Healthy && !asked {
+                let span = draft.depends_on.get(entry).unwrap_or(&draft.name);
+                problems
+                    .error(span, format!("{} has no `healthcheck`, so it is never healthy", quote(&dependency.container)))
+                    .help("give it one, or wait for \"service_started\"; with notify = true that is when it says that it is ready");
             }
         }
     }

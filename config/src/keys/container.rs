@@ -1,8 +1,11 @@
 //! The keys of `[containers.NAME]`. Names and meanings are Compose's, <https://docs.docker.com/reference/compose-file/services/>.
 
-use super::{BlkioKeys, DependsOn, DeviceKeys, Hosts, PortKeys, StorageKeys, UlimitKeys, VolumeMountKeys};
+use super::{
+    BlkioKeys, DependsOn, DeviceKeys, HealthKeys, Hosts, PortKeys, ReadStatus, StorageKeys, UlimitKeys, VolumeMountKeys,
+};
 use crate::container::NetworkMode;
 use crate::read::{Choice, Int, List, Named, OneOrMany, Pairs, ShortOrLong, Switch, Words, keys};
+use crate::supervision::OnFailure;
 use crate::syntax::{
     AbsolutePath, Bytes, BytesOrUnlimited, Capability, CpuSet, Cpus, DeviceEntry, HostName, IdEntry, ImageName, Micros,
     Period, PortShort, RestartPolicy, Rlim, SecurityOption, Signal, TmpfsEntry, UserEntry, VolumeShort,
@@ -52,8 +55,21 @@ keys! {
         /// "no" (the default), "always", "on-failure", "on-failure:N" or "unless-stopped". A container that is started again begins
         /// with its image's files: what it wrote is kept in volumes only.
         restart: RestartPolicy,
-        /// Containers that must have been started or completed before: a list of names, or a table with conditions.
+        /// Containers that must have been started, healthy or completed before: a list of names, or a table with conditions.
         depends_on: DependsOn,
+        /// Whether it works, asked again and again.
+        healthcheck: HealthKeys,
+        /// The program says itself when it is ready (sd_notify(3), `NOTIFY_SOCKET`), and counts as started only then. Default: false.
+        notify: Switch,
+        /// Time from its launch until it counts as started, or it is killed. Default: "60s".
+        start_timeout: Period,
+        /// The longest time between two signs of life (`WATCHDOG=1`), or it is killed. Needs `notify`.
+        watchdog: Period,
+        /// What follows when it has failed and its `restart` policy doesn't start it again: "ignore" (the default), "restart" (it is started
+        /// all the same, ever more rarely), "reboot" or "poweroff".
+        on_failure: OnFailure,
+        /// "read": it gets a socket, /run/garboard/status.sock, on which it may ask for the appliance's status.
+        status: ReadStatus,
         /// Signal that asks the container to stop. Default: the image's, else SIGTERM.
         stop_signal: Signal,
         /// Time from that signal to the kill. Default: "10s".
@@ -138,8 +154,7 @@ keys! {
         "extends" => "one file declares the whole appliance, without inheritance",
         "external_links" => "links aren't supported; use `extra_hosts`",
         "gpus" => "GPUs aren't supported yet; name the devices in `devices`",
-        "health_check" => "health checks aren't supported yet; leave it out",
-        "healthcheck" => "health checks aren't supported yet; leave it out",
+        "health_check" => "it is called `healthcheck`, as in Compose",
         "isolation" => "it is for Windows",
         "label_file" => "one file declares the whole appliance: write the labels in `labels`",
         "links" => "links aren't supported; use `extra_hosts`",

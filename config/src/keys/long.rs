@@ -173,17 +173,16 @@ keys! {
     refused {}
 }
 
-const NO_HEALTH: &str = "health checks aren't supported yet; wait for \"service_started\", and give this container \
-                         restart = \"on-failure\" if it fails when the other isn't ready";
-
 impl Choice for Condition {
     const WHAT: &'static str = "a condition";
-    const CHOICES: &'static [(&'static str, Self)] =
-        &[("service_started", Self::Started), ("service_completed_successfully", Self::Completed)];
+    const CHOICES: &'static [(&'static str, Self)] = &[
+        ("service_started", Self::Started),
+        ("service_healthy", Self::Healthy),
+        ("service_completed_successfully", Self::Completed),
+    ];
     const REFUSED: &'static [(&'static str, &'static str)] = &[
         ("started", "it is called \"service_started\", as in Compose"),
-        ("service_healthy", NO_HEALTH),
-        ("healthy", NO_HEALTH),
+        ("healthy", "it is called \"service_healthy\", as in Compose"),
         ("completed", "it is called \"service_completed_successfully\", as in Compose"),
         ("service_completed", "it is called \"service_completed_successfully\", as in Compose"),
     ];

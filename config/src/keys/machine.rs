@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::ContainerKeys;
 use crate::Compression;
-use crate::read::{Choice, Fault, List, Named, OneOrMany, Pairs, Switch, Text, Word, keys};
+use crate::read::{Choice, Fault, Int, List, Named, OneOrMany, Pairs, Switch, Text, Word, keys};
 use crate::syntax::{AddressEntry, Bytes, FilePath, HostName, InterfaceName, Ip, MachineName};
 
 keys! {
@@ -56,6 +56,8 @@ keys! {
         /// How the files of images are compressed in the system image: "none" (the default), "lz4" (about half the size, quick to
         /// read) or "zstd" (smaller again, slower to read; Linux 6.10).
         compression: Compression,
+        /// Port of vsock(7) on which the machine's status can be asked, besides that of QEMU's serial device.
+        status_vsock: Int<1, 4_294_967_294>,
     }
     refused {
         "timezone" => "the machine's clock is UTC; a container chooses its time zone by the environment variable TZ",
@@ -91,8 +93,11 @@ keys! {
         logs: Switch,
         /// Print the status table when something changed. Default: true.
         status: Switch,
-        /// What may be typed on the console. Only "off" for now, which is the default: the console prints and reads nothing.
+        /// What a person at the console may do: "off" (the default): nothing, it prints and reads nothing. "status": see everything on a
+        /// screen that any key opens. "control": also stop, start and restart containers, with a passphrase.
         access: Access,
+        /// Of that passphrase, as the command `argon2` writes it with the options -id -e: "$argon2id$…".
+        passphrase_hash: PassphraseHash,
     }
     refused {}
 }
@@ -159,22 +164,63 @@ impl Choice for Compression {
     ];
 }
 
-/// What may be typed on the console.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a person at the console may do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Access {
+    #[default]
     Off,
+    Status,
+    Control,
 }
 
 impl Choice for Access {
     const WHAT: &'static str = "a kind of console access";
-    const CHOICES: &'static [(&'static str, Self)] = &[("off", Self::Off)];
-    const REFUSED: &'static [(&'static str, &'static str)] = &[
-        (
-            "status",
-            "keys that show the status aren't supported yet: the console prints it by itself; write \"off\" or leave it out",
-        ),
-        ("control", "controlling containers from the console isn't supported yet; write \"off\" or leave it out"),
-    ];
+    const CHOICES: &'static [(&'static str, Self)] =
+        &[("off", Self::Off), ("status", Self::Status), ("control", Self::Control)];
+}
+
+/// A hash in the PHC string format, of the one algorithm that is slow enough to guess against.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PassphraseHash(pub(crate) String);
+
+impl Word for PassphraseHash {
+    const EXPECTED: &'static str = "a hash that begins with $argon2id$";
+
+    fn parse(text: &str) -> Result<Self, Fault> {
+        let help = "make one: printf %s 'the passphrase' | argon2 \"$(head -c 12 /dev/urandom | base64)\" -id -e";
+        // Not quoted: it may be the passphrase itself.
+        let parts: Vec<&str> = text.split('$').collect();
+        let ["", "argon2id", "v=19", parameters, salt, hash] = parts.as_slice() else {
+            return Err(Fault::new("this isn't the hash of a passphrase").help(help));
+        };
+        let base64 = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+' || b == b'/');
+        let number = |name: &str, part: Option<&str>| part?.strip_prefix(name)?.parse::<u32>().ok();
+        let mut given = parameters.split(',');
+        let memory = number("m=", given.next());
+        let (passes, lanes) = (number("t=", given.next()), number("p=", given.next()));
+        let (Some(memory), Some(1..=64), Some(1..=16), None) = (memory, passes, lanes, given.next()) else {
+            return Err(Fault::new("the hash has no parameters such as m=4096,t=3,p=1").help(help));
+        };
+        if !(11..=86).contains(&salt.len()) || !(22..=86).contains(&hash.len()) || !base64(salt) || !base64(hash) {
+            return Err(Fault::new("the hash is cut off, or its salt is shorter than 8 bytes").help(help));
+        }
+        if memory > Self::MOST_MEMORY {
+            return Err(Fault::new(format!(
+                "checking the hash takes {memory} KiB, more than a small machine has to spare"
+            ))
+            .help("make it with -k 4096, or with less than 65536"));
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    fn word_schema() -> Value {
+        json!({ "type": "string", "pattern": r"^\$argon2id\$v=19\$m=[0-9]+,t=[0-9]+,p=[0-9]+\$[A-Za-z0-9+/]+\$[A-Za-z0-9+/]+$" })
+    }
+}
+
+impl PassphraseHash {
+    /// KiB.
+    const MOST_MEMORY: u32 = 65_536;
 }
 
 /// Where a volume lives.

@@ -4,15 +4,17 @@
 
 mod compound;
 mod container;
+mod health;
 mod long;
 mod machine;
 
 pub(crate) use compound::{DependsOn, Hosts};
 pub(crate) use container::{ContainerKeys, HostOrPrivate};
+pub(crate) use health::{HealthKeys, HealthWords, OnUnhealthy, ReadStatus};
 pub(crate) use long::{
     BlkioKeys, BytesRate, CountRate, DeviceKeys, MountType, PortKeys, StorageKeys, UlimitKeys, VolumeMountKeys,
     Weighted,
 };
 pub(crate) use machine::{
-    ApplianceKeys, ConsoleKeys, DataKeys, KernelKeys, NetworkKeys, SystemKeys, VolumeKeys, VolumeKind,
+    Access, ApplianceKeys, ConsoleKeys, DataKeys, KernelKeys, NetworkKeys, SystemKeys, VolumeKeys, VolumeKind,
 };

@@ -7,7 +7,7 @@ use garboard_images::store::Store;
 use garboard_images::view::{Kind, View};
 use garboard_runtime::compile;
 use garboard_runtime::launch::{DeviceSetting, IdMap, IdRange, Root, RootSource, Upper};
-use garboard_runtime::plan::RUN;
+use garboard_runtime::plan::{NOTIFY, NOTIFY_TARGET, RUN};
 use garboard_runtime::spec::{self, Limits, Mount, MountKind, NamespaceChoice, Options, SeccompChoice, Ulimit};
 
 use super::plan::Compiled;
@@ -57,7 +57,8 @@ fn one(
     launch.devices = made.nodes;
     launch.cgroup.devices = made.devices;
     launch.cgroup.device_settings = device_limits(&container.resources.io);
-    let warnings = made.warnings.into_iter().chain(health_check(&image.config_json));
+    let unasked = health_check(&image.config_json).filter(|_| container.supervision.health.is_none());
+    let warnings = made.warnings.into_iter().chain(unasked);
     let warnings = warnings.map(|warning| format!("container {}: {warning}", container.name)).collect();
     Ok(Compiled { launch, stop_signal: made.stop_signal, exposed_ports: made.exposed_ports, warnings })
 }
@@ -68,7 +69,9 @@ fn health_check(config: &[u8]) -> Option<String> {
     let check = json.get("config")?.get("Healthcheck").filter(|check| !check.is_null())?;
     // `HEALTHCHECK NONE` says that there is none.
     let none = check.get("Test").and_then(|test| test.get(0)?.as_str()).is_none_or(|kind| kind == "NONE");
-    (!none).then(|| "the image has a HEALTHCHECK; health checks aren't supported yet: ignored".to_owned())
+    (!none).then(|| {
+        "the image has a HEALTHCHECK, which is ignored: declare a `healthcheck` if it is to be asked".to_owned()
+    })
 }
 
 /// The overlay over the image's layers.
@@ -106,7 +109,7 @@ fn options(appliance: &config::Appliance, container: &config::Container, seccomp
         entrypoint: container.entrypoint.clone(),
         command: container.command.clone(),
         init: container.init.then(|| REAPER_TARGET.to_owned()),
-        env: container.environment.iter().map(|(name, value)| (name.clone(), Some(value.clone()))).collect(),
+        env: environment(container).map(|(name, value)| (name, Some(value))).collect(),
         user: container.user.as_ref().map(ToString::to_string),
         group_add: container.group_add.iter().map(ToString::to_string).collect(),
         working_dir: container.working_dir.clone(),
@@ -140,6 +143,15 @@ fn options(appliance: &config::Appliance, container: &config::Container, seccomp
     })
 }
 
+/// What is declared, and how the program says that it is ready and alive (sd_notify(3), sd_watchdog_enabled(3)).
+fn environment(container: &config::Container) -> impl Iterator<Item = (String, String)> {
+    let supervision = &container.supervision;
+    let socket = supervision.notify.then(|| ("NOTIFY_SOCKET", NOTIFY_TARGET.to_owned()));
+    let watchdog = supervision.watchdog.map(|longest| ("WATCHDOG_USEC", longest.as_micros().to_string()));
+    let ours = [socket, watchdog].into_iter().flatten().map(|(name, value)| (name.to_owned(), value));
+    container.environment.iter().cloned().chain(ours)
+}
+
 fn namespace(host: bool) -> NamespaceChoice {
     if host { NamespaceChoice::Host } else { NamespaceChoice::New }
 }
@@ -160,6 +172,7 @@ fn mounts(appliance: &config::Appliance, container: &config::Container) -> Resul
         etc.hostname.map(|_| ("/etc/hostname", of_container("hostname"))),
         etc.resolv_conf.then(|| ("/etc/resolv.conf", format!("{RUN}/resolv.conf"))),
         container.init.then(|| (REAPER_TARGET, system::REAPER.to_owned())),
+        container.supervision.notify.then(|| (NOTIFY_TARGET, format!("{RUN}/{NOTIFY}/{}.sock", container.name))),
     ];
     for (target, source) in generated.into_iter().flatten() {
         // What a person mounts there is what they want there.

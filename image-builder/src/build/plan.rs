@@ -1,12 +1,13 @@
 //! The plan: what the declaration says about machine and containers, in PID 1's terms. Pure.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use garboard_config as config;
 use garboard_runtime::launch::Launch;
 use garboard_runtime::plan::{
-    Access, Addressing, Condition, Console, Container, Data, Dependency, Etc, Fill, MemoryVolume, Module, Network,
-    Plan, Restart, Supervision,
+    Access, Addressing, Condition, Console, Container, Data, Dependency, Etc, Fill, HealthCheck, HealthTest,
+    MemoryVolume, Module, Network, OnFailure, Plan, Restart, Supervision,
 };
 use sha2::{Digest, Sha256};
 
@@ -55,13 +56,22 @@ pub fn make(
             .needs_data()
             .then(|| Data { uuid: data_uuid(&appliance.name), required: appliance.data.required }),
         memory_volumes: memory_volumes(appliance),
-        console: Console { logs: appliance.console.logs, status: appliance.console.status, access: Access::Off },
+        console: console(&appliance.console),
         log_budget: appliance.system.log_budget,
         kept_logs: 0,
-        status_vsock: None,
+        status_vsock: appliance.system.status_vsock,
         pods: Vec::new(),
         containers: containers.map(|(declared, compiled)| container(appliance, declared, compiled, fills)).collect(),
     }
+}
+
+fn console(declared: &config::Console) -> Console {
+    let access = match &declared.access {
+        config::ConsoleAccess::Off => Access::Off,
+        config::ConsoleAccess::Status => Access::Status,
+        config::ConsoleAccess::Control(hash) => Access::Control(hash.clone()),
+    };
+    Console { logs: declared.logs, status: declared.status, access }
 }
 
 fn module(module: &modules::Module) -> Module {
@@ -128,11 +138,11 @@ fn container(
         ports: ports(declared, compiled.exposed_ports),
         restart: restart(declared.restart),
         depends_on: declared.depends_on.iter().filter_map(|dependency| edge(appliance, dependency)).collect(),
-        supervision: Supervision::default(),
-        reads_status: false,
+        supervision: supervision(&declared.supervision),
+        reads_status: declared.supervision.reads_status,
         pod: None,
         stop_signal: compiled.stop_signal,
-        stop_grace_ms: u64::try_from(declared.stop_grace_period.as_millis()).unwrap_or(u64::MAX),
+        stop_grace_ms: millis(declared.stop_grace_period),
         etc: etc(appliance, declared),
         fills: volumes::fills_of(declared, fills),
     }
@@ -159,11 +169,47 @@ fn restart(restart: config::Restart) -> Restart {
     }
 }
 
+fn supervision(declared: &config::Supervision) -> Supervision {
+    Supervision {
+        notify: declared.notify,
+        start_timeout_ms: millis(declared.start_timeout),
+        watchdog_ms: declared.watchdog.map(millis),
+        health: declared.health.as_ref().map(health_check),
+        on_failure: match declared.on_failure {
+            config::OnFailure::Ignore => OnFailure::Ignore,
+            config::OnFailure::Restart => OnFailure::Restart,
+            config::OnFailure::Reboot => OnFailure::Reboot,
+            config::OnFailure::PowerOff => OnFailure::PowerOff,
+        },
+    }
+}
+
+fn health_check(declared: &config::HealthCheck) -> HealthCheck {
+    HealthCheck {
+        test: match &declared.test {
+            config::HealthTest::Exec(words) => HealthTest::Exec(words.clone()),
+            config::HealthTest::Tcp(port) => HealthTest::Tcp(*port),
+            config::HealthTest::Http { port, path } => HealthTest::Http { port: *port, path: path.clone() },
+        },
+        interval_ms: millis(declared.interval),
+        timeout_ms: millis(declared.timeout),
+        retries: declared.retries,
+        start_period_ms: millis(declared.start_period),
+        start_interval_ms: millis(declared.start_interval),
+        restart: declared.restart,
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// The containers are sorted, so what one depends on has a smaller index.
 fn edge(appliance: &config::Appliance, dependency: &config::Dependency) -> Option<Dependency> {
     let container = u32::try_from(appliance.position(&dependency.container)?).ok()?;
     let condition = match dependency.condition {
         config::Condition::Started => Condition::Started,
+        config::Condition::Healthy => Condition::Healthy,
         config::Condition::Completed => Condition::Completed,
     };
     Some(Dependency { container, condition })
@@ -217,6 +263,20 @@ mod tests {
         let names: Vec<&str> = plan.containers.iter().map(|container| container.name.as_str()).collect();
         assert_eq!(names, ["z", "a"]);
         assert_eq!(plan.containers[1].depends_on, [Dependency { container: 0, condition: Condition::Completed }]);
+    }
+
+    #[test]
+    fn how_it_is_watched_is_kept() {
+        let text = "name = \"x\"\n[containers.a]\nimage = \"i\"\nnotify = true\nwatchdog = \"2s\"\non_failure = \"reboot\"\n\
+                    healthcheck = { tcp = 80, interval = \"3s\" }\n[containers.b]\nimage = \"i\"\n\
+                    depends_on = { a = { condition = \"service_healthy\" } }\n";
+        let plan = plan(text);
+        let own = &plan.containers[0].supervision;
+        assert_eq!((own.notify, own.watchdog_ms, own.on_failure), (true, Some(2000), OnFailure::Reboot));
+        let health = own.health.as_ref().unwrap();
+        assert_eq!((&health.test, health.interval_ms, health.retries), (&HealthTest::Tcp(80), 3000, 3));
+        assert_eq!(plan.containers[1].depends_on, [Dependency { container: 0, condition: Condition::Healthy }]);
+        assert_eq!(plan.containers[1].supervision, Supervision::default());
     }
 
     #[test]

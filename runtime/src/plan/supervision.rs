@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Where a container that notifies finds its socket.
+pub const NOTIFY_TARGET: &str = "/run/garboard/notify.sock";
+
 /// What the declaration says about watching a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Supervision {

@@ -40,6 +40,7 @@ obey! {
     mod launcher;
     pub mod plan;
     pub mod report;
+    pub mod shared;
     pub mod start;
     mod sys;
     pub mod userns;

@@ -30,6 +30,7 @@ use crate::{cgroup, check, child, device, sys, userns};
 pub use beside::Beside;
 pub(crate) use beside::Network;
 pub(crate) use enter::enter;
+pub(crate) use joined::Visits;
 pub(crate) use nodes::Nodes;
 pub(crate) use trees::{Mount, STANDARD_DEVICES, Tree, Trees, propagate, set_unless_empty};
 
@@ -154,7 +155,7 @@ fn run(
         namespaces.remove(UnshareFlags::NEWNET);
     }
 
-    let visits = joined::Visits::open(&launch.namespaces)?;
+    let visits = Visits::open(&launch.namespaces)?;
     let stage = staged::Stage::of(launch, &visits);
     let fork = || {
         if let Some(stage) = &stage {
@@ -172,9 +173,8 @@ fn run(
         Some(stage) if stage.visits() => fork()?,
         _ => visits.during(fork, |child| sys::clone::kill_and_reap(&child))?,
     };
-    if stages.beside.is_some_and(Beside::runs_ahead) {
-        // The child's work is the longer one.
-        rustix::thread::sched_yield();
+    if let Some(beside) = stages.beside {
+        beside.make_way();
     }
     let mapped = stage.as_ref().is_some_and(staged::Stage::is_mapped);
     let recorded = || stages.record.map_or(Ok(()), |record| record(child.pid));

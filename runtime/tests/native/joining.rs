@@ -1,8 +1,11 @@
 //! Namespaces joined by path, as an appliance may: five of the eight kinds. All eight are in `bundle/namespaces.rs`.
 
+use std::rc::Rc;
+
 use garboard_runtime::cgroup;
 use garboard_runtime::launch::Namespace;
 use garboard_runtime::report::Report;
+use garboard_runtime::shared::Shared;
 use garboard_runtime::spec::{NamespaceChoice, Options};
 use garboard_runtime::start::{Started, Stdio};
 use libtest_mimic::Trial;
@@ -15,6 +18,7 @@ pub fn tests() -> Vec<Trial> {
         all_five_are_joined_at_once,
         what_is_no_namespace_of_the_kind_is_refused,
         a_failure_after_joining_leads_back,
+        containers_that_share_namespaces_are_each_other_s_neighbours,
     ]
 }
 
@@ -128,4 +132,38 @@ fn a_failure_after_joining_leads_back() {
     assert_eq!(namespaces("self"), own);
     assert_eq!(std::fs::read_to_string("/proc/thread-self/children").unwrap().split_whitespace().count(), 1);
     end(first);
+}
+
+/// With a user namespace and with the machine's.
+fn containers_that_share_namespaces_are_each_other_s_neighbours() {
+    for own_ids in [true, false] {
+        let container = |script: &str| {
+            let container = shell(script);
+            if own_ids { container } else { container.options(|o| o.ids = None) }
+        };
+        let own = namespaces("self");
+        let shared = Rc::new(Shared::of(&container("").launch()).unwrap());
+        assert_eq!(shared.user.is_some(), own_ids);
+        assert_eq!(namespaces("self"), own, "the launcher is back");
+        let member = |name: &str, script: &str| {
+            let shared = Rc::clone(&shared);
+            container(script).named(name).change(move |launch| shared.join(launch))
+        };
+        // What one has said on the loopback interface and set as its host name, the other finds; not so its processes.
+        let serve = "hostname neighbour; cat /proc/net/dev | grep -q lo: && nc -l -p 7 -e echo hello";
+        let first = member("first", serve).options(|o| o.cap_add = vec!["SYS_ADMIN".to_owned()]);
+        let started = first.start(Stdio::default()).unwrap();
+        assert_eq!(wait_for_report(&started), Report::Executed);
+        let ask = "for i in 1 2 3 4 5 6 7 8 9; do nc 127.0.0.1 7 </dev/null && break; usleep 200000; done; hostname; \
+                   ls -d /proc/[0-9]* | wc -l; touch /sys/x 2>/dev/null; ls /sys/class/net";
+        let heard = member("second", ask).output();
+        assert!(heard.starts_with("hello\nneighbour\n"), "{own_ids}: {heard}");
+        assert!(heard.ends_with("lo\n"), "{own_ids}: {heard}");
+        cgroup::kill(started.cgroup.as_ref().unwrap()).unwrap();
+        reap(&started);
+        first.remove_cgroup();
+        // Control: who doesn't share hears nothing.
+        let alone = container("nc 127.0.0.1 7 </dev/null || echo nobody").named("alone").output();
+        assert!(alone.contains("nobody"), "{alone}");
+    }
 }

@@ -58,9 +58,26 @@ pub(crate) struct Inherited<'a> {
     pub(crate) beside: Option<&'a Beside>,
 }
 
+/// Where the child waits for the launcher's word.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Point {
+    /// Before it does anything, as ids and limits may change how that goes.
+    Beginning,
+    /// Before hooks, which may ask who the container is.
+    Hooks,
+    /// As late as can be: the program must not run before the container is written down.
+    Program,
+}
+
 impl Inherited<'_> {
-    fn runs_ahead(&self) -> bool {
-        self.beside.is_some_and(Beside::runs_ahead)
+    /// Waits for the launcher's word if this is where to.
+    fn wait_at(&self, point: Point) -> Result<(), Failure> {
+        let right = match self.beside {
+            Some(beside) if beside.runs_ahead() && self.theatre.stages().hooks.is_some() => Point::Hooks,
+            Some(beside) if beside.runs_ahead() => Point::Program,
+            _ => Point::Beginning,
+        };
+        if point == right { wait_for_go(self.go) } else { Ok(()) }
     }
 
     fn network(&self) -> Option<&Network> {
@@ -81,9 +98,7 @@ pub(crate) fn run(inherited: &Inherited<'_>) -> i32 {
 
 fn set_up_and_execute(inherited: &Inherited<'_>) -> Result<(), Failure> {
     let launch = inherited.launch;
-    if !inherited.runs_ahead() {
-        wait_for_go(inherited.go)?;
-    }
+    inherited.wait_at(Point::Beginning)?;
     // Nobody may look into this copy of the launcher; exec makes the program visible again.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).at(Step::BecomeRoot, || "non-dumpable")?;
     let umask = rustix::process::umask(Mode::from_raw_mode(0o022));
@@ -113,6 +128,7 @@ fn set_up_and_execute(inherited: &Inherited<'_>) -> Result<(), Failure> {
     }
     rustix::process::fchdir(&cwd).at(Step::ChangeDirectory, || launch.process.cwd.as_str())?;
     drop(cwd);
+    inherited.wait_at(Point::Program)?;
     program::execute(&program::Program {
         process: &launch.process,
         seccomp: launch.seccomp.as_ref(),
@@ -180,10 +196,8 @@ fn build_root(inherited: &Inherited<'_>) -> Result<(OwnedFd, Option<OwnedFd>), F
     mounts::close(&writable)?;
     drop(writable);
     inherited.network().map_or(Ok(()), Network::join)?;
-    if inherited.runs_ahead() {
-        wait_for_go(inherited.go)?;
-    }
     sysctl::set_all(&launch.sysctls)?;
+    inherited.wait_at(Point::Hooks)?;
     theatre.mounted(root.as_fd())?;
     hide::make_readonly(launch, root.as_fd())?;
     hide::mask(launch, root.as_fd())?;

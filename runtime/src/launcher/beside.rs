@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Pid;
 use rustix::thread::{
-    ThreadNameSpaceType, UnshareFlags, move_into_thread_name_spaces, sched_getaffinity, sched_getcpu, sched_setaffinity,
+    CpuSet, ThreadNameSpaceType, UnshareFlags, move_into_thread_name_spaces, sched_getaffinity, sched_getcpu, sched_setaffinity,
 };
 
 use crate::failure::{Context, Failure, Step};
@@ -47,6 +47,20 @@ impl Beside {
     /// See the field.
     pub(crate) fn runs_ahead(&self) -> bool {
         self.runs_ahead
+    }
+
+    /// Leaves this processor to the child that was just made, if it runs ahead: its work is the longer one. Going on on another one,
+    /// the launcher has done its part before the child needs it.
+    pub(crate) fn make_way(&self) {
+        if !self.runs_ahead {
+            return;
+        }
+        if let Some(processors) = send_elsewhere(None) {
+            // There already, it may be where it might before.
+            let _ = sched_setaffinity(None, &processors);
+        } else {
+            rustix::thread::sched_yield();
+        }
     }
 }
 
@@ -88,7 +102,8 @@ impl Network {
             0
         })
         .at(Step::Clone, || "network namespace's maker")?;
-        send_elsewhere(maker.pid);
+        // Where it can't be done, it begins later.
+        let _ = send_elsewhere(Pid::from_raw(maker.pid));
         Ok(Self { maker, told, _held: held.take(), joined: Cell::new(false) })
     }
 
@@ -122,14 +137,13 @@ impl Drop for Network {
     }
 }
 
-/// Has a process run on another processor than this one's, if there is one: the kernel likes to leave a new process where its maker
-/// is, to begin when that sleeps. Where it can't be done, it begins later.
-fn send_elsewhere(pid: i32) {
-    let Ok(mut processors) = sched_getaffinity(None) else { return };
-    processors.unset(sched_getcpu());
-    if processors.count() > 0 {
-        let _ = sched_setaffinity(Pid::from_raw(pid), &processors);
-    }
+/// Has a process, or this one, run on another processor than this one's: the kernel likes to leave a new process where its maker is,
+/// to begin when that sleeps. Returns the processors there are, if it could be done.
+fn send_elsewhere(process: Option<Pid>) -> Option<CpuSet> {
+    let processors = sched_getaffinity(None).ok()?;
+    let mut others = processors;
+    others.unset(sched_getcpu());
+    (others.count() > 0 && sched_setaffinity(process, &others).is_ok()).then_some(processors)
 }
 
 /// Tells an error number, or 0.

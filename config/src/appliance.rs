@@ -53,6 +53,8 @@ pub struct System {
     pub log_budget: u64,
     /// How the files of images are compressed in the system image.
     pub compression: Compression,
+    /// The machine starts over when it stands still for so many seconds; `None`: it has no watchdog.
+    pub watchdog: Option<u32>,
     /// vsock(7) port on which the status can be asked.
     pub status_vsock: Option<u32>,
 }

@@ -95,6 +95,8 @@ pub struct Container {
 
     /// Labels.
     pub labels: BTreeMap<String, String>,
+    /// The pod whose network, message queues, host name and ids it shares.
+    pub pod: Option<String>,
     /// What the declaration weakens in this container's isolation, in its own words (`userns_mode = "host"`).
     pub weakened: Vec<String>,
 }

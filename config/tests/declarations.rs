@@ -29,6 +29,7 @@ fn defaults_are_safe_and_composes() {
             sysctls: vec![],
             log_budget: 8 << 20,
             compression: Compression::None,
+            watchdog: None,
             status_vsock: None
         }
     );
@@ -93,6 +94,7 @@ fn defaults_are_safe_and_composes() {
         ulimits: vec![],
         oom_score_adj: None,
         labels: BTreeMap::new(),
+        pod: None,
         weakened: vec![],
     };
     assert_eq!(web, &expected);
@@ -365,4 +367,25 @@ fn the_console_is_for_whom_it_says() {
     assert_eq!(console("access = \"status\""), ConsoleAccess::Status);
     let control = console(&format!("access = \"control\"\npassphrase_hash = \"{HASH}\""));
     assert_eq!(control, ConsoleAccess::Control(HASH.to_owned()));
+}
+
+#[test]
+fn the_containers_of_a_pod_share_ids_and_a_name() {
+    let text = "[containers.web]\nimage = \"x\"\npod = \"shop\"\n[containers.other]\nimage = \"x\"\n\
+                [containers.php]\nimage = \"x\"\npod = \"shop\"\ndepends_on = [\"web\", \"other\"]\n";
+    let containers = appliance(text).containers;
+    let of = |name: &str| containers.iter().find(|container| container.name == name).unwrap();
+    assert_eq!((&of("web").pod, &of("web").hostname), (&Some("shop".into()), &Some("shop".into())));
+    assert_eq!((of("php").ids, &of("php").hostname), (of("web").ids, &Some("shop".into())));
+    assert_ne!(of("other").ids, of("web").ids);
+}
+
+#[test]
+fn a_watchdog_waits_whole_seconds() {
+    let watchdog = |text: &str| {
+        let text = format!("name = \"x\"\n[system]\nwatchdog = \"{text}\"\n[containers.web]\nimage = \"x\"");
+        parse("x.toml", &text).ok().map(|appliance| appliance.system.watchdog)
+    };
+    assert_eq!((watchdog("30s"), watchdog("10m")), (Some(Some(30)), Some(Some(600))));
+    assert_eq!((watchdog("500ms"), watchdog("1500ms"), watchdog("11m")), (None, None, None));
 }

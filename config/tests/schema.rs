@@ -130,6 +130,7 @@ fn what_the_schema_refuses_the_parser_refuses_too() {
         "healthcheck = { http = \"http://example.org\" }",
         "healthcheck = { test = [] }",
         "on_failure = \"always\"",
+        "pod = \"-x\"",
         "[console]\naccess = \"control\"\npassphrase_hash = \"open sesame\"",
         "cpu_shares = 1",
         "tmpfs = 3",

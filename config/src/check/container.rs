@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Draft, isolation, mounts, ports, require, resources, supervision, value};
+use super::{Draft, isolation, mounts, pods, ports, require, resources, supervision, value};
 use crate::appliance::Volume;
 use crate::container::{Container, Dependency, Id, IdRange, Limit, NetworkMode, Resources};
 use crate::errors::quote;
@@ -32,6 +32,8 @@ pub(super) fn draft(
     let ids = (!keys.given("userns_mode")).then(|| range(index));
     check_ids(&keys, ids, problems);
     refuse_terminal(&keys, problems);
+    pods::check_member(&keys, problems);
+    let pod = keys.pod.take().map(|field| At { span: field.span, value: field.value.0 });
     let sound = problems.count();
     let supervision = supervision::supervision(&mut keys, problems);
     let unsupervised = problems.count() > sound;
@@ -105,10 +107,11 @@ pub(super) fn draft(
         oom_score_adj: keys.oom_score_adj.and_then(|field| i32::try_from(field.value.get()).ok()),
         labels: pairs(keys.labels).into_iter().collect(),
         weakened: Vec::new(),
+        pod: None,
         name: name.value,
     };
     let container = Container { weakened: isolation::weakened(&container), ..container };
-    Draft { container, name: name.span, depends_on: places, ports: port_places, restart, unsupervised }
+    Draft { container, name: name.span, depends_on: places, ports: port_places, restart, unsupervised, pod }
 }
 
 /// The ids of the container declared at `index`: the machine's own stay below all of them, and no two ranges touch.

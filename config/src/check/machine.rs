@@ -12,6 +12,8 @@ const DEFAULT_MEMORY: u32 = 512;
 const DEFAULT_LOG_BUDGET: u64 = 8 << 20;
 /// Less couldn't hold the last words of even one container.
 const MIN_LOG_BUDGET: u64 = 64 << 10;
+/// Seconds. More than that no device can, and nobody waits.
+const LONGEST_WATCHDOG: u64 = 600;
 /// The smallest ext4 that has a journal and room for files.
 const MIN_DATA: u64 = 16 << 20;
 /// x86's `COMMAND_LINE_SIZE` is 2048; the builder needs the other half.
@@ -38,8 +40,15 @@ pub(super) fn system(keys: Option<SystemKeys>, name: &str, problems: &mut Proble
     let sysctls = keys.sysctls.map(|field| sysctls(field.value, problems)).unwrap_or_default();
     let hostname = keys.hostname.map(|field| field.value.0).unwrap_or_else(|| name.to_owned());
     let compression = keys.compression.map(|field| field.value).unwrap_or_default();
+    let watchdog = keys.watchdog.map(|field| {
+        let seconds = field.value.0.as_secs();
+        if !(1..=LONGEST_WATCHDOG).contains(&seconds) || field.value.0.subsec_nanos() != 0 {
+            problems.error(&field.span, "a watchdog waits whole seconds, from \"1s\" to \"10m\"");
+        }
+        u32::try_from(seconds).unwrap_or(0)
+    });
     let status_vsock = keys.status_vsock.and_then(|field| u32::try_from(field.value.get()).ok());
-    (hostname, System { memory_mb: memory, sysctls, log_budget, compression, status_vsock })
+    (hostname, System { memory_mb: memory, sysctls, log_budget, compression, watchdog, status_vsock })
 }
 
 fn sysctls(pairs: Pairs, problems: &mut Problems) -> Vec<(String, String)> {

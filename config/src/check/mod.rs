@@ -5,6 +5,7 @@ mod isolation;
 mod machine;
 mod mounts;
 mod order;
+mod pods;
 mod ports;
 mod resources;
 mod supervision;
@@ -34,6 +35,8 @@ struct Draft {
     restart: Option<Span>,
     /// What it says about how it is watched is wrong, and told already.
     unsupervised: bool,
+    /// The value of `pod`.
+    pod: Option<At<String>>,
 }
 
 /// The appliance that `keys` declare. If anything is wrong, `problems` say so and the result means nothing.
@@ -53,7 +56,8 @@ pub(crate) fn appliance(keys: ApplianceKeys, problems: &mut Problems) -> Applian
     let data = machine::data(value(keys.data), problems);
     let (hostname, system) = machine::system(value(keys.system), &name, problems);
     let declared = value(keys.containers).map(|named| named.0).unwrap_or_default();
-    let drafts = containers(declared, &volumes, problems);
+    let mut drafts = containers(declared, &volumes, problems);
+    pods::unite(&mut drafts, problems);
     ports::check_clashes(&drafts, problems);
     Appliance {
         name,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Draft, undeclared};
+use super::{Draft, pods, undeclared};
 use crate::container::{Condition, Container, Restart};
 use crate::errors::quote;
 use crate::problems::Problems;
@@ -28,7 +28,11 @@ pub(super) fn sorted(drafts: Vec<Draft>, problems: &mut Problems) -> Vec<Contain
     }
     check_completion(&drafts, &edges, problems);
     check_health(&drafts, &edges, problems);
+    let sound = problems.count();
     let order = sort(&drafts, &edges, problems);
+    if problems.count() == sound {
+        pods::check_order(&drafts, &edges, problems);
+    }
     drop(names);
     let mut drafts: Vec<Option<Draft>> = drafts.into_iter().map(Some).collect();
     order.into_iter().filter_map(|index| drafts.get_mut(index)?.take()).map(|draft| draft.container).collect()

@@ -8,7 +8,7 @@ use crate::read::{Choice, Int, List, Named, OneOrMany, Pairs, ShortOrLong, Switc
 use crate::supervision::OnFailure;
 use crate::syntax::{
     AbsolutePath, Bytes, BytesOrUnlimited, Capability, CpuSet, Cpus, DeviceEntry, HostName, IdEntry, ImageName, Micros,
-    Period, PortShort, RestartPolicy, Rlim, SecurityOption, Signal, TmpfsEntry, UserEntry, VolumeShort,
+    Period, PodName, PortShort, RestartPolicy, Rlim, SecurityOption, Signal, TmpfsEntry, UserEntry, VolumeShort,
 };
 
 keys! {
@@ -70,6 +70,9 @@ keys! {
         on_failure: OnFailure,
         /// "read": it gets a socket, /run/garboard/status.sock, on which it may ask for the appliance's status.
         status: ReadStatus,
+        /// Name of a pod: its containers share their network, message queues and ids, have its name as host name, and start and stop
+        /// together.
+        pod: PodName,
         /// Signal that asks the container to stop. Default: the image's, else SIGTERM.
         stop_signal: Signal,
         /// Time from that signal to the kill. Default: "10s".
@@ -190,8 +193,8 @@ impl Choice for HostOnly {
     const CHOICES: &'static [(&'static str, Self)] = &[("host", Self)];
     const REFUSED: &'static [(&'static str, &'static str)] = &[
         ("private", "that is the default; leave it out"),
-        ("service:", "sharing with another container isn't supported yet; write \"host\" or leave it out"),
-        ("container:", "sharing with another container isn't supported yet; write \"host\" or leave it out"),
+        ("service:", "containers that share are declared by `pod`, with the same name in each"),
+        ("container:", "containers that share are declared by `pod`, with the same name in each"),
     ];
 }
 
@@ -207,9 +210,9 @@ impl Choice for HostOrPrivate {
     const CHOICES: &'static [(&'static str, Self)] = &[("private", Self::Private), ("host", Self::Host)];
     const REFUSED: &'static [(&'static str, &'static str)] = &[
         ("none", "a container always has its own; write \"private\" or leave it out"),
-        ("shareable", "sharing with another container isn't supported yet; write \"private\" or \"host\""),
-        ("service:", "sharing with another container isn't supported yet; write \"private\" or \"host\""),
-        ("container:", "sharing with another container isn't supported yet; write \"private\" or \"host\""),
+        ("shareable", "containers that share are declared by `pod`, with the same name in each"),
+        ("service:", "containers that share are declared by `pod`, with the same name in each"),
+        ("container:", "containers that share are declared by `pod`, with the same name in each"),
     ];
 }
 
@@ -221,8 +224,8 @@ impl Choice for NetworkMode {
         ("default", BRIDGE),
         ("slirp4netns", BRIDGE),
         ("pasta", BRIDGE),
-        ("service:", "sharing another container's network isn't supported yet; write \"host\" or \"none\""),
-        ("container:", "sharing another container's network isn't supported yet; write \"host\" or \"none\""),
+        ("service:", "containers that share are declared by `pod`, with the same name in each"),
+        ("container:", "containers that share are declared by `pod`, with the same name in each"),
     ];
 }
 

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::ContainerKeys;
 use crate::Compression;
 use crate::read::{Choice, Fault, Int, List, Named, OneOrMany, Pairs, Switch, Text, Word, keys};
-use crate::syntax::{AddressEntry, Bytes, FilePath, HostName, InterfaceName, Ip, MachineName};
+use crate::syntax::{AddressEntry, Bytes, FilePath, HostName, InterfaceName, Ip, MachineName, Period};
 
 keys! {
     /// The whole file.
@@ -56,6 +56,9 @@ keys! {
         /// How the files of images are compressed in the system image: "none" (the default), "lz4" (about half the size, quick to
         /// read) or "zstd" (smaller again, slower to read; Linux 6.10).
         compression: Compression,
+        /// The machine starts over when it stands still for so long, by its watchdog, or the kernel's own if it has none: "1s" to "10m".
+        /// Default: it doesn't.
+        watchdog: Period,
         /// Port of vsock(7) on which the machine's status can be asked, besides that of QEMU's serial device.
         status_vsock: Int<1, 4_294_967_294>,
     }

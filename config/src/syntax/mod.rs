@@ -24,7 +24,7 @@ pub(crate) use duration::Period;
 pub(crate) use id::{IdEntry, UserEntry};
 pub(crate) use image::ImageName;
 pub(crate) use mount::{Mode, TmpfsEntry, VolumeShort, mount_target, no_room};
-pub(crate) use name::{ContainerName, HostName, InterfaceName, MachineName, VolumeName, sysctl_fault};
+pub(crate) use name::{ContainerName, HostName, InterfaceName, MachineName, PodName, VolumeName, sysctl_fault};
 pub(crate) use path::{AbsolutePath, FilePath};
 pub(crate) use policy::{RestartPolicy, SecurityOption};
 pub(crate) use port::{PortNumbers, PortShort, check_published};

@@ -46,6 +46,12 @@ names! {
     "^[a-z0-9][a-z0-9_.-]{0,62}$",
     "write at most 63 lower-case letters, digits, `_`, `.` and `-`, beginning with a letter or digit";
 
+    /// A pod: also its containers' host name.
+    PodName: "a name for a pod",
+    is_label,
+    "^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$",
+    "write at most 63 letters, digits and `-`, beginning and ending with a letter or digit";
+
     /// A volume.
     VolumeName: "a name for a volume",
     is_file_name,

@@ -53,6 +53,7 @@ fn kernel(declaration: &Declaration, progress: &Progress) -> anyhow::Result<Opti
     let path = |path: &Option<_>| path.as_deref().map(|path| declaration.path(path));
     let choice = Choice { image: path(&declared.image), modules: path(&declared.modules) };
     let kernel = Kernel::open(&choice, &|line| progress.say(line))?;
-    kernel.modules(declaration.appliance.needs_data(), &declared.extra_modules)?;
+    let watched = declaration.appliance.system.watchdog.is_some();
+    kernel.modules(declaration.appliance.needs_data(), watched, &declared.extra_modules)?;
     Ok(Some(kernel))
 }

@@ -7,7 +7,7 @@ use garboard_config as config;
 use garboard_runtime::launch::Launch;
 use garboard_runtime::plan::{
     Access, Addressing, Condition, Console, Container, Data, Dependency, Etc, Fill, HealthCheck, HealthTest,
-    MemoryVolume, Module, Network, OnFailure, Plan, Restart, Supervision,
+    MemoryVolume, Module, Network, OnFailure, Plan, Pod, Restart, Supervision,
 };
 use sha2::{Digest, Sha256};
 
@@ -59,8 +59,9 @@ pub fn make(
         console: console(&appliance.console),
         log_budget: appliance.system.log_budget,
         kept_logs: 0,
+        watchdog_seconds: appliance.system.watchdog,
         status_vsock: appliance.system.status_vsock,
-        pods: Vec::new(),
+        pods: pods(appliance).into_iter().map(|name| Pod { name }).collect(),
         containers: containers.map(|(declared, compiled)| container(appliance, declared, compiled, fills)).collect(),
     }
 }
@@ -140,7 +141,10 @@ fn container(
         depends_on: declared.depends_on.iter().filter_map(|dependency| edge(appliance, dependency)).collect(),
         supervision: supervision(&declared.supervision),
         reads_status: declared.supervision.reads_status,
-        pod: None,
+        pod: declared.pod.as_ref().and_then(|pod| {
+            let place = pods(appliance).iter().position(|name| name == pod);
+            u32::try_from(place?).ok()
+        }),
         stop_signal: compiled.stop_signal,
         stop_grace_ms: millis(declared.stop_grace_period),
         etc: etc(appliance, declared),
@@ -167,6 +171,17 @@ fn restart(restart: config::Restart) -> Restart {
         config::Restart::OnFailure(most) => Restart::OnFailure(most),
         config::Restart::UnlessStopped => Restart::UnlessStopped,
     }
+}
+
+/// The names of the pods, in the order of their first containers.
+fn pods(appliance: &config::Appliance) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for pod in appliance.containers.iter().filter_map(|container| container.pod.as_ref()) {
+        if !names.contains(pod) {
+            names.push(pod.clone());
+        }
+    }
+    names
 }
 
 fn supervision(declared: &config::Supervision) -> Supervision {
@@ -277,6 +292,17 @@ mod tests {
         assert_eq!((&health.test, health.interval_ms, health.retries), (&HealthTest::Tcp(80), 3000, 3));
         assert_eq!(plan.containers[1].depends_on, [Dependency { container: 0, condition: Condition::Healthy }]);
         assert_eq!(plan.containers[1].supervision, Supervision::default());
+    }
+
+    #[test]
+    fn pods_are_numbered() {
+        let text = "name = \"x\"\n[containers.a]\nimage = \"i\"\npod = \"q\"\n[containers.b]\nimage = \"i\"\n\
+                    [containers.c]\nimage = \"i\"\npod = \"p\"\n[containers.d]\nimage = \"i\"\npod = \"q\"\n";
+        let plan = plan(text);
+        assert_eq!(plan.pods.iter().map(|pod| pod.name.as_str()).collect::<Vec<_>>(), ["q", "p"]);
+        let pods: Vec<_> = plan.containers.iter().map(|container| container.pod).collect();
+        assert_eq!(pods, [Some(0), None, Some(1), Some(0)]);
+        assert_eq!(plan.containers[0].etc.hostname.as_deref(), Some("q\n"));
     }
 
     #[test]

@@ -74,11 +74,11 @@ impl Kernel {
     }
 
     /// The modules to carry, those of the declaration included.
-    pub fn modules(&self, keeps_data: bool, extra: &[String]) -> Result<Modules> {
+    pub fn modules(&self, keeps_data: bool, watched: bool, extra: &[String]) -> Result<Modules> {
         let select = |wanted: &[_], loaded: &[_]| self.tree.select(wanted, loaded, &self.release);
         let direct = select(&select::direct(), &[])?;
         let disk = select(&select::disk(), &[])?;
-        let stage_two = select(&select::stage_two(keeps_data, extra), &direct)?;
+        let stage_two = select(&select::stage_two(keeps_data, watched, extra), &direct)?;
         Ok(Modules { direct, disk, stage_two })
     }
 }
@@ -95,7 +95,7 @@ mod tests {
         let choice = Choice { image: Some(image), modules: None };
         let kernel = Kernel::open(&choice, &|_| panic!("nothing to say")).unwrap();
         assert_eq!(kernel.release, "6.12.1-test");
-        assert!(kernel.modules(true, &[]).unwrap().disk.is_empty());
+        assert!(kernel.modules(true, false, &[]).unwrap().disk.is_empty());
     }
 
     #[test]

@@ -64,7 +64,10 @@ fn system() -> Vec<Wanted> {
 }
 
 /// What else the machine may need: these are in the system image, and `extra` are those that the declaration names.
-pub fn stage_two(keeps_data: bool, extra: &[String]) -> Vec<Wanted> {
+///
+/// `watched`: the machine is to have a watchdog. The one in the kernel comes after those in hardware, so that it is the first only
+/// where there is no other.
+pub fn stage_two(keeps_data: bool, watched: bool, extra: &[String]) -> Vec<Wanted> {
     let network = "a network interface";
     let mut wanted = vec![
         Wanted::device("virtio_net", "the network of virtual machines"),
@@ -73,9 +76,13 @@ pub fn stage_two(keeps_data: bool, extra: &[String]) -> Vec<Wanted> {
         Wanted::device("gve", network).if_present(),
         Wanted::device("virtio_console", "the status port"),
         Wanted::device("virtio_rng", "randomness from the host").if_present(),
-        Wanted::device("i6300esb", "the watchdog of virtual machines").if_present(),
         Wanted::device("vmw_vsock_virtio_transport", "sockets to the host").if_present(),
     ];
+    if watched {
+        let watchdog = |name| Wanted::device(name, "a watchdog").if_present();
+        wanted.extend(["i6300esb", "iTCO_wdt", "sp5100_tco"].map(watchdog));
+        wanted.push(Wanted::always("softdog", "a watchdog for machines without one"));
+    }
     if keeps_data {
         wanted.push(Wanted::always("ext4", "the data partition's filesystem"));
     }

@@ -15,11 +15,11 @@ pub struct Policy {
     pub settle_ms: u64,
     /// The same for a run after a failure.
     pub resettle_ms: u64,
-    /// A child that has not executed its program by then is killed.
-    pub start_timeout_ms: u64,
+    /// So much longer than its grace a stop takes at most when the container asks for more time.
+    pub stop_extension_ms: u64,
     /// Between two attempts to kill.
     pub kill_retry_ms: u64,
-    /// After so many attempts to kill, shutdown goes on without.
+    /// After so many attempts to kill, it goes on without.
     pub kill_attempts: u8,
 }
 
@@ -32,7 +32,7 @@ impl Default for Policy {
             stable_ms: 10_000,
             settle_ms: 1_000,
             resettle_ms: 3_000,
-            start_timeout_ms: 60_000,
+            stop_extension_ms: 120_000,
             kill_retry_ms: 2_000,
             kill_attempts: 3,
         }

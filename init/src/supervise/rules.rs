@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use garboard_runtime::launch::{Launch, MountSource, RootSource, Upper};
-use garboard_runtime::plan::{self, Condition, Container, Restart};
+use garboard_runtime::plan::{self, Condition, Container, Restart, Supervision};
 
 /// One `depends_on` edge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +27,10 @@ pub struct Rules {
     pub needs_data: bool,
     /// It uses devices of the machine, so it waits for the modules that bring them.
     pub needs_devices: bool,
+    /// How it is watched, and what follows when it is given up.
+    pub supervision: Supervision,
+    /// The pod with which it starts and stops.
+    pub pod: Option<usize>,
 }
 
 impl Rules {
@@ -43,6 +47,8 @@ impl Rules {
             stop_grace_ms: container.stop_grace_ms,
             needs_data: uses_data(&container.launch),
             needs_devices: uses_devices(&container.launch),
+            supervision: container.supervision.clone(),
+            pod: container.pod.and_then(|pod| usize::try_from(pod).ok()),
         }
     }
 }

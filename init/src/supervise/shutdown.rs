@@ -1,15 +1,20 @@
-//! Stopping everything: dependents first, each with its grace, each with an end.
+//! Stopping everything: dependents first, a pod as one, each with its grace, each with an end.
+
+use std::collections::BTreeSet;
 
 use super::Action;
-use super::state::{Goal, Phase, Reason, State};
+use super::state::{Goal, State};
+use super::unit::{Phase, Purpose, Reason};
 
 impl State {
-    /// Begins to stop everything. A second call changes nothing: what has begun is carried out.
-    pub(super) fn begin_shutdown(&mut self, goal: Goal, now: u64, actions: &mut Vec<Action>) {
+    /// Begins to stop everything, perhaps because a container was given up. A second call changes nothing: what has begun is
+    /// carried out.
+    pub(super) fn begin_shutdown(&mut self, goal: Goal, because: Option<usize>, now: u64, actions: &mut Vec<Action>) {
         if self.common.goal.is_some() {
             return;
         }
-        self.change_common().goal = Some(goal);
+        let common = self.change_common();
+        (common.goal, common.because) = (Some(goal), because);
         for index in 0..self.units.len() {
             if self.units.get(index).is_some_and(|u| !u.phase.active() && !u.phase.last()) {
                 self.change(index, |u| (u.phase, u.reason) = (Phase::Exited, Reason::Shutdown));
@@ -24,55 +29,71 @@ impl State {
         if self.common.finished {
             return;
         }
-        let mut wanted = vec![false; self.units.len()];
-        let active = self.units.iter().zip(&self.rules).filter(|(u, _)| u.phase.active());
-        for need in active.flat_map(|(_, rules)| &rules.needs) {
-            if let Some(flag) = wanted.get_mut(need.on) {
-                *flag = true;
-            }
-        }
+        let wanted = self.wanted();
+        let pods: BTreeSet<usize> = self
+            .active()
+            .filter(|index| wanted.get(*index).is_some_and(|by| by.outside))
+            .filter_map(|index| self.pod(index))
+            .collect();
         // From the last to the first, so that the order of the signals is the reverse of the plan's.
-        for (index, wanted) in wanted.into_iter().enumerate().rev() {
-            if !wanted {
-                self.stop(index, now, actions);
+        for index in (0..self.units.len()).rev() {
+            let free = match self.pod(index) {
+                Some(pod) => !pods.contains(&pod),
+                None => wanted.get(index).is_none_or(|by| !by.outside),
+            };
+            if free {
+                self.stop_if_up(index, now, actions);
             }
         }
-        if !self.units.iter().any(|u| u.phase.active()) {
+        // Pods that depend on each other would wait for ever: then each container goes by itself.
+        if !self.active().any(|index| self.stopping(index)) {
+            for (index, by) in wanted.into_iter().enumerate().rev() {
+                if !by.outside && !by.inside {
+                    self.stop_if_up(index, now, actions);
+                }
+            }
+        }
+        if self.active().next().is_none() {
             self.change_common().finished = true;
             actions.push(Action::Finish(goal));
         }
     }
 
-    fn stop(&mut self, index: usize, now: u64, actions: &mut Vec<Action>) {
-        let Some((unit, rules)) = self.units.get(index).zip(self.rules.get(index)) else { return };
-        let grace = match unit.phase {
-            Phase::Running { .. } => rules.stop_grace_ms,
-            // Its program doesn't run yet, so there is nobody to ask.
-            Phase::Starting { .. } => 0,
-            _ => return,
-        };
-        if grace == 0 {
-            self.kill(index, 0, now, actions);
-        } else {
-            let deadline = now.saturating_add(grace);
-            self.change(index, |u| u.phase = Phase::Stopping { deadline, kills: 0 });
-            actions.push(Action::Stop(index));
+    fn stop_if_up(&mut self, index: usize, now: u64, actions: &mut Vec<Action>) {
+        if !self.stopping(index) {
+            self.stop(index, Purpose::Shutdown, now, actions);
         }
     }
 
-    /// The deadline of a stopping container has passed.
-    pub(super) fn overdue(&mut self, index: usize, kills: u8, now: u64, actions: &mut Vec<Action>) {
-        if kills < self.policy.kill_attempts {
-            self.kill(index, kills, now, actions);
-        } else {
-            self.change(index, |u| (u.phase, u.reason) = (Phase::Failed, Reason::Unkillable));
-            self.continue_shutdown(now, actions);
-        }
+    fn stopping(&self, index: usize) -> bool {
+        self.units.get(index).is_some_and(|u| matches!(u.phase, Phase::Stopping { .. }))
     }
 
-    fn kill(&mut self, index: usize, kills: u8, now: u64, actions: &mut Vec<Action>) {
-        let deadline = now.saturating_add(self.policy.kill_retry_ms);
-        self.change(index, |u| u.phase = Phase::Stopping { deadline, kills: kills.saturating_add(1) });
-        actions.push(Action::Kill(index));
+    fn active(&self) -> impl Iterator<Item = usize> {
+        self.units.iter().enumerate().filter(|(_, u)| u.phase.active()).map(|(index, _)| index)
     }
+
+    /// By whom each container is still depended on.
+    fn wanted(&self) -> Vec<Wanted> {
+        let mut wanted = vec![Wanted::default(); self.units.len()];
+        for index in self.active() {
+            for need in self.rules.get(index).iter().flat_map(|rules| &rules.needs) {
+                let together = self.same_pod(index, need.on);
+                if let Some(by) = wanted.get_mut(need.on) {
+                    by.inside |= together;
+                    by.outside |= !together;
+                }
+            }
+        }
+        wanted
+    }
+}
+
+/// By whom a container is still depended on.
+#[derive(Clone, Copy, Default)]
+struct Wanted {
+    /// By a member of its pod.
+    inside: bool,
+    /// By anybody else.
+    outside: bool,
 }

@@ -1,25 +1,12 @@
-//! What the automaton remembers.
+//! What the automaton remembers, and what can be asked of it.
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Policy, Rules, backoff};
-
-/// How a process ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Exit {
-    /// It returned this status.
-    Code(i32),
-    /// This signal killed it.
-    Signal(i32),
-}
-
-impl Exit {
-    /// It returned 0.
-    pub fn success(self) -> bool {
-        self == Self::Code(0)
-    }
-}
+use super::unit::{Exit, Phase, Reason, Unit};
+use super::watch::Health;
+use super::{Policy, Rules, backoff, pods};
 
 /// What to do once every container has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,121 +17,6 @@ pub enum Goal {
     Reboot,
     /// Stop it, but leave it on.
     Halt,
-}
-
-/// Where a container is in its life. Times in milliseconds of `CLOCK_BOOTTIME`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Phase {
-    /// Its conditions don't hold yet.
-    Waiting,
-    /// It is to be launched.
-    Launching,
-    /// Its child sets itself up; killed when it isn't done by `deadline`.
-    Starting {
-        /// When it has taken too long.
-        deadline: u64,
-    },
-    /// Its program runs.
-    Running {
-        /// When it was executed.
-        since: u64,
-    },
-    /// It is started again at `until`.
-    Backoff {
-        /// When.
-        until: u64,
-    },
-    /// It was asked to stop; killed at `deadline`.
-    Stopping {
-        /// When it is killed (again).
-        deadline: u64,
-        /// How often it was killed.
-        kills: u8,
-    },
-    /// It ended and is not wanted back.
-    Exited,
-    /// It is wanted, but was given up.
-    Failed,
-}
-
-impl Phase {
-    /// A child exists.
-    pub fn active(self) -> bool {
-        matches!(self, Self::Starting { .. } | Self::Running { .. } | Self::Stopping { .. })
-    }
-
-    /// Nothing will happen to it any more.
-    pub fn last(self) -> bool {
-        matches!(self, Self::Exited | Self::Failed)
-    }
-}
-
-/// Why a container is where it is.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Reason {
-    /// Nothing to say.
-    #[default]
-    None,
-    /// As its last exit says.
-    Ended,
-    /// Its launch failed so.
-    Launch(String),
-    /// Its restart policy's number of attempts is used up.
-    GaveUp,
-    /// This need (by its place in [`Rules::needs`]) can't be met any more.
-    Need(usize),
-    /// It needs `/data`, which will not come.
-    Data(String),
-    /// The machine is stopping.
-    Shutdown,
-    /// It survived `cgroup.kill`.
-    Unkillable,
-}
-
-/// One container's memory.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Unit {
-    /// Where it is.
-    pub phase: Phase,
-    /// Why.
-    pub reason: Reason,
-    /// How often it was started again, ever.
-    pub restarts: u32,
-    /// Ends in a row without a stable run between; decides the delay.
-    pub streak: u32,
-    /// Failures in a row without a stable run between; decides when `on-failure:n` gives up.
-    pub failures: u32,
-    /// Its program was executed at least once.
-    pub started: bool,
-    /// It ended with status 0 at least once.
-    pub completed: bool,
-    /// How it ended last.
-    pub exit: Option<Exit>,
-    /// The present launch failed so; its child's exit is still to come.
-    pub fault: Option<(String, bool)>,
-}
-
-impl Unit {
-    /// Before anything happened.
-    pub fn new() -> Self {
-        Self {
-            phase: Phase::Waiting,
-            reason: Reason::None,
-            restarts: 0,
-            streak: 0,
-            failures: 0,
-            started: false,
-            completed: false,
-            exit: None,
-            fault: None,
-        }
-    }
-}
-
-impl Default for Unit {
-    fn default() -> Self {
-        Self::new()
-    }
 }
 
 /// How far `/data` is.
@@ -169,6 +41,8 @@ pub struct Common {
     pub devices: bool,
     /// What shutdown is for, once it has begun.
     pub goal: Option<Goal>,
+    /// The container for whose sake it has, by its `on_failure`; `None`: it was asked for.
+    pub because: Option<usize>,
     /// [`super::Action::Finish`] was issued.
     pub finished: bool,
     /// State of the random numbers.
@@ -182,6 +56,8 @@ pub struct State {
     pub(super) policy: Policy,
     pub(super) units: Vec<Unit>,
     pub(super) common: Common,
+    /// Members of each pod.
+    pub(super) pods: BTreeMap<usize, Vec<usize>>,
     /// Units that changed since [`State::take_changed`].
     changed: Vec<usize>,
     common_changed: bool,
@@ -191,15 +67,23 @@ impl State {
     /// An automaton to which nothing has happened. `seed` decides the random part of delays.
     pub fn new(rules: Vec<Rules>, policy: Policy, seed: u64) -> Self {
         let units = rules.iter().map(|_| Unit::new()).collect();
-        let common =
-            Common { begun: false, data: DataPhase::Pending, devices: false, goal: None, finished: false, seed };
+        let common = Common {
+            begun: false,
+            data: DataPhase::Pending,
+            devices: false,
+            goal: None,
+            because: None,
+            finished: false,
+            seed,
+        };
         Self::resume(rules, policy, units, common)
     }
 
     /// The automaton as it was when `units` and `common` were kept. Missing units are as new, surplus ones are left out.
     pub fn resume(rules: Vec<Rules>, policy: Policy, mut units: Vec<Unit>, common: Common) -> Self {
         units.resize_with(rules.len(), Unit::new);
-        Self { rules, policy, units, common, changed: Vec::new(), common_changed: true }
+        let pods = pods::members(&rules);
+        Self { rules, policy, units, common, pods, changed: Vec::new(), common_changed: true }
     }
 
     /// The containers' memories, in the plan's order.
@@ -230,12 +114,26 @@ impl State {
         self.units.get(index).is_some_and(|u| u.phase == Phase::Launching)
     }
 
+    /// Children that were made of this container so far. What is heard of one run and not of the present one concerns nobody:
+    /// [`super::Event::Probed`] is told which run was asked.
+    pub fn run(&self, index: usize) -> u32 {
+        self.units.get(index).map_or(0, |u| u.run)
+    }
+
+    /// Whether an answer to [`super::Action::Probe`] is awaited.
+    pub fn probing(&self, index: usize) -> bool {
+        self.units.get(index).is_some_and(|u| u.watch.probing && matches!(u.phase, Phase::Running { .. }))
+    }
+
     /// Whether the container is as its declaration wants it: running (for a moment already, so that a crash loop doesn't look
-    /// well between two crashes), or ended with status 0 and not wanted back.
+    /// well between two crashes) and well as far as its check says, or ended by itself with status 0 and not wanted back.
     pub fn as_declared(&self, index: usize, now: u64) -> bool {
         self.units.get(index).is_some_and(|unit| match unit.phase {
-            Phase::Running { .. } => self.settles_at(unit).is_some_and(|at| now >= at),
-            Phase::Exited => unit.exit.is_some_and(Exit::success),
+            Phase::Running { .. } => {
+                let well = matches!(unit.watch.health, Health::None | Health::Healthy);
+                well && self.settles_at(unit).is_some_and(|at| now >= at)
+            }
+            Phase::Exited => unit.reason != Reason::Asked && unit.exit.is_some_and(Exit::success),
             _ => false,
         })
     }
@@ -248,9 +146,11 @@ impl State {
     /// When [`super::Event::Tick`] is due, in milliseconds; `None`: not before something else happens.
     pub fn next_deadline(&self, now: u64) -> Option<u64> {
         let due = |unit: &Unit| match unit.phase {
-            Phase::Starting { deadline } | Phase::Stopping { deadline, .. } => Some(deadline),
+            Phase::Starting { deadline, .. } | Phase::Stopping { deadline, .. } => Some(deadline),
             Phase::Backoff { until } => Some(until),
-            Phase::Running { .. } => self.settles_at(unit).filter(|at| *at > now),
+            Phase::Running { .. } => {
+                self.settles_at(unit).filter(|at| *at > now).into_iter().chain(unit.watch.deadline()).min()
+            }
             _ => None,
         };
         self.units.iter().filter_map(due).min()

@@ -1,6 +1,11 @@
 //! Each rule by itself.
 
-use garboard_runtime::plan::{Condition, Restart};
+mod operator;
+mod pods;
+mod table;
+mod watched;
+
+use garboard_runtime::plan::{Condition, OnFailure, Restart, Supervision};
 
 use super::*;
 
@@ -9,7 +14,15 @@ const BAD: Exit = Exit::Code(1);
 
 fn rules(restart: Restart, needs: &[(usize, Condition)]) -> Rules {
     let needs = needs.iter().map(|(on, condition)| Need { on: *on, condition: *condition }).collect();
-    Rules { restart, needs, stop_grace_ms: 10_000, needs_data: false, needs_devices: false }
+    Rules {
+        restart,
+        needs,
+        stop_grace_ms: 10_000,
+        needs_data: false,
+        needs_devices: false,
+        supervision: Supervision::default(),
+        pod: None,
+    }
 }
 
 fn alone(restart: Restart) -> State {
@@ -325,54 +338,66 @@ fn shutdown_of_an_empty_machine_finishes_at_once() {
 }
 
 #[test]
-fn every_phase_has_an_answer_to_every_event() {
-    let phases = [
-        Phase::Waiting,
-        Phase::Launching,
-        Phase::Starting { deadline: 100 },
-        Phase::Running { since: 10 },
-        Phase::Backoff { until: 100 },
-        Phase::Stopping { deadline: 100, kills: 0 },
-        Phase::Exited,
-        Phase::Failed,
-    ];
-    let fault = || Fault { text: "x".into(), transient: false };
-    for before in phases {
-        for index in [0, 7] {
-            let events = [
-                Event::Begin,
-                Event::DataReady,
-                Event::DevicesReady,
-                Event::DataUnavailable("x".into()),
-                Event::Launched(index),
-                Event::LaunchFailed(index, fault()),
-                Event::Executed(index),
-                Event::SetupFailed(index, fault()),
-                Event::Exited(index, BAD),
-                Event::Tick,
-                Event::Shutdown(Goal::PowerOff),
-            ];
-            for event in events {
-                let unit = Unit { phase: before, ..Unit::new() };
-                let common = alone(Restart::Always).common().clone();
-                let mut s = State::resume(vec![rules(Restart::Always, &[])], Policy::default(), vec![unit], common);
-                let concerns = match &event {
-                    Event::Begin => before == Phase::Waiting,
-                    // Those alone don't start what has not begun.
-                    Event::DataReady | Event::DevicesReady | Event::DataUnavailable(_) => false,
-                    Event::Tick => false,
-                    Event::Shutdown(_) => !before.last() && !matches!(before, Phase::Stopping { .. }),
-                    _ if index == 7 => false,
-                    Event::Launched(_) | Event::LaunchFailed(..) => before == Phase::Launching,
-                    Event::Executed(_) => matches!(before, Phase::Starting { .. }),
-                    Event::SetupFailed(..) => false,
-                    Event::Exited(..) => before.active(),
-                };
-                s.step(event.clone(), 50);
-                assert_eq!(phase(&s, 0) != before, concerns, "{before:?} {event:?} → {:?}", phase(&s, 0));
-            }
+fn who_is_never_given_up_is_started_as_rarely_as_can_be() {
+    for restart in [Restart::No, Restart::OnFailure(Some(1))] {
+        let supervision = Supervision { on_failure: OnFailure::Restart, ..Supervision::default() };
+        let mut s = machine(vec![Rules { supervision, ..rules(restart, &[]) }]);
+        s.step(Event::Begin, 0);
+        let mut now = 0;
+        for n in 0..5 {
+            up(&mut s, 0, now);
+            s.step(Event::Exited(0, BAD), now);
+            let (delay, actions) = wait_out(&mut s, 0, now);
+            let policy_s_own = n == 0 && restart != Restart::No;
+            assert_eq!((45_000..=60_000).contains(&delay), !policy_s_own, "{delay}");
+            assert_eq!(actions, [Action::Launch(0)]);
+            now += delay;
         }
     }
+    // What it waits for may come.
+    let supervision = Supervision { on_failure: OnFailure::Restart, ..Supervision::default() };
+    let dependent = Rules { supervision, ..rules(Restart::No, &[(0, Condition::Started)]) };
+    let mut s = machine(vec![rules(Restart::No, &[]), dependent]);
+    s.step(Event::Begin, 0);
+    s.step(Event::LaunchFailed(0, Fault { text: "x".into(), transient: false }), 0);
+    assert_eq!([phase(&s, 0), phase(&s, 1)], [Phase::Failed, Phase::Waiting]);
+    assert_eq!(s.step(Event::StartAsked(0), 1), [Action::Launch(0)]);
+    assert_eq!(up(&mut s, 0, 2), [Action::Launch(1)]);
+}
+
+#[test]
+fn a_machine_that_is_nothing_without_it_ends_with_it() {
+    for (on_failure, goal) in [(OnFailure::Reboot, Goal::Reboot), (OnFailure::PowerOff, Goal::PowerOff)] {
+        let supervision = Supervision { on_failure, ..Supervision::default() };
+        // The second one can never start when the first one fails.
+        for failing in 0..2 {
+            let plain = rules(Restart::No, &[]);
+            let mut all = vec![plain.clone(), rules(Restart::No, &[(0, Condition::Completed)]), plain];
+            all[failing].supervision = supervision.clone();
+            let mut s = machine(all);
+            s.step(Event::Begin, 0);
+            up(&mut s, 0, 0);
+            up(&mut s, 2, 0);
+            assert_eq!(s.step(Event::Exited(0, BAD), 1), [Action::Stop(2)]);
+            assert_eq!((s.common().goal, s.common().because), (Some(goal), Some(failing)));
+            assert_eq!(phase(&s, failing), Phase::Failed);
+            assert_eq!(s.step(Event::Exited(2, OK), 2), [Action::Finish(goal)]);
+        }
+    }
+}
+
+#[test]
+fn what_could_not_be_killed_is_never_there_twice() {
+    let mut s = running(Restart::Always);
+    s.step(Event::StopAsked(0), 0);
+    for at in [10_000, 12_000, 14_000] {
+        assert_eq!(s.step(Event::Tick, at), [Action::Kill(0)]);
+    }
+    assert_eq!(s.step(Event::Tick, 16_000), []);
+    assert_eq!((phase(&s, 0), &s.units()[0].reason), (Phase::Failed, &Reason::Unkillable));
+    assert_eq!(s.next_deadline(16_000), None);
+    assert_eq!(s.step(Event::StartAsked(0), 20_000), [], "it is still there");
+    assert_eq!(s.step(Event::Exited(0, Exit::Signal(9)), 30_000), [Action::Launch(0)]);
 }
 
 #[test]

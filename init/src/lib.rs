@@ -29,6 +29,7 @@ pub mod event_loop;
 pub mod events;
 pub mod kmsg_logger;
 pub mod logs;
+pub mod notify;
 pub mod shutdown;
 pub mod snapshot;
 pub mod status;

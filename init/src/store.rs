@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
 
 /// Bytes of a slot of an ordinary record.
-const SLOT: usize = 1024;
+const SLOT: usize = 1536;
 /// Bytes of a slot of record 0, which holds what is many: features, trace, addresses.
 const LARGE_SLOT: usize = 64 << 10;
 /// Sequence number, length, checksum: eight bytes each.

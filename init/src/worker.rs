@@ -28,6 +28,13 @@ pub enum Kind {
     Network,
     /// Makes, fills and opens the volumes of the container with this index.
     Volumes(usize),
+    /// Asks a container whether it works.
+    Health {
+        /// Its index.
+        container: usize,
+        /// Which of its runs.
+        run: u32,
+    },
     /// Syncs and unmounts, the last thing before the machine goes.
     Stop,
 }
@@ -40,6 +47,7 @@ impl Kind {
             Self::Data => "data",
             Self::Network => "network",
             Self::Volumes(_) => "volumes",
+            Self::Health { .. } => "health",
             Self::Stop => "stop",
         }
     }
@@ -60,6 +68,8 @@ impl Kind {
             Self::Stop => None,
             // As large as an image may be; only the containers that wait for it wait.
             Self::Volumes(_) => Some(600_000),
+            // Its check says.
+            Self::Health { .. } => None,
         }
     }
 }
@@ -84,9 +94,14 @@ pub struct Worker {
 impl Worker {
     /// Starts one, with more on its command line than its kind. Returns when it was executed, which takes well under a millisecond: the binary is in memory.
     pub fn spawn(kind: Kind, arguments: &[&OsStr], now: u64) -> io::Result<Self> {
+        Self::spawn_with(kind, arguments, Stdio::null(), now)
+    }
+
+    /// The same, with standard input.
+    pub fn spawn_with(kind: Kind, arguments: &[&OsStr], stdin: Stdio, now: u64) -> io::Result<Self> {
         let mut command = Command::new("/proc/self/exe");
         command.arg0(NAME).arg(kind.word()).args(arguments).env_clear();
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = signal::unblock_in_child(&mut command).spawn()?;
         let pid = Pid::from_child(&child);
         let output = child.stdout.take().map(OwnedFd::from);

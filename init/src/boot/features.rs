@@ -256,6 +256,7 @@ pub(crate) mod tests {
             console: plan::Console { logs: true, status: true, access: plan::Access::Off },
             log_budget: 0,
             kept_logs: 0,
+            watchdog_seconds: None,
             status_vsock: None,
             pods: vec![],
             containers: vec![plan::Container {

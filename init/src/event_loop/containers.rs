@@ -67,13 +67,17 @@ impl Supervisor {
     }
 
     fn try_launch(&mut self, index: usize) -> Result<(Started, OwnedFd), Fault> {
+        self.listen_to(index).map_err(|e| os_fault("make its notification socket", &e))?;
+        let in_pod = self.in_its_pod(index).map_err(|f| fault(&f))?;
         let run_dir = self.run_dir();
         let missing = || Fault { text: "no such container".into(), transient: false };
         let container = self.plan.containers.get(index).ok_or_else(missing)?;
         let unit = self.units.get_mut(index).ok_or_else(missing)?;
         etc_files::write(&run_dir, &container.name, &container.etc)
             .map_err(|e| os_fault(&format!("write its files in {}", run_dir.display()), &e))?;
+        let launch = in_pod.as_ref().unwrap_or(&container.launch);
         if unit.userns.is_none()
+            && in_pod.is_none()
             && let Some(ids) = &container.launch.ids
         {
             unit.userns = Some(garboard_runtime::userns::create(ids).map_err(|f| fault(&f))?);
@@ -91,7 +95,7 @@ impl Supervisor {
         };
         // One pipe for both streams keeps their order.
         let stdio = Stdio { stdin: None, stdout: Some(writer.as_fd()), stderr: Some(writer.as_fd()) };
-        let started = start(&container.launch, &container.name, &site, stdio).map_err(|f| fault(&f))?;
+        let started = start(launch, &container.name, &site, stdio).map_err(|f| fault(&f))?;
         Ok((started, reader))
     }
 
@@ -146,7 +150,9 @@ impl Supervisor {
     fn ended(&mut self, index: usize, exit: Exit) {
         // What it had to say of its launch and on its output comes first.
         self.take_report(index);
+        self.take_notifications(index);
         self.drain_output(index);
+        self.forget_questions(index);
         let out_of_memory = exit == Exit::Signal(libc::SIGKILL) && self.lacked_memory(index);
         let Some(unit) = self.units.get_mut(index) else { return };
         for fd in [unit.output.take(), unit.report.take()].into_iter().flatten() {

@@ -5,15 +5,19 @@
 
 mod containers;
 mod data;
+mod health;
 mod launches;
+mod notify;
 mod output;
 mod persist;
+mod pods;
 mod requests;
 mod setup;
 mod signals;
 mod sources;
 mod view;
 mod volumes;
+mod watchdog;
 mod workers;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -21,6 +25,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use garboard_runtime::plan::Plan;
+use garboard_runtime::shared::Shared;
 
 use crate::boot::{Feature, Trace};
 use crate::clock::now_ms;
@@ -52,6 +57,8 @@ struct Unit {
     report: Option<OwnedFd>,
     /// Its user namespace, made once and kept for restarts.
     userns: Option<OwnedFd>,
+    /// What its pod's containers share, if it is the pod's first.
+    shared: Option<Shared>,
     lines: Lines,
     /// When its unfinished line is shown as it is.
     flush_at: Option<u64>,
@@ -68,6 +75,11 @@ struct Unit {
     out_of_memory: bool,
     /// Limits that could not be set.
     degraded: String,
+    /// Where it says how it is.
+    notify: Option<OwnedFd>,
+    said: notify::Said,
+    /// What it said last, in words.
+    says: String,
 }
 
 /// Everything PID 1 has.
@@ -96,6 +108,9 @@ pub struct Supervisor {
     /// How long the end may still take, once it has begun.
     patience: Option<Patience>,
     actions: VecDeque<Action>,
+    /// Containers that are to be asked how they are, and which runs of them.
+    questions: VecDeque<(usize, u32)>,
+    watchdog: Option<watchdog::Watchdog>,
     launches: Launches,
 
     store: Store,
@@ -138,8 +153,10 @@ impl Supervisor {
             self.persist();
             self.announce(now);
             self.flush_console();
+            self.feed_watchdog(now);
             if let Some(goal) = self.outcome {
                 self.drain_console();
+                self.stop_watchdog(goal);
                 return goal;
             }
             let deadline = self.next_deadline(now);
@@ -182,6 +199,7 @@ impl Supervisor {
             Source::Output(index) => self.take_output(index),
             Source::Report(index) => self.take_report(index),
             Source::Worker(pid) => self.take_worker_output(pid),
+            Source::Notify(index) => self.take_notifications(index),
         }
     }
 
@@ -201,6 +219,7 @@ impl Supervisor {
                     Action::Launch(index) => self.launches.push(index),
                     Action::Stop(index) => self.stop(index),
                     Action::Kill(index) => self.kill(index),
+                    Action::Probe(index) => self.probe(index),
                     Action::Finish(goal) => self.finish(goal),
                 }
             } else if launched == LAUNCHES_PER_TURN {
@@ -229,6 +248,7 @@ impl Supervisor {
         self.flush_partial_lines(now);
         self.check_workers(now);
         self.check_data(now);
+        self.hear_again(now);
     }
 
     fn next_deadline(&self, now: u64) -> Option<u64> {
@@ -240,6 +260,8 @@ impl Supervisor {
             self.patience.as_ref().map(Patience::until),
             self.announced.due(),
             self.launches.due(),
+            self.hearing_due(),
+            self.watchdog_due(),
         ];
         others.into_iter().flatten().chain(workers).chain(self.due.values().copied()).min()
     }

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::view::Announced;
-use super::{Options, Supervisor};
+use super::{Options, Supervisor, pods};
 use crate::boot::{Feature, Trace};
 use crate::crash::History;
 use crate::store::{self, Store};
@@ -44,6 +44,7 @@ pub(super) struct CommonRecord {
     pub(super) cgroup: i32,
     pub(super) console: i32,
     pub(super) port: i32,
+    pub(super) watchdog: i32,
     pub(super) workers: Vec<WorkerRecord>,
     pub(super) due: BTreeMap<Kind, u64>,
     pub(super) announced: Announced,
@@ -72,7 +73,14 @@ pub(super) struct UnitRecord {
     pub(super) heard: bool,
     pub(super) out_of_memory: bool,
     pub(super) degraded: String,
+    pub(super) notify: i32,
+    pub(super) says: String,
+    /// Of its pod, if it is the pod's first.
+    pub(super) shared: Descriptors,
 }
+
+/// User, network, ipc and uts namespace of a pod.
+pub(super) type Descriptors = [i32; 4];
 
 impl Supervisor {
     /// Writes every record that changed.
@@ -117,6 +125,9 @@ impl Supervisor {
             heard: unit.heard,
             out_of_memory: unit.out_of_memory,
             degraded: unit.degraded.clone(),
+            notify: number(unit.notify.as_ref()),
+            says: unit.says.clone(),
+            shared: pods::descriptors(unit.shared.as_ref()),
         })
     }
 
@@ -134,6 +145,7 @@ impl Supervisor {
             cgroup: number(self.cgroup.as_ref()),
             console: self.console.fd().map_or(-1, |fd| fd.as_raw_fd()),
             port: self.port.as_ref().map_or(-1, |port| port.as_fd().as_raw_fd()),
+            watchdog: self.watchdog.as_ref().map_or(-1, |watchdog| watchdog.device.as_raw_fd()),
             workers: self.workers.iter().map(worker).collect(),
             due: self.due.clone(),
             announced: self.announced.clone(),
@@ -180,7 +192,21 @@ mod tests {
             restarts: u32::MAX,
             streak: u32::MAX,
             failures: u32::MAX,
-            phase: supervise::Phase::Stopping { deadline: u64::MAX, kills: 255 },
+            phase: supervise::Phase::Stopping {
+                purpose: supervise::Purpose::Pod(usize::MAX),
+                deadline: u64::MAX,
+                latest: u64::MAX,
+                kills: 255,
+            },
+            run: u32::MAX,
+            watch: supervise::Watch {
+                health: supervise::Health::Unhealthy,
+                bad: u32::MAX,
+                probe_at: Some(u64::MAX),
+                probing: true,
+                watchdog_ms: Some(u64::MAX),
+                alive_by: Some(u64::MAX),
+            },
             exit: Some(supervise::Exit::Code(i32::MIN)),
             ..Unit::new()
         };
@@ -197,6 +223,9 @@ mod tests {
             heard: true,
             out_of_memory: true,
             degraded,
+            notify: n,
+            says: "z".repeat(120),
+            shared: [n; 4],
         };
         let mut store = Store::create(records(1)).unwrap();
         let bytes = postcard::to_stdvec(&record).unwrap();

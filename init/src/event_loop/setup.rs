@@ -11,9 +11,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
 use super::launches::Launches;
-use super::persist::{self, CommonRecord, Context, UnitRecord};
+use super::persist::{CommonRecord, Context, UnitRecord};
 use super::sources::{Source, Sources};
-use super::{Supervisor, Unit, signals};
+use super::{Supervisor, Unit, persist, pods, signals};
 use crate::boot::cmdline::Stop;
 use crate::boot::{self, Feature, Trace, modules};
 use crate::clock::now_ms;
@@ -45,6 +45,8 @@ pub struct Options {
     pub workers: bool,
     /// What is written to when the `modules` worker has ended; see [`modules::lock`].
     pub modules_lock: PathBuf,
+    /// The watchdog that the plan may want.
+    pub watchdog: PathBuf,
     /// The network worker is started again after so many milliseconds when it has failed.
     pub network_again_ms: u64,
     /// Print the boot trace once every container has started or settled otherwise.
@@ -64,6 +66,7 @@ impl Default for Options {
             run_dir: plan::RUN.into(),
             workers: true,
             modules_lock: modules::LOCK.into(),
+            watchdog: "/dev/watchdog0".into(),
             network_again_ms: 10_000,
             print_trace: false,
             crash_trigger: false,
@@ -207,6 +210,7 @@ impl Supervisor {
         // Workers first: a container that one works for isn't lost.
         again.adopt_workers(common, &mut inherited);
         again.adopt_units(units, &mut inherited);
+        again.miss_questions();
         again.watch_data(now_ms());
         again.note(format!("PID 1 crashed and goes on, nothing was lost: {reason}"));
         Ok(again)
@@ -245,6 +249,8 @@ impl Supervisor {
             due: Default::default(),
             patience: None,
             actions: Default::default(),
+            questions: Default::default(),
+            watchdog: None,
             launches: Launches::new(),
             store,
             rings,
@@ -280,6 +286,12 @@ impl Supervisor {
             unit.heard = record.heard;
             unit.out_of_memory = record.out_of_memory;
             unit.degraded = record.degraded;
+            unit.says = record.says;
+            unit.shared = pods::adopt(record.shared, inherited);
+            unit.notify = inherited.take(record.notify);
+            if let Some(socket) = &unit.notify {
+                self.sources.add_readable(socket, Source::Notify(index));
+            }
             if record.pid != 0 {
                 unit.pid = record.pid;
                 unit.pidfd = inherited.take(record.pidfd);
@@ -318,6 +330,9 @@ impl Supervisor {
         if let (Some(goal), true) = (common.common.goal, common.common.finished) {
             // It crashed on its last steps, whichever of them it had made.
             self.finish(goal);
+        }
+        if let Some((device, seconds)) = inherited.take(common.watchdog).zip(self.plan.watchdog_seconds) {
+            self.use_watchdog(device, seconds);
         }
         if let Some(fd) = inherited.take(common.port) {
             self.use_port(Port::adopt(fd));

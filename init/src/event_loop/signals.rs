@@ -7,7 +7,7 @@
 //! | SIGUSR2, SIGPWR, SIGRTMIN+4 | switch off | busybox and sysvinit, systemd |
 //! | SIGUSR1, SIGRTMIN+3 | halt | busybox, systemd |
 //! | SIGRTMIN+5 | start over | systemd |
-//! | SIGRTMIN+8 to +11 | panic, fault, panic before or after the next exit is kept: only with [`super::Options::crash_trigger`] | |
+//! | SIGRTMIN+8 to +12 | panic, fault, panic before or after the next exit is kept, hang: only with [`super::Options::crash_trigger`] | |
 //!
 //! Only processes of PID 1's own pid namespace can send them; containers are in theirs. Any other signal is blocked for good.
 
@@ -51,6 +51,7 @@ impl Supervisor {
             Some(9) => crash::fault(),
             Some(10) => self.crash_at = Some(CrashPoint::Reaping),
             Some(11) => self.crash_at = Some(CrashPoint::Reaped),
+            Some(12) => hang_as_asked(),
             _ => {}
         }
     }
@@ -80,6 +81,12 @@ impl Supervisor {
 #[allow(clippy::panic)]
 fn panic_as_asked() {
     panic!("asked to {}", "é".repeat(200));
+}
+
+fn hang_as_asked() -> ! {
+    loop {
+        std::thread::sleep(std::time::Duration::from_secs(3600));
+    }
 }
 
 fn goal(number: i32) -> Option<Goal> {

@@ -24,6 +24,8 @@ pub(super) enum Source {
     Report(usize),
     /// A worker's output; by process id.
     Worker(i32),
+    /// What a container says of itself.
+    Notify(usize),
 }
 
 impl Source {
@@ -37,6 +39,7 @@ impl Source {
             Self::Output(index) => (5, u32::try_from(index).unwrap_or(u32::MAX)),
             Self::Report(index) => (6, u32::try_from(index).unwrap_or(u32::MAX)),
             Self::Worker(pid) => (7, pid.unsigned_abs()),
+            Self::Notify(index) => (8, u32::try_from(index).unwrap_or(u32::MAX)),
         };
         (kind << 32) | u64::from(number)
     }
@@ -53,6 +56,7 @@ impl Source {
             5 => Self::Output(index),
             6 => Self::Report(index),
             7 => Self::Worker(i32::try_from(number).ok()?),
+            8 => Self::Notify(index),
             _ => return None,
         })
     }
@@ -157,7 +161,13 @@ mod tests {
     #[test]
     fn sources_survive_their_number() {
         let all = [Source::Signals, Source::Timer, Source::Console, Source::Port, Source::Uevents];
-        let more = [Source::Output(0), Source::Output(4_000_000), Source::Report(7), Source::Worker(4_194_304)];
+        let more = [
+            Source::Output(0),
+            Source::Output(4_000_000),
+            Source::Report(7),
+            Source::Worker(4_194_304),
+            Source::Notify(9),
+        ];
         for source in all.into_iter().chain(more) {
             assert_eq!(Source::decode(source.encode()), Some(source));
         }

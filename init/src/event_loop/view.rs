@@ -4,7 +4,7 @@ use super::Supervisor;
 use crate::clock::now_ms;
 use crate::console::table;
 use crate::snapshot::{Container, ContainerState, Health, MachineState, Snapshot};
-use crate::supervise::{Exit, Phase, Reason, Unit};
+use crate::supervise::{self, Exit, Phase, Reason, Unit};
 use garboard_runtime::plan::Condition;
 use serde::{Deserialize, Serialize};
 
@@ -107,9 +107,14 @@ impl Supervisor {
     pub(super) fn announce_end(&mut self, index: usize, exit: Option<Exit>) {
         let Some(unit) = self.state.units().get(index) else { return };
         let name = self.name(index);
+        let ending = exit.map(|exit| self.ending_of(index, exit)).unwrap_or_default();
         let how = match &unit.reason {
             Reason::Launch(why) => format!("could not be started: {why}"),
-            _ => exit.map(|exit| self.ending_of(index, exit)).unwrap_or_default(),
+            Reason::Unhealthy(why) => format!("{ending}, as it was unhealthy: {why}"),
+            Reason::Watchdog => format!("{ending}, as it did not say in time that it is alive"),
+            Reason::Asked => format!("{ending}, as it was asked to stop"),
+            Reason::Pod(member) => format!("{ending}, as {} of its pod was given up", self.name(*member)),
+            _ => ending,
         };
         let next = match unit.phase {
             Phase::Backoff { until } => {
@@ -168,7 +173,12 @@ impl Supervisor {
             name: declared.name.clone(),
             image: declared.image.clone(),
             state,
-            health: Health::None,
+            health: match memory.watch.health {
+                supervise::Health::None => Health::None,
+                supervise::Health::Starting => Health::Starting,
+                supervise::Health::Healthy => Health::Healthy,
+                supervise::Health::Unhealthy => Health::Unhealthy,
+            },
             pid: (unit.pid != 0).then_some(unit.pid),
             restarts: memory.restarts,
             exit: memory.exit,
@@ -176,7 +186,7 @@ impl Supervisor {
             uptime_ms,
             memory_bytes: unit.memory(self.cgroup.as_ref(), &declared.name),
             cpu_us: unit.cpu(self.cgroup.as_ref(), &declared.name),
-            says: String::new(),
+            says: unit.says.clone(),
             log_dropped: self.rings.dropped(index),
             weakened: declared.weakened.clone(),
             labels: declared.labels.iter().cloned().collect(),
@@ -198,10 +208,13 @@ impl Supervisor {
             Reason::Data(why) => format!("needs /data: {why}"),
             Reason::Shutdown => "not started: the machine is stopping".to_owned(),
             Reason::Unkillable => "could not be killed".to_owned(),
+            Reason::Asked => "stopped by hand".to_owned(),
+            Reason::Unhealthy(why) => format!("unhealthy: {why}"),
+            Reason::Watchdog => "did not say in time that it is alive".to_owned(),
+            Reason::Pod(member) => format!("{} of its pod was given up", self.name(*member)),
         };
         match unit.phase {
             Phase::Waiting => self.waits_for(index),
-            Phase::Running { .. } => String::new(),
             Phase::Backoff { until } => {
                 format!("{why}; starts again in {}", table::duration(until.saturating_sub(now)))
             }
@@ -221,13 +234,7 @@ impl Supervisor {
 
     fn waits_for(&self, index: usize) -> String {
         let Some(rules) = self.state.rules().get(index) else { return String::new() };
-        let open = rules.needs.iter().enumerate().find(|(_, need)| {
-            self.state.units().get(need.on).is_some_and(|on| match need.condition {
-                Condition::Started => !on.started,
-                Condition::Healthy => !matches!(on.phase, Phase::Running { .. }),
-                Condition::Completed => !on.completed,
-            })
-        });
+        let open = rules.needs.iter().enumerate().find(|(_, need)| !self.state.met(need));
         match open {
             Some((place, _)) => self.need(index, place, ""),
             None if rules.needs_devices && !self.state.common().devices => "waits for the machine's devices".to_owned(),

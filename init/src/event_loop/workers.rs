@@ -26,6 +26,7 @@ impl Supervisor {
     /// first line, or for a moment if it has nothing to say: that line is what somebody waits for.
     pub(super) fn hold_work(&mut self) {
         if !self.options.workers {
+            self.start_watchdog();
             self.tell(Event::DevicesReady);
             self.tell(Event::DataReady);
             return;
@@ -117,10 +118,12 @@ impl Supervisor {
                 self.network = r;
             }),
             Kind::Volumes(index) => serde_json::from_slice(line).map(|r| self.take_volumes(index, r)),
+            Kind::Health { container, run } => serde_json::from_slice(line).map(|r| self.probed(container, run, r)),
             Kind::Stop => Ok(()),
         }
         .err();
-        self.context_changed = true;
+        // What changes often is no part of it.
+        self.context_changed |= !matches!(kind, Kind::Health { .. });
         if let Some(fault) = fault {
             log::warn!("{} worker: not a result: {fault}", kind.word());
         }
@@ -165,7 +168,7 @@ impl Supervisor {
         if self.workers.is_empty() && self.due.contains_key(&Kind::Stop) {
             self.start_at(Kind::Stop, 0);
         }
-        self.context_changed = true;
+        self.context_changed |= !matches!(worker.kind, Kind::Health { .. });
     }
 
     /// What follows the end of a worker, whether it did its work or not.
@@ -182,6 +185,7 @@ impl Supervisor {
                         self.options.modules_lock.display()
                     ));
                 }
+                self.start_watchdog();
                 self.tell(Event::DevicesReady);
                 if self.plan.data.is_some() {
                     self.start_worker(Kind::Data, &[]);
@@ -206,6 +210,7 @@ impl Supervisor {
             }
             Kind::Data | Kind::Network => {}
             Kind::Volumes(index) => self.volumes_ended(index, exit),
+            Kind::Health { container, run } => self.probe_ended(container, run, exit),
             Kind::Stop => self.outcome = self.state.common().goal,
         }
     }

@@ -10,3 +10,4 @@ pub mod net;
 pub mod probe;
 pub mod signal;
 pub mod wait;
+pub mod watchdog;

@@ -9,6 +9,7 @@
 //! | `data` | finds, grows and mounts the data filesystem on `/data`, in PID 1's own mount namespace | one [`report::Data`] | by itself |
 //! | `network` | configures the uplink, keeps the DHCP lease, writes `/run/garboard/resolv.conf` | one [`report::Network`] per change | static or none: by itself; DHCP: never |
 //! | `volumes` WHAT INDEX PLAN | makes and opens the volumes of a container, filled with what its image has there if WHAT is `fill` | one [`report::Volumes`] | when PID 1 has what it opened |
+//! | `health` INDEX PID PLAN | asks a container, whose first process's pid descriptor is standard input, whether it works | one [`report::Health`] | by itself, in the time that the check has |
 //! | `stop` | writes everything back and unmounts the data filesystem | none | by itself |
 //!
 //! Each keeps only the capabilities that its work takes ([`privileges`]).
@@ -19,6 +20,7 @@ pub mod address;
 pub mod data;
 pub mod dhcp;
 pub mod ext4;
+pub mod health;
 pub mod lease;
 pub mod modules;
 pub mod network;
@@ -42,6 +44,7 @@ pub fn run(kind: &str, arguments: &[String]) -> i32 {
         "data" => data::run(),
         "network" => network::run(),
         "volumes" => volumes::run(arguments),
+        "health" => health::run(arguments),
         "stop" => shutdown::unmount(),
         _ => 1,
     }

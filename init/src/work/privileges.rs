@@ -20,6 +20,8 @@ fn needed(kind: &str) -> Option<CapabilitySet> {
         "network" => C::NET_ADMIN | C::NET_RAW | C::NET_BIND_SERVICE,
         // Layers merged by a mount; the owners, modes, attributes and nodes of an image.
         "volumes" => C::SYS_ADMIN | C::CHOWN | C::DAC_OVERRIDE | C::FOWNER | C::FSETID | C::SETFCAP | C::MKNOD,
+        // A program for a container may need whatever the container has; the other questions give up all before they are asked.
+        "health" => C::all(),
         // Unmounts.
         "stop" => C::SYS_ADMIN,
         _ => return None,
@@ -28,8 +30,19 @@ fn needed(kind: &str) -> Option<CapabilitySet> {
 
 /// Leaves the calling thread with what the worker `kind` needs. Irrevocable.
 pub fn keep(kind: &str) -> Result<(), Errno> {
+    let needed = needed(kind).ok_or(Errno::INVAL)?;
+    // One that becomes a container's program isn't to be kept from what that may do.
+    if needed == CapabilitySet::all() { Ok(()) } else { reduce_to(needed) }
+}
+
+/// Leaves the calling thread without privileges. Irrevocable.
+pub fn keep_none() -> Result<(), Errno> {
+    reduce_to(CapabilitySet::empty())
+}
+
+fn reduce_to(needed: CapabilitySet) -> Result<(), Errno> {
     // Nobody can keep what they don't have.
-    let kept = needed(kind).ok_or(Errno::INVAL)? & capabilities(None)?.permitted;
+    let kept = needed & capabilities(None)?.permitted;
     // The bounding set first, as that takes a capability.
     for bit in 0..u64::BITS {
         let capability = CapabilitySet::from_bits_retain(1 << bit);

@@ -13,6 +13,15 @@ pub struct Modules {
     pub absent: Vec<String>,
 }
 
+/// Result of the `health` worker.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// The container works.
+    pub well: bool,
+    /// Why not, in words of which some may be the container's.
+    pub detail: String,
+}
+
 /// Result of the `data` worker, in the status's terms.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Data {

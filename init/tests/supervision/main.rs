@@ -9,6 +9,8 @@ mod rig;
 mod shutdown;
 mod supervisor;
 mod volumes;
+mod watchdog;
+mod watched;
 mod workers;
 
 use libtest_mimic::{Arguments, Trial};
@@ -21,13 +23,23 @@ fn main() {
         [_, "supervisor", plan, run_dir, cgroup, policy, fate] => {
             supervisor::begin(plan, run_dir, cgroup, policy, fate)
         }
-        // This one's body is real.
+        // These ones' bodies are real.
         ["garboard-worker", "volumes", ..] => std::process::exit(garboard_init::work::run("volumes", &arguments[2..])),
+        ["garboard-worker", "health", ..] => std::process::exit(garboard_init::work::run("health", &arguments[2..])),
         ["garboard-worker", kind] => std::process::exit(workers::run(kind)),
         _ => {}
     }
-    let tests =
-        [lifecycle::TESTS, crash::TESTS, shutdown::TESTS, flood::TESTS, workers::TESTS, volumes::TESTS].concat();
+    let tests = [
+        lifecycle::TESTS,
+        crash::TESTS,
+        shutdown::TESTS,
+        flood::TESTS,
+        workers::TESTS,
+        volumes::TESTS,
+        watchdog::TESTS,
+        watched::TESTS,
+    ]
+    .concat();
     let trial = |(name, test): (&str, fn())| {
         Trial::test(name, move || {
             test();

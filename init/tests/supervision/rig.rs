@@ -76,7 +76,7 @@ fn base() -> &'static Path {
             std::fs::create_dir_all(base.join(directory)).unwrap();
         }
         std::fs::copy("/bin/busybox", base.join("bin/busybox")).expect("busybox-static is installed");
-        for applet in ["sh", "sleep", "cat", "yes", "true", "usleep"] {
+        for applet in ["sh", "sleep", "cat", "yes", "true", "usleep", "nc", "httpd", "mkdir", "hostname"] {
             std::os::unix::fs::symlink("busybox", base.join("bin").join(applet)).unwrap();
         }
         // What leads there need not be open to everybody, as the layers are mounted by root.
@@ -108,6 +108,8 @@ pub struct Rig {
     console: Arc<Mutex<String>>,
     /// Keeps an unread console open.
     _unread: Option<OwnedFd>,
+    /// What the watchdog is fed into.
+    bowl: Option<OwnedFd>,
     cgroup: PathBuf,
     scratch: tempfile::TempDir,
     next_id: u64,
@@ -128,6 +130,12 @@ pub struct Setup {
     pub fate: &'static str,
     /// Children stand still from their birth on, until [`Rig::thaw`].
     pub frozen: bool,
+    /// So many pods.
+    pub pods: u32,
+    /// The plan's watchdog; its device is `watchdog` in the working directory.
+    pub watchdog: Option<u32>,
+    /// That device is there: a pipe.
+    pub bowl: bool,
     /// Files in the directory that is the supervisor's, and its workers', working directory.
     pub files: &'static [(&'static str, &'static str)],
 }
@@ -135,6 +143,11 @@ pub struct Setup {
 impl Rig {
     pub fn new(containers: Vec<plan::Container>) -> Self {
         Self::with(containers, Setup::default())
+    }
+
+    /// With so many pods.
+    pub fn in_pods(pods: u32, containers: Vec<plan::Container>) -> Self {
+        Self::with(containers, Setup { pods, ..Setup::default() })
     }
 
     pub fn with(containers: Vec<plan::Container>, setup: Setup) -> Self {
@@ -151,8 +164,9 @@ impl Rig {
             console: plan::Console { logs: true, status: true, access: plan::Access::Off },
             log_budget: 16 << 20,
             kept_logs: 0,
+            watchdog_seconds: setup.watchdog,
             status_vsock: None,
-            pods: vec![],
+            pods: (0..setup.pods).map(|n| plan::Pod { name: format!("pod{n}") }).collect(),
             containers,
         };
         let plan_path = scratch.path().join("plan");
@@ -177,6 +191,7 @@ impl Rig {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, content).unwrap();
         }
+        let bowl = setup.bowl.then(|| make_bowl(&scratch.path().join("watchdog")));
         let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
         let child = command.stdin(OwnedFd::from(theirs)).stdout(writer).spawn().expect("start the supervisor");
         drop(command);
@@ -189,7 +204,7 @@ impl Rig {
             std::thread::spawn(move || collect(reader, &text));
         }
         let port = BufReader::new(ours);
-        Self { child, port, console, _unread: unread, cgroup, scratch, next_id: 0 }
+        Self { child, port, console, _unread: unread, bowl, cgroup, scratch, next_id: 0 }
     }
 
     /// Lets the children of a frozen rig go on.
@@ -200,6 +215,16 @@ impl Rig {
     /// A file in its working directory.
     pub fn file(&self, name: &str) -> PathBuf {
         self.scratch.path().join(name)
+    }
+
+    /// The watchdog's food so far, out of the bowl.
+    pub fn eaten(&self) -> Vec<u8> {
+        eaten(self.bowl.as_ref().expect("a bowl"))
+    }
+
+    /// The bowl itself, for when the rig is gone.
+    pub fn bowl(&self) -> OwnedFd {
+        self.bowl.as_ref().expect("a bowl").try_clone().unwrap()
     }
 
     pub fn pid(&self) -> i32 {
@@ -304,6 +329,14 @@ impl Rig {
         (status.code().unwrap_or(-1), self.console())
     }
 
+    /// Processor time that the supervisor has used.
+    pub fn cpu_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+        let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+        Duration::from_millis(ticks * 10)
+    }
+
     /// Open descriptors of the supervisor.
     pub fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
@@ -344,6 +377,22 @@ impl Drop for Rig {
 
 pub fn find<'a>(status: &'a Value, name: &str) -> &'a Value {
     status["containers"].as_array().unwrap().iter().find(|c| c["name"] == name).expect("a container of that name")
+}
+
+/// What is in a bowl.
+pub fn eaten(bowl: &OwnedFd) -> Vec<u8> {
+    let mut food = vec![0; 4096];
+    let n = rustix::io::read(bowl, &mut food).unwrap_or(0);
+    food.truncate(n);
+    food
+}
+
+/// A pipe with a name, open at both ends.
+fn make_bowl(path: &Path) -> OwnedFd {
+    let mode = rustix::fs::Mode::from_raw_mode(0o600);
+    rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, rustix::fs::Mode::empty()).unwrap()
 }
 
 pub fn kill(pid: i32, number: i32) {

@@ -60,6 +60,7 @@ pub fn begin(plan: &str, run_dir: &str, cgroup: &str, policy: &str, fate: &str) 
         workers,
         // Not the kernel's own: this machine is not ours.
         modules_lock: "modules_disabled".into(),
+        watchdog: "watchdog".into(),
         network_again_ms: 50,
         print_trace: false,
         crash_trigger: true,

@@ -1,0 +1,100 @@
+//! Asking containers whether they work, when the automaton wants to know: each question is a worker of its own, a few at a time.
+
+use std::ffi::OsStr;
+use std::process::Stdio;
+
+use rustix::io::fcntl_dupfd_cloexec;
+
+use super::Supervisor;
+use super::sources::Source;
+use crate::clock::now_ms;
+use crate::supervise::{Event, Exit};
+use crate::work::report;
+use crate::worker::{Kind, Worker};
+
+/// So many questions are asked at once: each is a process, and all that fall due together must not starve what they ask about.
+const AT_ONCE: usize = 8;
+/// A worker that holds its own time badly is killed so many milliseconds after it.
+const GRACE_MS: u64 = 2_000;
+
+impl Supervisor {
+    /// The automaton wants to know how a container is.
+    pub(super) fn probe(&mut self, index: usize) {
+        self.questions.push_back((index, self.state.run(index)));
+        self.ask();
+    }
+
+    /// Asks what waits, as far as there is room. A question that can't be asked, for want of memory or processes, is not held
+    /// against the container.
+    fn ask(&mut self) {
+        while !self.asks_many() {
+            let Some((index, run)) = self.questions.pop_front() else { return };
+            if let Err(error) = self.ask_about(index, run) {
+                log::warn!("ask {} how it is: {error}", self.name(index));
+                self.tell(Event::ProbeLost(index, run));
+            }
+        }
+    }
+
+    fn asks_many(&self) -> bool {
+        self.workers.iter().filter(|worker| matches!(worker.kind, Kind::Health { .. })).count() >= AT_ONCE
+    }
+
+    /// A question about a run that is over is nobody's any more.
+    fn ask_about(&mut self, index: usize, run: u32) -> std::io::Result<()> {
+        let unit = self.units.get(index).filter(|_| run == self.state.run(index));
+        let Some((container, unit)) = self.plan.containers.get(index).zip(unit) else { return Ok(()) };
+        let (Some(health), Some(pidfd)) = (&container.supervision.health, &unit.pidfd) else { return Ok(()) };
+        let now = now_ms();
+        let (number, pid, plan) = (index.to_string(), unit.pid.to_string(), self.options.plan.clone());
+        let arguments = [OsStr::new(&number), OsStr::new(&pid), plan.as_os_str()];
+        let stdin = Stdio::from(fcntl_dupfd_cloexec(pidfd, 3)?);
+        let mut worker = Worker::spawn_with(Kind::Health { container: index, run }, &arguments, stdin, now)?;
+        worker.deadline = Some(now.saturating_add(health.timeout_ms).saturating_add(GRACE_MS));
+        if let Some(output) = &worker.output {
+            self.sources.add_readable(output, Source::Worker(worker.pid));
+        }
+        self.workers.push(worker);
+        self.common_dirty = true;
+        Ok(())
+    }
+
+    /// The answer.
+    pub(super) fn probed(&mut self, index: usize, run: u32, answer: report::Health) {
+        // In one line: a container could make another one look like ours.
+        let detail =
+            answer.detail.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
+        let answer = if answer.well { Ok(()) } else { Err(detail) };
+        self.tell(Event::Probed(index, run, answer));
+    }
+
+    /// A worker ended. One that has answered is not heard a second time; one that has not held its time was killed for it, and any
+    /// other way to end without an answer is not the container's fault.
+    pub(super) fn probe_ended(&mut self, index: usize, run: u32, exit: Exit) {
+        let late = exit == Exit::Signal(libc::SIGKILL);
+        self.tell(if late {
+            Event::Probed(index, run, Err("no answer in time".to_owned()))
+        } else {
+            Event::ProbeLost(index, run)
+        });
+        self.ask();
+    }
+
+    /// Questions that the incarnation before had not asked yet are lost with it.
+    pub(super) fn miss_questions(&mut self) {
+        for index in 0..self.units.len() {
+            let run = self.state.run(index);
+            let asked = self.workers.iter().any(|worker| worker.kind == Kind::Health { container: index, run });
+            if self.state.probing(index) && !asked {
+                self.tell(Event::ProbeLost(index, run));
+            }
+        }
+    }
+
+    /// Nobody asks a container that has ended.
+    pub(super) fn forget_questions(&mut self, index: usize) {
+        self.questions.retain(|(about, _)| *about != index);
+        let about_it = |kind: Kind| matches!(kind, Kind::Health { container, .. } if container == index);
+        self.workers.iter().filter(|worker| about_it(worker.kind)).for_each(Worker::kill);
+    }
+}

@@ -1,0 +1,56 @@
+//! The namespaces that a pod's containers share: made before the first of them is launched, kept until none is left.
+
+use garboard_runtime::failure::Failure;
+use garboard_runtime::launch::Launch;
+use garboard_runtime::shared::Shared;
+
+use super::Supervisor;
+use super::persist::Descriptors;
+use crate::sys::fd::{Inherited, number};
+
+impl Supervisor {
+    /// How a container of a pod is launched; `None`: it is in none.
+    pub(super) fn in_its_pod(&mut self, index: usize) -> Result<Option<Launch>, Failure> {
+        let Some(container) = self.plan.containers.get(index) else { return Ok(None) };
+        let Some(pod) = container.pod else { return Ok(None) };
+        let members = || self.plan.containers.iter().zip(&self.units).filter(move |(other, _)| other.pod == Some(pod));
+        let Some(founder) = self.plan.containers.iter().position(|other| other.pod == Some(pod)) else {
+            return Ok(None);
+        };
+        // One that begins anew has nothing of the one before, as a container begins anew.
+        let lives = members().any(|(_, unit)| unit.pid != 0);
+        let mut launch = container.launch.clone();
+        let Some(holder) = self.units.get_mut(founder) else { return Ok(None) };
+        if !lives || holder.shared.is_none() {
+            holder.shared = Some(Shared::of(&launch)?);
+            self.dirty.push(founder);
+        }
+        if let Some(shared) = &holder.shared {
+            shared.join(&mut launch);
+        }
+        Ok(Some(launch))
+    }
+}
+
+/// For the next incarnation.
+pub(super) fn descriptors(shared: Option<&Shared>) -> Descriptors {
+    let number = |pick: fn(&Shared) -> Option<&std::os::fd::OwnedFd>| number(shared.and_then(pick));
+    [
+        number(|s| s.user.as_ref()),
+        number(|s| s.network.as_ref()),
+        number(|s| s.ipc.as_ref()),
+        number(|s| s.uts.as_ref()),
+    ]
+}
+
+/// From the one before; `None`: there were none.
+pub(super) fn adopt([user, network, ipc, uts]: Descriptors, inherited: &mut Inherited) -> Option<Shared> {
+    let shared = Shared {
+        user: inherited.take(user),
+        network: inherited.take(network),
+        ipc: inherited.take(ipc),
+        uts: inherited.take(uts),
+    };
+    let any = shared.user.is_some() || shared.network.is_some() || shared.ipc.is_some() || shared.uts.is_some();
+    any.then_some(shared)
+}

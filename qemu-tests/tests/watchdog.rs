@@ -1,0 +1,94 @@
+//! A machine whose PID 1 stands still starts over if it has a watchdog, and only then.
+
+mod support;
+
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use garboard_qemu::{Builder, Ending, Image, Machine, Vm, secs};
+use support::{BOOT, Project, fixture};
+
+/// `saboteur` waits for somebody to connect to port 7000, then makes PID 1 turn in circles: two bytes of a jump to itself, written to
+/// where PID 1 will go on when its system call is done. `witness` tells of the watchdog.
+fn bake(system: &str) -> (Project, Image) {
+    let project = Project::new(
+        &r#"
+        name = "watched"
+        [system]
+        SYSTEM
+
+        [containers.witness]
+        image = "BUSYBOX"
+        command = ["sh", "-c", "for i in 1 2 3 4 5 6; do cat /sys/class/watchdog/watchdog0/state && break; sleep 1; done; cat /sys/class/watchdog/watchdog0/identity /sys/class/watchdog/watchdog0/timeout; exec sleep 1000000"]
+
+        [containers.saboteur]
+        image = "BUSYBOX"
+        command = ["sh", "-c", '''
+        nc -l -p 7000 </dev/null
+        set -- $(cat /proc/1/syscall)
+        while [ $# -gt 1 ]; do shift; done
+        echo "PID 1 will go on at $1"
+        printf '\353\376' | dd of=/proc/1/mem bs=1 seek=$(($1)) conv=notrunc && echo struck
+        exec sleep 1000000
+        ''']
+        network_mode = "host"
+        ports = ["7000"]
+        pid = "host"
+        userns_mode = "host"
+        cap_add = ["SYS_PTRACE"]
+        "#
+        .replace("SYSTEM", system)
+        .replace("BUSYBOX", &fixture("oci", "busybox")),
+    );
+    let image = Image::load(project.build_without_disk()).unwrap();
+    (project, image)
+}
+
+/// Boots, and makes PID 1 stand still.
+fn struck(machine: Builder) -> Vm {
+    let vm = machine.boot().unwrap();
+    vm.wait_ready(BOOT).unwrap();
+    // The saboteur may listen a little later, and there may be no address yet. PID 1 can't be asked.
+    let until = Instant::now() + secs(60);
+    while !vm.console().contains("PID 1 will go on at") {
+        assert!(Instant::now() < until, "{}", vm.console().transcript());
+        let _ = TcpStream::connect(vm.address(7000).unwrap());
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    vm
+}
+
+fn starts_over(machine: Machine, device: Option<&str>, identity: &str) {
+    let (_project, image) = bake("watchdog = \"10s\"");
+    let mut builder = Vm::builder(&image).machine(machine);
+    for argument in device.into_iter().flat_map(|device| ["-device", device]) {
+        builder = builder.qemu_argument(argument);
+    }
+    let vm = struck(builder);
+    let ending = vm.wait_exit(secs(120)).unwrap();
+    let console = vm.console().transcript();
+    assert_eq!(ending, Ending::Reboot, "{console}");
+    for line in ["active", identity, "10"] {
+        let told = |l: &str| l.starts_with("witness ") && l.trim_end().ends_with(line);
+        assert!(console.lines().any(told), "{line}: {console}");
+    }
+}
+
+#[test]
+fn a_machine_that_stands_still_is_started_over_by_its_watchdog() {
+    starts_over(Machine::Q35, Some("i6300esb"), "i6300ESB timer");
+}
+
+#[test]
+fn a_machine_without_a_watchdog_has_the_kernel_s() {
+    starts_over(Machine::Microvm, None, "Software Watchdog");
+}
+
+/// The control: PID 1 does stand still, and nothing else would start the machine over.
+#[test]
+fn without_one_it_stands_still() {
+    let (_project, image) = bake("");
+    let vm = struck(Vm::builder(&image));
+    assert!(vm.wait_exit(secs(30)).is_err(), "{}", vm.console().transcript());
+    assert!(vm.status().is_err(), "PID 1 answers");
+}

@@ -7,6 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use rustix::fs::OFlags;
+use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, PidfdFlags};
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +36,8 @@ pub enum Kind {
         /// Which of its runs.
         run: u32,
     },
+    /// Says whether somebody at the console knows the passphrase.
+    Passphrase,
     /// Syncs and unmounts, the last thing before the machine goes.
     Stop,
 }
@@ -48,6 +51,7 @@ impl Kind {
             Self::Network => "network",
             Self::Volumes(_) => "volumes",
             Self::Health { .. } => "health",
+            Self::Passphrase => "passphrase",
             Self::Stop => "stop",
         }
     }
@@ -66,6 +70,7 @@ impl Kind {
             Self::Network => None,
             // As long as the disks get further; see `shutdown::Patience`.
             Self::Stop => None,
+            Self::Passphrase => Some(30_000),
             // As large as an image may be; only the containers that wait for it wait.
             Self::Volumes(_) => Some(600_000),
             // Its check says.
@@ -95,6 +100,16 @@ impl Worker {
     /// Starts one, with more on its command line than its kind. Returns when it was executed, which takes well under a millisecond: the binary is in memory.
     pub fn spawn(kind: Kind, arguments: &[&OsStr], now: u64) -> io::Result<Self> {
         Self::spawn_with(kind, arguments, Stdio::null(), now)
+    }
+
+    /// The same, with something to read, which is at most as much as a pipe takes at once.
+    pub fn spawn_with_input(kind: Kind, input: &[u8], now: u64) -> io::Result<Self> {
+        let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        if rustix::io::write(&writer, input)? != input.len() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        drop(writer);
+        Self::spawn_with(kind, &[], reader.into(), now)
     }
 
     /// The same, with standard input.

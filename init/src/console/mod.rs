@@ -1,18 +1,44 @@
-//! The serial console: containers' lines, our own, and the status table. Writing never waits.
+//! The serial console: containers' lines, our own, and the status table; for a person who presses a key, a dashboard in their
+//! place. Writing never waits.
+//!
+//! | file | is |
+//! |---|---|
+//! | `line`, `table` | plain lines |
+//! | `queue` | what waits for the line |
+//! | `terminal`, [`keys`] | the other end: how it is set up, what its bytes mean |
+//! | [`session`] | from the key that opens the dashboard to the one that closes it |
+//! | [`dashboard`], `pager`, [`access`] | what a key does |
+//! | [`draw`], `overview`, `pages`, `meter` | what is to be seen |
+//! | [`screen`], [`encode`] | cells, and the bytes that make a terminal show them |
 
+pub mod access;
+pub mod dashboard;
+#[cfg(test)]
+#[path = "tests.rs"]
+mod dashboard_tests;
+pub mod draw;
+pub mod encode;
+pub mod keys;
 mod line;
+mod meter;
+mod overview;
+mod pager;
+mod pages;
 mod queue;
+pub mod screen;
+pub mod session;
 pub mod table;
+mod terminal;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
-use rustix::termios::{ControlModes, InputModes, LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
 use crate::escape::escape_into;
 use crate::logs::Piece;
 use line::Layout;
 use queue::Queue;
+pub use terminal::ignore_input;
 
 /// A terminal, or whatever stands for one in a test.
 #[derive(Debug)]
@@ -20,19 +46,25 @@ pub struct Console {
     fd: Option<OwnedFd>,
     queue: Queue,
     layout: Layout,
+    /// While something else than lines is shown: how many were not.
+    hidden: Option<u64>,
 }
 
 impl Console {
     /// Opens `/dev/console`. A machine without one works all the same: what is printed goes nowhere.
     pub fn open() -> Self {
-        let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        Self::on(rustix::fs::open("/dev/console", flags, Mode::empty()).ok())
+        let open = |access| {
+            let flags = access | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+            rustix::fs::open("/dev/console", flags, Mode::empty())
+        };
+        // Some consoles only print.
+        Self::on(open(OFlags::RDWR).or_else(|_| open(OFlags::WRONLY)).ok())
     }
 
     /// Writes to `fd`, which must not block.
     pub fn on(fd: Option<OwnedFd>) -> Self {
         let columns = fd.as_ref().and_then(|fd| rustix::termios::tcgetwinsize(fd).ok()).map_or(0, |size| size.ws_col);
-        Self { fd, queue: Queue::default(), layout: Layout::new(usize::from(columns)) }
+        Self { fd, queue: Queue::default(), layout: Layout::new(usize::from(columns)), hidden: None }
     }
 
     /// Writes to what a process before this one wrote to, which may have crashed in the middle of a line.
@@ -47,8 +79,55 @@ impl Console {
         self.layout.align(names);
     }
 
+    /// Lets keys come in; a descriptor to read them from. `None`: there are no keys. A process before this one may have left the
+    /// terminal with a dashboard on it: it has lines again.
+    pub fn listen(&mut self, resumed: bool) -> Option<OwnedFd> {
+        let fd = self.fd.as_ref().filter(|fd| terminal::listen(fd))?;
+        if resumed {
+            self.queue.push_raw(terminal::CLOSE);
+        }
+        rustix::io::fcntl_dupfd_cloexec(fd, 3).ok()
+    }
+
+    /// Columns and rows of the terminal, where the kernel knows them.
+    pub fn size(&self) -> Option<(usize, usize)> {
+        self.fd.as_ref().and_then(terminal::size)
+    }
+
+    /// Something else than lines is shown from now on, and begins with these bytes. Lines that still wait are not shown.
+    pub fn hide_lines(&mut self, bytes: &str) {
+        self.hidden = Some(self.queue.clear());
+        self.queue.push_raw(bytes);
+    }
+
+    /// Lines are shown again, after these bytes; the first says what was missed.
+    pub fn show_lines(&mut self, bytes: &str) {
+        let Some(hidden) = self.hidden.take() else { return };
+        // A frame may be cut in the middle: what follows begins anew whatever state that left.
+        self.queue.clear();
+        self.queue.push_raw(bytes);
+        if hidden > 0 {
+            self.say(&format!("{hidden} lines were not shown meanwhile; what containers printed is in their logs"));
+        }
+    }
+
+    /// Sends bytes as they are, to be used for what an [`encode::Encoder`] made.
+    pub fn send(&mut self, bytes: &str) {
+        self.queue.push_raw(bytes);
+    }
+
+    /// Nothing waits to be sent.
+    pub fn is_idle(&self) -> bool {
+        self.queue.is_empty()
+    }
+
     /// Prints lines of our own: `text` may have several; each gets the prefix.
     pub fn say(&mut self, text: &str) {
+        if let Some(hidden) = &mut self.hidden {
+            let lines = u64::try_from(text.lines().count()).unwrap_or(0);
+            *hidden = hidden.saturating_add(lines);
+            return;
+        }
         for line in text.lines() {
             let mut out = String::with_capacity(line.len().saturating_add(16));
             out.push_str("garboard: ");
@@ -60,6 +139,10 @@ impl Console {
 
     /// Prints a container's line or part of one.
     pub fn container(&mut self, name: &str, piece: Piece<'_>) {
+        if let Some(hidden) = &mut self.hidden {
+            *hidden = hidden.saturating_add(1);
+            return;
+        }
         let queue = &mut self.queue;
         if queue.refuses_foreign() {
             return;
@@ -95,20 +178,6 @@ impl Console {
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.fd.as_ref().map(AsFd::as_fd)
     }
-}
-
-/// Makes a terminal deaf: nobody reads from it, and what comes in must not matter. By default a single Ctrl-S, or a byte of line
-/// noise that looks like one, holds all output back until a Ctrl-Q; everything else would be echoed.
-pub fn ignore_input(terminal: impl AsFd) {
-    // Whatever is no terminal has no input.
-    let Ok(mut modes) = tcgetattr(&terminal) else { return };
-    modes.input_modes.remove(InputModes::IXON | InputModes::IXOFF | InputModes::BRKINT);
-    modes.input_modes.insert(InputModes::IGNBRK);
-    modes.local_modes.remove(LocalModes::ECHO | LocalModes::ECHONL | LocalModes::ISIG);
-    // No receiver, and no cable that may hang up.
-    modes.control_modes.remove(ControlModes::CREAD);
-    modes.control_modes.insert(ControlModes::CLOCAL);
-    let _ = tcsetattr(&terminal, OptionalActions::Now, &modes);
 }
 
 #[cfg(test)]

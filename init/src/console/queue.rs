@@ -32,6 +32,11 @@ impl Queue {
         self.foreign = self.foreign.saturating_add(u64::from(!self.push(line, FOREIGN)));
     }
 
+    /// Adds what is no line, and may have nothing put before it.
+    pub fn push_raw(&mut self, bytes: &str) {
+        self.push(bytes, ALL);
+    }
+
     /// Says how many lines were dropped, as soon as there is room.
     fn tell(&mut self) {
         if self.bytes.len() >= FOREIGN >> 1 {
@@ -74,6 +79,13 @@ impl Queue {
         if self.bytes.is_empty() {
             self.bytes.shrink_to(4096);
         }
+    }
+
+    /// Gives up what waits; how many lines that was.
+    pub fn clear(&mut self) -> u64 {
+        let lines = self.bytes.iter().filter(|byte| **byte == b'\n').count();
+        self.bytes = VecDeque::new();
+        u64::try_from(lines).unwrap_or(0)
     }
 
     /// Nothing waits.

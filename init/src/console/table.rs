@@ -30,8 +30,12 @@ pub fn render(snapshot: &Snapshot) -> String {
     for container in &snapshot.containers {
         row(&mut out, container);
     }
-    network(&mut out, snapshot);
-    data(&mut out, snapshot);
+    if let Some(text) = network(snapshot) {
+        let _ = writeln!(out, "  network: {text}{}", because(&snapshot.network.detail));
+    }
+    if let Some(text) = data(snapshot) {
+        let _ = writeln!(out, "  data: {text}{}", because(&snapshot.data.detail));
+    }
     for feature in snapshot.features.iter().filter(|f| f.verdict != crate::boot::Verdict::Ok) {
         let _ = writeln!(out, "  kernel: {}", cut(&format!("{}: {}", feature.name, feature.detail), 60));
     }
@@ -63,28 +67,28 @@ fn row(out: &mut String, container: &Container) {
     }
 }
 
-fn network(out: &mut String, snapshot: &Snapshot) {
+/// How the uplink is; `None`: there is none, as declared.
+pub(super) fn network(snapshot: &Snapshot) -> Option<String> {
     let network = &snapshot.network;
     let uplink = network.uplink.as_deref().unwrap_or("no uplink");
-    let text = match network.state {
-        NetworkState::None => return,
+    Some(match network.state {
+        NetworkState::None => return None,
         NetworkState::Up => format!("{uplink} {}", network.addresses.join(" ")),
         NetworkState::Configuring => format!("{uplink}, waiting for an address"),
         NetworkState::Failed => format!("{uplink}, no address"),
-    };
-    let _ = writeln!(out, "  network: {text}{}", because(&network.detail));
+    })
 }
 
-fn data(out: &mut String, snapshot: &Snapshot) {
+/// How the data filesystem is; `None`: there is none, as declared.
+pub(super) fn data(snapshot: &Snapshot) -> Option<String> {
     let data = &snapshot.data;
-    let text = match data.state {
-        DataState::None => return,
+    Some(match data.state {
+        DataState::None => return None,
         DataState::Mounted => format!("mounted, {}", size(data.bytes)),
         DataState::Readonly => "READ-ONLY".to_owned(),
         DataState::Tmpfs => "in memory only, nothing is kept".to_owned(),
         DataState::Absent => "absent".to_owned(),
-    };
-    let _ = writeln!(out, "  data: {text}{}", because(&data.detail));
+    })
 }
 
 /// What follows a state that has more to say.

@@ -4,6 +4,7 @@
 //! what the automaton asked for is done, a few launches at a time so that nobody waits long for an answer.
 
 mod containers;
+mod dashboard;
 mod data;
 mod health;
 mod launches;
@@ -30,6 +31,7 @@ use garboard_runtime::shared::Shared;
 use crate::boot::{Feature, Trace};
 use crate::clock::now_ms;
 use crate::console::Console;
+use crate::console::session::Session;
 use crate::logs::{Lines, Rings};
 use crate::shutdown::Patience;
 use crate::status::{Port, Uevents};
@@ -118,6 +120,10 @@ pub struct Supervisor {
     console: Console,
     /// The console is in the epoll.
     console_waits: bool,
+    /// Who reads what is typed at the console, if the plan lets anybody type.
+    session: Option<Session>,
+    /// Where that is read.
+    keyboard: Option<OwnedFd>,
     port: Option<Port>,
     uevents: Option<Uevents>,
     /// The port may have more to read.
@@ -152,9 +158,11 @@ impl Supervisor {
             let now = now_ms();
             self.persist();
             self.announce(now);
+            self.pass_dashboard(now);
             self.flush_console();
             self.feed_watchdog(now);
             if let Some(goal) = self.outcome {
+                self.close_dashboard();
                 self.drain_console();
                 self.stop_watchdog(goal);
                 return goal;
@@ -183,6 +191,7 @@ impl Supervisor {
                 self.on_time(now_ms());
             }
             Source::Console => self.flush_console(),
+            Source::Keys => self.take_keys(),
             Source::Port => {
                 if ready.hung_up
                     && let Some(port) = &mut self.port
@@ -207,6 +216,9 @@ impl Supervisor {
     fn tell(&mut self, event: Event) {
         let now = now_ms();
         log::debug!("{event:?}");
+        if event != Event::Tick {
+            self.stir_dashboard();
+        }
         self.actions.extend(self.state.step(event, now));
     }
 
@@ -262,6 +274,7 @@ impl Supervisor {
             self.launches.due(),
             self.hearing_due(),
             self.watchdog_due(),
+            self.dashboard_due(),
         ];
         others.into_iter().flatten().chain(workers).chain(self.due.values().copied()).min()
     }

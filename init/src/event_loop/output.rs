@@ -48,6 +48,7 @@ impl Supervisor {
         if !self.read_output(index) {
             self.close_output(index);
         }
+        self.stir_log(index);
     }
 
     /// Reads what an ended container left in its pipe.

@@ -157,6 +157,7 @@ impl Supervisor {
         for warning in warnings {
             new.note(warning);
         }
+        new.listen(false);
         new.tell(Event::Begin);
         new.hold_work();
         if let Some(fd) = port {
@@ -207,6 +208,7 @@ impl Supervisor {
         let console = Console::adopt(inherited.take(common.console));
         let mut again = Self::assemble(plan, context, state, store, rings, console, signals).map_err(os("epoll"))?;
         again.cgroup = inherited.take(common.cgroup);
+        again.listen(true);
         // Workers first: a container that one works for isn't lost.
         again.adopt_workers(common, &mut inherited);
         again.adopt_units(units, &mut inherited);
@@ -256,6 +258,8 @@ impl Supervisor {
             rings,
             console,
             console_waits: false,
+            session: None,
+            keyboard: None,
             port: None,
             uevents: None,
             port_again: false,

@@ -22,6 +22,8 @@ pub(super) enum Source {
     Output(usize),
     /// A container's report pipe.
     Report(usize),
+    /// Keys at the console.
+    Keys,
     /// A worker's output; by process id.
     Worker(i32),
     /// What a container says of itself.
@@ -40,6 +42,7 @@ impl Source {
             Self::Report(index) => (6, u32::try_from(index).unwrap_or(u32::MAX)),
             Self::Worker(pid) => (7, pid.unsigned_abs()),
             Self::Notify(index) => (8, u32::try_from(index).unwrap_or(u32::MAX)),
+            Self::Keys => (15, 0),
         };
         (kind << 32) | u64::from(number)
     }
@@ -57,6 +60,7 @@ impl Source {
             6 => Self::Report(index),
             7 => Self::Worker(i32::try_from(number).ok()?),
             8 => Self::Notify(index),
+            15 => Self::Keys,
             _ => return None,
         })
     }
@@ -160,7 +164,7 @@ mod tests {
 
     #[test]
     fn sources_survive_their_number() {
-        let all = [Source::Signals, Source::Timer, Source::Console, Source::Port, Source::Uevents];
+        let all = [Source::Signals, Source::Timer, Source::Console, Source::Port, Source::Uevents, Source::Keys];
         let more = [
             Source::Output(0),
             Source::Output(4_000_000),

@@ -55,15 +55,18 @@ impl Supervisor {
         }
         let now = now_ms();
         match Worker::spawn(kind, arguments, now) {
-            Ok(worker) => {
-                if let Some(output) = &worker.output {
-                    self.sources.add_readable(output, Source::Worker(worker.pid));
-                }
-                self.workers.push(worker);
-                self.common_dirty = true;
-            }
+            Ok(worker) => self.add_worker(worker),
             Err(e) => self.not_started(kind, &format!("start the {} worker: {e}", kind.word())),
         }
+    }
+
+    /// Takes in a worker that was started.
+    pub(super) fn add_worker(&mut self, worker: Worker) {
+        if let Some(output) = &worker.output {
+            self.sources.add_readable(output, Source::Worker(worker.pid));
+        }
+        self.workers.push(worker);
+        self.common_dirty = true;
     }
 
     fn not_started(&mut self, kind: Kind, why: &str) {
@@ -119,6 +122,9 @@ impl Supervisor {
             }),
             Kind::Volumes(index) => serde_json::from_slice(line).map(|r| self.take_volumes(index, r)),
             Kind::Health { container, run } => serde_json::from_slice(line).map(|r| self.probed(container, run, r)),
+            Kind::Passphrase => {
+                serde_json::from_slice(line).map(|r: report::Passphrase| self.passphrase(Some(r.right)))
+            }
             Kind::Stop => Ok(()),
         }
         .err();
@@ -211,6 +217,8 @@ impl Supervisor {
             Kind::Data | Kind::Network => {}
             Kind::Volumes(index) => self.volumes_ended(index, exit),
             Kind::Health { container, run } => self.probe_ended(container, run, exit),
+            // One that has reported was listened to.
+            Kind::Passphrase => self.passphrase(None),
             Kind::Stop => self.outcome = self.state.common().goal,
         }
     }

@@ -10,6 +10,7 @@
 //! | `network` | configures the uplink, keeps the DHCP lease, writes `/run/garboard/resolv.conf` | one [`report::Network`] per change | static or none: by itself; DHCP: never |
 //! | `volumes` WHAT INDEX PLAN | makes and opens the volumes of a container, filled with what its image has there if WHAT is `fill` | one [`report::Volumes`] | when PID 1 has what it opened |
 //! | `health` INDEX PID PLAN | asks a container, whose first process's pid descriptor is standard input, whether it works | one [`report::Health`] | by itself, in the time that the check has |
+//! | `passphrase` | says whether what it reads is a passphrase and its hash | one [`report::Passphrase`] | by itself |
 //! | `stop` | writes everything back and unmounts the data filesystem | none | by itself |
 //!
 //! Each keeps only the capabilities that its work takes ([`privileges`]).
@@ -24,6 +25,7 @@ pub mod health;
 pub mod lease;
 pub mod modules;
 pub mod network;
+pub mod passphrase;
 pub mod privileges;
 pub mod report;
 pub mod volumes;
@@ -45,6 +47,7 @@ pub fn run(kind: &str, arguments: &[String]) -> i32 {
         "network" => network::run(),
         "volumes" => volumes::run(arguments),
         "health" => health::run(arguments),
+        "passphrase" => passphrase::run(),
         "stop" => shutdown::unmount(),
         _ => 1,
     }

@@ -60,6 +60,13 @@ pub struct Volumes {
     pub transient: bool,
 }
 
+/// Result of the `passphrase` worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Passphrase {
+    /// The hash is that of the passphrase.
+    pub right: bool,
+}
+
 /// Result of the `network` worker, in the status's terms; one line for each change.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {

@@ -1,0 +1,309 @@
+//! The dashboard: which page it shows, what is selected, and what a key makes of that. Knows neither a terminal nor the loop.
+
+use super::access::{Attempts, Secret};
+use super::keys::Key;
+use super::pager::Pager;
+use crate::logs::Entry;
+
+/// A message is shown for so many milliseconds.
+const MESSAGE_MS: u64 = 8_000;
+
+/// What a key asks of those who can do it.
+#[derive(Debug)]
+pub enum Command {
+    /// Back to plain lines.
+    Close,
+    /// The screen is to be drawn anew, and the terminal asked for its size.
+    Redraw,
+    /// Start this container again.
+    Restart(usize),
+    /// Stop it.
+    Stop(usize),
+    /// Start it.
+    Start(usize),
+    /// Say whether that is the passphrase, by [`Dashboard::checked`].
+    Check(Secret),
+}
+
+/// What the screen is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Page {
+    /// All containers.
+    Containers,
+    /// The log of the selected one.
+    Logs,
+    /// What happened.
+    Events,
+    /// How the boot went.
+    Trace,
+    /// What the kernel can do.
+    Features,
+    /// The keys.
+    Help,
+}
+
+/// How far a person may go.
+#[derive(Debug)]
+pub(super) enum Gate {
+    /// To look.
+    Shut,
+    /// Further, once the passphrase is said.
+    Locked,
+    /// It is being typed; what is to be done then, by its key.
+    Asked(Secret, u8),
+    /// It is being checked.
+    Checking(u8),
+    /// Further.
+    Open,
+}
+
+/// The dashboard, from its opening to its closing.
+#[derive(Debug)]
+pub struct Dashboard {
+    pub(super) page: Page,
+    /// The containers' list: its selection is the selected container.
+    pub(super) list: Pager,
+    /// The page's rows, of any other page.
+    pub(super) rows: Pager,
+    /// The log as it was when scrolling back began; `None`: the newest lines are followed.
+    pub(super) held: Option<Vec<Entry>>,
+    pub(super) gate: Gate,
+    message: Option<(String, u64)>,
+    containers: usize,
+}
+
+impl Dashboard {
+    /// For so many containers; `control`: a passphrase opens more.
+    pub fn new(containers: usize, control: bool) -> Self {
+        let gate = if control { Gate::Locked } else { Gate::Shut };
+        let list = Pager::top();
+        Self { page: Page::Containers, list, rows: Pager::top(), held: None, gate, message: None, containers }
+    }
+
+    /// Which page it shows.
+    pub fn page(&self) -> Page {
+        self.page
+    }
+
+    /// Index of the selected container.
+    pub fn selected(&self) -> usize {
+        self.list.selected().min(self.containers.saturating_sub(1))
+    }
+
+    /// Takes a key. `log` gives the newest lines of a container.
+    pub fn key(
+        &mut self,
+        key: Key,
+        now: u64,
+        attempts: &mut Attempts,
+        log: &dyn Fn(usize) -> Vec<Entry>,
+    ) -> Option<Command> {
+        if matches!(self.gate, Gate::Asked(..)) {
+            return self.typed(key, now, attempts);
+        }
+        match key {
+            Key::Control(b'l') => return Some(Command::Redraw),
+            Key::Char(b'q') | Key::Control(b'c') if self.page == Page::Containers => return Some(Command::Close),
+            Key::Char(b'q') | Key::Esc | Key::Left | Key::Control(b'c') => self.turn_to(Page::Containers),
+            Key::Enter | Key::Right if self.page == Page::Containers => self.turn_to(Page::Logs),
+            Key::Char(b'l') => self.turn_to(Page::Logs),
+            Key::Char(b'e') => self.turn_to(Page::Events),
+            Key::Char(b't') => self.turn_to(Page::Trace),
+            Key::Char(b'f') => self.turn_to(Page::Features),
+            Key::Char(b'?' | b'h') => self.turn_to(Page::Help),
+            Key::Char(wish @ (b'r' | b's' | b'S' | b'a')) => return self.wish(wish, now, attempts),
+            _ => self.scroll(key, log),
+        }
+        None
+    }
+
+    fn turn_to(&mut self, page: Page) {
+        if page == Page::Logs && self.containers == 0 {
+            return;
+        }
+        self.page = page;
+        self.held = None;
+        self.rows = if matches!(page, Page::Logs | Page::Events) { Pager::bottom() } else { Pager::top() };
+    }
+
+    fn scroll(&mut self, key: Key, log: &dyn Fn(usize) -> Vec<Entry>) {
+        if self.page == Page::Containers {
+            self.list.select(key);
+            return;
+        }
+        let selected = self.selected();
+        self.rows.scroll(key);
+        if self.page != Page::Logs || self.rows.follows() {
+            self.held = None;
+        } else if self.held.is_none() {
+            self.held = Some(log(selected));
+        }
+    }
+
+    /// A key that changes something.
+    fn wish(&mut self, wish: u8, now: u64, attempts: &Attempts) -> Option<Command> {
+        if self.containers == 0 {
+            return None;
+        }
+        match self.gate {
+            Gate::Shut => self.tell("this console only shows: console.access is \"status\"", now),
+            Gate::Checking(_) => self.tell("the passphrase is being checked", now),
+            Gate::Open => return command(wish, self.selected()),
+            Gate::Asked(..) => {}
+            Gate::Locked => match attempts.wait_ms(now) {
+                0 => {
+                    self.message = None;
+                    self.gate = Gate::Asked(Secret::default(), wish);
+                }
+                wait => self.tell(&format!("ask again in {} s", wait.div_ceil(1000)), now),
+            },
+        }
+        None
+    }
+
+    /// A key of the passphrase.
+    fn typed(&mut self, key: Key, now: u64, attempts: &mut Attempts) -> Option<Command> {
+        let Gate::Asked(secret, wish) = &mut self.gate else { return None };
+        match key {
+            Key::Char(byte) => secret.push(byte),
+            Key::Erase => secret.pop(),
+            Key::Control(b'u') => *secret = Secret::default(),
+            Key::Control(b'l') => return Some(Command::Redraw),
+            Key::Esc | Key::Control(b'c') => self.gate = Gate::Locked,
+            Key::Enter => {
+                let (secret, wish) = (std::mem::take(secret), *wish);
+                if secret.bytes().is_empty() {
+                    self.gate = Gate::Locked;
+                    return None;
+                }
+                attempts.begin(now);
+                self.gate = Gate::Checking(wish);
+                return Some(Command::Check(secret));
+            }
+            _ => {}
+        }
+        None
+    }
+
+    /// What became of [`Command::Check`]: it was the passphrase, it wasn't, or (`None`) that could not be found out. What was
+    /// wished for is to be done then.
+    pub fn checked(&mut self, right: Option<bool>, now: u64) -> Option<Command> {
+        let Gate::Checking(wish) = self.gate else { return None };
+        self.gate = if right == Some(true) { Gate::Open } else { Gate::Locked };
+        match right {
+            Some(true) => return command(wish, self.selected()),
+            Some(false) => self.tell("that is not the passphrase", now),
+            None => self.tell("the passphrase could not be checked", now),
+        }
+        None
+    }
+
+    /// Shows a message for a while.
+    pub fn tell(&mut self, text: &str, now: u64) {
+        self.message = Some((text.to_owned(), now.saturating_add(MESSAGE_MS)));
+    }
+
+    /// What is to be shown in place of the keys at `now`.
+    pub(super) fn message(&self, now: u64) -> Option<&str> {
+        match (&self.gate, &self.message) {
+            (Gate::Asked(..), _) => Some("passphrase (not shown; Enter, or Esc to leave it):"),
+            (Gate::Checking(_), None) => Some("checking the passphrase ..."),
+            (_, Some((text, until))) if now < *until => Some(text),
+            _ => None,
+        }
+    }
+}
+
+fn command(wish: u8, index: usize) -> Option<Command> {
+    Some(match wish {
+        b'r' => Command::Restart(index),
+        b's' => Command::Stop(index),
+        b'S' | b'a' => Command::Start(index),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Hands {
+        dashboard: Dashboard,
+        attempts: Attempts,
+        now: u64,
+    }
+
+    impl Hands {
+        fn on(control: bool) -> Self {
+            Self { dashboard: Dashboard::new(3, control), attempts: Attempts::default(), now: 1_000 }
+        }
+
+        fn press(&mut self, key: Key) -> Option<Command> {
+            self.dashboard.key(key, self.now, &mut self.attempts, &|_| Vec::new())
+        }
+
+        fn say(&mut self, text: &str) -> Option<Command> {
+            text.bytes().for_each(|byte| assert!(self.press(Key::Char(byte)).is_none()));
+            self.press(Key::Enter)
+        }
+    }
+
+    #[test]
+    fn keys_lead_to_pages_and_back() {
+        let mut hands = Hands::on(false);
+        for (key, page) in
+            [(b'l', Page::Logs), (b'e', Page::Events), (b't', Page::Trace), (b'f', Page::Features), (b'?', Page::Help)]
+        {
+            assert!(hands.press(Key::Char(key)).is_none());
+            assert_eq!(hands.dashboard.page(), page);
+            assert!(hands.press(Key::Esc).is_none());
+            assert_eq!(hands.dashboard.page(), Page::Containers);
+        }
+        assert!(matches!(hands.press(Key::Control(b'l')), Some(Command::Redraw)));
+        assert!(matches!(hands.press(Key::Char(b'q')), Some(Command::Close)));
+    }
+
+    #[test]
+    fn without_control_no_key_changes_anything() {
+        let mut hands = Hands::on(false);
+        for key in [b'r', b's', b'S', b'a', b'x'] {
+            assert!(hands.press(Key::Char(key)).is_none());
+        }
+        assert!(hands.dashboard.message(1_000).unwrap().contains("only shows"));
+        assert!(hands.dashboard.checked(Some(true), 1_000).is_none(), "nobody asked");
+        assert!(hands.press(Key::Char(b'r')).is_none());
+    }
+
+    #[test]
+    fn a_passphrase_said_once_opens_until_the_dashboard_is_closed() {
+        let mut hands = Hands::on(true);
+        hands.press(Key::Down);
+        assert!(hands.press(Key::Char(b'r')).is_none());
+        // Letters that are keys elsewhere are none here.
+        let Some(Command::Check(secret)) = hands.say("qrs e") else { panic!("not asked") };
+        assert_eq!(secret.bytes(), b"qrs e");
+        assert!(hands.press(Key::Char(b's')).is_none(), "not while it is checked");
+        assert!(matches!(hands.dashboard.checked(Some(true), 1_000), Some(Command::Restart(1))));
+        assert!(matches!(hands.press(Key::Char(b's')), Some(Command::Stop(1))));
+        assert!(matches!(hands.press(Key::Char(b'a')), Some(Command::Start(1))));
+    }
+
+    #[test]
+    fn a_wrong_one_opens_nothing_and_the_next_waits() {
+        let mut hands = Hands::on(true);
+        hands.press(Key::Char(b's'));
+        assert!(matches!(hands.say("guess"), Some(Command::Check(_))));
+        hands.attempts.answer(false, hands.now);
+        assert!(hands.dashboard.checked(Some(false), hands.now).is_none());
+        assert!(hands.press(Key::Char(b's')).is_none());
+        assert!(hands.say("guess").is_none(), "no attempt is taken yet");
+        assert_eq!(hands.dashboard.page(), Page::Events, "so these were keys like any others");
+        hands.now += 1_000;
+        hands.press(Key::Char(b's'));
+        assert!(hands.say("").is_none(), "nothing said is no attempt");
+        hands.press(Key::Char(b's'));
+        hands.press(Key::Char(b'x'));
+        hands.press(Key::Esc);
+        assert!(matches!(hands.dashboard.gate, Gate::Locked));
+    }
+}

@@ -1,0 +1,213 @@
+//! Keys at the console, and the screen that they are about.
+
+use garboard_runtime::plan::Access;
+
+use super::Supervisor;
+use super::sources::Source;
+use crate::clock::now_ms;
+use crate::console::access::{Secret, wipe};
+use crate::console::dashboard::{Command, Page};
+use crate::console::keys::Key;
+use crate::console::session::{Outcome, Session, View};
+use crate::events::Event;
+use crate::logs::{Entry, Rings};
+use crate::work::passphrase::LONGEST_INPUT;
+use crate::worker::{Kind, Worker};
+
+/// Bytes read from the line in one turn of the loop.
+const READ: usize = 256;
+/// Of a log so many lines, and so many bytes, can be scrolled through.
+const LOG: (usize, usize) = (2_000, 128 << 10);
+
+impl Supervisor {
+    /// Begins to read keys, if the plan has it. `resumed`: a process before this one may have left a dashboard on the terminal.
+    pub(super) fn listen(&mut self, resumed: bool) {
+        let control = match self.plan.console.access {
+            Access::Off => return,
+            Access::Status => false,
+            Access::Control(_) => true,
+        };
+        let Some(keyboard) = self.console.listen(resumed) else { return };
+        self.sources.add_readable(&keyboard, Source::Keys);
+        self.keyboard = Some(keyboard);
+        self.session = Some(Session::new(self.units.len(), control, self.console.size()));
+    }
+
+    /// Reads a piece of what was typed.
+    pub(super) fn take_keys(&mut self) {
+        let Some(keyboard) = &self.keyboard else { return };
+        let mut buffer = [0; READ];
+        let n = match rustix::io::read(keyboard, &mut buffer) {
+            Ok(n) if n > 0 => n,
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return,
+            // The line is gone, and would be ready for ever.
+            _ => {
+                self.sources.remove(keyboard);
+                self.keyboard = None;
+                self.close_dashboard();
+                return;
+            }
+        };
+        let now = now_ms();
+        let mut keys: Vec<Key> = Vec::with_capacity(READ);
+        if let Some(session) = &mut self.session {
+            for byte in buffer.get(..n).unwrap_or_default() {
+                session.feed(*byte, now, |key| keys.push(key));
+            }
+        }
+        wipe(&mut buffer);
+        for key in &mut keys {
+            // It may be one of a passphrase.
+            let key = std::mem::replace(key, Key::Esc);
+            self.react(|session, log| session.key(key, now, log));
+        }
+    }
+
+    /// Does what follows from a key or from time.
+    fn react(&mut self, step: impl FnOnce(&mut Session, &dyn Fn(usize) -> Vec<Entry>) -> Outcome) {
+        let (Some(session), rings) = (&mut self.session, &self.rings) else { return };
+        match step(session, &|index| tail(rings, index)) {
+            Outcome::Nothing => {}
+            Outcome::Begin(bytes) => self.console.hide_lines(bytes),
+            Outcome::End(bytes) => {
+                self.console.show_lines(&bytes);
+                // What it would say belongs to the dashboard that was.
+                self.workers.iter().filter(|worker| worker.kind == Kind::Passphrase).for_each(Worker::kill);
+            }
+            Outcome::Send(bytes) => self.console.send(bytes),
+            Outcome::Do(command) => self.command(command),
+        }
+    }
+
+    /// Draws what there is to be drawn, and closes what nobody looks at.
+    pub(super) fn pass_dashboard(&mut self, now: u64) {
+        if !self.session.as_ref().is_some_and(Session::is_open) {
+            return;
+        }
+        self.react(|session, log| session.pass(now, log));
+        // One frame waits at most: the next is made of what is the newest by then.
+        if !self.console.is_idle() || !self.session.as_ref().is_some_and(|session| session.wants_frame(now)) {
+            return;
+        }
+        let Some(mut session) = self.session.take() else { return };
+        let snapshot = self.snapshot();
+        let frame = session.frame(&View {
+            now,
+            snapshot: &snapshot,
+            events: self.recent_events(),
+            trace: self.trace.steps(),
+            log: &|index| tail(&self.rings, index),
+        });
+        self.console.send(&frame);
+        self.session = Some(session);
+    }
+
+    /// When [`Supervisor::pass_dashboard`] has something to do by itself.
+    pub(super) fn dashboard_due(&self) -> Option<u64> {
+        self.session.as_ref().and_then(|session| session.deadline(self.console.is_idle()))
+    }
+
+    /// Something that the dashboard may show has changed.
+    pub(super) fn stir_dashboard(&mut self) {
+        if let Some(session) = &mut self.session {
+            session.stir();
+        }
+    }
+
+    /// A container has printed something.
+    pub(super) fn stir_log(&mut self, index: usize) {
+        if let Some(session) = &mut self.session
+            && let Some(dashboard) = session.dashboard()
+            && (dashboard.page(), dashboard.selected()) == (Page::Logs, index)
+        {
+            session.stir();
+        }
+    }
+
+    /// Back to plain lines.
+    pub(super) fn close_dashboard(&mut self) {
+        self.react(|session, _| session.close());
+    }
+
+    fn command(&mut self, command: Command) {
+        let answer = match command {
+            Command::Check(secret) => return self.check(&secret),
+            // These are the session's own.
+            Command::Close | Command::Redraw => return,
+            asked => self.carry_out(&asked),
+        };
+        self.show_answer(&answer);
+    }
+
+    /// Shows an answer in the dashboard.
+    fn show_answer(&mut self, text: &str) {
+        let now = now_ms();
+        if let Some(dashboard) = self.session.as_mut().and_then(Session::dashboard) {
+            dashboard.tell(text, now);
+        }
+        self.stir_dashboard();
+    }
+
+    /// Does what a person at the console has asked for, and says what comes of it.
+    ///
+    /// The one place for that: here the automaton is told.
+    fn carry_out(&mut self, command: &Command) -> String {
+        let (what, index) = match command {
+            Command::Restart(index) => ("restart", *index),
+            Command::Stop(index) => ("stop", *index),
+            Command::Start(index) => ("start", *index),
+            _ => return String::new(),
+        };
+        format!("{what} {}: not yet", self.name(index))
+    }
+
+    /// What happened lately, the newest last.
+    fn recent_events(&self) -> &[Event] {
+        &[]
+    }
+
+    /// Has the passphrase checked, by a worker that reads it and its hash.
+    fn check(&mut self, secret: &Secret) {
+        let Access::Control(hash) = &self.plan.console.access else { return };
+        let mut input = Vec::with_capacity(LONGEST_INPUT);
+        input.extend_from_slice(hash.as_bytes());
+        input.push(b'\n');
+        input.extend_from_slice(secret.bytes());
+        let started = if input.len() > LONGEST_INPUT {
+            Err(std::io::ErrorKind::InvalidInput.into())
+        } else {
+            Worker::spawn_with_input(Kind::Passphrase, &input, now_ms())
+        };
+        wipe(&mut input);
+        match started {
+            Ok(worker) => self.add_worker(worker),
+            Err(e) => {
+                log::warn!("start the passphrase worker: {e}");
+                self.passphrase(None);
+            }
+        }
+    }
+
+    /// The worker has said whether it was the passphrase; `None`: it can't say.
+    pub(super) fn passphrase(&mut self, right: Option<bool>) {
+        let now = now_ms();
+        let Some(session) = &mut self.session else { return };
+        if let Some(right) = right {
+            session.attempts().answer(right, now);
+            if !right {
+                log::warn!("console: a wrong passphrase was said");
+            }
+        }
+        let command = session.dashboard().and_then(|dashboard| dashboard.checked(right, now));
+        self.stir_dashboard();
+        if let Some(command) = command {
+            self.command(command);
+        }
+    }
+}
+
+/// The newest lines of a container, as many as can be scrolled through.
+fn tail(rings: &Rings, index: usize) -> Vec<Entry> {
+    let (lines, bytes) = LOG;
+    rings.tail(index, lines, bytes)
+}

@@ -12,7 +12,7 @@ pub const TESTS: &[(&str, fn())] = &[
     ("crash::aborts_and_bus_errors_are_survived", aborts_and_bus_errors_are_survived),
 ];
 
-const PANIC: i32 = 34 + 8;
+pub const PANIC: i32 = 34 + 8;
 const FAULT: i32 = 34 + 9;
 
 fn survives(signal: i32, reason: &str) {

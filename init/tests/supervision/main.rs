@@ -2,9 +2,11 @@
 //!
 //! The executable is also that process (`supervisor`), and what it executes when it crashes.
 
+mod console;
 mod crash;
 mod flood;
 mod lifecycle;
+mod pictures;
 mod rig;
 mod shutdown;
 mod supervisor;
@@ -26,6 +28,7 @@ fn main() {
         // These ones' bodies are real.
         ["garboard-worker", "volumes", ..] => std::process::exit(garboard_init::work::run("volumes", &arguments[2..])),
         ["garboard-worker", "health", ..] => std::process::exit(garboard_init::work::run("health", &arguments[2..])),
+        ["garboard-worker", "passphrase"] => std::process::exit(garboard_init::work::run("passphrase", &[])),
         ["garboard-worker", kind] => std::process::exit(workers::run(kind)),
         _ => {}
     }
@@ -38,6 +41,8 @@ fn main() {
         volumes::TESTS,
         watchdog::TESTS,
         watched::TESTS,
+        console::TESTS,
+        pictures::tests(),
     ]
     .concat();
     let trial = |(name, test): (&str, fn())| {

@@ -11,8 +11,12 @@ use std::time::{Duration, Instant};
 
 use garboard_runtime::launch::*;
 use garboard_runtime::plan::{self, Addressing, Condition, Dependency, Etc, Network, Plan, Restart};
+use rustix::fs::{Mode, OFlags};
+use rustix::pty::{OpenptFlags, openpt, ptsname, unlockpt};
 use serde_json::Value;
 
+/// Columns and rows of the console, if it is a terminal.
+pub const TERMINAL: (u16, u16) = (100, 30);
 /// Nothing in these tests takes longer on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -106,10 +110,11 @@ pub struct Rig {
     child: Child,
     port: BufReader<UnixStream>,
     console: Arc<Mutex<String>>,
-    /// Keeps an unread console open.
-    _unread: Option<OwnedFd>,
     /// What the watchdog is fed into.
     bowl: Option<OwnedFd>,
+    /// The terminal's end of the console, if it is one; keeps an unread console open.
+    line: Option<OwnedFd>,
+    terminal: Arc<Mutex<vt100::Parser>>,
     cgroup: PathBuf,
     scratch: tempfile::TempDir,
     next_id: u64,
@@ -136,6 +141,8 @@ pub struct Setup {
     pub watchdog: Option<u32>,
     /// That device is there: a pipe.
     pub bowl: bool,
+    /// The console is a terminal of [`TERMINAL`] columns and rows, at which a person may do that.
+    pub access: Option<plan::Access>,
     /// Files in the directory that is the supervisor's, and its workers', working directory.
     pub files: &'static [(&'static str, &'static str)],
 }
@@ -161,7 +168,11 @@ impl Rig {
             network: Network { address: Addressing::None, interface: None, dns: vec![] },
             data: setup.data.map(|required| plan::Data { uuid: [7; 16], required }),
             memory_volumes: vec![],
-            console: plan::Console { logs: true, status: true, access: plan::Access::Off },
+            console: plan::Console {
+                logs: true,
+                status: true,
+                access: setup.access.clone().unwrap_or(plan::Access::Off),
+            },
             log_budget: 16 << 20,
             kept_logs: 0,
             watchdog_seconds: setup.watchdog,
@@ -192,19 +203,27 @@ impl Rig {
             std::fs::write(path, content).unwrap();
         }
         let bowl = setup.bowl.then(|| make_bowl(&scratch.path().join("watchdog")));
-        let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        let (reader, writer) = match setup.access {
+            Some(_) => pseudo_terminal(),
+            None => rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap(),
+        };
         let child = command.stdin(OwnedFd::from(theirs)).stdout(writer).spawn().expect("start the supervisor");
         drop(command);
         let console = Arc::new(Mutex::new(String::new()));
+        let (columns, rows) = TERMINAL;
+        let emulator = vt100::Parser::new(rows.try_into().unwrap(), columns.try_into().unwrap(), 0);
+        let terminal = Arc::new(Mutex::new(emulator));
+        let line = setup.access.is_some().then(|| reader.try_clone().unwrap());
         let mut unread = None;
         if setup.unread {
             unread = Some(reader);
         } else {
-            let text = Arc::clone(&console);
-            std::thread::spawn(move || collect(reader, &text));
+            let (text, terminal) = (Arc::clone(&console), Arc::clone(&terminal));
+            std::thread::spawn(move || collect(reader, &text, &terminal));
         }
+        let line = line.or(unread);
         let port = BufReader::new(ours);
-        Self { child, port, console, _unread: unread, bowl, cgroup, scratch, next_id: 0 }
+        Self { child, port, console, line, terminal, bowl, cgroup, scratch, next_id: 0 }
     }
 
     /// Lets the children of a frozen rig go on.
@@ -295,6 +314,24 @@ impl Rig {
     fn last_words(&self) -> String {
         let text = self.console();
         text[text.ceil_char_boundary(text.len().saturating_sub(3000))..].to_owned()
+    }
+
+    /// Presses keys at the console.
+    pub fn press(&self, keys: &str) {
+        rustix::io::write(self.line.as_ref().expect("a terminal"), keys.as_bytes()).unwrap();
+    }
+
+    /// What the console's terminal shows.
+    pub fn screen(&self) -> vt100::Screen {
+        self.terminal.lock().unwrap().screen().clone()
+    }
+
+    pub fn wait_screen(&self, text: &str) {
+        let until = Instant::now() + PATIENCE;
+        while !self.screen().contents().contains(text) {
+            assert!(Instant::now() < until, "not shown: {text:?}\n{}", self.screen().contents());
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     pub fn wait_console(&self, text: &str) {
@@ -401,12 +438,27 @@ pub fn kill(pid: i32, number: i32) {
     assert!(status.unwrap().success(), "kill -{number} {pid}");
 }
 
-fn collect(reader: OwnedFd, text: &Mutex<String>) {
+/// The line to a terminal, and the terminal.
+fn pseudo_terminal() -> (OwnedFd, OwnedFd) {
+    let line = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+    unlockpt(&line).unwrap();
+    let name = ptsname(&line, Vec::new()).unwrap();
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+    (line, rustix::fs::open(name, flags, Mode::empty()).unwrap())
+}
+
+fn collect(reader: OwnedFd, text: &Mutex<String>, terminal: &Mutex<vt100::Parser>) {
     let mut reader = std::fs::File::from(reader);
     let mut buffer = [0; 4096];
     while let Ok(n) = reader.read(&mut buffer) {
         if n == 0 {
             break;
+        }
+        terminal.lock().unwrap().process(&buffer[..n]);
+        // Asked where the cursor gets to, a terminal says its size.
+        if buffer[..n].windows(4).any(|bytes| bytes == b"\x1b[6n") {
+            let (columns, rows) = TERMINAL;
+            reader.write_all(format!("\x1b[{rows};{columns}R").as_bytes()).unwrap();
         }
         text.lock().unwrap().push_str(&String::from_utf8_lossy(&buffer[..n]));
     }

@@ -1,0 +1,126 @@
+//! A person at the console: keys in, a screen out.
+
+use garboard_runtime::plan::{self, Access, Restart};
+
+use crate::rig::{Rig, Setup, TERMINAL, shell, with};
+
+/// By name.
+pub const TESTS: &[(&str, fn())] = &[
+    ("console::a_key_opens_the_dashboard_and_q_brings_lines_back", a_key_opens_the_dashboard_and_q_brings_lines_back),
+    ("console::a_log_is_followed_and_held_while_somebody_reads", a_log_is_followed_and_held_while_somebody_reads),
+    ("console::nothing_changes_without_the_passphrase", nothing_changes_without_the_passphrase),
+    ("console::without_access_no_key_does_anything", without_access_no_key_does_anything),
+    ("console::nothing_typed_holds_the_console_up", nothing_typed_holds_the_console_up),
+    ("console::a_crash_gives_the_terminal_its_lines_back", a_crash_gives_the_terminal_its_lines_back),
+];
+
+/// Of `ahoy`.
+pub const HASH: &str = "$argon2id$v=19$m=256,t=1,p=1$c29tZXNhbHQ$m1HppyFY2I7QV4fEGkSFZ95UHJU4TTLULQxwISHtY0w";
+
+fn counter() -> plan::Container {
+    with(Restart::Always, shell("count", "i=0; while true; do echo number $i; i=$((i+1)); usleep 50000; done"))
+}
+
+fn at_a_terminal(access: Access, containers: Vec<plan::Container>) -> Rig {
+    Rig::with(containers, Setup { access: Some(access), ..Setup::default() })
+}
+
+fn a_key_opens_the_dashboard_and_q_brings_lines_back() {
+    let rig = at_a_terminal(Access::Status, vec![counter(), shell("once", "echo done; exit 3")]);
+    rig.wait_console("count | number 2");
+    rig.press(" ");
+    rig.wait_screen(">count");
+    rig.wait_screen("exited with status 3");
+    assert!(rig.screen().alternate_screen() && rig.screen().hide_cursor());
+    let (columns, rows) = TERMINAL;
+    let screen: Vec<String> = rig.screen().rows(0, columns).collect();
+    assert_eq!(screen.len(), usize::from(rows));
+    assert!(screen[usize::from(rows) - 1].contains("q quit"), "it takes the terminal's size: {screen:?}");
+    let before = rig.console().matches("number").count();
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    assert_eq!(rig.console().matches("number").count(), before, "no lines between");
+    rig.press("q");
+    rig.wait_console("lines were not shown meanwhile");
+    rig.until("lines go on", |rig| rig.console().matches("number").count() > before + 3);
+    assert!(!rig.screen().alternate_screen() && !rig.screen().hide_cursor());
+}
+
+fn a_log_is_followed_and_held_while_somebody_reads() {
+    let mut rig = at_a_terminal(Access::Status, vec![counter()]);
+    rig.wait("some lines", |_| true);
+    rig.until("many lines", |rig| rig.console().contains("number 60"));
+    rig.press("\r");
+    rig.wait_screen(">count");
+    rig.press("\r");
+    rig.wait_screen("LOG OF count  following");
+    let number = rig.log("count").len() + 20;
+    rig.wait_screen(&format!("| number {number}"));
+    rig.press("\x1b[5~");
+    rig.wait_screen("held while you read");
+    let held = rig.screen().contents();
+    std::thread::sleep(std::time::Duration::from_millis(1_500));
+    assert_eq!(rig.screen().contents(), held, "what is read stays");
+    rig.press("\x1b[F");
+    let number = rig.log("count").len() + 5;
+    rig.wait_screen(&format!("| number {number}"));
+    rig.press("\x1b");
+    rig.wait_screen("CONTAINER");
+}
+
+fn nothing_changes_without_the_passphrase() {
+    let rig = at_a_terminal(Access::Control(HASH.into()), vec![counter()]);
+    rig.press("\r");
+    rig.wait_screen(">count");
+    rig.press("r");
+    rig.wait_screen("passphrase (not shown");
+    rig.press("alas\r");
+    rig.wait_screen("that is not the passphrase");
+    rig.press("r");
+    rig.wait_screen("ask again in");
+    std::thread::sleep(std::time::Duration::from_millis(1_100));
+    rig.press("r");
+    rig.wait_screen("passphrase (not shown");
+    rig.press("ahoz\x7fy\r");
+    rig.wait_screen("restart count");
+    rig.press("s");
+    rig.wait_screen("stop count");
+    assert!(!rig.console().contains("ahoy") && !rig.console().contains("alas"), "nothing of it is shown");
+}
+
+fn without_access_no_key_does_anything() {
+    let rig = at_a_terminal(Access::Off, vec![counter()]);
+    rig.wait_console("count | number 2");
+    rig.press(" \r\x1b[A?q");
+    let seen = rig.console().matches("number").count();
+    rig.until("lines go on", |rig| rig.console().matches("number").count() > seen + 10);
+    assert!(!rig.console().contains("\x1b["));
+}
+
+fn nothing_typed_holds_the_console_up() {
+    let rig = at_a_terminal(Access::Status, vec![counter()]);
+    rig.wait_console("count | number 2");
+    // Ctrl-S holds a line back, Ctrl-C and Ctrl-\ end who reads, Ctrl-D is its end; and noise.
+    rig.press("\x13\x1c\x04\x1a\0\x1b[24;80R\x1b]0;x\x07");
+    let seen = rig.console().matches("number").count();
+    rig.until("lines go on", |rig| rig.console().matches("number").count() > seen + 10);
+    assert!(!rig.screen().alternate_screen(), "none of that is a key");
+    rig.press(" \x13");
+    rig.wait_screen(">count");
+    let mut garbage: Vec<u8> = (0..4_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    garbage.retain(|byte| byte.is_ascii() && *byte != b'q' && *byte != 3);
+    rig.press(&String::from_utf8(garbage).unwrap());
+    rig.press("\x18\x1b\x1b\x1bqqq");
+    rig.until("lines again", |rig| !rig.screen().alternate_screen());
+}
+
+fn a_crash_gives_the_terminal_its_lines_back() {
+    let mut rig = at_a_terminal(Access::Status, vec![counter()]);
+    rig.wait_state("count", "running");
+    rig.press(" ");
+    rig.wait_screen(">count");
+    rig.signal(crate::crash::PANIC);
+    rig.wait_console("PID 1 crashed and goes on");
+    rig.until("lines again", |rig| !rig.screen().alternate_screen() && !rig.screen().hide_cursor());
+    rig.press(" ");
+    rig.wait_screen(">count");
+}

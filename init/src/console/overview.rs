@@ -54,6 +54,9 @@ pub(super) fn draw(dashboard: &mut Dashboard, model: &Model<'_>, grid: &mut Grid
     if high {
         rule(grid, row, "EVENTS");
         let rows = row.saturating_add(1)..page.end;
+        if model.events.is_empty() {
+            grid.put(rows.start, 1, usize::MAX, "nothing yet", Style::PLAIN);
+        }
         pages::events(grid, rows.clone(), model.events, model.events.len().saturating_sub(rows.len()));
     }
 }

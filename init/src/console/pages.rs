@@ -83,7 +83,7 @@ struct Row {
 
 /// The rows of some lines on so many columns. Each is marked, so that no row of a container's begins with what it chose.
 fn rows_of(entries: &[Entry], columns: usize) -> Vec<Row> {
-    let room = columns.saturating_sub(TIME.saturating_add(3)).max(1);
+    let room = columns.saturating_sub(TIME.saturating_add(4)).max(1);
     let mut rows = Vec::new();
     for entry in entries {
         let text = escape(&entry.text);
@@ -122,10 +122,10 @@ fn log(dashboard: &mut Dashboard, model: &Model<'_>, grid: &mut Grid, page: Rang
         grid.put(page.start, 1, usize::MAX, "it has printed nothing", Style::PLAIN);
     }
     for (at, row) in page.zip(rows.iter().take(seen.end).skip(seen.start)) {
-        grid.put(at, 0, TIME, &row.time, Style::ASIDE);
+        grid.put(at, 1, TIME, &row.time, Style::ASIDE);
         let mark = if row.time.is_empty() { ">" } else { "|" };
-        grid.put(at, TIME, 1, mark, Style::ASIDE);
-        grid.put(at, TIME.saturating_add(2), usize::MAX, &row.text, Style::PLAIN);
+        grid.put(at, TIME.saturating_add(1), 1, mark, Style::ASIDE);
+        grid.put(at, TIME.saturating_add(3), usize::MAX, &row.text, Style::PLAIN);
     }
     let how = if dashboard.rows.follows() { "following" } else { "held while you read; End goes on" };
     let lost = if dropped > 0 { "  (it printed too fast: some was thrown away)" } else { "" };
@@ -210,7 +210,7 @@ mod tests {
     #[test]
     fn long_lines_go_on_in_marked_rows() {
         let entry = |text: &[u8], continues| Entry { time_ms: 1_000, continues, text: text.to_vec() };
-        let rows = rows_of(&[entry(b"0123456789abc", false), entry(b"\x1b[2J", true), entry(b"", false)], 24);
+        let rows = rows_of(&[entry(b"0123456789abc", false), entry(b"\x1b[2J", true), entry(b"", false)], 25);
         let seen: Vec<_> = rows.iter().map(|row| (row.time.as_str(), row.text.as_str())).collect();
         let time = "00:00:01.0";
         assert_eq!(seen, [(time, "0123456789"), ("", "abc"), ("", "\\x1b[2J"), (time, "")]);

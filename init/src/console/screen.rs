@@ -42,19 +42,12 @@ impl Style {
     pub const PLAIN: Self = Self { color: Color::Default, bold: false, reverse: false };
     /// Titles.
     pub const BOLD: Self = Self { bold: true, ..Self::PLAIN };
-    /// Bars and the selection.
-    pub const BAR: Self = Self { reverse: true, ..Self::PLAIN };
     /// Numbers of columns and what a person need not read.
     pub const ASIDE: Self = Self::color(Color::Cyan);
 
     /// Plain, in a colour.
     pub const fn color(color: Color) -> Self {
         Self { color, ..Self::PLAIN }
-    }
-
-    /// The same, on a bar.
-    pub const fn on_bar(self) -> Self {
-        Self { reverse: true, ..self }
     }
 }
 
@@ -149,10 +142,10 @@ impl Grid {
         self.put(row, column.saturating_add(before), room.saturating_sub(before), text, style);
     }
 
-    /// Gives a whole row one style, whatever stands in it.
+    /// Makes a bar of a whole row, of one colour: patches in it would be harder to read than the words are.
     pub fn bar(&mut self, row: usize) {
         for cell in self.line_mut(row).into_iter().flatten() {
-            cell.style = cell.style.on_bar();
+            cell.style = Style { color: Color::Default, reverse: true, ..cell.style };
         }
     }
 }

@@ -1,5 +1,5 @@
 //! Pictures of the console for README.md: a supervisor with real containers, a person's keys, and the cells of the terminal that
-//! they make, drawn with a bitmap font. Only when `GARBOARD_PICTURES` names a directory; `init/console-pictures` does that.
+//! they make, drawn with a bitmap font. The machine around them (network, disk) is what workers that only pretend report. Only when `GARBOARD_PICTURES` names a directory; `init/console-pictures` does that.
 
 use std::path::Path;
 use std::time::Duration;
@@ -30,7 +30,20 @@ fn of_the_console() {
     let directory = std::env::var_os("GARBOARD_PICTURES").unwrap();
     let directory = Path::new(&directory);
     let access = Access::Control(crate::console::HASH.into());
-    let rig = Rig::with(containers(), Setup { access: Some(access), ..Setup::default() });
+    let rig = Rig::with(
+        containers(),
+        Setup {
+            access: Some(access),
+            name: Some("shop"),
+            data: Some(false),
+            files: &[
+                ("modules", r#"{"loaded":3,"failed":[],"absent":[]}"#),
+                ("data", r#"{"state":"mounted","detail":"","bytes":34359738368}"#),
+                ("network", r#"{"uplink":"eth0","addresses":["10.0.2.15/24"],"state":"up","detail":""}"#),
+            ],
+            ..Setup::default()
+        },
+    );
     rig.wait_console("| 3 of 3");
     std::thread::sleep(Duration::from_secs(14));
     rig.press(" ");
@@ -82,7 +95,7 @@ fn containers() -> Vec<plan::Container> {
             shell("backup", "for i in 1 2 3; do echo $i of 3; usleep 200000; done"),
         ),
         after(
-            3,
+            4,
             Condition::Completed,
             image("registry.example.com/shop/report:1.0", shell("report", "exec sleep 10000")),
         ),

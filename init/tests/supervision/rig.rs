@@ -141,6 +141,8 @@ pub struct Setup {
     pub watchdog: Option<u32>,
     /// That device is there: a pipe.
     pub bowl: bool,
+    /// What the appliance and the machine are called, if not `test`.
+    pub name: Option<&'static str>,
     /// The console is a terminal of [`TERMINAL`] columns and rows, at which a person may do that.
     pub access: Option<plan::Access>,
     /// Files in the directory that is the supervisor's, and its workers', working directory.
@@ -160,8 +162,8 @@ impl Rig {
     pub fn with(containers: Vec<plan::Container>, setup: Setup) -> Self {
         let scratch = tempfile::tempdir().unwrap();
         let plan = Plan {
-            appliance: "test".into(),
-            hostname: "test".into(),
+            appliance: setup.name.unwrap_or("test").into(),
+            hostname: setup.name.map_or("test".into(), |name| format!("{name}-1")),
             modules: vec![],
             needs: vec![],
             sysctls: vec![],

@@ -38,6 +38,8 @@ pub enum Kind {
     },
     /// Says whether somebody at the console knows the passphrase.
     Passphrase,
+    /// A shell in a container, on the console.
+    Shell,
     /// Syncs and unmounts, the last thing before the machine goes.
     Stop,
 }
@@ -52,6 +54,7 @@ impl Kind {
             Self::Volumes(_) => "volumes",
             Self::Health { .. } => "health",
             Self::Passphrase => "passphrase",
+            Self::Shell => "shell",
             Self::Stop => "stop",
         }
     }
@@ -67,7 +70,7 @@ impl Kind {
             Self::Modules => Some(60_000),
             // Growing and checking a large disk takes its time; containers without volumes don't wait for it.
             Self::Data => Some(600_000),
-            Self::Network => None,
+            Self::Network | Self::Shell => None,
             // As long as the disks get further; see `shutdown::Patience`.
             Self::Stop => None,
             Self::Passphrase => Some(30_000),

@@ -21,6 +21,8 @@ pub enum Command {
     Stop(usize),
     /// Start it.
     Start(usize),
+    /// Give the line to a shell in it.
+    Shell(usize),
     /// Say whether that is the passphrase, by [`Dashboard::checked`].
     Check(Secret),
 }
@@ -111,7 +113,7 @@ impl Dashboard {
             Key::Char(b't') => self.turn_to(Page::Trace),
             Key::Char(b'f') => self.turn_to(Page::Features),
             Key::Char(b'?' | b'h') => self.turn_to(Page::Help),
-            Key::Char(wish @ (b'r' | b's' | b'S' | b'a')) => return self.wish(wish, now, attempts),
+            Key::Char(wish @ (b'r' | b's' | b'S' | b'a' | b'x')) => return self.wish(wish, now, attempts),
             _ => self.scroll(key, log),
         }
         None
@@ -219,6 +221,7 @@ fn command(wish: u8, index: usize) -> Option<Command> {
         b'r' => Command::Restart(index),
         b's' => Command::Stop(index),
         b'S' | b'a' => Command::Start(index),
+        b'x' => Command::Shell(index),
         _ => return None,
     })
 }

@@ -88,7 +88,7 @@ fn footer(dashboard: &Dashboard, now: u64, grid: &mut Grid) {
     }
     let controls: &[&str] = match (&dashboard.gate, dashboard.page()) {
         (Gate::Shut, _) | (_, Page::Trace | Page::Features | Page::Help | Page::Events) => &[],
-        _ => &["r restart", "s stop", "a start"],
+        _ => &["r restart", "s stop", "a start", "x shell"],
     };
     let (pages, last): (&[&str], _) = match dashboard.page() {
         Page::Containers => (&["l logs", "e events", "t trace", "f kernel"], ["? help", "q quit"]),

@@ -28,6 +28,7 @@ const CONTROL_HELP: &[(&str, &str)] = &[
     ("r", "restart the selected container"),
     ("s", "stop it, until it is started by hand"),
     ("S a", "start it"),
+    ("x", "a shell in it; Ctrl-] leaves that"),
     ("", "these ask for the passphrase once, until the dashboard is closed"),
 ];
 

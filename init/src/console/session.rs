@@ -57,6 +57,8 @@ struct Open {
     pressed: bool,
     /// The last frame left something out.
     more: bool,
+    /// Somebody else has the line.
+    lent: bool,
 }
 
 /// What there is to be shown.
@@ -145,6 +147,10 @@ impl Session {
             }
             return Outcome::Nothing;
         }
+        if open.lent {
+            // What was typed too early for the one and too late for the other.
+            return Outcome::Nothing;
+        }
         open.touched = now;
         open.pressed = true;
         match open.dashboard.key(key, now, &mut self.attempts, log) {
@@ -161,15 +167,33 @@ impl Session {
 
     /// Back to plain lines.
     pub fn close(&mut self) -> Outcome {
-        let Some(open) = self.open.take() else { return Outcome::Nothing };
-        let (_, rows) = open.size.unwrap_or(USUAL);
-        // A terminal without a second screen goes on below what the dashboard left.
-        Outcome::End(format!("\x1b[0m\x1b[{rows};1H\n{CLOSE}"))
+        self.open.take().map_or(Outcome::Nothing, |open| Outcome::End(open.restored()))
+    }
+
+    /// Somebody else gets the line, with a terminal as these bytes make it. Until [`Session::regain`] there are no frames.
+    pub fn lend(&mut self) -> String {
+        let Some(open) = &mut self.open else { return String::new() };
+        open.lent = true;
+        open.restored()
+    }
+
+    /// The line is ours again; it gets these bytes first.
+    pub fn regain(&mut self, now: u64) -> &'static str {
+        let Some(open) = self.open.as_mut().filter(|open| open.lent) else { return "" };
+        open.lent = false;
+        (open.touched, open.asked, open.drawn) = (now, now, None);
+        open.encoder.forget();
+        OPEN
+    }
+
+    /// Columns and rows of the terminal.
+    pub fn size(&self) -> (usize, usize) {
+        self.open.as_ref().and_then(|open| open.size).unwrap_or(USUAL)
     }
 
     /// What follows from time alone.
     pub fn pass(&mut self, now: u64, log: &dyn Fn(usize) -> Vec<Entry>) -> Outcome {
-        let Some(open) = &mut self.open else { return Outcome::Nothing };
+        let Some(open) = self.open.as_mut().filter(|open| !open.lent) else { return Outcome::Nothing };
         if now >= open.touched.saturating_add(IDLE_MS) {
             return self.close();
         }
@@ -187,7 +211,7 @@ impl Session {
 
     /// When the next frame is due.
     fn frame_due(open: &Open) -> Option<u64> {
-        open.size?;
+        open.size.filter(|_| !open.lent)?;
         let Some(drawn) = open.drawn else { return Some(0) };
         let after = match open {
             Open { more: true, .. } => 0,
@@ -201,7 +225,7 @@ impl Session {
     /// When [`Session::pass`] or [`Session::frame`] has something to do; `idle`: nothing waits to be sent. Nobody is woken for a
     /// dashboard that is closed.
     pub fn deadline(&self, idle: bool) -> Option<u64> {
-        let open = self.open.as_ref()?;
+        let open = self.open.as_ref().filter(|open| !open.lent)?;
         let answer = open.size.is_none().then(|| open.asked.saturating_add(ANSWER_MS));
         let escape = self.keys.undecided().then(|| self.heard.saturating_add(ESCAPE_MS));
         let frame = if idle { Self::frame_due(open) } else { None };
@@ -241,7 +265,14 @@ impl Open {
             changed: false,
             pressed: false,
             more: false,
+            lent: false,
         }
+    }
+
+    /// What makes the terminal as it was. One without a second screen goes on below what the dashboard left.
+    fn restored(&self) -> String {
+        let (_, rows) = self.size.unwrap_or(USUAL);
+        format!("\x1b[0m\x1b[{rows};1H\n{CLOSE}")
     }
 
     fn resize(&mut self, size: (usize, usize)) {

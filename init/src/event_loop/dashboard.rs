@@ -1,5 +1,8 @@
 //! Keys at the console, and the screen that they are about.
 
+use std::ffi::OsStr;
+use std::os::fd::{AsRawFd, OwnedFd};
+
 use garboard_runtime::plan::Access;
 
 use super::Supervisor;
@@ -71,8 +74,7 @@ impl Supervisor {
             Outcome::Begin(bytes) => self.console.hide_lines(bytes),
             Outcome::End(bytes) => {
                 self.console.show_lines(&bytes);
-                // What it would say belongs to the dashboard that was.
-                self.workers.iter().filter(|worker| worker.kind == Kind::Passphrase).for_each(Worker::kill);
+                self.end_console_workers();
             }
             Outcome::Send(bytes) => self.console.send(bytes),
             Outcome::Do(command) => self.command(command),
@@ -85,6 +87,11 @@ impl Supervisor {
             return;
         }
         self.react(|session, log| session.pass(now, log));
+        if self.console.is_idle()
+            && let Some(index) = self.shell.take()
+        {
+            self.start_shell(index);
+        }
         // One frame waits at most: the next is made of what is the newest by then.
         if !self.console.is_idle() || !self.session.as_ref().is_some_and(|session| session.wants_frame(now)) {
             return;
@@ -132,6 +139,7 @@ impl Supervisor {
     fn command(&mut self, command: Command) {
         let answer = match command {
             Command::Check(secret) => return self.check(&secret),
+            Command::Shell(index) => return self.lend_line(index),
             // These are the session's own.
             Command::Close | Command::Redraw => return,
             asked => self.carry_out(&asked),
@@ -164,6 +172,61 @@ impl Supervisor {
     /// What happened lately, the newest last.
     fn recent_events(&self) -> &[Event] {
         &[]
+    }
+
+    /// Gives the line to a shell, as soon as it has taken what waits for it.
+    fn lend_line(&mut self, index: usize) {
+        let runs = self.units.get(index).is_some_and(|unit| unit.pid != 0 && unit.report.is_none());
+        let (Some(session), Some(keyboard), true) = (&mut self.session, &self.keyboard, runs) else {
+            let answer = format!("shell in {}: it isn't running", self.name(index));
+            return self.show_answer(&answer);
+        };
+        self.sources.remove(keyboard);
+        self.console.send(&session.lend());
+        self.shell = Some(index);
+    }
+
+    fn start_shell(&mut self, index: usize) {
+        let pid = self.units.get(index).map_or(0, |unit| unit.pid);
+        let cgroup = self.cgroup.as_ref().map_or(-1, AsRawFd::as_raw_fd);
+        let (columns, rows) = self.session.as_ref().map_or((0, 0), Session::size);
+        let [index, pid, cgroup] = [index.to_string(), pid.to_string(), cgroup.to_string()];
+        let [columns, rows] = [columns.to_string(), rows.to_string()];
+        let plan = self.options.plan.clone().into_os_string();
+        let arguments: [&OsStr; 6] =
+            [index.as_ref(), plan.as_ref(), pid.as_ref(), cgroup.as_ref(), columns.as_ref(), rows.as_ref()];
+        let line = self.keyboard.as_ref().ok_or(std::io::ErrorKind::NotFound.into()).and_then(OwnedFd::try_clone);
+        match line.and_then(|line| Worker::spawn_with(Kind::Shell, &arguments, line.into(), now_ms())) {
+            Ok(worker) => self.add_worker(worker),
+            Err(e) => {
+                self.show_answer(&format!("start a shell: {e}"));
+                self.take_line_back();
+            }
+        }
+    }
+
+    /// The shell's worker has said why there was none, or nothing.
+    pub(super) fn shell_reported(&mut self, fault: Option<String>) {
+        if let Some(fault) = fault {
+            self.show_answer(&format!("shell: {fault}"));
+        }
+    }
+
+    /// The shell has ended: keys are ours again, and so is the screen.
+    pub(super) fn take_line_back(&mut self) {
+        if let Some(session) = &mut self.session {
+            self.console.send(session.regain(now_ms()));
+        }
+        if let Some(keyboard) = &self.keyboard {
+            self.sources.add_readable(keyboard, Source::Keys);
+        }
+    }
+
+    /// The dashboard that these work for is gone.
+    pub(super) fn end_console_workers(&mut self) {
+        self.shell = None;
+        let ours = |worker: &&Worker| matches!(worker.kind, Kind::Passphrase | Kind::Shell);
+        self.workers.iter().filter(ours).for_each(Worker::kill);
     }
 
     /// Has the passphrase checked, by a worker that reads it and its hash.

@@ -124,6 +124,8 @@ pub struct Supervisor {
     session: Option<Session>,
     /// Where that is read.
     keyboard: Option<OwnedFd>,
+    /// The container in which a shell is wanted, once the line has taken what waits for it.
+    shell: Option<usize>,
     port: Option<Port>,
     uevents: Option<Uevents>,
     /// The port may have more to read.

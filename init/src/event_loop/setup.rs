@@ -211,6 +211,7 @@ impl Supervisor {
         again.listen(true);
         // Workers first: a container that one works for isn't lost.
         again.adopt_workers(common, &mut inherited);
+        again.end_console_workers();
         again.adopt_units(units, &mut inherited);
         again.miss_questions();
         again.watch_data(now_ms());
@@ -260,6 +261,7 @@ impl Supervisor {
             console_waits: false,
             session: None,
             keyboard: None,
+            shell: None,
             port: None,
             uevents: None,
             port_again: false,

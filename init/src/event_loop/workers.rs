@@ -125,6 +125,7 @@ impl Supervisor {
             Kind::Passphrase => {
                 serde_json::from_slice(line).map(|r: report::Passphrase| self.passphrase(Some(r.right)))
             }
+            Kind::Shell => serde_json::from_slice(line).map(|r: report::Shell| self.shell_reported(r.fault)),
             Kind::Stop => Ok(()),
         }
         .err();
@@ -219,6 +220,7 @@ impl Supervisor {
             Kind::Health { container, run } => self.probe_ended(container, run, exit),
             // One that has reported was listened to.
             Kind::Passphrase => self.passphrase(None),
+            Kind::Shell => self.take_line_back(),
             Kind::Stop => self.outcome = self.state.common().goal,
         }
     }

@@ -11,6 +11,7 @@
 //! | `volumes` WHAT INDEX PLAN | makes and opens the volumes of a container, filled with what its image has there if WHAT is `fill` | one [`report::Volumes`] | when PID 1 has what it opened |
 //! | `health` INDEX PID PLAN | asks a container, whose first process's pid descriptor is standard input, whether it works | one [`report::Health`] | by itself, in the time that the check has |
 //! | `passphrase` | says whether what it reads is a passphrase and its hash | one [`report::Passphrase`] | by itself |
+//! | `shell` INDEX PLAN PID CGROUP COLUMNS ROWS | a shell in a container, on the console | one [`report::Shell`] | with the shell |
 //! | `stop` | writes everything back and unmounts the data filesystem | none | by itself |
 //!
 //! Each keeps only the capabilities that its work takes ([`privileges`]).
@@ -28,6 +29,7 @@ pub mod network;
 pub mod passphrase;
 pub mod privileges;
 pub mod report;
+pub mod shell;
 pub mod volumes;
 
 use std::io::Write;
@@ -48,6 +50,7 @@ pub fn run(kind: &str, arguments: &[String]) -> i32 {
         "volumes" => volumes::run(arguments),
         "health" => health::run(arguments),
         "passphrase" => passphrase::run(),
+        "shell" => shell::run(arguments),
         "stop" => shutdown::unmount(),
         _ => 1,
     }

@@ -67,6 +67,13 @@ pub struct Passphrase {
     pub right: bool,
 }
 
+/// Result of the `shell` worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shell {
+    /// Why there was none.
+    pub fault: Option<String>,
+}
+
 /// Result of the `network` worker, in the status's terms; one line for each change.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {

@@ -1,5 +1,6 @@
 //! A person at the console: keys in, a screen out.
 
+use garboard_runtime::launch::{Mount, MountFlags, MountSource};
 use garboard_runtime::plan::{self, Access, Restart};
 
 use crate::rig::{Rig, Setup, TERMINAL, shell, with};
@@ -11,6 +12,7 @@ pub const TESTS: &[(&str, fn())] = &[
     ("console::nothing_changes_without_the_passphrase", nothing_changes_without_the_passphrase),
     ("console::without_access_no_key_does_anything", without_access_no_key_does_anything),
     ("console::nothing_typed_holds_the_console_up", nothing_typed_holds_the_console_up),
+    ("console::a_shell_has_the_line_until_it_ends", a_shell_has_the_line_until_it_ends),
     ("console::a_crash_gives_the_terminal_its_lines_back", a_crash_gives_the_terminal_its_lines_back),
 ];
 
@@ -85,6 +87,48 @@ fn nothing_changes_without_the_passphrase() {
     rig.press("s");
     rig.wait_screen("stop count");
     assert!(!rig.console().contains("ahoy") && !rig.console().contains("alas"), "nothing of it is shown");
+}
+
+/// A container in which a terminal can be made.
+fn with_terminals(mut container: plan::Container) -> plan::Container {
+    let options = ["newinstance", "ptmxmode=0666", "mode=0620"].map(String::from).into();
+    let source = MountSource::Filesystem { fstype: "devpts".into(), device: None, options, copy_up: false };
+    container.launch.mounts.push(Mount { target: "/dev/pts".into(), source, flags: MountFlags::default() });
+    container.launch.populate_dev = true;
+    container
+}
+
+fn a_shell_has_the_line_until_it_ends() {
+    let bare = shell("bare", "exec sleep 10000");
+    let rig = at_a_terminal(Access::Control(HASH.into()), vec![with_terminals(counter()), bare]);
+    rig.press("\r");
+    rig.wait_screen(">count");
+    rig.press("x");
+    rig.wait_screen("passphrase (not shown");
+    rig.press("ahoy\r");
+    rig.wait_screen("Ctrl-] leaves this shell");
+    let screen = rig.screen();
+    assert!(!screen.alternate_screen() && !screen.hide_cursor(), "the terminal is the shell's");
+    // It is in the container, and a terminal is its own.
+    rig.press("test -t 0 && echo is $((6 * 7)) of $(cat /proc/1/comm)\r");
+    rig.wait_screen("is 42 of sh");
+    let shown = rig.console().len();
+    std::thread::sleep(std::time::Duration::from_millis(1_500));
+    assert_eq!(rig.console().len(), shown, "nobody else prints meanwhile");
+    rig.press("exit\r");
+    rig.wait_screen(">count");
+    rig.until("drawn again", |rig| rig.screen().alternate_screen());
+    // The passphrase was said already. Ctrl-] ends what runs in the foreground.
+    rig.press("x");
+    rig.until("a shell again", |rig| rig.console().matches("leaves this shell").count() == 2);
+    rig.press("sleep 5000\r\x1d");
+    rig.until("drawn again", |rig| rig.screen().alternate_screen());
+    rig.wait_screen(">count");
+    // Where there can't be one, the screen says why.
+    rig.press("jx");
+    rig.wait_screen("shell: ");
+    rig.press("q");
+    rig.wait_console("lines were not shown meanwhile");
 }
 
 fn without_access_no_key_does_anything() {

@@ -28,6 +28,7 @@ fn main() {
         // These ones' bodies are real.
         ["garboard-worker", "volumes", ..] => std::process::exit(garboard_init::work::run("volumes", &arguments[2..])),
         ["garboard-worker", "health", ..] => std::process::exit(garboard_init::work::run("health", &arguments[2..])),
+        ["garboard-worker", "shell", ..] => std::process::exit(garboard_init::work::run("shell", &arguments[2..])),
         ["garboard-worker", "passphrase"] => std::process::exit(garboard_init::work::run("passphrase", &[])),
         ["garboard-worker", kind] => std::process::exit(workers::run(kind)),
         _ => {}

@@ -1,0 +1,213 @@
+//! A shell in a container, for a person at the console: between the line and a terminal in the container bytes go to and fro.
+//!
+//! The line is standard input, read and written; PID 1 leaves it alone meanwhile. Ctrl-] ends the shell, as its own end does.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use garboard_runtime::launch::Process;
+use garboard_runtime::report::Report;
+use garboard_runtime::start::{Console, Running, Stages, Started, Stdio, enter};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType};
+use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
+
+use super::{emit, report};
+use crate::boot;
+use crate::clock::now_ms;
+use crate::sys::signal;
+
+/// What is executed.
+const SHELL: &str = "/bin/sh";
+/// What every terminal understands.
+const TERM: &str = "TERM=vt102";
+/// Control and `]`, as telnet has it.
+const ESCAPE: u8 = 0x1d;
+/// Without a key for so many milliseconds it ends, as the dashboard does.
+const IDLE_MS: u64 = 600_000;
+/// Bytes that are passed on at once, from the line and to it.
+const TYPED: usize = 256;
+const SHOWN: usize = 2048;
+
+/// Where the shell is to be.
+struct Place<'a> {
+    index: usize,
+    plan: &'a Path,
+    /// The container's first process.
+    pid: Pid,
+    /// PID 1's descriptor of the directory of cgroups; -1: there is none.
+    cgroup: i32,
+    /// Rows and columns of the line's terminal.
+    size: (u16, u16),
+}
+
+/// The body of the worker. Its arguments are the container's index, the plan's path, the container's process, PID 1's descriptor
+/// of its cgroups, columns and rows.
+pub fn run(arguments: &[String]) -> i32 {
+    let fault = match place(arguments) {
+        Some(place) => open(&place).and_then(|(shell, terminal)| relay(&shell, terminal)).err(),
+        None => Some("wrong arguments".to_owned()),
+    };
+    emit(&report::Shell { fault })
+}
+
+fn place(arguments: &[String]) -> Option<Place<'_>> {
+    let [index, plan, pid, cgroup, columns, rows] = arguments else { return None };
+    Some(Place {
+        index: index.parse().ok()?,
+        plan: Path::new(plan),
+        pid: Pid::from_raw(pid.parse().ok()?)?,
+        cgroup: cgroup.parse().ok()?,
+        size: (rows.parse().ok()?, columns.parse().ok()?),
+    })
+}
+
+fn os<T>(what: &str, result: Result<T, Errno>) -> Result<T, String> {
+    result.map_err(|e| format!("{what}: {}", std::io::Error::from(e)))
+}
+
+/// Starts the shell; the outer side of its terminal.
+fn open(place: &Place<'_>) -> Result<(Started, OwnedFd), String> {
+    let plan = boot::read_plan_at(place.plan).map_err(|e| e.to_string())?;
+    let container = plan.containers.get(place.index).ok_or("no such container")?;
+    let pidfd = os("open its process", rustix::process::pidfd_open(place.pid, PidfdFlags::empty()))?;
+    // The number may be another process's by now; but not any more once that is seen by descriptor.
+    let within = std::fs::read_to_string(format!("/proc/{}/cgroup", place.pid)).unwrap_or_default();
+    let is_its = place.cgroup < 0 || within.trim_end().split('/').any(|part| part == container.name);
+    if !is_its || ended(&pidfd) {
+        return Err("it has ended".to_owned());
+    }
+    let cgroup = match place.cgroup {
+        ..0 => None,
+        number => {
+            let parent = std::os::unix::process::parent_id();
+            let path = format!("/proc/{parent}/fd/{number}/{}", container.name);
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            Some(os("open its cgroup", rustix::fs::open(path, flags, Mode::empty()))?)
+        }
+    };
+    let pair = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
+    let (theirs, ours) = os("make a socket pair", pair)?;
+    let running = Running {
+        pid: place.pid.as_raw_pid(),
+        pidfd: pidfd.as_fd(),
+        cgroup: cgroup.as_ref().map(AsFd::as_fd),
+        root: None,
+    };
+    let stages = Stages {
+        console: Some(Console { socket: theirs.as_fd(), size: Some(place.size), plain_lines: false }),
+        find_home: true,
+        ..Stages::default()
+    };
+    let own = &container.launch.process;
+    let env = own.env.iter().filter(|variable| !variable.starts_with("TERM=")).cloned().chain([TERM.to_owned()]);
+    let process = Process { args: vec![SHELL.to_owned()], env: env.collect(), ..own.clone() };
+    let none = Stdio { stdin: None, stdout: None, stderr: None };
+    let shell = enter(&running, &process, container.launch.seccomp.as_ref(), none, &stages)
+        .map_err(|failure| failure.to_string())?;
+    drop(theirs);
+    let mut report = [PollFd::new(&shell.report, PollFlags::empty())];
+    os("wait for the shell", poll(&mut report, None))?;
+    match garboard_runtime::report::read(&shell.report) {
+        Report::Failed(failure) => return Err(failure.to_string()),
+        Report::Died => return Err(format!("{SHELL} was killed before it began")),
+        Report::Executed | Report::Pending => {}
+    }
+    let terminal = receive(&ours)?;
+    os("set its terminal up", rustix::io::ioctl_fionbio(&terminal, true))?;
+    Ok((shell, terminal))
+}
+
+fn ended(pidfd: &OwnedFd) -> bool {
+    let mut end = [PollFd::new(pidfd, PollFlags::IN)];
+    poll(&mut end, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) != Ok(0)
+}
+
+/// The terminal that the child has sent.
+fn receive(socket: &OwnedFd) -> Result<OwnedFd, String> {
+    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut name = [0; 64];
+    let mut parts = [std::io::IoSliceMut::new(&mut name)];
+    os("receive its terminal", rustix::net::recvmsg(socket, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC))?;
+    let sent = control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    });
+    sent.ok_or_else(|| "it sent no terminal".to_owned())
+}
+
+/// Passes bytes on until the shell or its terminal ends, or somebody wants it to.
+fn relay(shell: &Started, terminal: OwnedFd) -> Result<(), String> {
+    let stdin = std::io::stdin();
+    let line = stdin.as_fd();
+    let _ = rustix::io::write(line, b"\r\nCtrl-] leaves this shell\r\n");
+    let mut touched = now_ms();
+    // Read from the terminal, and not yet taken by the line.
+    let mut shown = Vec::new();
+    let mut over = false;
+    while !over || !shown.is_empty() {
+        let left = IDLE_MS.saturating_sub(now_ms().saturating_sub(touched));
+        let timeout = Timespec { tv_sec: i64::try_from(left.div_ceil(1000)).unwrap_or(0), tv_nsec: 0 };
+        let (wanted, further) = if shown.is_empty() {
+            (PollFlags::IN, PollFlags::IN)
+        } else {
+            (PollFlags::IN | PollFlags::OUT, PollFlags::empty())
+        };
+        let mut fds = [
+            PollFd::new(&line, wanted),
+            PollFd::from_borrowed_fd(terminal.as_fd(), further),
+            PollFd::new(&shell.pidfd, if over { PollFlags::empty() } else { PollFlags::IN }),
+        ];
+        match poll(&mut fds, Some(&timeout)) {
+            Ok(0) => break,
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(e) => return os("wait for keys", Err(e)),
+        }
+        let [of_line, of_terminal, of_shell] = fds.map(|fd| fd.revents());
+        if of_line.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
+            if !type_on(line, &terminal) {
+                break;
+            }
+            touched = now_ms();
+        }
+        if !shown.is_empty() && of_line.contains(PollFlags::OUT) {
+            match rustix::io::write(line, &shown) {
+                Ok(n) => drop(shown.drain(..n.min(shown.len()))),
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(_) => break,
+            }
+        }
+        if shown.is_empty() && !of_terminal.is_empty() {
+            let mut buffer = [0; SHOWN];
+            match rustix::io::read(&terminal, &mut buffer) {
+                Ok(n) if n > 0 => shown.extend_from_slice(buffer.get(..n).unwrap_or_default()),
+                Err(Errno::AGAIN | Errno::INTR) => over |= !of_shell.is_empty(),
+                _ => over = true,
+            }
+        } else if !of_shell.is_empty() {
+            over = shown.is_empty();
+        }
+    }
+    // What runs in the foreground is hung up on.
+    drop(terminal);
+    let _ = signal::send(&shell.pidfd, libc::SIGKILL);
+    let _ = rustix::process::waitid(WaitId::PidFd(shell.pidfd.as_fd()), WaitIdOptions::EXITED);
+    Ok(())
+}
+
+/// From the line to the terminal; what a terminal that nobody reads doesn't take is lost. False: that is the end.
+fn type_on(line: BorrowedFd<'_>, terminal: &OwnedFd) -> bool {
+    let mut buffer = [0; TYPED];
+    match rustix::io::read(line, &mut buffer) {
+        Ok(n) if n > 0 => {
+            let typed = buffer.get(..n).unwrap_or_default();
+            let _ = rustix::io::write(terminal, typed);
+            !typed.contains(&ESCAPE)
+        }
+        Err(Errno::AGAIN | Errno::INTR) => true,
+        _ => false,
+    }
+}

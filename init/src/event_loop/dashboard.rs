@@ -14,6 +14,7 @@ use crate::console::keys::Key;
 use crate::console::session::{Outcome, Session, View};
 use crate::events::Event;
 use crate::logs::{Entry, Rings};
+use crate::supervise::Event as Asked;
 use crate::work::passphrase::LONGEST_INPUT;
 use crate::worker::{Kind, Worker};
 

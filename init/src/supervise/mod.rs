@@ -47,6 +47,8 @@ mod operator;
 mod pods;
 mod rules;
 mod shutdown;
+#[cfg(test)]
+mod simulate;
 mod start;
 mod state;
 mod step;

@@ -1,0 +1,66 @@
+//! What is true of one container, whatever the automaton believes.
+
+use super::super::{Exit, Health};
+
+/// One container and what became of it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Real {
+    /// A child exists.
+    pub(super) alive: bool,
+    /// Its program was executed, in this run.
+    pub(super) executed: bool,
+    /// The automaton was told so.
+    pub(super) told: bool,
+    /// Its set-up failed, in this run; for want of something.
+    pub(super) fault: Option<bool>,
+    /// It doesn't stop when it is asked.
+    pub(super) deaf: bool,
+    /// It doesn't end when it is killed.
+    pub(super) undying: bool,
+    /// Every attempt to kill it was made.
+    pub(super) left: bool,
+    /// Since when it runs as the automaton understands it, in this run.
+    pub(super) since: Option<u64>,
+    /// When it was first asked to stop, or killed, in this run.
+    pub(super) stopped: Option<u64>,
+    /// Children made so far.
+    pub(super) run: u32,
+    /// The run in which it was last asked whether it works, without an answer so far.
+    pub(super) asked: Option<u32>,
+    pub(super) health: Health,
+    pub(super) good: bool,
+    pub(super) bad: u32,
+    /// When it must next say that it is alive, and how often.
+    pub(super) alive_by: Option<u64>,
+    pub(super) watchdog_ms: Option<u64>,
+    pub(super) exit: Option<Exit>,
+    /// Ends in a row; failures in a row.
+    pub(super) streak: u32,
+    pub(super) failures: u32,
+    /// Launches after a delay.
+    pub(super) relaunches: u32,
+    pub(super) ever_started: bool,
+    pub(super) ever_completed: bool,
+    /// It was launched since it was new, or was last asked for.
+    pub(super) launched: bool,
+}
+
+impl Real {
+    /// It runs, and nobody has asked it to stop.
+    pub(super) fn running(&self) -> bool {
+        self.alive && self.since.is_some() && self.stopped.is_none()
+    }
+
+    /// Nothing of a run is left.
+    pub(super) fn run_over(&mut self) {
+        (self.executed, self.told, self.fault) = (false, false, None);
+        (self.since, self.stopped, self.left) = (None, None, false);
+        (self.health, self.good, self.bad) = (Health::None, false, 0);
+        (self.alive_by, self.watchdog_ms) = (None, None);
+    }
+
+    /// It is as good as new.
+    pub(super) fn anew(&mut self) {
+        (self.streak, self.failures, self.launched) = (0, 0, false);
+    }
+}

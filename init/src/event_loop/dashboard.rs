@@ -157,17 +157,19 @@ impl Supervisor {
         self.stir_dashboard();
     }
 
-    /// Does what a person at the console has asked for, and says what comes of it.
-    ///
-    /// The one place for that: here the automaton is told.
+    /// Does what a person at the console has asked for, and says so.
     fn carry_out(&mut self, command: &Command) -> String {
-        let (what, index) = match command {
-            Command::Restart(index) => ("restart", *index),
-            Command::Stop(index) => ("stop", *index),
-            Command::Start(index) => ("start", *index),
+        let (what, index, event) = match command {
+            Command::Restart(index) => ("restart", *index, Asked::RestartAsked(*index)),
+            Command::Stop(index) => ("stop", *index, Asked::StopAsked(*index)),
+            Command::Start(index) => ("start", *index, Asked::StartAsked(*index)),
             _ => return String::new(),
         };
-        format!("{what} {}: not yet", self.name(index))
+        if self.state.common().goal.is_some() {
+            return format!("{what} {}: the machine is stopping", self.name(index));
+        }
+        self.tell(event);
+        format!("{what} {}: asked", self.name(index))
     }
 
     /// What happened lately, the newest last.

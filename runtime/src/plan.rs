@@ -3,12 +3,14 @@
 //! One file, `/garboard/plan` of the system image: [`MAGIC`], a little-endian [`VERSION`], then the [`Plan`] in postcard's
 //! wire format. It lies under the verity root, so it is as trustworthy as PID 1 itself; it is decoded with bounds all the same.
 
+mod status;
 mod supervision;
 
 use serde::{Deserialize, Serialize};
 
 use crate::launch::Launch;
 pub use supervision::{HealthCheck, HealthTest, NOTIFY_TARGET, OnFailure, Pod, Supervision};
+pub use status::{STATUS_SOCKET, status_socket};
 
 /// First bytes of a plan file.
 pub const MAGIC: [u8; 8] = *b"GARBPLAN";

@@ -7,11 +7,14 @@ mod containers;
 mod dashboard;
 mod data;
 mod health;
+mod kernel_log;
 mod launches;
 mod notify;
 mod output;
 mod persist;
 mod pods;
+mod ports;
+mod record;
 mod requests;
 mod setup;
 mod signals;
@@ -32,11 +35,12 @@ use crate::boot::{Feature, Trace};
 use crate::clock::now_ms;
 use crate::console::Console;
 use crate::console::session::Session;
-use crate::logs::{Lines, Rings};
+use crate::events::Kind as EventKind;
+use crate::logs::{Journal, Lines, Rings};
 use crate::shutdown::Patience;
-use crate::status::{Port, Uevents};
+use crate::status::{Ports, Uevents};
 use crate::store::Store;
-use crate::supervise::{Action, Event, Fault, Goal, State};
+use crate::supervise::{Action, Event, Fault, Goal, Phase, State};
 use crate::sys::signal::SignalFd;
 use crate::work::report;
 use crate::worker::{Kind, Worker};
@@ -82,6 +86,8 @@ struct Unit {
     said: notify::Said,
     /// What it said last, in words.
     says: String,
+    /// Where in its life the newest event of it has it.
+    seen: Option<Phase>,
 }
 
 /// Everything PID 1 has.
@@ -126,10 +132,14 @@ pub struct Supervisor {
     keyboard: Option<OwnedFd>,
     /// The container in which a shell is wanted, once the line has taken what waits for it.
     shell: Option<usize>,
-    port: Option<Port>,
+    journal: Journal,
+    ports: Ports,
+    /// Where ports are opened: by the container's index, or [`ports::VSOCK`].
+    listeners: BTreeMap<u32, ports::Listener>,
     uevents: Option<Uevents>,
-    /// The port may have more to read.
-    port_again: bool,
+    kernel_log: Option<OwnedFd>,
+    /// Earlier messages of the kernel are kept already.
+    kernel_seen: u64,
     /// A child may be left to reap.
     reap_again: bool,
     /// A launch may have its turn at once.
@@ -161,6 +171,7 @@ impl Supervisor {
             self.persist();
             self.announce(now);
             self.pass_dashboard(now);
+            self.tell_subscribers();
             self.flush_console();
             self.feed_watchdog(now);
             if let Some(goal) = self.outcome {
@@ -171,16 +182,15 @@ impl Supervisor {
             }
             let deadline = self.next_deadline(now);
             self.sources.arm(deadline);
-            let busy = self.port_again || self.reap_again || self.launch_again;
+            let more = !self.ports.again(now).is_empty() || self.events_wait();
+            let busy = more || self.reap_again || self.launch_again;
             for ready in self.sources.wait(busy) {
                 self.dispatch(ready);
             }
             if std::mem::take(&mut self.reap_again) {
                 self.reap();
             }
-            if std::mem::take(&mut self.port_again) {
-                self.serve_port();
-            }
+            self.serve_again(now_ms());
             self.act();
         }
     }
@@ -194,14 +204,9 @@ impl Supervisor {
             }
             Source::Console => self.flush_console(),
             Source::Keys => self.take_keys(),
-            Source::Port => {
-                if ready.hung_up
-                    && let Some(port) = &mut self.port
-                {
-                    port.hang_up();
-                }
-                self.serve_port();
-            }
+            Source::Port(number) => self.port_ready(number, ready),
+            Source::Listener(number) => self.accept(number),
+            Source::KernelLog => self.take_kernel_log(),
             Source::Uevents => {
                 if self.uevents.as_ref().is_some_and(Uevents::drain) {
                     self.look_for_port();
@@ -221,7 +226,9 @@ impl Supervisor {
         if event != Event::Tick {
             self.stir_dashboard();
         }
+        let ended = record::ended_by(&event);
         self.actions.extend(self.state.step(event, now));
+        self.record_changes(ended);
     }
 
     /// Does what is queued, but only a few launches.
@@ -277,6 +284,7 @@ impl Supervisor {
             self.hearing_due(),
             self.watchdog_due(),
             self.dashboard_due(),
+            self.ports_due(),
         ];
         others.into_iter().flatten().chain(workers).chain(self.due.values().copied()).min()
     }
@@ -309,6 +317,12 @@ impl Supervisor {
 
     /// Remembers something that a person should know; the newest few are kept and shown.
     fn note(&mut self, text: String) {
+        self.record(EventKind::Note, None, &text);
+        self.remember(text);
+    }
+
+    /// The same of what is an event of another kind.
+    fn remember(&mut self, text: String) {
         log::warn!("{text}");
         self.console.say(&text);
         if self.notes.len() >= 8 {

@@ -4,6 +4,7 @@ use rustix::io::Errno;
 use rustix::pipe::SpliceFlags;
 
 use super::Supervisor;
+use super::ports::log_line;
 use crate::clock::{cpu_us, now_ms};
 
 /// An unfinished line is shown after so many milliseconds: a prompt, a progress bar.
@@ -94,12 +95,17 @@ impl Supervisor {
             Err(e) => return e == Errno::AGAIN || e == Errno::INTR,
         };
         let (rings, console, shown) = (&mut self.rings, &mut self.console, self.plan.console.logs);
+        let log = u32::try_from(index).unwrap_or(u32::MAX);
+        let (watched, ports) = (self.ports.watch(log), &mut self.ports);
         let mut begun_anew = unit.flush_at.is_none();
         unit.lines.feed(self.buffer.get(..n).unwrap_or_default(), |piece| {
             begun_anew = true;
             rings.push(piece, now);
             if shown {
                 console.container(&container.name, piece);
+            }
+            if watched {
+                ports.publish(log, &log_line(&container.name, piece, now));
             }
         });
         rings.commit(index);
@@ -142,6 +148,8 @@ impl Supervisor {
         let now = now_ms();
         let Some((unit, container)) = self.units.get_mut(index).zip(self.plan.containers.get(index)) else { return };
         let (rings, console, shown) = (&mut self.rings, &mut self.console, self.plan.console.logs);
+        let log = u32::try_from(index).unwrap_or(u32::MAX);
+        let (watched, ports) = (self.ports.watch(log), &mut self.ports);
         unit.flush_at = None;
         let mut any = false;
         unit.lines.flush(ended, |piece| {
@@ -149,6 +157,9 @@ impl Supervisor {
             rings.push(piece, now);
             if shown {
                 console.container(&container.name, piece);
+            }
+            if watched {
+                ports.publish(log, &log_line(&container.name, piece, now));
             }
         });
         if any {

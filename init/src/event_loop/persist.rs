@@ -10,6 +10,7 @@ use super::view::Announced;
 use super::{Options, Supervisor, pods};
 use crate::boot::{Feature, Trace};
 use crate::crash::History;
+use crate::status::subscription::Subscription;
 use crate::store::{self, Store};
 use crate::supervise;
 use crate::sys::fd::number;
@@ -45,6 +46,10 @@ pub(super) struct CommonRecord {
     pub(super) console: i32,
     pub(super) port: i32,
     pub(super) watchdog: i32,
+    /// What is told on that port; of its events, those up to which all were written.
+    pub(super) subscription: Subscription,
+    pub(super) journal: i32,
+    pub(super) vsock: i32,
     pub(super) workers: Vec<WorkerRecord>,
     pub(super) due: BTreeMap<Kind, u64>,
     pub(super) announced: Announced,
@@ -69,6 +74,8 @@ pub(super) struct UnitRecord {
     pub(super) output: i32,
     pub(super) report: i32,
     pub(super) userns: i32,
+    /// The socket on which it reads the status.
+    pub(super) status: i32,
     pub(super) filled: bool,
     pub(super) heard: bool,
     pub(super) out_of_memory: bool,
@@ -110,6 +117,8 @@ impl Supervisor {
             };
             save(&mut self.store, CONTEXT, &context);
         }
+        // Not before: what led to an event and isn't kept happens to the next incarnation again.
+        self.journal.commit();
     }
 
     fn unit_record(&self, index: usize) -> Option<UnitRecord> {
@@ -121,6 +130,7 @@ impl Supervisor {
             output: number(unit.output.as_ref()),
             report: number(unit.report.as_ref()),
             userns: number(unit.userns.as_ref()),
+            status: u32::try_from(index).map_or(-1, |index| self.listener(index)),
             filled: unit.filled,
             heard: unit.heard,
             out_of_memory: unit.out_of_memory,
@@ -131,6 +141,10 @@ impl Supervisor {
         })
     }
 
+    fn listener(&self, number_of: u32) -> i32 {
+        number(self.listeners.get(&number_of).map(|listener| &listener.fd))
+    }
+
     fn common_record(&self) -> CommonRecord {
         let worker = |w: &crate::worker::Worker| WorkerRecord {
             kind: w.kind,
@@ -139,13 +153,19 @@ impl Supervisor {
             output: number(w.output.as_ref()),
             deadline: w.deadline,
         };
+        let lasting = self.ports.lasting();
+        let mut subscription = lasting.map(|entry| entry.subscription.clone()).unwrap_or_default();
+        subscription.events = lasting.and_then(|entry| entry.told);
         CommonRecord {
             common: self.state.common().clone(),
             rings: self.rings.as_fd().as_raw_fd(),
             cgroup: number(self.cgroup.as_ref()),
             console: self.console.fd().map_or(-1, |fd| fd.as_raw_fd()),
-            port: self.port.as_ref().map_or(-1, |port| port.as_fd().as_raw_fd()),
             watchdog: self.watchdog.as_ref().map_or(-1, |watchdog| watchdog.device.as_raw_fd()),
+            port: lasting.map_or(-1, |entry| entry.port.as_fd().as_raw_fd()),
+            subscription,
+            journal: self.journal.as_fd().as_raw_fd(),
+            vsock: self.listener(super::ports::VSOCK),
             workers: self.workers.iter().map(worker).collect(),
             due: self.due.clone(),
             announced: self.announced.clone(),
@@ -219,6 +239,7 @@ mod tests {
             output: n,
             report: n,
             userns: n,
+            status: n,
             filled: true,
             heard: true,
             out_of_memory: true,

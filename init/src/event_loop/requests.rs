@@ -1,104 +1,131 @@
-//! The status port's requests, answered.
-
-use std::path::Path;
+//! The status ports' requests, answered.
 
 use super::Supervisor;
-use super::sources::Source;
-use crate::status::protocol::{self, Answer, DEFAULT_TAIL, Line, Question, Request};
-use crate::status::{PORT_NAME, Port, find};
+use crate::logs::Entry as Kept;
+use crate::status::ports::Entry;
+use crate::status::protocol::{self, Answer, DEFAULT_TAIL, Line, Question, Request, WantedLogs};
+use crate::status::subscription::{KERNEL, MOST_LOGS, Subscription};
+use crate::status::{Rights, metrics};
 use crate::supervise::Goal;
 
 /// Bytes of a log that one `logs` reply holds.
 const LONGEST_LOG: usize = 128 << 10;
-/// Requests answered in one turn of the loop.
-const REQUESTS_PER_TURN: usize = 8;
+/// Events of a reply when the request doesn't say.
+const DEFAULT_EVENTS: usize = 100;
 
 impl Supervisor {
-    /// Opens the port once it is there; until then, called for each device that comes.
-    pub(super) fn look_for_port(&mut self) {
-        if self.port.is_some() {
-            return;
+    pub(super) fn answer(&mut self, line: &[u8], entry: &mut Entry) -> Vec<u8> {
+        match protocol::parse(line) {
+            Ok(Request { id, question }) => match self.answer_to(&question, entry) {
+                Ok(answer) => protocol::encode(id, answer),
+                Err(message) => protocol::encode(id, Answer::Error { message }),
+            },
+            Err((id, message)) => protocol::encode(id, Answer::Error { message }),
         }
-        let Some(path) = find(Path::new("/sys/class/virtio-ports"), PORT_NAME) else { return };
-        match Port::open(&path) {
-            Ok(port) => {
-                self.use_port(port);
-                // Nothing else of what devices do is ours.
-                if let Some(uevents) = self.uevents.take() {
-                    self.sources.remove(&uevents);
-                }
+    }
+
+    fn answer_to<'a>(&'a mut self, question: &'a Question, entry: &mut Entry) -> Result<Answer<'a>, String> {
+        if let Some(why) = entry.rights.refuse(question) {
+            return Err(why.to_owned());
+        }
+        Ok(match question {
+            Question::Status => Answer::Status { snapshot: Box::new(self.snapshot()) },
+            Question::Metrics => Answer::Metrics { text: metrics::render(&self.snapshot()) },
+            Question::Trace => Answer::Trace { steps: self.trace.steps() },
+            Question::Events { since, count } => {
+                let count = count.unwrap_or(DEFAULT_EVENTS);
+                let events = match since {
+                    Some(since) => self.journal.after(*since, count),
+                    None => self.journal.newest(count),
+                };
+                Answer::Events { events, newest: self.journal.last() }
             }
-            Err(e) => log::warn!("open {}: {e}", path.display()),
+            Question::Logs { container, tail, follow } => {
+                let log = self.log_number(container.as_deref(), entry.rights)?;
+                if *follow {
+                    self.follow(entry, log)?;
+                }
+                self.logs(container.as_deref(), log, tail.unwrap_or(DEFAULT_TAIL))
+            }
+            Question::Subscribe { events, logs, since } => {
+                let since = since.unwrap_or_else(|| self.journal.last()).min(self.journal.last());
+                let mut wanted = Subscription { events: events.then_some(since), ..Subscription::default() };
+                self.want_logs(&mut wanted, logs.as_ref(), entry.rights)?;
+                entry.subscription = wanted;
+                self.subscribed(entry);
+                Answer::Subscribed { since }
+            }
+            Question::Unsubscribe => {
+                entry.subscription = Subscription::default();
+                self.subscribed(entry);
+                Answer::Ok
+            }
+            Question::Poweroff => {
+                self.shut_down(Goal::PowerOff, "asked by the status port");
+                Answer::Ok
+            }
+            Question::Reboot => {
+                self.shut_down(Goal::Reboot, "asked by the status port");
+                Answer::Ok
+            }
+        })
+    }
+
+    /// What a port is told is another from now on; the next incarnation of PID 1 has to know.
+    fn subscribed(&mut self, entry: &mut Entry) {
+        entry.told = entry.subscription.events;
+        self.common_dirty |= entry.lasting;
+    }
+
+    fn follow(&mut self, entry: &mut Entry, log: u32) -> Result<(), String> {
+        if !entry.subscription.add(log) {
+            return Err(format!("at most {MOST_LOGS} logs are followed one by one; subscribe to all"));
         }
+        self.subscribed(entry);
+        Ok(())
     }
 
-    pub(super) fn use_port(&mut self, port: Port) {
-        self.sources.add_edges(&port, Source::Port);
-        self.port = Some(port);
-        self.port_again = true;
-        self.common_dirty = true;
-    }
-
-    /// Reads and answers requests, a bounded number.
-    pub(super) fn serve_port(&mut self) {
-        let Some(mut port) = self.port.take() else { return };
-        port.write();
-        let mut more = true;
-        for _ in 0..REQUESTS_PER_TURN {
-            match port.request() {
-                Some(Ok(line)) => {
-                    let reply = self.answer(&line);
-                    port.reply(&reply);
-                    port.write();
-                }
-                Some(Err(())) => {
-                    let message = format!("a request has at most {} bytes", protocol::LONGEST_REQUEST);
-                    port.reply(&protocol::encode(None, Answer::Error { message }));
-                    port.write();
-                }
-                None => {
-                    more = port.read(&mut self.buffer);
-                    if !more {
-                        break;
+    fn want_logs(&self, wanted: &mut Subscription, logs: Option<&WantedLogs>, rights: Rights) -> Result<(), String> {
+        match (logs, rights) {
+            (None, _) => {}
+            // All that it may read.
+            (Some(WantedLogs::All(_)), Rights::Container(own)) => {
+                wanted.logs = u32::try_from(own).into_iter().collect()
+            }
+            (Some(WantedLogs::All(_)), _) => wanted.all_logs = true,
+            (Some(WantedLogs::Of(names)), _) => {
+                for name in names {
+                    if !wanted.add(self.log_number(name.as_deref(), rights)?) {
+                        return Err(format!("a subscription names at most {MOST_LOGS} logs, or \"all\""));
                     }
                 }
             }
         }
-        // While a reply waits for its reader, the next edge continues.
-        self.port_again = more && !port.busy();
-        self.port = Some(port);
+        Ok(())
     }
 
-    fn answer(&mut self, line: &[u8]) -> Vec<u8> {
-        let Request { id, question } = match protocol::parse(line) {
-            Ok(request) => request,
-            Err((id, message)) => return protocol::encode(id, Answer::Error { message }),
+    /// The number of a log that may be read: a container's, or the kernel's.
+    fn log_number(&self, container: Option<&str>, rights: Rights) -> Result<u32, String> {
+        let number = match container {
+            None => Some(KERNEL),
+            Some(name) => self.plan.containers.iter().position(|c| c.name == name).and_then(|i| u32::try_from(i).ok()),
         };
-        match question {
-            Question::Status => protocol::encode(id, Answer::Status { snapshot: Box::new(self.snapshot()) }),
-            Question::Logs { container, tail } => protocol::encode(id, self.logs(&container, tail)),
-            Question::Trace => protocol::encode(id, Answer::Trace { steps: self.trace.steps() }),
-            Question::Poweroff => {
-                self.shut_down(Goal::PowerOff, "asked by the status port");
-                protocol::encode(id, Answer::Ok)
-            }
-            Question::Reboot => {
-                self.shut_down(Goal::Reboot, "asked by the status port");
-                protocol::encode(id, Answer::Ok)
-            }
-        }
+        let number = number.ok_or_else(|| format!("no container is named {:?}", container.unwrap_or_default()))?;
+        // Which others there are is no secret, as the status names them.
+        if rights.may_read(number) { Ok(number) } else { Err("a container may read its own log only".to_owned()) }
     }
 
-    fn logs<'a>(&self, container: &'a str, tail: Option<usize>) -> Answer<'a> {
-        let Some(index) = self.plan.containers.iter().position(|c| c.name == container) else {
-            return Answer::Error { message: format!("no container is named {container:?}") };
+    fn logs<'a>(&self, container: Option<&'a str>, log: u32, tail: usize) -> Answer<'a> {
+        let index = usize::try_from(log).ok().filter(|_| log != KERNEL);
+        let (entries, dropped) = match index {
+            Some(index) => (self.rings.tail(index, tail, LONGEST_LOG), self.rings.dropped(index)),
+            None => (self.journal.kernel_tail(tail, LONGEST_LOG), 0),
         };
-        let entries = self.rings.tail(index, tail.unwrap_or(DEFAULT_TAIL), LONGEST_LOG);
-        let line = |e: crate::logs::Entry| Line {
+        let line = |e: Kept| Line {
             time_ms: e.time_ms,
             text: String::from_utf8_lossy(&e.text).into_owned(),
             continues: e.continues,
         };
-        Answer::Logs { container, lines: entries.into_iter().map(line).collect(), dropped: self.rings.dropped(index) }
+        Answer::Logs { container, lines: entries.into_iter().map(line).collect(), dropped }
     }
 }

@@ -20,8 +20,9 @@ use crate::clock::now_ms;
 use crate::console::Console;
 use crate::crash::{self, History};
 use crate::etc_files;
-use crate::logs::Rings;
-use crate::status::{Port, Uevents};
+use crate::events::Kind;
+use crate::logs::{Journal, Rings};
+use crate::status::{Port, Ports, Uevents};
 use crate::store::{self, Store};
 use crate::supervise::{Event, Fault, Goal, Policy, Rules, State};
 use crate::sys::fd::Inherited;
@@ -53,6 +54,8 @@ pub struct Options {
     pub print_trace: bool,
     /// Let signals make PID 1 crash. For tests only.
     pub crash_trigger: bool,
+    /// Measure the work that those make who may only read the status. Without it, for tests only, they have as much as they ask for.
+    pub measured: bool,
     /// What to do when what the declaration requires is not there.
     pub stop: Goal,
     /// The automaton's constants.
@@ -70,6 +73,7 @@ impl Default for Options {
             network_again_ms: 10_000,
             print_trace: false,
             crash_trigger: false,
+            measured: true,
             stop: Goal::PowerOff,
             policy: Policy::default(),
         }
@@ -134,13 +138,13 @@ impl Supervisor {
     pub fn begin(machine: Machine, options: Options) -> io::Result<Self> {
         let Machine { plan, features, cgroup, trace, warnings, console, port } = machine;
         let count = plan.containers.len();
-        raise_descriptor_limit(count);
+        raise_descriptor_limit(&plan);
         let signals = SignalFd::replace_mask(&signals::wanted())?;
         let mut seed = [0_u8; 8];
         let _ = rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::INSECURE);
         let state = State::new(rules(&plan), options.policy, u64::from_ne_bytes(seed));
         let store = Store::create(persist::records(count))?;
-        let rings = Rings::create(count, plan.log_budget)?;
+        let rings = (Rings::create(count, plan.log_budget)?, Journal::create()?);
         let context = Context {
             options,
             features,
@@ -151,6 +155,8 @@ impl Supervisor {
         };
         let mut new = Self::assemble(plan, context, state, store, rings, console, signals)?;
         new.cgroup = cgroup;
+        new.record(Kind::Boot, None, &boot_text());
+        new.listen_for_containers();
         if let Err(e) = etc_files::prepare_resolv_conf(&new.options.run_dir, &new.plan.network) {
             new.note(format!("write resolv.conf: {e}"));
         }
@@ -204,7 +210,8 @@ impl Supervisor {
         let memories = units.iter().map(|u| u.as_ref().map(|u| u.unit.clone()).unwrap_or_default()).collect();
         let state = State::resume(rules(&plan), context.options.policy, memories, common.common.clone());
         let rings = inherited.take(common.rings).ok_or_else(|| fault("no log rings"))?;
-        let rings = Rings::adopt(rings, count, plan.log_budget);
+        let journal = inherited.take(common.journal).ok_or_else(|| fault("no events"))?;
+        let rings = (Rings::adopt(rings, count, plan.log_budget), Journal::adopt(journal));
         let console = Console::adopt(inherited.take(common.console));
         let mut again = Self::assemble(plan, context, state, store, rings, console, signals).map_err(os("epoll"))?;
         again.cgroup = inherited.take(common.cgroup);
@@ -215,7 +222,9 @@ impl Supervisor {
         again.adopt_units(units, &mut inherited);
         again.miss_questions();
         again.watch_data(now_ms());
-        again.note(format!("PID 1 crashed and goes on, nothing was lost: {reason}"));
+        let text = format!("PID 1 crashed and goes on, nothing was lost: {reason}");
+        again.record(Kind::Crash, None, &text);
+        again.remember(text);
         Ok(again)
     }
 
@@ -224,7 +233,7 @@ impl Supervisor {
         context: Context,
         state: State,
         store: Store,
-        rings: Rings,
+        (rings, journal): (Rings, Journal),
         mut console: Console,
         signals: SignalFd,
     ) -> io::Result<Self> {
@@ -233,6 +242,8 @@ impl Supervisor {
         let null = rustix::fs::open("/dev/null", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
         console.align(plan.containers.iter().map(|c| c.name.len()));
         let units = plan.containers.iter().map(|_| Unit::default()).collect();
+        let mut ports = Ports::default();
+        ports.measured = context.options.measured;
         let Context { options, features, trace, notes, network, data } = context;
         Ok(Self {
             plan,
@@ -262,9 +273,12 @@ impl Supervisor {
             session: None,
             keyboard: None,
             shell: None,
-            port: None,
+            journal,
+            ports,
+            listeners: Default::default(),
             uevents: None,
-            port_again: false,
+            kernel_log: None,
+            kernel_seen: 0,
             // A child may have ended before the signalfd was there.
             reap_again: true,
             launch_again: false,
@@ -285,8 +299,11 @@ impl Supervisor {
     fn adopt_units(&mut self, records: Vec<Option<UnitRecord>>, inherited: &mut Inherited) {
         let mut lost = Vec::new();
         let opening: Vec<usize> = self.workers.iter().filter_map(|worker| worker.kind.container()).collect();
+        let mut listeners = Vec::new();
         for (index, (unit, record)) in self.units.iter_mut().zip(records).enumerate() {
             let Some(record) = record else { continue };
+            unit.seen = Some(record.unit.phase);
+            listeners.extend(inherited.take(record.status).map(|fd| (index, fd)));
             unit.userns = inherited.take(record.userns);
             unit.filled = record.filled;
             unit.heard = record.heard;
@@ -315,6 +332,9 @@ impl Supervisor {
             }
             self.dirty.push(index);
         }
+        for (index, fd) in listeners {
+            self.use_listener(u32::try_from(index).unwrap_or(u32::MAX), fd);
+        }
         for index in lost {
             // A child may have been made that nobody knows; its cgroup does.
             self.kill_cgroup(index);
@@ -341,14 +361,31 @@ impl Supervisor {
             self.use_watchdog(device, seconds);
         }
         if let Some(fd) = inherited.take(common.port) {
-            self.use_port(Port::adopt(fd));
+            let number = self.use_port(Port::adopt(fd));
+            if let Some(entry) = self.ports.get_mut(number) {
+                entry.told = common.subscription.events;
+                entry.subscription = common.subscription;
+            }
+        }
+        if let Some(fd) = inherited.take(common.vsock) {
+            self.use_listener(super::ports::VSOCK, fd);
+        }
+        if self.state.common().devices {
+            self.devices_ready();
         }
         self.await_port();
     }
 
+    /// All modules are loaded that will be.
+    pub(super) fn devices_ready(&mut self) {
+        self.read_kernel_log();
+        self.listen_on_vsock();
+        self.look_for_port();
+    }
+
     /// Without a port, looks for one whenever a device comes.
     fn await_port(&mut self) {
-        if self.port.is_some() {
+        if self.ports.lasting().is_some() {
             return;
         }
         match Uevents::subscribe() {
@@ -368,12 +405,21 @@ fn rules(plan: &Plan) -> Vec<Rules> {
 
 /// A thousand containers need more descriptors than the kernel's default allows PID 1. It is raised only if need be, as
 /// containers inherit it.
-fn raise_descriptor_limit(containers: usize) {
+fn raise_descriptor_limit(plan: &Plan) {
     let (own, each) = DESCRIPTORS;
-    let wanted = own.saturating_add(each.saturating_mul(u64::try_from(containers).unwrap_or(0)));
+    // Those who may read the status have a socket, and connections.
+    let readers = plan.containers.iter().filter(|container| container.reads_status).count();
+    let shares = u64::try_from(plan.containers.len().saturating_add(readers)).unwrap_or(0);
+    let wanted = own.saturating_add(each.saturating_mul(shares));
     let limit = getrlimit(Resource::Nofile);
     if limit.current.is_some_and(|current| current < wanted) {
         let maximum = limit.maximum.map(|m| m.max(wanted));
         let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum });
     }
+}
+
+/// The first event's.
+fn boot_text() -> String {
+    let system = rustix::system::uname();
+    format!("{} {} began", system.sysname().to_string_lossy(), system.release().to_string_lossy())
 }

@@ -12,6 +12,7 @@
 //! Only processes of PID 1's own pid namespace can send them; containers are in theirs. Any other signal is blocked for good.
 
 use super::Supervisor;
+use crate::events::Kind;
 use crate::supervise::{Event, Goal};
 use crate::sys::{crash, signal};
 
@@ -71,6 +72,7 @@ impl Supervisor {
                 Goal::Reboot => "starting over",
                 Goal::Halt => "halting",
             };
+            self.record(Kind::Shutdown, None, &format!("{text}: {why}"));
             self.console.say(&format!("{text} ({why}); stopping containers"));
         }
         self.tell(Event::Shutdown(goal));

@@ -14,8 +14,12 @@ pub(super) enum Source {
     Timer,
     /// The console has room again.
     Console,
-    /// The status port.
-    Port,
+    /// A status port, by its number.
+    Port(u32),
+    /// A socket on which status ports are opened, by its number.
+    Listener(u32),
+    /// The kernel's log.
+    KernelLog,
     /// A device came or changed.
     Uevents,
     /// A container's output.
@@ -36,12 +40,14 @@ impl Source {
             Self::Signals => (0, 0),
             Self::Timer => (1, 0),
             Self::Console => (2, 0),
-            Self::Port => (3, 0),
+            Self::Port(number) => (3, number),
+            Self::Listener(number) => (8, number),
+            Self::KernelLog => (9, 0),
             Self::Uevents => (4, 0),
             Self::Output(index) => (5, u32::try_from(index).unwrap_or(u32::MAX)),
             Self::Report(index) => (6, u32::try_from(index).unwrap_or(u32::MAX)),
             Self::Worker(pid) => (7, pid.unsigned_abs()),
-            Self::Notify(index) => (8, u32::try_from(index).unwrap_or(u32::MAX)),
+            Self::Notify(index) => (10, u32::try_from(index).unwrap_or(u32::MAX)),
             Self::Keys => (15, 0),
         };
         (kind << 32) | u64::from(number)
@@ -54,12 +60,14 @@ impl Source {
             0 => Self::Signals,
             1 => Self::Timer,
             2 => Self::Console,
-            3 => Self::Port,
+            3 => Self::Port(number),
+            8 => Self::Listener(number),
+            9 => Self::KernelLog,
             4 => Self::Uevents,
             5 => Self::Output(index),
             6 => Self::Report(index),
             7 => Self::Worker(i32::try_from(number).ok()?),
-            8 => Self::Notify(index),
+            10 => Self::Notify(index),
             15 => Self::Keys,
             _ => return None,
         })
@@ -71,6 +79,8 @@ impl Source {
 pub(super) struct Ready {
     pub(super) source: Source,
     pub(super) hung_up: bool,
+    /// It neither reads nor writes any more.
+    pub(super) gone: bool,
 }
 
 /// The epoll and its timer.
@@ -152,7 +162,8 @@ impl Sources {
         let ready = |event: &Event| {
             let flags = event.flags;
             let hung_up = flags.intersects(EventFlags::HUP | EventFlags::RDHUP);
-            Some(Ready { source: Source::decode(event.data.u64())?, hung_up })
+            let gone = flags.intersects(EventFlags::HUP | EventFlags::ERR);
+            Some(Ready { source: Source::decode(event.data.u64())?, hung_up, gone })
         };
         events.iter().take(count).filter_map(ready).collect()
     }
@@ -164,7 +175,7 @@ mod tests {
 
     #[test]
     fn sources_survive_their_number() {
-        let all = [Source::Signals, Source::Timer, Source::Console, Source::Port, Source::Uevents, Source::Keys];
+        let all = [Source::Signals, Source::Timer, Source::Console, Source::KernelLog, Source::Uevents, Source::Keys];
         let more = [
             Source::Output(0),
             Source::Output(4_000_000),
@@ -172,7 +183,8 @@ mod tests {
             Source::Worker(4_194_304),
             Source::Notify(9),
         ];
-        for source in all.into_iter().chain(more) {
+        let ports = [Source::Port(0), Source::Port(u32::MAX), Source::Listener(3), Source::Listener(u32::MAX)];
+        for source in all.into_iter().chain(more).chain(ports) {
             assert_eq!(Source::decode(source.encode()), Some(source));
         }
         assert_eq!(Source::decode(u64::MAX), None);

@@ -105,8 +105,13 @@ impl Supervisor {
 
     /// Says how a container ended, or why it could not be started.
     pub(super) fn announce_end(&mut self, index: usize, exit: Option<Exit>) {
-        let Some(unit) = self.state.units().get(index) else { return };
-        let name = self.name(index);
+        let text = format!("{} {}", self.name(index), self.how_it_ended(index, exit));
+        self.console.say(&text);
+    }
+
+    /// How a container ended, or why it could not be started, and what follows.
+    pub(super) fn how_it_ended(&self, index: usize, exit: Option<Exit>) -> String {
+        let Some(unit) = self.state.units().get(index) else { return String::new() };
         let ending = exit.map(|exit| self.ending_of(index, exit)).unwrap_or_default();
         let how = match &unit.reason {
             Reason::Launch(why) => format!("could not be started: {why}"),
@@ -123,8 +128,7 @@ impl Supervisor {
             Phase::Failed if unit.reason == Reason::GaveUp => format!("; given up after {} restarts", unit.restarts),
             _ => String::new(),
         };
-        let text = format!("{name} {how}{next}");
-        self.console.say(&text);
+        format!("{how}{next}")
     }
 
     /// Everything at this moment.
@@ -147,7 +151,7 @@ impl Supervisor {
             data: self.data_now(),
             containers: (0..self.units.len()).filter_map(|i| self.container(i, now)).collect(),
             notes: self.notes.clone(),
-            last_event: 0,
+            last_event: self.journal.last(),
         }
     }
 
@@ -195,7 +199,7 @@ impl Supervisor {
     }
 
     /// Why a container is where it is.
-    fn detail(&self, index: usize, unit: &Unit, now: u64) -> String {
+    pub(super) fn detail(&self, index: usize, unit: &Unit, now: u64) -> String {
         let why = match &unit.reason {
             Reason::None => String::new(),
             Reason::Ended => unit.exit.map(|exit| self.ending_of(index, exit)).unwrap_or_default(),

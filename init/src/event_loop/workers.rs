@@ -29,6 +29,7 @@ impl Supervisor {
             self.start_watchdog();
             self.tell(Event::DevicesReady);
             self.tell(Event::DataReady);
+            self.devices_ready();
             return;
         }
         let starting = self.actions.iter().any(|action| matches!(action, Action::Launch(_)));
@@ -200,7 +201,7 @@ impl Supervisor {
                     self.tell(Event::DataReady);
                 }
                 self.start_worker(Kind::Network, &[]);
-                self.look_for_port();
+                self.devices_ready();
             }
             // One that reported first and failed afterwards has settled the matter.
             Kind::Data if self.state.common().data == DataPhase::Pending => {

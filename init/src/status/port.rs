@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use super::outbox::Outbox;
 use super::protocol::LONGEST_REQUEST;
 
 /// The device of the virtio-serial port with this name; `None`: there is none yet.
@@ -28,12 +29,16 @@ pub struct Port {
     input: Vec<u8>,
     /// The line being read is too long; the rest of it is skipped.
     skipping: bool,
-    /// What was not yet written of replies.
-    output: Vec<u8>,
-    /// So much of it was.
-    written: usize,
-    /// A reply was abandoned in the middle of a line.
+    /// What was not yet written of replies and other lines.
+    out: Outbox,
+    /// A line was abandoned in its middle.
     torn: bool,
+    /// The kernel takes no more for now.
+    blocked: bool,
+    /// The other end says no more.
+    ended: bool,
+    /// There is nobody at the other end.
+    gone: bool,
 }
 
 impl Port {
@@ -45,7 +50,16 @@ impl Port {
 
     /// Talks on `fd`, which must not block.
     pub fn on(fd: OwnedFd) -> Self {
-        Self { fd, input: Vec::new(), skipping: false, output: Vec::new(), written: 0, torn: false }
+        Self {
+            fd,
+            input: Vec::new(),
+            skipping: false,
+            out: Outbox::default(),
+            torn: false,
+            blocked: false,
+            ended: false,
+            gone: false,
+        }
     }
 
     /// Goes on where a process that crashed was talking: half of a reply may be out.
@@ -60,8 +74,12 @@ impl Port {
             return false;
         }
         match rustix::io::read(&self.fd, &mut *buffer) {
-            Ok(0) => false,
+            Ok(0) => {
+                self.ended = true;
+                false
+            }
             Ok(n) => {
+                self.ended = false;
                 self.input.extend_from_slice(buffer.get(..n).unwrap_or_default());
                 true
             }
@@ -102,40 +120,74 @@ impl Port {
     /// Takes a reply line to write.
     pub fn reply(&mut self, line: &[u8]) {
         if std::mem::take(&mut self.torn) {
-            self.output.push(b'\n');
+            self.out.reply(b"\n");
         }
-        self.output.extend_from_slice(line);
+        self.out.reply(line);
+    }
+
+    /// Takes a line that nobody waits for. When there is no room for it, a line says later how many were missed.
+    pub fn push(&mut self, line: &[u8]) {
+        if std::mem::take(&mut self.torn) {
+            self.out.push(b"\n");
+        }
+        self.out.push(line);
+    }
+
+    /// Whether there is room for such a line.
+    pub fn has_room(&self, length: usize) -> bool {
+        self.out.has_room(length.saturating_add(1))
+    }
+
+    /// The kernel may take more again.
+    pub fn unblock(&mut self) {
+        self.blocked = false;
     }
 
     /// Writes what is taken without waiting.
     pub fn write(&mut self) {
+        self.out.tell_missed();
         // Bounded as the output is; the kernel takes at most 32 KiB at a time.
-        while let Some(rest) = self.output.get(self.written..).filter(|r| !r.is_empty()) {
-            match rustix::io::write(&self.fd, rest) {
-                Ok(0) | Err(Errno::AGAIN | Errno::INTR) => return,
-                Ok(n) => self.written = self.written.saturating_add(n),
-                Err(_) => {
-                    self.hang_up();
-                    return;
-                }
+        while !self.blocked && !self.out.rest().is_empty() {
+            match rustix::io::write(&self.fd, self.out.rest()) {
+                Ok(0) | Err(Errno::AGAIN) => self.blocked = true,
+                Err(Errno::INTR) => return,
+                Ok(n) => self.out.advance(n),
+                Err(_) => self.hang_up(),
             }
         }
-        self.output = Vec::new();
-        self.written = 0;
     }
 
     /// The asker went away: what it asked and what it was being told is void.
     pub fn hang_up(&mut self) {
-        self.torn |= self.written > 0 && self.busy();
-        self.output = Vec::new();
-        self.written = 0;
+        self.torn |= self.out.clear();
         self.input = Vec::new();
         self.skipping = false;
+        self.gone = true;
+    }
+
+    /// Somebody is at the other end again.
+    pub fn greet(&mut self) {
+        self.gone = false;
+    }
+
+    /// Nobody is at the other end.
+    pub fn is_gone(&self) -> bool {
+        self.gone
+    }
+
+    /// The other end says no more, and everything that it asked was answered.
+    pub fn is_done(&self) -> bool {
+        self.ended && self.is_idle() && !self.input.contains(&b'\n')
+    }
+
+    /// Everything is written.
+    pub fn is_idle(&self) -> bool {
+        self.out.rest().is_empty()
     }
 
     /// A reply is not yet written.
     pub fn busy(&self) -> bool {
-        self.written < self.output.len()
+        self.out.busy()
     }
 }
 
@@ -219,6 +271,7 @@ mod tests {
         let mut all = Vec::new();
         for _ in 0..1000 {
             let _ = host.read_to_end(&mut all);
+            port.unblock();
             port.write();
         }
         assert!(all.ends_with(b"y\nwhole\n"));

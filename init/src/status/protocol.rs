@@ -4,16 +4,21 @@
 //! |---|---|
 //! | `{"id":1,"request":"status"}` | `status`, with `snapshot` |
 //! | `{"id":2,"request":"logs","container":"web","tail":100}` | `logs`, with `container`, `lines` (`time_ms`, `text`, `continues`), `dropped` |
+//! | `{"id":5,"request":"events","since":40,"count":10}` | `events`, with `events` and `newest` |
+//! | `{"id":6,"request":"subscribe","events":true,"logs":["web"]}` | `subscribed`; then lines of type `event`, `log` and `missed` |
+//! | `{"id":7,"request":"unsubscribe"}` | `ok` |
+//! | `{"id":8,"request":"metrics"}` | `metrics`, with `text` in Prometheus' format |
 //! | `{"id":3,"request":"trace"}` | `trace`, with `steps` (`name`, `at_us`) |
 //! | `{"id":4,"request":"poweroff"}` and `"reboot"` | `ok` |
 //! | anything else | `error`, with `message`; `id` is null when none could be read |
 //!
 //! `id` is any number of the asker's choice and comes back. A reader that finds half a line (the asker before it went away in the
-//! middle of a reply) skips to the next line feed.
+//! middle of a reply) skips to the next line feed. `STATUS.md` has the whole of it, `status.schema.json` every reply's shape.
 
 use serde::{Deserialize, Serialize};
 
 use crate::boot::Step;
+use crate::events::Event;
 use crate::snapshot::Snapshot;
 
 /// A request line is never longer, in bytes.
@@ -40,18 +45,65 @@ pub enum Question {
     Status,
     /// What a container printed lately.
     Logs {
-        /// Its name.
-        container: String,
+        /// Its name; none: what the kernel said.
+        #[serde(default)]
+        container: Option<String>,
         /// At most so many lines.
         #[serde(default)]
         tail: Option<usize>,
+        /// What follows is told too, as [`Question::Subscribe`] does.
+        #[serde(default)]
+        follow: bool,
     },
+    /// What happened.
+    Events {
+        /// After the event with this number; none: the newest.
+        #[serde(default)]
+        since: Option<u64>,
+        /// At most so many.
+        #[serde(default)]
+        count: Option<usize>,
+    },
+    /// Tell what happens from now on. Replaces what was subscribed to before.
+    Subscribe {
+        /// Events.
+        #[serde(default)]
+        events: bool,
+        /// Lines of these logs.
+        #[serde(default)]
+        logs: Option<WantedLogs>,
+        /// Begin with the event after this number.
+        #[serde(default)]
+        since: Option<u64>,
+    },
+    /// Tell nothing more.
+    Unsubscribe,
+    /// Numbers for a monitoring system.
+    Metrics,
     /// How long each step of the boot took.
     Trace,
     /// Stop everything and switch off.
     Poweroff,
     /// Stop everything and start over.
     Reboot,
+}
+
+/// Which logs a subscription is to.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum WantedLogs {
+    /// All of them.
+    All(All),
+    /// Those of these containers; null: the kernel's.
+    Of(Vec<Option<String>>),
+}
+
+/// The word `all`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum All {
+    /// Itself.
+    All,
 }
 
 /// One reply.
@@ -74,8 +126,8 @@ pub enum Answer<'a> {
     },
     /// To [`Question::Logs`].
     Logs {
-        /// The container's name.
-        container: &'a str,
+        /// The container's name; none: the kernel.
+        container: Option<&'a str>,
         /// The newest lines, oldest first.
         lines: Vec<Line>,
         /// Bytes of its output that were thrown away unseen.
@@ -85,6 +137,41 @@ pub enum Answer<'a> {
     Trace {
         /// The steps, in order.
         steps: &'a [Step],
+    },
+    /// To [`Question::Events`].
+    Events {
+        /// In order.
+        events: Vec<Event>,
+        /// Number of the newest event that there is.
+        newest: u64,
+    },
+    /// To [`Question::Subscribe`].
+    Subscribed {
+        /// Events after this number follow.
+        since: u64,
+    },
+    /// To [`Question::Metrics`].
+    Metrics {
+        /// Prometheus' text exposition format, version 0.0.4.
+        text: String,
+    },
+    /// To nothing that was asked: something happened.
+    Event {
+        /// What.
+        event: &'a Event,
+    },
+    /// To nothing that was asked: somebody printed a line.
+    Log {
+        /// The container's name; none: the kernel.
+        container: Option<&'a str>,
+        /// The line.
+        #[serde(flatten)]
+        line: Line,
+    },
+    /// To nothing that was asked: the reader was too slow for so many lines, which stood here.
+    Missed {
+        /// How many.
+        lines: u64,
     },
     /// It will be done.
     Ok,
@@ -114,7 +201,7 @@ pub fn parse(line: &[u8]) -> Result<Request, (Option<u64>, String)> {
     }
     serde_json::from_slice(line).map_err(|e| {
         let id = serde_json::from_slice::<Id>(line).ok().and_then(|i| i.id);
-        let known = "known requests: status, logs (with \"container\"), trace, poweroff, reboot";
+        let known = "known requests: status, logs, events, subscribe, unsubscribe, metrics, trace, poweroff, reboot";
         (id, format!("not a request: {e}; {known}"))
     })
 }
@@ -136,12 +223,25 @@ mod tests {
     fn requests_are_read() {
         let ask = |line: &str| parse(line.as_bytes()).unwrap();
         assert_eq!(ask(r#"{"id":7,"request":"status"}"#), Request { id: Some(7), question: Question::Status });
-        let logs = Question::Logs { container: "web".into(), tail: Some(3) };
+        let logs = Question::Logs { container: Some("web".into()), tail: Some(3), follow: false };
         assert_eq!(
             ask(r#"{"request":"logs","container":"web","tail":3,"later":true}"#),
             Request { id: None, question: logs }
         );
         assert_eq!(ask(r#"{"id":1,"request":"poweroff"}"#).question, Question::Poweroff);
+    }
+
+    #[test]
+    fn subscriptions_are_read() {
+        let ask = |line: &str| parse(line.as_bytes()).map(|request| request.question);
+        let of = |events, logs, since| Ok(Question::Subscribe { events, logs, since });
+        assert_eq!(ask(r#"{"id":1,"request":"subscribe","events":true,"since":9}"#), of(true, None, Some(9)));
+        assert_eq!(ask(r#"{"request":"subscribe","logs":"all"}"#), of(false, Some(WantedLogs::All(All::All)), None));
+        let some = WantedLogs::Of(vec![Some("web".into()), None]);
+        assert_eq!(ask(r#"{"request":"subscribe","logs":["web",null]}"#), of(false, Some(some), None));
+        assert!(ask(r#"{"request":"subscribe","logs":"none"}"#).is_err());
+        let kernel = Question::Logs { container: None, tail: None, follow: true };
+        assert_eq!(ask(r#"{"request":"logs","container":null,"follow":true}"#), Ok(kernel));
     }
 
     #[test]

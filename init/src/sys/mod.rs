@@ -9,5 +9,6 @@ pub mod module;
 pub mod net;
 pub mod probe;
 pub mod signal;
+pub mod vsock;
 pub mod wait;
 pub mod watchdog;

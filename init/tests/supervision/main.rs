@@ -4,9 +4,11 @@
 
 mod console;
 mod crash;
+mod events;
 mod flood;
 mod lifecycle;
 mod pictures;
+mod readers;
 mod rig;
 mod shutdown;
 mod supervisor;
@@ -44,6 +46,8 @@ fn main() {
         watched::TESTS,
         console::TESTS,
         pictures::tests(),
+        events::TESTS,
+        readers::TESTS,
     ]
     .concat();
     let trial = |(name, test): (&str, fn())| {

@@ -1,5 +1,6 @@
 //! A supervisor under test: its process, its console, its status port.
 
+use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -118,6 +119,8 @@ pub struct Rig {
     cgroup: PathBuf,
     scratch: tempfile::TempDir,
     next_id: u64,
+    /// Lines that came without being asked for.
+    told: VecDeque<Value>,
 }
 
 /// How a rig differs from the usual.
@@ -225,7 +228,7 @@ impl Rig {
         }
         let line = line.or(unread);
         let port = BufReader::new(ours);
-        Self { child, port, console, line, terminal, bowl, cgroup, scratch, next_id: 0 }
+        Self { child, port, console, line, terminal, bowl, cgroup, scratch, next_id: 0, told: VecDeque::new() }
     }
 
     /// Lets the children of a frozen rig go on.
@@ -257,18 +260,46 @@ impl Rig {
         request["id"] = self.next_id.into();
         self.port.get_mut().write_all(format!("{request}\n").as_bytes()).unwrap();
         loop {
-            let mut line = String::new();
-            assert_ne!(
-                self.port.read_line(&mut line).expect("a reply"),
-                0,
-                "the supervisor is gone\n{}",
-                self.last_words()
-            );
-            let reply: Value = serde_json::from_str(&line).unwrap_or(Value::Null);
+            let reply = self.line();
             if reply["id"] == self.next_id {
                 return reply;
             }
+            self.told.push_back(reply);
         }
+    }
+
+    fn line(&mut self) -> Value {
+        let mut line = String::new();
+        let read = self.port.read_line(&mut line).expect("a reply");
+        assert_ne!(read, 0, "the supervisor is gone\n{}", self.last_words());
+        serde_json::from_str(&line).unwrap_or(Value::Null)
+    }
+
+    /// The next line of this type that comes without being asked for; those of other types are kept.
+    pub fn told(&mut self, kind: &str) -> Value {
+        loop {
+            if let Some(place) = self.told.iter().position(|line| line["type"] == kind) {
+                return self.told.remove(place).unwrap();
+            }
+            let next = self.line();
+            self.told.push_back(next);
+        }
+    }
+
+    /// All events so far, as `(kind, container, text)`; their numbers are without a gap.
+    pub fn events(&mut self) -> Vec<(String, String, String)> {
+        let reply = self.ask(serde_json::json!({"request": "events", "since": 0, "count": 10_000}));
+        let events = reply["events"].as_array().unwrap();
+        let numbers: Vec<u64> = events.iter().map(|e| e["number"].as_u64().unwrap()).collect();
+        assert!(numbers.windows(2).all(|w| w[1] == w[0] + 1), "{numbers:?}");
+        assert_eq!(numbers.last(), reply["newest"].as_u64().as_ref());
+        let text = |e: &Value, key: &str| e[key].as_str().unwrap_or_default().to_owned();
+        events.iter().map(|e| (text(e, "kind"), text(e, "container"), text(e, "text"))).collect()
+    }
+
+    /// The socket on which a container reads the status, as the machine sees it.
+    pub fn status_socket(&self, name: &str) -> PathBuf {
+        plan::status_socket(self.scratch.path().join("run").to_str().unwrap(), name).into()
     }
 
     pub fn status(&mut self) -> Value {

@@ -26,7 +26,7 @@ pub fn resume(state: &str, reason: &str) -> ! {
 
 /// Begins; `policy` is `quick` for short delays, `workers` to start workers (those of `workers.rs`), `halting` for workers and
 /// a machine that halts when it can't go on. Its `fate` is then to
-/// `starve` (it can open no more descriptors) or to `crash`, if anything.
+/// `starve` (it can open no more descriptors) to `crash`, or to be `unmeasured` (readers of the status make what work they like), if anything.
 pub fn begin(plan: &str, run_dir: &str, cgroup: &str, policy: &str, fate: &str) -> ! {
     let (workers, halting) = (["workers", "halting"].contains(&policy), policy == "halting");
     let policy = match policy {
@@ -64,6 +64,7 @@ pub fn begin(plan: &str, run_dir: &str, cgroup: &str, policy: &str, fate: &str) 
         network_again_ms: 50,
         print_trace: false,
         crash_trigger: true,
+        measured: fate != "unmeasured",
         stop: if halting { Goal::Halt } else { Goal::PowerOff },
         policy,
     };

@@ -1,0 +1,108 @@
+//! The kernel's warnings, and what is worse: from /dev/kmsg to a ring of their own.
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use super::Supervisor;
+use super::sources::Source;
+use crate::logs::MAX_LINE;
+use crate::status::protocol::{self, Answer, Line};
+use crate::status::subscription::KERNEL;
+
+/// Records read in one turn of the loop.
+const PER_TURN: usize = 64;
+/// `KERN_WARNING`: a larger number is less urgent.
+const WARNING: u32 = 4;
+
+impl Supervisor {
+    /// Begins to read them. Not before the containers' first lines: there are hundreds of records from the boot.
+    pub(super) fn read_kernel_log(&mut self) {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        // Without it PID 1 works as well.
+        let Ok(fd) = rustix::fs::open("/dev/kmsg", flags, Mode::empty()) else { return };
+        self.sources.add_readable(&fd, Source::KernelLog);
+        self.kernel_log = Some(fd);
+        // What the process before has read comes again.
+        let last = self.journal.kernel_tail(1, MAX_LINE.saturating_mul(2));
+        self.kernel_seen = last.first().map_or(0, |entry| entry.time_ms.saturating_add(1));
+    }
+
+    pub(super) fn take_kernel_log(&mut self) {
+        for _ in 0..PER_TURN {
+            let Some(fd) = &self.kernel_log else { return };
+            match rustix::io::read(fd, &mut self.buffer[..]) {
+                Ok(n) if n > 0 => {
+                    let record = self.buffer.get(..n).and_then(parse).map(|(time, text)| (time, text.to_vec()));
+                    if let Some((time_ms, text)) = record.filter(|(time, _)| *time >= self.kernel_seen) {
+                        self.keep_kernel_line(&text, time_ms);
+                    }
+                }
+                // Records were overwritten before they were read; the next one is there.
+                Err(Errno::PIPE | Errno::INTR) => {}
+                Err(Errno::AGAIN) => return,
+                _ => {
+                    self.stop_kernel_log();
+                    return;
+                }
+            }
+        }
+    }
+
+    fn stop_kernel_log(&mut self) {
+        if let Some(fd) = self.kernel_log.take() {
+            self.sources.remove(&fd);
+        }
+    }
+
+    fn keep_kernel_line(&mut self, text: &[u8], time_ms: u64) {
+        self.journal.kernel(text, time_ms);
+        if self.ports.watch(KERNEL) {
+            let line = Line { time_ms, text: String::from_utf8_lossy(text).into_owned(), continues: false };
+            self.ports.publish(KERNEL, &protocol::encode(None, Answer::Log { container: None, line }));
+        }
+    }
+}
+
+/// Time in milliseconds and text of a record that is the kernel's own and urgent enough (`Documentation/ABI/testing/dev-kmsg`:
+/// `priority,sequence,microseconds,flags;text`, then a line for each of its properties).
+fn parse(record: &[u8]) -> Option<(u64, &[u8])> {
+    let at = record.iter().position(|byte| *byte == b';')?;
+    let (head, text) = record.split_at_checked(at)?;
+    let mut fields = std::str::from_utf8(head).ok()?.split(',');
+    let priority: u32 = fields.next()?.parse().ok()?;
+    let time: u64 = fields.nth(1)?.parse().ok()?;
+    // Facility 0; what processes write there has another, PID 1's own records too.
+    let wanted = priority <= WARNING;
+    let text = text.get(1..)?.split(|byte| *byte == b'\n').next()?;
+    (wanted && !text.is_empty()).then_some((time.checked_div(1000)?, text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_kernels_own_warnings() {
+        let record = b"3,412,2500123,-;blk_update_request: I/O error, dev vdb\n SUBSYSTEM=block\n DEVICE=+block:vdb\n";
+        assert_eq!(parse(record), Some((2500, &b"blk_update_request: I/O error, dev vdb"[..])));
+        assert_eq!(parse(b"4,9,1000,-,caller=T1;x"), Some((1, &b"x"[..])));
+        for other in [
+            "6,1,0,-;Linux version 6.12",
+            "28,1,0,-;garboard: a warning of ours",
+            "3,1,0,-;",
+            "3,1;x",
+            "",
+            ";",
+            "x,1,0,-;x",
+        ] {
+            assert_eq!(parse(other.as_bytes()), None, "{other}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_a_record_or_none(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..100)) {
+            let _ = parse(&bytes);
+        }
+    }
+}

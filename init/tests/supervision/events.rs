@@ -1,0 +1,184 @@
+//! What happens is told: each thing once, in order, also over a crash.
+
+use garboard_runtime::plan::{Condition, Restart};
+use serde_json::json;
+
+use crate::rig::{Rig, Setup, after, kill, shell, with};
+
+/// By name.
+pub const TESTS: &[(&str, fn())] = &[
+    ("events::everything_that_happens_is_an_event_once_and_in_order", everything_once_and_in_order),
+    ("events::a_subscription_goes_on_over_a_crash", a_subscription_goes_on_over_a_crash),
+    ("events::logs_are_followed_without_a_gap", logs_are_followed_without_a_gap),
+    ("events::a_slow_subscriber_is_told_what_it_missed", a_slow_subscriber_is_told_what_it_missed),
+    ("events::every_reply_keeps_the_schema", every_reply_keeps_the_schema),
+];
+
+const PANIC: i32 = 34 + 8;
+
+fn everything_once_and_in_order() {
+    let mut broken = shell("broken", "true");
+    broken.launch.process.args = vec!["/nowhere".into()];
+    let mut rig = Rig::with(
+        vec![
+            with(Restart::OnFailure(Some(1)), shell("web", "sleep 0.1; exit 3")),
+            after(0, Condition::Completed, shell("job", "true")),
+            broken,
+            shell("calm", "trap 'exit 0' TERM; while true; do usleep 20000; done"),
+        ],
+        Setup { quick: true, ..Setup::default() },
+    );
+    rig.wait_state("web", "failed");
+    rig.wait_state("job", "failed");
+    rig.wait_state("broken", "failed");
+    rig.wait_state("calm", "running");
+    let status = rig.status();
+    let events = rig.events();
+    assert_eq!(status["last_event"], events.len());
+    assert_eq!(&events[0].0, "boot");
+    let of = |name: &str| -> Vec<(String, String)> {
+        events.iter().filter(|e| e.1 == name).map(|(kind, _, text)| (kind.clone(), text.clone())).collect()
+    };
+    let kinds = |name: &str| of(name).into_iter().map(|e| e.0).collect::<Vec<_>>();
+    assert_eq!(kinds("web"), ["started", "ready", "exited", "started", "ready", "exited", "failed"], "{events:#?}");
+    let web = of("web");
+    assert!(web[2].1.starts_with("exited with status 3; starts again in "), "{web:?}");
+    assert_eq!(web[5].1, "exited with status 3; given up after 1 restarts");
+    assert_eq!(kinds("job"), ["failed"]);
+    assert!(of("job")[0].1.contains("waits for web to be completed"), "{events:#?}");
+    assert_eq!(kinds("broken"), ["launch_failed", "failed"]);
+    assert!(of("broken")[0].1.contains("/nowhere"), "{events:#?}");
+    // The cause comes before what follows from it.
+    let place = |name: &str, kind: &str| events.iter().rposition(|e| e.1 == name && e.0 == kind).unwrap();
+    assert!(place("web", "exited") < place("job", "failed"));
+
+    rig.ask(json!({"request": "subscribe", "events": true, "since": events.len()}));
+    rig.ask(json!({"request": "poweroff"}));
+    let mut last = Vec::new();
+    while last.len() < 3 {
+        let event = rig.told("event")["event"].clone();
+        last.push(format!("{}: {}", event["kind"].as_str().unwrap(), event["text"].as_str().unwrap()));
+    }
+    let expected = [
+        "shutdown: switching off: asked by the status port",
+        "stopping: asked to stop, as the machine stops",
+        "exited: exited with status 0",
+    ];
+    assert_eq!(last, expected);
+}
+
+fn a_subscription_goes_on_over_a_crash() {
+    let mut rig = Rig::new(vec![
+        with(Restart::Always, shell("web", "sleep 10000")),
+        with(Restart::Always, shell("talker", "i=0; while true; do echo line $i; i=$((i+1)); usleep 50000; done")),
+    ]);
+    rig.wait_state("web", "running");
+    let reply = rig.ask(json!({"request": "subscribe", "events": true, "logs": ["talker"], "since": 0}));
+    assert_eq!((&reply["type"], &reply["since"]), (&"subscribed".into(), &0.into()));
+    let pid = rig.container("web")["pid"].as_i64().unwrap() as i32;
+    rig.told("log");
+    kill(rig.pid(), PANIC);
+    let mut numbers = Vec::new();
+    loop {
+        let event = rig.told("event")["event"].clone();
+        numbers.push(event["number"].as_u64().unwrap());
+        match event["kind"].as_str().unwrap() {
+            "crash" => {
+                let text = event["text"].as_str().unwrap();
+                assert!(text.contains("panic at") && text.contains("asked to"), "{text}");
+                // Still heard, and still told.
+                rig.told("log");
+                kill(pid, 9);
+            }
+            "exited" => {
+                let text = event["text"].as_str().unwrap();
+                assert!(text.starts_with("was killed by SIGKILL; starts again in"), "{text}");
+                break;
+            }
+            _ => {}
+        }
+    }
+    // None is missing. One that was on its way when PID 1 crashed may have come twice.
+    numbers.dedup();
+    assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>());
+    let crashes = rig.events().into_iter().filter(|e| e.0 == "crash").count();
+    assert_eq!(crashes, 1);
+    assert_eq!(rig.ask(json!({"request": "unsubscribe"}))["type"], "ok");
+}
+
+fn logs_are_followed_without_a_gap() {
+    let script = "i=0; while true; do echo line $i; i=$((i+1)); usleep 5000; done";
+    let mut rig = Rig::new(vec![with(Restart::Always, shell("web", script))]);
+    rig.wait_state("web", "running");
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    let reply = rig.ask(json!({"request": "logs", "container": "web", "tail": 100_000, "follow": true}));
+    let text = |line: &serde_json::Value| line["text"].as_str().unwrap().to_owned();
+    let mut lines: Vec<String> = reply["lines"].as_array().unwrap().iter().map(text).collect();
+    for n in 0..100 {
+        if n == 50 {
+            // Replies come between them.
+            rig.status();
+        }
+        let line = rig.told("log");
+        assert_eq!((&line["container"], &line["id"]), (&"web".into(), &serde_json::Value::Null));
+        lines.push(text(&line));
+    }
+    assert!(lines.iter().enumerate().all(|(n, line)| *line == format!("line {n}")), "{lines:?}");
+}
+
+fn a_slow_subscriber_is_told_what_it_missed() {
+    let mut rig = Rig::new(vec![
+        with(Restart::Always, shell("loud", "exec yes all work and no play")),
+        with(Restart::Always, shell("web", "sleep 10000")),
+    ]);
+    rig.wait_state("web", "running");
+    let before = rig.status()["pid1_rss_bytes"].as_u64().unwrap();
+    rig.ask(json!({"request": "subscribe", "events": true, "logs": "all", "since": 0}));
+    // Nobody reads for a while.
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let missed = rig.told("missed")["lines"].as_u64().unwrap();
+    assert!(missed > 0, "{missed}");
+    let after = rig.status()["pid1_rss_bytes"].as_u64().unwrap();
+    assert!(after < before + (1 << 20), "{before} → {after}");
+    rig.ask(json!({"request": "unsubscribe"}));
+}
+
+fn every_reply_keeps_the_schema() {
+    let schema: serde_json::Value = serde_json::from_str(include_str!("../../status.schema.json")).unwrap();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let mut rig = Rig::new(vec![
+        with(Restart::Always, shell("web", "while true; do echo hello; usleep 100000; done")),
+        shell("ended", "exit 3"),
+    ]);
+    rig.wait_state("web", "running");
+    rig.wait_state("ended", "failed");
+    let mut seen = std::collections::BTreeSet::new();
+    let mut check = |reply: &serde_json::Value| {
+        let faults: Vec<String> = validator.iter_errors(reply).map(|e| format!("{}: {e}", e.instance_path())).collect();
+        assert!(faults.is_empty(), "{reply:#}\n{faults:#?}");
+        seen.insert(reply["type"].as_str().unwrap().to_owned());
+    };
+    for request in [
+        json!({"request": "status"}),
+        json!({"request": "logs", "container": "web"}),
+        json!({"request": "logs", "container": null, "tail": 3}),
+        json!({"request": "logs", "container": "nobody"}),
+        json!({"request": "events"}),
+        json!({"request": "metrics"}),
+        json!({"request": "trace"}),
+        json!({"request": "dance"}),
+        json!({"request": "subscribe", "events": true, "logs": "all", "since": 0}),
+    ] {
+        check(&rig.ask(request));
+    }
+    check(&rig.told("event"));
+    check(&rig.told("log"));
+    check(&json!({"v": 1, "id": null, "type": "missed", "lines": 3}));
+    check(&rig.ask(json!({"request": "poweroff"})));
+    // What is no reply is told apart.
+    for wrong in [json!({"v": 1, "id": 1, "type": "other"}), json!({"v": 1, "id": 1, "type": "logs"}), json!({})] {
+        assert!(!validator.is_valid(&wrong), "{wrong}");
+    }
+    let all = ["status", "logs", "events", "metrics", "trace", "error", "subscribed", "event", "log", "missed", "ok"];
+    assert_eq!(seen, all.map(String::from).into());
+}

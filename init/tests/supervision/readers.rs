@@ -1,0 +1,178 @@
+//! Containers that may read the status, each on a socket of its own.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use garboard_runtime::plan::{self, Restart};
+use serde_json::{Value, json};
+
+use crate::rig::{Rig, Setup, kill, shell, with};
+
+/// By name.
+pub const TESTS: &[(&str, fn())] = &[
+    ("readers::a_container_reads_and_changes_nothing", a_container_reads_and_changes_nothing),
+    ("readers::a_flood_of_requests_leaves_pid_1_to_others", a_flood_of_requests_leaves_pid_1_to_others),
+    ("readers::connections_are_bounded_and_the_oldest_goes", connections_are_bounded_and_the_oldest_goes),
+    ("readers::sockets_are_there_again_after_a_crash", sockets_are_there_again_after_a_crash),
+];
+
+const PANIC: i32 = 34 + 8;
+
+fn reader(name: &str) -> plan::Container {
+    plan::Container { reads_status: true, ..with(Restart::Always, shell(name, "echo hello; sleep 10000")) }
+}
+
+fn connect(rig: &Rig, name: &str) -> BufReader<UnixStream> {
+    let stream = UnixStream::connect(rig.status_socket(name)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    stream.set_write_timeout(Some(Duration::from_secs(60))).unwrap();
+    BufReader::new(stream)
+}
+
+fn ask(stream: &mut BufReader<UnixStream>, request: Value) -> Value {
+    stream.get_mut().write_all(format!("{request}\n").as_bytes()).unwrap();
+    let mut line = String::new();
+    stream.read_line(&mut line).unwrap();
+    serde_json::from_str(&line).unwrap_or(Value::Null)
+}
+
+fn a_container_reads_and_changes_nothing() {
+    let mut rig = Rig::new(vec![reader("watcher"), shell("secret", "echo mine; sleep 10000")]);
+    rig.wait_state("watcher", "running");
+    rig.wait_state("secret", "running");
+    rig.until("made", |rig| rig.status_socket("watcher").exists());
+    assert!(!rig.status_socket("secret").exists(), "only who may read has a socket");
+    let mut stream = connect(&rig, "watcher");
+    let kind = |reply: &Value| reply["type"].as_str().unwrap_or_default().to_owned();
+    assert_eq!(ask(&mut stream, json!({"id": 1, "request": "status"}))["snapshot"]["appliance"], "test");
+    assert_eq!(kind(&ask(&mut stream, json!({"request": "events"}))), "events");
+    assert_eq!(kind(&ask(&mut stream, json!({"request": "metrics"}))), "metrics");
+    let own = ask(&mut stream, json!({"request": "logs", "container": "watcher"}));
+    assert_eq!(own["lines"][0]["text"], "hello");
+    for refused in [
+        json!({"request": "logs", "container": "secret"}),
+        json!({"request": "logs", "container": "secret", "follow": true}),
+        json!({"request": "logs"}),
+        json!({"request": "subscribe", "logs": ["secret"]}),
+        json!({"request": "trace"}),
+        json!({"request": "poweroff"}),
+        json!({"request": "reboot"}),
+    ] {
+        assert_eq!(kind(&ask(&mut stream, refused.clone())), "error", "{refused}");
+    }
+    // All that it may read is its own.
+    assert_eq!(kind(&ask(&mut stream, json!({"request": "subscribe", "logs": "all"}))), "subscribed");
+    // A program that says all it has to say at once gets its answers.
+    let mut once = connect(&rig, "watcher").into_inner();
+    once.write_all(b"{\"request\":\"status\"}\n{\"request\":\"events\"}\n").unwrap();
+    once.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut all = String::new();
+    once.read_to_string(&mut all).unwrap();
+    assert_eq!(all.lines().count(), 2, "{all}");
+    // The control: on the machine's own port the same requests are granted.
+    assert_eq!(rig.log("secret"), ["mine"]);
+    assert_eq!(kind(&rig.ask(json!({"request": "poweroff"}))), "ok");
+    assert_eq!(rig.end().0, 0);
+}
+
+/// Processor time of the supervisor, as a share of the time that passed while one container only asks.
+fn share_under_flood(fate: &'static str) -> (f64, Duration) {
+    let mut rig = Rig::with(vec![reader("hostile"), reader("calm")], Setup { fate, ..Setup::default() });
+    rig.wait_state("hostile", "running");
+    rig.wait_state("calm", "running");
+    let path = rig.status_socket("hostile");
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let flood = |stalls: bool| {
+        let (path, stop) = (path.clone(), std::sync::Arc::clone(&stop));
+        std::thread::spawn(move || {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                let Ok(mut stream) = UnixStream::connect(&path) else { continue };
+                let _ = stream.set_read_timeout(Some(Duration::from_millis(20)));
+                let _ = stream.set_write_timeout(Some(Duration::from_millis(20)));
+                let requests = "{\"request\":\"status\"}\n".repeat(1000);
+                let mut buffer = vec![0; 1 << 20];
+                for _ in 0..100 {
+                    if stream.write(requests.as_bytes()).is_err() && stalls {
+                        break;
+                    }
+                    // One kind never reads what it asked for.
+                    if !stalls && matches!(stream.read(&mut buffer), Ok(0)) {
+                        break;
+                    }
+                }
+            }
+        })
+    };
+    let threads = [flood(false), flood(false), flood(true)];
+    std::thread::sleep(Duration::from_millis(300));
+    let ticks = |pid: i32| -> f64 {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+        fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()
+    };
+    let (begun, before) = (Instant::now(), ticks(rig.pid()));
+    let mut slowest = Duration::ZERO;
+    let mut other = connect(&rig, "calm");
+    while begun.elapsed() < Duration::from_secs(3) {
+        let asked = Instant::now();
+        rig.ask(json!({"request": "events", "count": 1}));
+        assert_eq!(ask(&mut other, json!({"request": "events", "count": 1}))["type"], "events");
+        slowest = slowest.max(asked.elapsed());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let used = (ticks(rig.pid()) - before) / 100.0 / begun.elapsed().as_secs_f64();
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    (used, slowest)
+}
+
+fn a_flood_of_requests_leaves_pid_1_to_others() {
+    let (used, slowest) = share_under_flood("usual");
+    assert!(used < 0.15, "PID 1 was busy for {used:.2} of the time");
+    assert!(slowest < Duration::from_secs(1), "an answer to another took {slowest:?}");
+    // The control: without the measure the same flood takes what it gets.
+    let (without, _) = share_under_flood("unmeasured");
+    assert!(without > 2.0 * used, "{without:.2} without, {used:.2} with it");
+}
+
+fn connections_are_bounded_and_the_oldest_goes() {
+    let mut rig = Rig::new(vec![reader("many")]);
+    rig.wait_state("many", "running");
+    let before = rig.descriptors();
+    let mut streams: Vec<_> = (0..4).map(|_| connect(&rig, "many")).collect();
+    for stream in &mut streams {
+        assert_eq!(ask(stream, json!({"request": "status"}))["type"], "status");
+    }
+    let mut fifth = connect(&rig, "many");
+    assert_eq!(ask(&mut fifth, json!({"request": "status"}))["type"], "status");
+    let mut end = String::new();
+    assert_eq!(streams[0].read_line(&mut end).unwrap(), 0, "the oldest was closed");
+    assert_eq!(ask(&mut streams[1], json!({"request": "status"}))["type"], "status");
+    let more: Vec<_> = (0..200).map(|_| connect(&rig, "many")).collect();
+    rig.status();
+    assert!(rig.descriptors() <= before + 4, "{before} → {}", rig.descriptors());
+    drop((more, streams, fifth));
+    rig.until("closed", |rig| rig.descriptors() <= before);
+}
+
+fn sockets_are_there_again_after_a_crash() {
+    let mut rig = Rig::new(vec![reader("watcher")]);
+    rig.wait_state("watcher", "running");
+    let mut stream = connect(&rig, "watcher");
+    assert_eq!(ask(&mut stream, json!({"request": "status"}))["type"], "status");
+    let inode =
+        |rig: &Rig| std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(rig.status_socket("watcher")).unwrap());
+    let before = inode(&rig);
+    kill(rig.pid(), PANIC);
+    rig.wait_console("crashed and goes on");
+    // It is told by the end of the connection, and the socket is the one that its container has mounted.
+    let mut end = String::new();
+    assert_eq!(stream.read_line(&mut end).unwrap(), 0);
+    assert_eq!(inode(&rig), before);
+    let mut stream = connect(&rig, "watcher");
+    let events = ask(&mut stream, json!({"request": "events", "since": 0}));
+    assert!(events["events"].as_array().unwrap().iter().any(|e| e["kind"] == "crash"), "{events}");
+}

@@ -21,6 +21,12 @@ On a terminal Ctrl-a x quits QEMU at once, as if the power were cut. Otherwise S
 Exit status: 0 the appliance became ready (--until-ready), or switched itself off, or you quit; 1 it failed or wasn't ready in
 time (the reason is on stderr); 2 wrong usage.";
 
+const PORT_STATUS: &str = "\
+An appliance is found by DIR.state beside the built files' directory, where `garboard run` leaves links to the sockets of its status port
+(status) and, with --detach, of its console (console). QEMU serves one program at a time on each; the next one waits.
+
+Exit status: 0 done, 1 failed (the reason is on stderr), 2 wrong usage.";
+
 /// Builds, runs and inspects appliances: containers baked with a kernel into one sealed, bootable image.
 #[derive(Debug, Parser)]
 #[command(name = "garboard", version, help_template = TEMPLATE, after_help = EXIT_STATUS, disable_help_subcommand = true)]
@@ -30,6 +36,7 @@ Examples:
   garboard check                         is appliance.toml right?
   garboard build                         bake it: kernel, initrd, system image and disk in out/
   garboard run                           boot it in QEMU, on this terminal
+  garboard status                        how it is, from another terminal
   garboard inspect out                   what is in the image, read from the image
 ")]
 pub struct Cli {
@@ -76,9 +83,45 @@ Examples:
   garboard run                          ./out on this terminal; Ctrl-a x quits
   garboard run --port 8080:80           port 80 of the appliance as 127.0.0.1:8080
   garboard run --machine uefi           the disk image, from firmware on
+  garboard run --detach                 in the background; `garboard attach` is its console
   garboard run --until-ready            for scripts: boot, wait until all containers are as declared, switch off
 ")]
     Run(Run),
+
+    /// Show how a running appliance is
+    #[command(help_template = TEMPLATE, after_help = PORT_STATUS, before_help = "\
+Examples:
+  garboard status                       the appliance that `garboard run` runs from ./out
+  garboard status --directory web/out   another
+  garboard status --vsock 7:9000        a virtual machine of another program
+  garboard status --json | jq .ready
+")]
+    Status(Status),
+
+    /// Show what a container printed
+    #[command(help_template = TEMPLATE, after_help = PORT_STATUS, before_help = "\
+Examples:
+  garboard logs web           its newest 100 lines
+  garboard logs -f -n 10 web  the newest 10, and what follows, until Ctrl-C
+  garboard logs --kernel      the kernel's warnings
+")]
+    Logs(Logs),
+
+    /// Show what happened in a running appliance
+    #[command(help_template = TEMPLATE, after_help = PORT_STATUS, before_help = "\
+Examples:
+  garboard events          starts, ends, failures and why
+  garboard events -f       and what follows, until Ctrl-C
+  garboard events --json   an object a line
+")]
+    Events(Events),
+
+    /// Use the serial console of an appliance that runs detached
+    #[command(help_template = TEMPLATE, after_help = PORT_STATUS, before_help = "\
+Examples:
+  garboard run --detach && garboard attach   Ctrl-] leaves, the appliance runs on
+")]
+    Attach(Attach),
 
     /// Show what is in a built image, from the image alone
     #[command(help_template = TEMPLATE, after_help = EXIT_STATUS, before_help = "\
@@ -173,6 +216,12 @@ pub struct Run {
     /// Wait until every container is as declared, print the status, switch off
     #[arg(long)]
     pub until_ready: bool,
+    /// Leave it running in the background; see `garboard attach`, `status`, `logs` and `events`
+    #[arg(long, conflicts_with = "until_ready")]
+    pub detach: bool,
+    /// This process is the one in the background
+    #[arg(long, hide = true, conflicts_with_all = ["detach", "until_ready"])]
+    pub detached: bool,
     /// How long to wait for that, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 120, requires = "until_ready")]
     pub timeout: u64,
@@ -204,6 +253,79 @@ impl FromStr for Forwarding {
     }
 }
 
+/// Which running appliance is meant.
+#[derive(Debug, Args)]
+pub struct Target {
+    /// What `garboard run` runs
+    #[arg(long = "directory", value_name = "DIR", default_value = "out")]
+    pub directory: PathBuf,
+    /// A status port's Unix socket instead
+    #[arg(long, value_name = "PATH", conflicts_with = "vsock")]
+    pub socket: Option<PathBuf>,
+    /// A virtual machine's address and status port instead
+    #[arg(long, value_name = "CID:PORT", value_parser = vsock_address)]
+    pub vsock: Option<(u32, u32)>,
+    /// Print JSON, an object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `CID:PORT`
+fn vsock_address(text: &str) -> Result<(u32, u32), String> {
+    let parts = text.split_once(':').and_then(|(cid, port)| Some((cid.parse().ok()?, port.parse().ok()?)));
+    parts.ok_or_else(|| format!("'{text}' is not CID:PORT with two numbers, such as 7:9000"))
+}
+
+/// `garboard status`
+#[derive(Debug, Args)]
+pub struct Status {
+    #[command(flatten)]
+    pub target: Target,
+}
+
+/// `garboard logs`
+#[derive(Debug, Args)]
+pub struct Logs {
+    /// The container
+    #[arg(required_unless_present = "kernel")]
+    pub container: Option<String>,
+    /// The kernel's warnings instead
+    #[arg(long, conflicts_with = "container")]
+    pub kernel: bool,
+    /// Also what follows, until Ctrl-C
+    #[arg(short, long)]
+    pub follow: bool,
+    /// At most so many lines of what was printed before
+    #[arg(short = 'n', long = "lines", value_name = "N", default_value_t = 100)]
+    pub lines: usize,
+    #[command(flatten)]
+    pub target: Target,
+}
+
+/// `garboard events`
+#[derive(Debug, Args)]
+pub struct Events {
+    /// Also what follows, until Ctrl-C
+    #[arg(short, long)]
+    pub follow: bool,
+    /// At most so many of those before
+    #[arg(short = 'n', long = "lines", value_name = "N", default_value_t = 100)]
+    pub lines: usize,
+    #[command(flatten)]
+    pub target: Target,
+}
+
+/// `garboard attach`
+#[derive(Debug, Args)]
+pub struct Attach {
+    /// What `garboard run --detach` runs
+    #[arg(long = "directory", value_name = "DIR", default_value = "out")]
+    pub directory: PathBuf,
+    /// A console's Unix socket instead
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+}
+
 /// `garboard inspect`
 #[derive(Debug, Args)]
 pub struct Inspect {
@@ -231,6 +353,14 @@ mod tests {
         assert_eq!("5353:53/udp".parse(), of(5353, 53, "udp"));
         for wrong in ["80", "0:80", "80:65536", "a:b", "80:80/icmp", ":", "1:2:3"] {
             assert!(wrong.parse::<Forwarding>().unwrap_err().contains("8080:80"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn addresses_of_virtual_machines_are_two_numbers() {
+        assert_eq!(vsock_address("7:9000"), Ok((7, 9000)));
+        for wrong in ["7", "7:", ":1", "a:b", "7:1:2", "-1:3"] {
+            assert!(vsock_address(wrong).unwrap_err().contains("7:9000"), "{wrong}");
         }
     }
 

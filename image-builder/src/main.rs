@@ -13,6 +13,7 @@ mod inspect;
 mod kernel;
 mod output;
 mod progress;
+mod sys;
 #[cfg(test)]
 mod testing;
 mod verity;
@@ -29,6 +30,10 @@ fn main() -> ExitCode {
         Command::Check(options) => commands::check::run(&options),
         Command::Build(options) => commands::build::run(&options),
         Command::Run(options) => commands::run::run(&options),
+        Command::Status(options) => commands::status::run(&options),
+        Command::Logs(options) => commands::logs::run(&options),
+        Command::Events(options) => commands::events::run(&options),
+        Command::Attach(options) => commands::attach::run(&options),
         Command::Inspect(options) => commands::inspect::run(&options),
         Command::Schema => commands::schema::run(),
     };

@@ -8,7 +8,8 @@ use support::{Project, garboard, text};
 
 #[test]
 fn help_begins_with_examples_and_ends_with_exit_statuses() {
-    for command in [None, Some("new"), Some("check"), Some("build"), Some("run"), Some("inspect"), Some("schema")] {
+    let commands = ["new", "check", "build", "run", "status", "logs", "events", "attach", "inspect", "schema"];
+    for command in std::iter::once(None).chain(commands.map(Some)) {
         let arguments: Vec<&str> = command.into_iter().chain(["--help"]).collect();
         let output = garboard(&arguments);
         assert_eq!(output.status.code(), Some(0), "{arguments:?}");
@@ -31,6 +32,16 @@ fn wrong_usage_is_exit_status_2() {
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
         assert!(text(&output.stderr).contains("Usage:"), "{arguments:?}");
     }
+}
+
+#[test]
+fn asking_a_machine_that_does_not_run_says_how_to_start_it() {
+    let project = Project::empty();
+    fs::create_dir(project.path("out")).unwrap();
+    for command in [&["status"][..], &["logs", "web"], &["events"], &["attach"]] {
+        project.refused(command, &["no machine of out is running", "garboard run"]);
+    }
+    project.refused(&["status", "--socket", "nowhere"], &["connect to nowhere"]);
 }
 
 #[test]

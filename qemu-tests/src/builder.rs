@@ -201,6 +201,12 @@ impl Builder {
         self
     }
 
+    /// Puts the machine's console on a socket, [`Vm::console_socket`], for others. [`Vm::console`] then sees nothing.
+    pub fn console_socket(mut self) -> Self {
+        self.console = SerialConsole::Socket;
+        self
+    }
+
     /// Copies the console to `echo` as it comes.
     pub fn echo(mut self, echo: impl Write + Send + 'static) -> Self {
         self.echo = Some(Box::new(echo));

@@ -140,6 +140,9 @@ pub enum SerialConsole {
     Pipe,
     /// To the terminal that QEMU runs on; Ctrl-a x quits.
     Terminal,
+    /// To a Unix socket beside the status port's, named `console`, for whoever connects. What nobody reads is lost to the socket,
+    /// but not to the file `console.log` there.
+    Socket,
 }
 
 impl Hardware {
@@ -208,8 +211,15 @@ impl Hardware {
     }
 
     fn console(&self, all: &mut Arguments) {
-        let mux = if self.console == SerialConsole::Terminal { ",mux=on" } else { "" };
-        all.add("-chardev", format!("stdio,id=console,signal=off{mux}")).add("-serial", "chardev:console");
+        if self.console == SerialConsole::Socket {
+            let log = self.status.with_file_name("console.log").to_string_lossy().replace(',', ",,");
+            let prefix = format!("socket,id=console,server=on,wait=off,logfile={log},logappend=off,path=");
+            all.add_path("-chardev", &prefix, &self.status.with_file_name("console"));
+        } else {
+            let mux = if self.console == SerialConsole::Terminal { ",mux=on" } else { "" };
+            all.add("-chardev", format!("stdio,id=console,signal=off{mux}"));
+        }
+        all.add("-serial", "chardev:console");
         if self.console == SerialConsole::Terminal {
             all.add("-mon", "chardev=console,mode=readline");
         }
@@ -336,6 +346,13 @@ mod tests {
         let line = line(&Hardware { console: SerialConsole::Terminal, ..hardware(Machine::Uefi) });
         assert!(line.contains("if=pflash,unit=0,format=raw,readonly=on,file=code"), "{line}");
         assert!(!line.contains("-kernel") && line.contains("stdio,id=console,signal=off,mux=on"), "{line}");
+    }
+
+    #[test]
+    fn a_console_on_a_socket_is_kept_in_a_file_too() {
+        let line = line(&Hardware { console: SerialConsole::Socket, ..hardware(Machine::Microvm) });
+        let console = "-chardev socket,id=console,server=on,wait=off,logfile=/run/x/console.log,logappend=off,path=/run/x/console ";
+        assert!(line.contains(console) && !line.contains("stdio"), "{line}");
     }
 
     #[test]

@@ -90,7 +90,7 @@ impl Drop for Process {
 pub(crate) fn start(qemu: &Path, hardware: &Hardware) -> Result<(Process, UnixStream)> {
     let mut command = Command::new(qemu);
     command.args(hardware.arguments()).stderr(Stdio::piped());
-    if hardware.console == SerialConsole::Pipe {
+    if hardware.console != SerialConsole::Terminal {
         // Not of our process group: Ctrl-C on a terminal is for us, who may want to switch it off properly.
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
     }

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -36,7 +37,7 @@ pub struct Vm {
     forwards: Vec<Forward>,
     started: Instant,
     /// Sockets and disk copies; removed last.
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Vm {
@@ -76,13 +77,23 @@ impl Vm {
             status: Mutex::new(StatusPort::new(hardware.status.clone())),
             monitor: Monitor::listen(connection),
             forwards: hardware.network.clone().unwrap_or_default(),
-            _directory: directory,
+            directory,
         }
     }
 
     /// The serial console.
     pub fn console(&self) -> &Console {
         &self.console
+    }
+
+    /// The Unix socket of the status port. QEMU serves one program at a time; the next one waits until that has gone.
+    pub fn status_socket(&self) -> PathBuf {
+        self.directory.path().join("status")
+    }
+
+    /// The Unix socket of the console, if [`Builder::console_socket`] was asked for; what came is in `console.log` beside it.
+    pub fn console_socket(&self) -> PathBuf {
+        self.directory.path().join("console")
     }
 
     /// Begins to read a console that was left unread: what was held back comes first.

@@ -1,11 +1,17 @@
 //! The commands, one file each.
 
+pub mod attach;
 pub mod build;
 pub mod check;
+mod detach;
+pub mod events;
 pub mod inspect;
+pub mod logs;
 pub mod new;
+mod port;
 pub mod run;
 pub mod schema;
+pub mod status;
 
 use std::io::{self, Write};
 

@@ -11,6 +11,7 @@ use garboard_qemu::{Builder, Ending, Error, Forward, Image, Machine, Vm, scaled,
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::detach::{self, Links};
 use crate::{cli, commands};
 
 /// Time for containers to stop and disks to be written at the end of `--until-ready`.
@@ -25,12 +26,22 @@ const FOREVER: Duration = secs(10 * 365 * 24 * 60 * 60);
 /// Runs the command.
 pub fn run(options: &cli::Run) -> Result<ExitCode> {
     let image = Image::load(&options.directory)?;
-    let attached = !options.until_ready && io::stdin().is_terminal() && io::stdout().is_terminal();
+    let state = state_directory(&options.directory)?;
+    if options.detach {
+        return detach::run(&state, &options.directory);
+    }
+    let attached = !options.until_ready && !options.detached && io::stdin().is_terminal() && io::stdout().is_terminal();
     let mut builder = machine(options, &image)?;
-    builder = if attached { builder.terminal().reboot() } else { builder.echo(io::stdout()) };
+    builder = match (attached, options.detached) {
+        (true, _) => builder.terminal().reboot(),
+        (_, true) => builder.console_socket().reboot(),
+        _ => builder.echo(io::stdout()),
+    };
     // From here on a signal doesn't end this process, which would cut the machine's power and leave its temporary files.
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("listen to signals")?;
     let vm = builder.boot()?;
+    // By these other commands find it.
+    let _links = Links::make(&vm, &state)?;
     eprintln!("garboard: booting {} on {}", image.appliance, options.machine);
     for line in forwarded(vm.forwards()) {
         eprintln!("garboard: {line}");
@@ -84,7 +95,7 @@ fn disk_size(options: &cli::Run, image: &Image) -> Result<u64> {
 }
 
 /// `DIR.state`, beside the built files: a build replaces those and must not touch volumes.
-fn state_directory(directory: &Path) -> Result<PathBuf> {
+pub fn state_directory(directory: &Path) -> Result<PathBuf> {
     let whole = directory.canonicalize().with_context(|| format!("read {}", directory.display()))?;
     let mut name = whole.file_name().map_or_else(|| OsString::from("out"), OsString::from);
     name.push(".state");

@@ -1,0 +1,48 @@
+//! `garboard logs`: what a container printed.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use super::port::{self, Port};
+use crate::cli;
+
+/// Runs the command.
+pub fn run(options: &cli::Logs) -> Result<ExitCode> {
+    let mut port = Port::open(&options.target)?;
+    // Without a name it is the kernel's.
+    let request = json!({
+        "request": "logs", "container": options.container, "tail": options.lines, "follow": options.follow,
+    });
+    let reply = port.ask(&request)?;
+    for line in reply["lines"].as_array().into_iter().flatten() {
+        print(line, options.target.json)?;
+    }
+    let dropped = reply["dropped"].as_u64().unwrap_or(0);
+    if dropped > 0 {
+        eprintln!("garboard: {dropped} bytes were printed too fast to be kept");
+    }
+    if !options.follow {
+        return Ok(ExitCode::SUCCESS);
+    }
+    loop {
+        let line = port.told()?;
+        match line["type"].as_str() {
+            Some("log") if line["container"] == json!(options.container) => print(&line, options.target.json)?,
+            Some("missed") => eprintln!("garboard: {} lines came too fast and are missing here", line["lines"]),
+            _ => {}
+        }
+    }
+}
+
+fn print(line: &Value, as_json: bool) -> Result<()> {
+    if as_json {
+        return super::print(&format!("{line}\n"));
+    }
+    super::print(&format!(
+        "{} {}\n",
+        port::time(&line["time_ms"]),
+        port::plain(line["text"].as_str().unwrap_or_default())
+    ))
+}

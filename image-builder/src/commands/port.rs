@@ -1,0 +1,219 @@
+//! The status port of a running appliance, from outside: see `init/STATUS.md`.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::net::sockopt::{self, Timeout};
+use serde_json::{Value, json};
+
+use crate::cli::Target;
+use crate::commands::run::state_directory;
+use crate::sys;
+
+/// An answer takes no longer; a machine that has only just begun needs a moment.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// An unanswered request is sent again after this: what is said before PID 1 listens gets lost.
+const REPEAT: Duration = Duration::from_secs(2);
+
+/// A connection.
+pub struct Port {
+    name: String,
+    input: BufReader<File>,
+    output: File,
+    next_id: u64,
+}
+
+impl Port {
+    /// Connects to the appliance that is meant.
+    pub fn open(target: &Target) -> Result<Self> {
+        let (name, fd) = match (&target.vsock, &target.socket) {
+            (Some((cid, port)), _) => {
+                let fd = sys::connect_vsock(*cid, *port).with_context(|| {
+                    format!(
+                        "connect to vsock {cid}:{port}: is the machine running, and does its declaration name the port?"
+                    )
+                })?;
+                (format!("vsock {cid}:{port}"), fd)
+            }
+            (None, Some(path)) => (path.display().to_string(), connect(path)?),
+            (None, None) => {
+                let path = link(&target.directory, "status")?;
+                (path.display().to_string(), connect(&path)?)
+            }
+        };
+        let output = File::from(fd);
+        let input = BufReader::new(output.try_clone().context("duplicate the connection")?);
+        // Ids of an earlier asker, whose answers may still come, are others.
+        let next_id = u64::from(std::process::id()) << 20;
+        Ok(Self { name, input, output, next_id })
+    }
+
+    /// Asks until it is answered.
+    pub fn ask(&mut self, request: &Value) -> Result<Value> {
+        let deadline = Instant::now() + PATIENCE;
+        let first = self.next_id;
+        while Instant::now() < deadline {
+            let mut request = request.clone();
+            request["id"] = self.next_id.into();
+            self.next_id += 1;
+            // What an earlier asker left unfinished ends with the line feed.
+            let sent = self.output.write_all(format!("\n{request}\n").as_bytes());
+            sent.with_context(|| format!("write to {}: the machine has ended", self.name))?;
+            let again = Instant::now() + REPEAT;
+            while let Some(reply) = self.line(again)? {
+                if reply["id"].as_u64().is_some_and(|id| (first..self.next_id).contains(&id)) {
+                    if reply["type"] == "error" {
+                        bail!(
+                            "the appliance refuses: {}",
+                            plain(reply["message"].as_str().unwrap_or("it does not say why"))
+                        );
+                    }
+                    return Ok(reply);
+                }
+            }
+        }
+        bail!(
+            "no answer on {} within {} s: the machine may still be starting, or another program uses its status port, \
+             which has room for one",
+            self.name,
+            PATIENCE.as_secs()
+        )
+    }
+
+    /// The next line that is asked for by a subscription; waits as long as it takes.
+    pub fn told(&mut self) -> Result<Value> {
+        loop {
+            if let Some(line) = self.line(Instant::now() + PATIENCE)?
+                && line["id"].is_null()
+            {
+                return Ok(line);
+            }
+        }
+    }
+
+    /// The next line of JSON that comes in time.
+    fn line(&mut self, deadline: Instant) -> Result<Option<Value>> {
+        let mut line = Vec::new();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(None);
+            }
+            sockopt::set_socket_timeout(self.input.get_ref(), Timeout::Recv, Some(left)).context("set a time limit")?;
+            match self.input.read_until(b'\n', &mut line) {
+                Ok(0) => bail!("{} was closed: the machine has ended", self.name),
+                Ok(_) if line.ends_with(b"\n") => match serde_json::from_slice(&line) {
+                    Ok(value) => return Ok(Some(value)),
+                    // The rest of somebody else's answer.
+                    Err(_) => line.clear(),
+                },
+                Ok(_) => {}
+                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted | ErrorKind::TimedOut) => {}
+                Err(e) => return Err(e).with_context(|| format!("read from {}", self.name)),
+            }
+        }
+    }
+}
+
+/// Asks once.
+pub fn ask(target: &Target, request: Value) -> Result<Value> {
+    Port::open(target)?.ask(&request)
+}
+
+/// A request for what a subscription tells.
+pub fn subscription(since: u64) -> Value {
+    json!({"request": "subscribe", "events": true, "since": since})
+}
+
+/// The socket of this name of the machine that runs what is in `directory`.
+pub fn link(directory: &Path, name: &str) -> Result<PathBuf> {
+    let state = state_directory(directory)?;
+    let link = state.join(name);
+    // The link's end is a short path; its own may be longer than an address of a socket.
+    std::fs::read_link(&link).with_context(|| {
+        let how = if name == "console" { "garboard run --detach" } else { "garboard run" };
+        format!("no machine of {} is running: start one with `{how} {}`", directory.display(), directory.display())
+    })
+}
+
+/// Connects to a Unix socket.
+pub fn connect(path: &Path) -> Result<OwnedFd> {
+    let stream = UnixStream::connect(path);
+    Ok(stream.with_context(|| format!("connect to {}: the machine has ended, or never ran", path.display()))?.into())
+}
+
+/// Foreign text with nothing in it that steers a terminal.
+pub fn plain(text: &str) -> String {
+    let steers = |c: char| {
+        c.is_control() && c != '\t'
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    };
+    text.chars().fold(String::new(), |mut out, c| {
+        if steers(c) {
+            out.extend(c.escape_unicode())
+        } else {
+            out.push(c)
+        }
+        out
+    })
+}
+
+/// Milliseconds since boot, for people.
+pub fn time(ms: &Value) -> String {
+    let ms = ms.as_u64().unwrap_or(0);
+    format!("{:>8}.{:03}", ms / 1000, ms % 1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn foreign_text_steers_no_terminal() {
+        assert_eq!(plain("a\tb\u{1b}[2J\u{202e}\r"), "a\tb\\u{1b}[2J\\u{202e}\\u{d}");
+    }
+
+    fn target(socket: &Path) -> Target {
+        Target { directory: "out".into(), socket: Some(socket.to_owned()), vsock: None, json: false }
+    }
+
+    #[test]
+    fn answers_are_told_from_noise_and_a_lost_request_is_sent_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let listener = UnixListener::bind(&path).unwrap();
+        let server = std::thread::spawn(move || {
+            let mut stream = BufReader::new(listener.accept().unwrap().0);
+            let mut requests = Vec::new();
+            while requests.len() < 2 {
+                let mut line = String::new();
+                stream.read_line(&mut line).unwrap();
+                // The first one gets lost.
+                requests.extend(serde_json::from_str::<Value>(&line).ok());
+            }
+            let id = &requests[1]["id"];
+            let text = format!("half of\n{{\"id\":3,\"type\":\"ok\"}}\n{{\"v\":1,\"id\":{id},\"type\":\"trace\"}}\n");
+            stream.get_mut().write_all(text.as_bytes()).unwrap();
+        });
+        let mut port = Port::open(&target(&path)).unwrap();
+        assert_eq!(port.ask(&json!({"request": "trace"})).unwrap()["type"], "trace");
+        server.join().unwrap();
+        let error = port.told().unwrap_err().to_string();
+        assert!(error.contains("the machine has ended"), "{error}");
+    }
+
+    #[test]
+    fn what_is_not_there_is_told_with_the_way_to_have_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let error = format!("{:#}", link(directory.path(), "status").unwrap_err());
+        assert!(error.contains("start one with `garboard run"), "{error}");
+        let error = format!("{:#}", Port::open(&target(Path::new("/nowhere"))).err().unwrap());
+        assert!(error.contains("connect to /nowhere"), "{error}");
+    }
+}

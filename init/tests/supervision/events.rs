@@ -174,6 +174,10 @@ fn every_reply_keeps_the_schema() {
     check(&rig.told("event"));
     check(&rig.told("log"));
     check(&json!({"v": 1, "id": null, "type": "missed", "lines": 3}));
+    // So do the examples of STATUS.md.
+    for line in include_str!("../../STATUS.md").lines().filter_map(|line| line.strip_prefix("    {\"v\"")) {
+        check(&serde_json::from_str(&format!("{{\"v\"{line}")).expect(line));
+    }
     check(&rig.ask(json!({"request": "poweroff"})));
     // What is no reply is told apart.
     for wrong in [json!({"v": 1, "id": 1, "type": "other"}), json!({"v": 1, "id": 1, "type": "logs"}), json!({})] {

@@ -102,6 +102,8 @@ fn action(world: &mut World, before: &Before, event: &Event, action: Action) -> 
                     );
                 }
             }
+            let ill = world.real[index].health == Health::Unhealthy;
+            must!(purpose != Purpose::Unhealthy || ill, "{index} is stopped and is not unhealthy");
             if purpose == Purpose::Shutdown {
                 must!(goal.is_some(), "{index} is stopped without need");
                 for (other, rules) in world.state.rules().iter().enumerate() {

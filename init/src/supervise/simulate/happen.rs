@@ -61,6 +61,8 @@ impl Happening {
             }
             Self::Word => word(world, index, luck)?,
             Self::Answer => {
+                let asked: Vec<usize> = (0..world.real.len()).filter(|i| world.real[*i].asked.is_some()).collect();
+                let index = if asked.is_empty() { index } else { luck.of(&asked) };
                 if let Some(run) = world.real[index].asked {
                     let event = match luck.below(8) {
                         0 => Event::ProbeLost(index, run),

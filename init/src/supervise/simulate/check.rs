@@ -159,7 +159,9 @@ fn unit(world: &World, before: &Before, event: &Event, index: usize) -> Verdict 
             || matches!(was.phase, Phase::Stopping { purpose: Purpose::Pod(_), .. });
         let goal = match world.state.rules()[index].supervision.on_failure {
             _ if by_hand => None,
-            OnFailure::Restart if !with_pod => return Err(format!("{index} was given up: {is:?}")),
+            OnFailure::Restart if !with_pod && world.state.common().goal.is_none() => {
+                return Err(format!("{index} was given up: {is:?}"));
+            }
             OnFailure::Reboot => Some(Goal::Reboot),
             OnFailure::PowerOff => Some(Goal::PowerOff),
             OnFailure::Restart | OnFailure::Ignore => None,

@@ -17,7 +17,7 @@ pub(super) fn update(world: &mut World, before: &Before, event: &Event, actions:
                 started(world, *index);
             }
         }
-        Event::Launched(index) if known(world, *index) => {
+        Event::Launched(index) if known(world, *index) && before.units[*index].phase == Phase::Launching => {
             let watchdog_ms = world.state.rules()[*index].supervision.watchdog_ms;
             world.real[*index].watchdog_ms = watchdog_ms;
         }

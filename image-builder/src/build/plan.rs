@@ -130,7 +130,7 @@ fn container(
     compiled: Compiled,
     fills: &BTreeMap<String, Fill>,
 ) -> Container {
-    Container {
+    let mut container = Container {
         name: declared.name.clone(),
         image: declared.image.clone(),
         launch: compiled.launch,
@@ -140,7 +140,7 @@ fn container(
         restart: restart(declared.restart),
         depends_on: declared.depends_on.iter().filter_map(|dependency| edge(appliance, dependency)).collect(),
         supervision: supervision(&declared.supervision),
-        reads_status: declared.supervision.reads_status,
+        reads_status: false,
         pod: declared.pod.as_ref().and_then(|pod| {
             let place = pods(appliance).iter().position(|name| name == pod);
             u32::try_from(place?).ok()
@@ -149,7 +149,11 @@ fn container(
         stop_grace_ms: millis(declared.stop_grace_period),
         etc: etc(appliance, declared),
         fills: volumes::fills_of(declared, fills),
+    };
+    if declared.supervision.reads_status {
+        container.let_read_status();
     }
+    container
 }
 
 /// What the declaration says first, and each once.

@@ -12,7 +12,6 @@ use crate::console::access::{Secret, wipe};
 use crate::console::dashboard::{Command, Page};
 use crate::console::keys::Key;
 use crate::console::session::{Outcome, Session, View};
-use crate::events::Event;
 use crate::logs::{Entry, Rings};
 use crate::supervise::Event as Asked;
 use crate::work::passphrase::LONGEST_INPUT;
@@ -22,6 +21,8 @@ use crate::worker::{Kind, Worker};
 const READ: usize = 256;
 /// Of a log so many lines, and so many bytes, can be scrolled through.
 const LOG: (usize, usize) = (2_000, 128 << 10);
+/// So many events can be, too.
+const EVENTS: usize = 200;
 
 impl Supervisor {
     /// Begins to read keys, if the plan has it. `resumed`: a process before this one may have left a dashboard on the terminal.
@@ -102,7 +103,7 @@ impl Supervisor {
         let frame = session.frame(&View {
             now,
             snapshot: &snapshot,
-            events: self.recent_events(),
+            events: &self.journal.newest(EVENTS),
             trace: self.trace.steps(),
             log: &|index| tail(&self.rings, index),
         });
@@ -170,11 +171,6 @@ impl Supervisor {
         }
         self.tell(event);
         format!("{what} {}: asked", self.name(index))
-    }
-
-    /// What happened lately, the newest last.
-    fn recent_events(&self) -> &[Event] {
-        &[]
     }
 
     /// Gives the line to a shell, as soon as it has taken what waits for it.

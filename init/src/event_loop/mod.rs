@@ -40,7 +40,7 @@ use crate::logs::{Journal, Lines, Rings};
 use crate::shutdown::Patience;
 use crate::status::{Ports, Uevents};
 use crate::store::Store;
-use crate::supervise::{Action, Event, Fault, Goal, Phase, State};
+use crate::supervise::{Action, Event, Fault, Goal, Health, Phase, State};
 use crate::sys::signal::SignalFd;
 use crate::work::report;
 use crate::worker::{Kind, Worker};
@@ -88,6 +88,8 @@ struct Unit {
     says: String,
     /// Where in its life the newest event of it has it.
     seen: Option<Phase>,
+    /// What the newest event says of its health.
+    health: Health,
 }
 
 /// Everything PID 1 has.
@@ -140,6 +142,8 @@ pub struct Supervisor {
     kernel_log: Option<OwnedFd>,
     /// Earlier messages of the kernel are kept already.
     kernel_seen: u64,
+    /// Why the machine stops was told.
+    stop_told: bool,
     /// A child may be left to reap.
     reap_again: bool,
     /// A launch may have its turn at once.

@@ -3,7 +3,7 @@
 use super::Supervisor;
 use crate::clock::now_ms;
 use crate::events::Kind;
-use crate::supervise::{Event, Exit, Phase, Reason};
+use crate::supervise::{Event, Exit, Health, Phase, Purpose, Reason};
 
 /// Whose run ended by an event: the container's index, and how, if it ran.
 pub(super) type Ended = Option<(usize, Option<Exit>)>;
@@ -37,9 +37,20 @@ impl Supervisor {
             self.record_end(index, exit);
         }
         for index in &changed {
+            self.record_health(*index);
             self.record_phase(*index);
         }
         self.dirty.extend(changed);
+        self.tell_of_stop();
+    }
+
+    /// Says why the machine stops, if it is for a container's sake: nobody has asked for it then.
+    fn tell_of_stop(&mut self) {
+        let common = self.state.common();
+        if let (Some(goal), Some(index), false) = (common.goal, common.because, self.stop_told) {
+            let why = format!("{} was given up, and its declaration wants that", self.name(index));
+            self.say_stop(goal, &why);
+        }
     }
 
     fn record_end(&mut self, index: usize, exit: Option<Exit>) {
@@ -66,36 +77,83 @@ impl Supervisor {
         if before == Some(phase) {
             return;
         }
+        let restarts = unit.restarts;
+        let runs = |phase: Phase| matches!(phase, Phase::Running { .. } | Phase::Starting { executed: true, .. });
+        if runs(phase) && !before.is_some_and(runs) {
+            let text = match restarts {
+                0 => "its program runs".to_owned(),
+                n => format!("its program runs, started again for the {n}. time"),
+            };
+            self.record(Kind::Started, Some(index), &text);
+        }
         match phase {
             Phase::Running { .. } if !matches!(before, Some(Phase::Running { .. })) => {
-                let text = match unit.restarts {
-                    0 => "its program runs".to_owned(),
-                    n => format!("its program runs, started again for the {n}. time"),
-                };
-                self.record(Kind::Started, Some(index), &text);
-                if !self.plan.containers.get(index).is_some_and(|c| c.supervision.notify) {
-                    self.record(Kind::Ready, Some(index), "counts as started at once");
+                let says = self.plan.containers.get(index).is_some_and(|c| c.supervision.notify);
+                self.record(
+                    Kind::Ready,
+                    Some(index),
+                    if says { "it says that it is ready" } else { "counts as started at once" },
+                );
+            }
+            Phase::Stopping { purpose, kills, .. } => {
+                let was = matches!(before, Some(Phase::Stopping { .. }));
+                if let Some(text) = self.stopping(index, purpose, kills, was) {
+                    self.record(Kind::Stopping, Some(index), &text);
                 }
             }
-            Phase::Stopping { kills: 0, .. } => {
-                self.record(Kind::Stopping, Some(index), "asked to stop, as the machine stops")
-            }
-            Phase::Stopping { kills: 1, .. } => {
-                let asked = matches!(before, Some(Phase::Stopping { .. }));
-                let text = if asked {
-                    "killed: it was asked to stop, and didn't in time"
-                } else {
-                    "killed, as the machine stops"
-                };
-                self.record(Kind::Stopping, Some(index), text);
-            }
             Phase::Failed => {
-                let text = self.detail(index, unit, now_ms());
+                let text =
+                    self.state.units().get(index).map(|unit| self.detail(index, unit, now_ms())).unwrap_or_default();
                 self.record(Kind::Failed, Some(index), &format!("given up: {text}"));
             }
             _ => {}
         }
         self.see(index, phase);
+    }
+
+    /// What to say of a stop: that it has begun, and that it took force; not each further attempt.
+    fn stopping(&self, index: usize, purpose: Purpose, kills: u8, was: bool) -> Option<String> {
+        let why = match purpose {
+            Purpose::Shutdown => "as the machine stops".to_owned(),
+            Purpose::Asked => "as a person asked for it".to_owned(),
+            Purpose::Restart => "to be started again, as a person asked for it".to_owned(),
+            Purpose::Unhealthy => {
+                let fault = self.state.units().get(index).and_then(|unit| unit.fault.as_ref());
+                format!("as it is unhealthy: {}", fault.map_or("", |(text, _)| text))
+            }
+            Purpose::Watchdog => "as it did not say in time that it is alive".to_owned(),
+            Purpose::Late => "as it did not start in time".to_owned(),
+            Purpose::Pod(member) => format!("as {} of its pod was given up", self.name(member)),
+        };
+        match (kills, was) {
+            (0, false) => Some(format!("asked to stop, {why}")),
+            (1, false) => Some(format!("killed, {why}")),
+            (1, true) => Some("killed: it was asked to stop, and didn't in time".to_owned()),
+            _ => None,
+        }
+    }
+
+    /// Notes that a container's check has found it otherwise than before.
+    fn record_health(&mut self, index: usize) {
+        let Some((unit, own)) = self.state.units().get(index).zip(self.units.get(index)) else { return };
+        let (before, health) = (own.health, unit.watch.health);
+        if before == health {
+            return;
+        }
+        let text = match (health, &unit.reason) {
+            (Health::Healthy, _) => Some("healthy".to_owned()),
+            (Health::Unhealthy, Reason::Unhealthy(why)) => Some(format!("unhealthy: {why}")),
+            (Health::Unhealthy, _) => Some("unhealthy".to_owned()),
+            // A run begins, or is over.
+            (Health::Starting | Health::None, _) => None,
+        };
+        if let Some(text) = text {
+            self.record(Kind::Health, Some(index), &text);
+            self.console.say(&format!("{} is {text}", self.name(index)));
+        }
+        if let Some(own) = self.units.get_mut(index) {
+            own.health = health;
+        }
     }
 
     fn see(&mut self, index: usize, phase: Phase) {

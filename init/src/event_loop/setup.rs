@@ -215,6 +215,7 @@ impl Supervisor {
         let console = Console::adopt(inherited.take(common.console));
         let mut again = Self::assemble(plan, context, state, store, rings, console, signals).map_err(os("epoll"))?;
         again.cgroup = inherited.take(common.cgroup);
+        again.stop_told = again.state.common().goal.is_some();
         again.listen(true);
         // Workers first: a container that one works for isn't lost.
         again.adopt_workers(common, &mut inherited);
@@ -279,6 +280,7 @@ impl Supervisor {
             uevents: None,
             kernel_log: None,
             kernel_seen: 0,
+            stop_told: false,
             // A child may have ended before the signalfd was there.
             reap_again: true,
             launch_again: false,
@@ -303,6 +305,7 @@ impl Supervisor {
         for (index, (unit, record)) in self.units.iter_mut().zip(records).enumerate() {
             let Some(record) = record else { continue };
             unit.seen = Some(record.unit.phase);
+            unit.health = record.unit.watch.health;
             listeners.extend(inherited.take(record.status).map(|fd| (index, fd)));
             unit.userns = inherited.take(record.userns);
             unit.filled = record.filled;

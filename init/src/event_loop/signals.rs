@@ -67,15 +67,20 @@ impl Supervisor {
     /// Begins to stop everything, and says why.
     pub(super) fn shut_down(&mut self, goal: Goal, why: &str) {
         if self.state.common().goal.is_none() {
-            let text = match goal {
-                Goal::PowerOff => "switching off",
-                Goal::Reboot => "starting over",
-                Goal::Halt => "halting",
-            };
-            self.record(Kind::Shutdown, None, &format!("{text}: {why}"));
-            self.console.say(&format!("{text} ({why}); stopping containers"));
+            self.say_stop(goal, why);
         }
         self.tell(Event::Shutdown(goal));
+    }
+
+    pub(super) fn say_stop(&mut self, goal: Goal, why: &str) {
+        let text = match goal {
+            Goal::PowerOff => "switching off",
+            Goal::Reboot => "starting over",
+            Goal::Halt => "halting",
+        };
+        self.stop_told = true;
+        self.record(Kind::Shutdown, None, &format!("{text}: {why}"));
+        self.console.say(&format!("{text} ({why}); stopping containers"));
     }
 }
 

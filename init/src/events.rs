@@ -25,7 +25,7 @@ pub enum Kind {
     Boot,
     /// A container's program was executed.
     Started,
-    /// It counts as started: at once, or because it said so.
+    /// It says that it is ready, if it is one that does.
     Ready,
     /// It ended.
     Exited,

@@ -50,8 +50,6 @@ pub struct Plan {
     pub console: Console,
     /// Memory for all log rings together, in bytes.
     pub log_budget: u64,
-    /// Logs are kept on the data filesystem, too, in at most so many bytes; 0: they aren't.
-    pub kept_logs: u64,
     /// The machine starts over if PID 1 stands still for so many seconds, by its watchdog; `None`: the watchdog is left alone.
     pub watchdog_seconds: Option<u32>,
     /// The status port is also on this vsock(7) port.
@@ -312,7 +310,6 @@ mod tests {
             memory_volumes: vec![MemoryVolume { path: "/run/garboard/volumes/cache".to_owned(), size: Some(1 << 20) }],
             console: Console { logs: true, status: true, access: Access::Status },
             log_budget: 8 << 20,
-            kept_logs: 1 << 20,
             watchdog_seconds: Some(30),
             status_vsock: Some(1024),
             pods: vec![Pod { name: "shop".to_owned() }],

@@ -58,7 +58,6 @@ pub fn make(
         memory_volumes: memory_volumes(appliance),
         console: console(&appliance.console),
         log_budget: appliance.system.log_budget,
-        kept_logs: 0,
         watchdog_seconds: appliance.system.watchdog,
         status_vsock: appliance.system.status_vsock,
         pods: pods(appliance).into_iter().map(|name| Pod { name }).collect(),

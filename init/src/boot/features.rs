@@ -255,7 +255,6 @@ pub(crate) mod tests {
             memory_volumes: vec![],
             console: plan::Console { logs: true, status: true, access: plan::Access::Off },
             log_budget: 0,
-            kept_logs: 0,
             watchdog_seconds: None,
             status_vsock: None,
             pods: vec![],

@@ -82,18 +82,15 @@ impl Supervisor {
         if runs(phase) && !before.is_some_and(runs) {
             let text = match restarts {
                 0 => "its program runs".to_owned(),
-                n => format!("its program runs, started again for the {n}. time"),
+                n => format!("its program runs; restart number {n}"),
             };
             self.record(Kind::Started, Some(index), &text);
         }
+        let says = self.plan.containers.get(index).is_some_and(|c| c.supervision.notify);
         match phase {
-            Phase::Running { .. } if !matches!(before, Some(Phase::Running { .. })) => {
-                let says = self.plan.containers.get(index).is_some_and(|c| c.supervision.notify);
-                self.record(
-                    Kind::Ready,
-                    Some(index),
-                    if says { "it says that it is ready" } else { "counts as started at once" },
-                );
+            // That any other has started says it all.
+            Phase::Running { .. } if says && !matches!(before, Some(Phase::Running { .. })) => {
+                self.record(Kind::Ready, Some(index), "it says that it is ready");
             }
             Phase::Stopping { purpose, kills, .. } => {
                 let was = matches!(before, Some(Phase::Stopping { .. }));

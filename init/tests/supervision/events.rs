@@ -40,10 +40,10 @@ fn everything_once_and_in_order() {
         events.iter().filter(|e| e.1 == name).map(|(kind, _, text)| (kind.clone(), text.clone())).collect()
     };
     let kinds = |name: &str| of(name).into_iter().map(|e| e.0).collect::<Vec<_>>();
-    assert_eq!(kinds("web"), ["started", "ready", "exited", "started", "ready", "exited", "failed"], "{events:#?}");
+    assert_eq!(kinds("web"), ["started", "exited", "started", "exited", "failed"], "{events:#?}");
     let web = of("web");
-    assert!(web[2].1.starts_with("exited with status 3; starts again in "), "{web:?}");
-    assert_eq!(web[5].1, "exited with status 3; given up after 1 restarts");
+    assert!(web[1].1.starts_with("exited with status 3; starts again in "), "{web:?}");
+    assert_eq!(web[3].1, "exited with status 3; given up after 1 restarts");
     assert_eq!(kinds("job"), ["failed"]);
     assert!(of("job")[0].1.contains("waits for web to be completed"), "{events:#?}");
     assert_eq!(kinds("broken"), ["launch_failed", "failed"]);

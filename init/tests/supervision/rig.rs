@@ -179,7 +179,6 @@ impl Rig {
                 access: setup.access.clone().unwrap_or(plan::Access::Off),
             },
             log_budget: 16 << 20,
-            kept_logs: 0,
             watchdog_seconds: setup.watchdog,
             status_vsock: None,
             pods: (0..setup.pods).map(|n| plan::Pod { name: format!("pod{n}") }).collect(),

@@ -155,8 +155,15 @@ fn unit(world: &World, before: &Before, event: &Event, index: usize) -> Verdict 
     let fell = is.phase == Phase::Failed && was.phase != Phase::Failed && before.common.goal.is_none();
     if fell {
         let by_hand = matches!(was.phase, Phase::Stopping { purpose: Purpose::Asked, .. });
+        // One whose last attempt to be killed fails in the moment in which its pod goes down.
+        let falls = |other: usize| {
+            let now = world.state.units()[other].phase;
+            other != index && now == Phase::Failed && before.units[other].phase != Phase::Failed
+        };
+        let in_the_fall = is.reason == Reason::Unkillable && together(world, index).into_iter().any(falls);
         let with_pod = matches!(is.reason, Reason::Pod(_))
-            || matches!(was.phase, Phase::Stopping { purpose: Purpose::Pod(_), .. });
+            || matches!(was.phase, Phase::Stopping { purpose: Purpose::Pod(_), .. })
+            || in_the_fall;
         let goal = match world.state.rules()[index].supervision.on_failure {
             _ if by_hand => None,
             OnFailure::Restart if !with_pod && world.state.common().goal.is_none() => {

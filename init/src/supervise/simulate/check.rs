@@ -110,7 +110,7 @@ fn action(world: &mut World, before: &Before, event: &Event, action: Action) -> 
                     let depends = rules.needs.iter().any(|need| need.on == index);
                     let inside = rules.pod.is_some() && rules.pod == world.state.rules()[index].pod;
                     let waited = world.state.units()[other].phase.active();
-                    must!(!depends || (inside && !world.tangled) || !waited, "{index} is stopped before {other}");
+                    must!(!depends || inside || !waited, "{index} is stopped before {other}");
                 }
             }
         }

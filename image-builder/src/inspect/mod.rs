@@ -4,6 +4,7 @@ mod report;
 mod seal;
 mod source;
 mod text;
+mod watched;
 mod window;
 
 pub use report::Report;

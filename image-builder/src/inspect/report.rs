@@ -10,6 +10,7 @@ use garboard_runtime::plan::{self, Container, Plan, Restart};
 use serde::Serialize;
 
 use super::seal::Seal;
+use super::watched;
 use crate::kernel::modinfo;
 use crate::verity::uuid_text;
 
@@ -98,6 +99,10 @@ pub struct Summary {
     pub restart: String,
     /// Names of the containers it waits for.
     pub depends_on: Vec<String>,
+    /// How it is watched, in the declaration's words.
+    pub watched: Vec<String>,
+    /// The pod that it is in.
+    pub pod: Option<String>,
     /// What weakens its isolation, in the declaration's words.
     pub weakened: Vec<String>,
     /// Ports on which it is to be reached, declared or exposed by its image: `80/tcp`, `8000-8003/udp`.
@@ -238,6 +243,8 @@ fn summary(plan: &Plan, container: &Container) -> Summary {
         device_limits: launch.cgroup.device_settings.iter().cloned().map(|s| [s.file, s.path, s.value]).collect(),
         restart: restart(container.restart),
         depends_on: container.depends_on.iter().filter_map(|dependency| name_of(dependency.container)).collect(),
+        watched: watched::words(&container.supervision),
+        pod: container.pod.and_then(|pod| plan.pods.get(pod as usize)).map(|pod| pod.name.clone()),
         weakened: container.weakened.clone(),
         ports: container.ports.clone(),
         labels: container.labels.iter().cloned().collect(),

@@ -63,6 +63,12 @@ fn write_container(f: &mut fmt::Formatter<'_>, container: &Summary) -> fmt::Resu
         line("device", format!("{path} ({access})"))?;
     }
     line("restart", container.restart.clone())?;
+    for watched in &container.watched {
+        line("watched", watched.clone())?;
+    }
+    if let Some(pod) = &container.pod {
+        line("pod", pod.clone())?;
+    }
     if !container.depends_on.is_empty() {
         line("depends on", container.depends_on.join(" "))?;
     }

@@ -11,6 +11,8 @@ use garboard_runtime::plan::NOTIFY;
 const MANY: u32 = 100;
 /// In milliseconds.
 const SPAN_MS: u64 = 1_000;
+/// More than a socket holds (`net.unix.max_dgram_qlen`: 10, unless a sysctl of the machine says more).
+const QUEUE: u32 = 1024;
 /// Datagrams read in one turn of the loop.
 const PER_TURN: u32 = 16;
 
@@ -36,7 +38,13 @@ impl Supervisor {
         }
         match &unit.notify {
             // What the run before has said last isn't this one's.
-            Some(socket) => while notify::receive(socket, &mut self.buffer).is_some() {},
+            Some(socket) => {
+                for _ in 0..QUEUE {
+                    if notify::receive(socket, &mut self.buffer).is_none() {
+                        break;
+                    }
+                }
+            }
             None => {
                 let socket = notify::listen(&run_dir.join(NOTIFY).join(format!("{}.sock", container.name)))?;
                 self.sources.add_readable(&socket, Source::Notify(index));

@@ -22,8 +22,7 @@ pub(crate) fn send(socket: BorrowedFd<'_>, name: &[u8], fd: BorrowedFd<'_>) -> R
 }
 
 /// Receives one, close-on-exec. `None`: the other side has sent something else, or nothing.
-#[cfg(feature = "cli")]
-pub(crate) fn receive(socket: BorrowedFd<'_>) -> Result<Option<OwnedFd>, Errno> {
+pub fn receive(socket: BorrowedFd<'_>) -> Result<Option<OwnedFd>, Errno> {
     receive_with(socket, &mut [0_u8; 64]).map(|(received, _)| received)
 }
 

@@ -28,7 +28,7 @@ obey! {
     pub mod cgroup;
     mod check;
     mod child;
-    mod descriptor;
+    pub mod descriptor;
     mod device;
     mod device_rule;
     pub mod failure;

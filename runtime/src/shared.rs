@@ -6,7 +6,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::thread::UnshareFlags;
 
 use crate::failure::{Context, Failure, Step};
-use crate::launch::{Launch, Namespace, Namespaces, TimeNamespace};
+use crate::launch::{Launch, Namespace, Namespaces};
 use crate::launcher::Visits;
 use crate::{sys, userns};
 
@@ -69,16 +69,7 @@ impl Shared {
 
     fn bring_loopback_up(&self) -> Result<(), Failure> {
         let Some(network) = &self.network else { return Ok(()) };
-        let there = Namespaces {
-            network: Namespace::Path(path(network)),
-            pid: Namespace::Host,
-            ipc: Namespace::Host,
-            uts: Namespace::Host,
-            cgroup: Namespace::Host,
-            user: None,
-            mount: Namespace::Host,
-            time: TimeNamespace::Host,
-        };
+        let there = Namespaces { network: Namespace::Path(path(network)), ..Namespaces::of_launcher() };
         let up = || sys::net::loopback_up().at(Step::LoopbackUp, || "lo of shared namespaces");
         Visits::open(&there)?.during(up, drop)
     }

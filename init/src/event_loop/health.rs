@@ -6,7 +6,6 @@ use std::process::Stdio;
 use rustix::io::fcntl_dupfd_cloexec;
 
 use super::Supervisor;
-use super::sources::Source;
 use crate::clock::now_ms;
 use crate::supervise::{Event, Exit};
 use crate::work::report;
@@ -51,11 +50,7 @@ impl Supervisor {
         let stdin = Stdio::from(fcntl_dupfd_cloexec(pidfd, 3)?);
         let mut worker = Worker::spawn_with(Kind::Health { container: index, run }, &arguments, stdin, now)?;
         worker.deadline = Some(now.saturating_add(health.timeout_ms).saturating_add(GRACE_MS));
-        if let Some(output) = &worker.output {
-            self.sources.add_readable(output, Source::Worker(worker.pid));
-        }
-        self.workers.push(worker);
-        self.common_dirty = true;
+        self.add_worker(worker);
         Ok(())
     }
 

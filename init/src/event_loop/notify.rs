@@ -29,7 +29,6 @@ pub(super) struct Said {
 impl Supervisor {
     /// Makes the socket of a container that notifies, before its first launch. It is kept from start to start.
     pub(super) fn listen_to(&mut self, index: usize) -> std::io::Result<()> {
-        let run_dir = self.run_dir();
         let Some((container, unit)) = self.plan.containers.get(index).zip(self.units.get_mut(index)) else {
             return Ok(());
         };
@@ -46,7 +45,8 @@ impl Supervisor {
                 }
             }
             None => {
-                let socket = notify::listen(&run_dir.join(NOTIFY).join(format!("{}.sock", container.name)))?;
+                let socket =
+                    notify::listen(&self.options.run_dir.join(NOTIFY).join(format!("{}.sock", container.name)))?;
                 self.sources.add_readable(&socket, Source::Notify(index));
                 unit.notify = Some(socket);
             }

@@ -16,7 +16,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, kill_process_group, waitid};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
-use super::{emit, privileges, report};
+use super::{emit, has_ended, privileges, report};
 use crate::boot;
 
 /// Of an answer so much is told, in bytes.
@@ -137,8 +137,7 @@ fn exec(
     let process = garboard_runtime::launch::Process { args: words.to_vec(), ..launch.process.clone() };
     let cgroup = cgroup_of(pid)?;
     // What was found by the number was the container's if its process is still there.
-    let mut ended = [PollFd::new(&pidfd, PollFlags::IN)];
-    if poll(&mut ended, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) != Ok(0) {
+    if has_ended(pidfd) {
         return Err("the container has ended".to_owned());
     }
     let (output, writer) = pipe_with(PipeFlags::CLOEXEC).map_err(|e| format!("make a pipe: {e}"))?;

@@ -33,7 +33,9 @@ pub mod shell;
 pub mod volumes;
 
 use std::io::Write;
+use std::os::fd::BorrowedFd;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 
 use crate::shutdown;
@@ -54,6 +56,12 @@ pub fn run(kind: &str, arguments: &[String]) -> i32 {
         "stop" => shutdown::unmount(),
         _ => 1,
     }
+}
+
+/// Whether a process has ended, by its pid descriptor.
+fn has_ended(pidfd: BorrowedFd<'_>) -> bool {
+    let mut end = [PollFd::from_borrowed_fd(pidfd, PollFlags::IN)];
+    poll(&mut end, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) != Ok(0)
 }
 
 /// Writes a report; the result is the exit status of a worker that has nothing else to do.

@@ -11,10 +11,10 @@ use garboard_runtime::start::{Console, Running, Stages, Started, Stdio, enter};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
 
-use super::{emit, report};
+use super::{emit, has_ended, report};
 use crate::boot;
 use crate::clock::now_ms;
 use crate::sys::signal;
@@ -76,7 +76,7 @@ fn open(place: &Place<'_>) -> Result<(Started, OwnedFd), String> {
     // The number may be another process's by now; but not any more once that is seen by descriptor.
     let within = std::fs::read_to_string(format!("/proc/{}/cgroup", place.pid)).unwrap_or_default();
     let is_its = place.cgroup < 0 || within.trim_end().split('/').any(|part| part == container.name);
-    if !is_its || ended(&pidfd) {
+    if !is_its || has_ended(pidfd.as_fd()) {
         return Err("it has ended".to_owned());
     }
     let cgroup = match place.cgroup {
@@ -115,28 +115,10 @@ fn open(place: &Place<'_>) -> Result<(Started, OwnedFd), String> {
         Report::Died => return Err(format!("{SHELL} was killed before it began")),
         Report::Executed | Report::Pending => {}
     }
-    let terminal = receive(&ours)?;
+    let sent = os("receive its terminal", garboard_runtime::descriptor::receive(ours.as_fd()))?;
+    let terminal = sent.ok_or("it sent no terminal")?;
     os("set its terminal up", rustix::io::ioctl_fionbio(&terminal, true))?;
     Ok((shell, terminal))
-}
-
-fn ended(pidfd: &OwnedFd) -> bool {
-    let mut end = [PollFd::new(pidfd, PollFlags::IN)];
-    poll(&mut end, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) != Ok(0)
-}
-
-/// The terminal that the child has sent.
-fn receive(socket: &OwnedFd) -> Result<OwnedFd, String> {
-    let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let mut name = [0; 64];
-    let mut parts = [std::io::IoSliceMut::new(&mut name)];
-    os("receive its terminal", rustix::net::recvmsg(socket, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC))?;
-    let sent = control.drain().find_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-        _ => None,
-    });
-    sent.ok_or_else(|| "it sent no terminal".to_owned())
 }
 
 /// Passes bytes on until the shell or its terminal ends, or somebody wants it to.

@@ -11,15 +11,7 @@ const MAX_RANGES: usize = 340;
 
 /// The namespaces, and the ids of a new user namespace.
 pub(super) fn namespaces(linux: &Linux) -> Result<(Namespaces, Option<IdMap>), Error> {
-    let mut namespaces = Namespaces {
-        pid: Namespace::Host,
-        network: Namespace::Host,
-        ipc: Namespace::Host,
-        uts: Namespace::Host,
-        cgroup: Namespace::Host,
-        mount: Namespace::Host,
-        ..Namespaces::default()
-    };
+    let mut namespaces = Namespaces::of_launcher();
     let mut seen = Vec::new();
     let mut new_user = false;
     for entry in linux.namespaces().iter().flatten() {

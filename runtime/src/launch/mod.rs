@@ -113,6 +113,22 @@ pub struct Namespaces {
     pub time: TimeNamespace,
 }
 
+impl Namespaces {
+    /// Every one the launcher's.
+    pub(crate) fn of_launcher() -> Self {
+        Self {
+            pid: Namespace::Host,
+            network: Namespace::Host,
+            ipc: Namespace::Host,
+            uts: Namespace::Host,
+            cgroup: Namespace::Host,
+            user: None,
+            mount: Namespace::Host,
+            time: TimeNamespace::Host,
+        }
+    }
+}
+
 /// What the time namespace is; unlike the others' the default is the launcher's.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TimeNamespace {

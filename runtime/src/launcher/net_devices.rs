@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use super::joined;
 use super::netlink::Network;
 use crate::failure::{Context, Failure, Step};
-use crate::launch::{Launch, Namespace, Namespaces, NetDevice, TimeNamespace};
+use crate::launch::{Launch, Namespace, Namespaces, NetDevice};
 
 /// Moves the launch's interfaces into the network namespace of its waiting child, with their addresses, and brings them up.
 pub(super) fn give(pid: i32, launch: &Launch) -> Result<(), Failure> {
@@ -21,16 +21,7 @@ pub(super) fn give(pid: i32, launch: &Launch) -> Result<(), Failure> {
     };
     let target = rustix::fs::open(path.as_str(), OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .at(Step::Open, || path.as_str())?;
-    let only_network = Namespaces {
-        network: Namespace::Path(path),
-        pid: Namespace::Host,
-        ipc: Namespace::Host,
-        uts: Namespace::Host,
-        cgroup: Namespace::Host,
-        user: None,
-        mount: Namespace::Host,
-        time: TimeNamespace::Host,
-    };
+    let only_network = Namespaces { network: Namespace::Path(path), ..Namespaces::of_launcher() };
     let socket = || Network::here().at(Step::MoveInterface, || "of the container");
     let inside = joined::Visits::open(&only_network)?.during(socket, drop)?;
     let outside = Network::here().at(Step::MoveInterface, || "of the machine")?;

@@ -8,6 +8,8 @@ use crate::sys::crash;
 
 /// A second crash within this time starts the machine over.
 pub const PROBATION_MS: u64 = 60_000;
+/// As many bytes of a reason are kept.
+const LONGEST_REASON: usize = 240;
 
 /// What is known of crashes so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +20,8 @@ pub struct History {
     pub last_ms: u64,
     /// What it was.
     pub reason: String,
+    /// What the one before that was.
+    pub before: String,
 }
 
 impl History {
@@ -26,7 +30,9 @@ impl History {
         let soon = self.count > 0 && now.saturating_sub(self.last_ms) < PROBATION_MS;
         self.count = self.count.saturating_add(1);
         self.last_ms = now;
-        self.reason = reason.chars().take(200).collect();
+        // Both, and more, are one record.
+        let reason = reason.get(..reason.floor_char_boundary(LONGEST_REASON)).unwrap_or_default();
+        self.before = std::mem::replace(&mut self.reason, reason.to_owned());
         !soon
     }
 }
@@ -83,6 +89,6 @@ mod tests {
         assert!(history.note("one", 10));
         assert!(history.note("two", 60_010));
         assert!(!history.note("three", 120_009));
-        assert_eq!((history.count, &history.reason[..]), (3, "three"));
+        assert_eq!((history.count, &history.reason[..], &history.before[..]), (3, "three", "two"));
     }
 }

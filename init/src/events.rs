@@ -23,6 +23,8 @@ pub struct Event {
 pub enum Kind {
     /// The machine began, and why.
     Boot,
+    /// How the boot before this one ended.
+    Previous,
     /// A container's program was executed.
     Started,
     /// It says that it is ready, if it is one that does.

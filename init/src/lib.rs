@@ -28,6 +28,7 @@ pub mod etc_files;
 pub mod event_loop;
 pub mod events;
 pub mod kmsg_logger;
+pub mod last_words;
 pub mod logs;
 pub mod notify;
 pub mod shutdown;

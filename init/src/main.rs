@@ -3,6 +3,7 @@
 use garboard_init::boot::{self, BootError, Trace};
 use garboard_init::console::{self, Console};
 use garboard_init::event_loop::{Machine, Options, Supervisor};
+use garboard_init::last_words::Places;
 use garboard_init::sys::fd::Inherited;
 use garboard_init::{crash, kmsg_logger, shutdown, work, worker};
 use rustix::system::RebootCommand;
@@ -67,6 +68,8 @@ fn resume(state: &str, reason: &str) -> ! {
     kmsg_logger::install();
     match Supervisor::resume(inherited, state, reason) {
         Ok(supervisor) => shutdown::carry_out(supervisor.run()),
-        Err(error) => shutdown::give_up(&format!("PID 1 crashed ({reason}) and can't go on: {error}")),
+        Err(error) => {
+            shutdown::give_up(&format!("PID 1 crashed ({reason}) and can't go on: {error}"), &Places::default())
+        }
     }
 }

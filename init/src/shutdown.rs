@@ -1,5 +1,6 @@
 //! The end: disks, then the machine.
 
+use std::ffi::OsString;
 use std::time::Duration;
 
 use garboard_runtime::plan::DATA;
@@ -9,8 +10,10 @@ use rustix::system::RebootCommand;
 
 use crate::clock::now_ms;
 use crate::escape::escape_into;
+use crate::last_words::{Cause, End, Places};
 use crate::supervise::Goal;
 use crate::sys::signal;
+use crate::work::words;
 use crate::worker::{Kind, Worker};
 
 /// The end takes no longer than so many milliseconds,
@@ -18,9 +21,11 @@ const PATIENCE_MS: u64 = 20_000;
 /// unless so many bytes were written meanwhile.
 const PROGRESS: u64 = 1 << 20;
 
-/// The body of the `stop` worker: writes everything back and unmounts the data filesystem. May take as long as the disk does.
-pub fn unmount() -> i32 {
+/// The body of the `stop` worker: writes everything back, keeps how this boot ends, if it is told, and unmounts the data filesystem.
+/// May take as long as the disk does.
+pub fn unmount(arguments: &[String]) -> i32 {
     rustix::fs::sync();
+    words::end(arguments);
     let unmounted = match unmount_when_free() {
         Ok(()) => true,
         // Not a mount point: nothing is kept.
@@ -108,29 +113,36 @@ pub fn carry_out(goal: Goal) -> ! {
     }
 }
 
-/// Starts the machine over when supervision can't go on: says why, gives the disks a moment to be written back, and never hangs.
-/// A process that isn't PID 1 ends with status 70.
-pub fn give_up(why: &str) -> ! {
-    let why = last_words(why);
-    crate::boot::stop::say(&format!("\r\n{why}\r\n"));
-    if !rustix::process::getpid().is_init() {
-        eprintln!("{why}");
-        std::process::exit(70);
+/// Starts the machine over when supervision can't go on: says why, has that kept for the next boot and the disks written back, which
+/// get a moment for it, and never hangs. A process that isn't PID 1 ends with status 70.
+pub fn give_up(why: &str, places: &Places) -> ! {
+    let text = last_words(why);
+    crate::boot::stop::say(&format!("\r\n{text}\r\n"));
+    let own = rustix::process::getpid().is_init();
+    if own {
+        // Kills whatever runs, ourselves excepted; what was written is then written back by a child, as a disk may hang.
+        signal::kill_all_others();
+    } else {
+        eprintln!("{text}");
     }
-    // Kills whatever runs, ourselves excepted; what was written is then written back by a child, as a disk may hang.
-    signal::kill_all_others();
+    // Whether the data filesystem is there is not known any more: what is none keeps nothing.
+    let end = places.arguments(true, &End::now(Cause::Crash, why));
+    let end = end.each_ref().map(OsString::as_os_str);
     let mut patience = Patience::begin(now_ms());
     let mut worker = None;
     while !patience.is_over(now_ms(), unwritten) {
         if worker.is_none() {
             // Memory may come free only now that the others are killed.
-            worker = Worker::spawn(Kind::Stop, &[], 0).ok();
+            worker = Worker::spawn(Kind::Stop, &end, 0).ok();
         }
         match rustix::process::wait(WaitOptions::NOHANG) {
             Ok(Some((pid, _))) if worker.as_ref().is_some_and(|worker| worker.pid == pid.as_raw_pid()) => break,
             Ok(Some(_)) => {}
-            _ => std::thread::sleep(Duration::from_millis(100)),
+            _ => std::thread::sleep(Duration::from_millis(if own { 100 } else { 1 })),
         }
+    }
+    if !own {
+        std::process::exit(70);
     }
     carry_out(Goal::Reboot)
 }

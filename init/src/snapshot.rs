@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::boot::Feature;
+use crate::last_words::Previous;
 use crate::supervise::Exit;
 use crate::work::report;
 
@@ -29,6 +30,10 @@ pub struct Snapshot {
     pub network: report::Network,
     /// The data filesystem.
     pub data: report::Data,
+    /// Which boot of those that the data filesystem knows this is; none: that is not kept, or not yet.
+    pub boot: Option<u64>,
+    /// How the one before ended, once that is known.
+    pub previous: Option<Previous>,
     /// The containers, in the plan's order.
     pub containers: Vec<Container>,
     /// What went wrong in PID 1 itself, newest last.

@@ -40,6 +40,8 @@ pub enum Kind {
     Passphrase,
     /// A shell in a container, on the console.
     Shell,
+    /// Reads the last words of the boot before.
+    Words,
     /// Syncs and unmounts, the last thing before the machine goes.
     Stop,
 }
@@ -55,6 +57,7 @@ impl Kind {
             Self::Health { .. } => "health",
             Self::Passphrase => "passphrase",
             Self::Shell => "shell",
+            Self::Words => "words",
             Self::Stop => "stop",
         }
     }
@@ -67,7 +70,7 @@ impl Kind {
     /// How long it may take, in milliseconds; `None`: it may stay.
     fn allowance_ms(self) -> Option<u64> {
         match self {
-            Self::Modules => Some(60_000),
+            Self::Modules | Self::Words => Some(60_000),
             // Growing and checking a large disk takes its time; containers without volumes don't wait for it.
             Self::Data => Some(600_000),
             Self::Network | Self::Shell => None,

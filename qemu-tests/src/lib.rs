@@ -64,7 +64,7 @@ pub use error::{Error, Result};
 pub use image::{Image, Port};
 pub use machine::{Disk, DiskFault, Firmware, Forward, Hardware, Kernel, Machine, SerialConsole};
 pub use qmp::Ending;
-pub use status::{ContainerStatus, DataStatus, Exit, Feature, NetworkStatus, Snapshot};
+pub use status::{ContainerStatus, DataStatus, Exit, Feature, NetworkStatus, Previous, Snapshot};
 pub use vm::Vm;
 
 use std::time::Duration;

@@ -40,6 +40,10 @@ pub struct Snapshot {
     pub network: NetworkStatus,
     /// The data filesystem.
     pub data: DataStatus,
+    /// Which boot of those that the data filesystem knows this is.
+    pub boot: Option<u64>,
+    /// How the one before ended, once that is known.
+    pub previous: Option<Previous>,
     /// Every container.
     pub containers: Vec<ContainerStatus>,
 }
@@ -102,6 +106,22 @@ pub struct DataStatus {
     pub detail: String,
     /// Its size.
     pub bytes: u64,
+}
+
+/// How the boot before ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Previous {
+    /// In a word: `reboot`, `poweroff`, `crash`, `unclean`; STATUS.md has them all.
+    pub cause: String,
+    /// In words.
+    pub text: String,
+    /// Its number.
+    pub boot: Option<u64>,
+    /// How long it was up.
+    pub uptime_ms: Option<u64>,
+    /// The kernel's last lines.
+    pub kernel: Vec<String>,
 }
 
 /// How a container is.

@@ -5,7 +5,7 @@ mod support;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use garboard_qemu::{Builder, Ending, Image, Machine, Vm, secs};
+use garboard_qemu::{Builder, Image, Machine, Snapshot, Vm, secs};
 use support::{BOOT, Project, fixture};
 
 /// `saboteur` waits for somebody to connect to port 7000, then makes PID 1 turn in circles: two bytes of a jump to itself, written to
@@ -58,16 +58,22 @@ fn struck(machine: Builder) -> Vm {
     vm
 }
 
-fn starts_over(machine: Machine, device: Option<&str>, identity: &str) {
+/// The machine starts over, and knows afterwards what has ended it as far as its watchdog does.
+fn starts_over(machine: Machine, device: Option<&str>, identity: &str, cause: &str) {
     let (_project, image) = bake("watchdog = \"10s\"");
-    let mut builder = Vm::builder(&image).machine(machine);
+    let mut builder = Vm::builder(&image).machine(machine).reboot();
     for argument in device.into_iter().flat_map(|device| ["-device", device]) {
         builder = builder.qemu_argument(argument);
     }
     let vm = struck(builder);
-    let ending = vm.wait_exit(secs(120)).unwrap();
+    let mut previous = None;
+    let began_again = |status: &Snapshot| {
+        previous = status.previous.clone();
+        Ok(vm.reboots() == 1 && previous.is_some())
+    };
+    vm.wait_status("another boot", secs(180), began_again).unwrap();
     let console = vm.console().transcript();
-    assert_eq!(ending, Ending::Reboot, "{console}");
+    assert_eq!(previous.unwrap().cause, cause, "{console}");
     for line in ["active", identity, "10"] {
         let told = |l: &str| l.starts_with("witness ") && l.trim_end().ends_with(line);
         assert!(console.lines().any(told), "{line}: {console}");
@@ -76,12 +82,13 @@ fn starts_over(machine: Machine, device: Option<&str>, identity: &str) {
 
 #[test]
 fn a_machine_that_stands_still_is_started_over_by_its_watchdog() {
-    starts_over(Machine::Q35, Some("i6300esb"), "i6300ESB timer");
+    starts_over(Machine::Q35, Some("i6300esb"), "i6300ESB timer", "watchdog");
 }
 
 #[test]
 fn a_machine_without_a_watchdog_has_the_kernel_s() {
-    starts_over(Machine::Microvm, None, "Software Watchdog");
+    // That one forgets; and this appliance keeps nothing.
+    starts_over(Machine::Microvm, None, "Software Watchdog", "unknown");
 }
 
 /// The control: PID 1 does stand still, and nothing else would start the machine over.

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use garboard_qemu::Snapshot;
+use garboard_qemu::{Previous, Snapshot};
 use serde_json::json;
 
 use super::port;
@@ -51,6 +51,18 @@ fn lines(snapshot: &Snapshot) -> Vec<(String, &'static str)> {
     lines.push((network.trim_end().to_owned(), ""));
     let data = format!("data: {} {}", snapshot.data.state, snapshot.data.detail);
     lines.push((data.trim_end().to_owned(), ""));
+    if let Some(previous) = &snapshot.previous {
+        lines.extend(before(previous));
+    }
+    lines
+}
+
+/// How the boot before ended, with the kernel's last lines if it has left any.
+fn before(previous: &Previous) -> Vec<(String, &'static str)> {
+    let orderly = ["first_boot", "reboot", "poweroff", "halt", "unknown"].contains(&previous.cause.as_str());
+    let number = previous.boot.map(|boot| format!(" (number {boot})")).unwrap_or_default();
+    let mut lines = vec![(format!("boot before{number}: {}", previous.text), if orderly { "" } else { YELLOW })];
+    lines.extend(previous.kernel.iter().map(|line| (format!("  kernel: {line}"), "")));
     lines
 }
 
@@ -58,6 +70,25 @@ fn lines(snapshot: &Snapshot) -> Vec<(String, &'static str)> {
 mod tests {
     use super::*;
     use garboard_qemu::ContainerStatus;
+
+    #[test]
+    fn how_the_boot_before_ended_is_told_with_the_kernel_s_own_words() {
+        let previous = |cause: &str| Previous {
+            cause: cause.into(),
+            text: "its kernel panicked".into(),
+            boot: Some(7),
+            kernel: vec!["[ 1.0] Kernel panic".into()],
+            ..Previous::default()
+        };
+        let told = |cause: &str| lines(&Snapshot { previous: Some(previous(cause)), ..Snapshot::default() });
+        let panic = told("panic");
+        let last = &panic[panic.len() - 2..];
+        assert_eq!(last[0], ("boot before (number 7): its kernel panicked".to_owned(), YELLOW));
+        assert_eq!(last[1].0, "  kernel: [ 1.0] Kernel panic");
+        let reboot = told("reboot");
+        assert_eq!(reboot[reboot.len() - 2].1, "");
+        assert!(!lines(&Snapshot::default()).iter().any(|(line, _)| line.contains("boot before")));
+    }
 
     #[test]
     fn a_line_for_each_container_in_its_colour() {

@@ -77,6 +77,7 @@ pub fn stage_two(keeps_data: bool, watched: bool, extra: &[String]) -> Vec<Wante
         Wanted::device("virtio_console", "the status port"),
         Wanted::device("virtio_rng", "randomness from the host").if_present(),
         Wanted::device("vmw_vsock_virtio_transport", "sockets to the host").if_present(),
+        Wanted::device("efi_pstore", "a place in UEFI's flash for what the kernel says as it dies").if_present(),
     ];
     if watched {
         let watchdog = |name| Wanted::device(name, "a watchdog").if_present();

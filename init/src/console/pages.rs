@@ -153,6 +153,7 @@ pub(super) fn events(grid: &mut Grid, rows: Range<usize>, events: &[Event], firs
 fn word(kind: Kind) -> (&'static str, Color) {
     match kind {
         Kind::Boot => ("boot", Color::Default),
+        Kind::Previous => ("boot before", Color::Default),
         Kind::Started => ("started", Color::Default),
         Kind::Ready => ("ready", Color::Green),
         Kind::Exited => ("exited", Color::Yellow),

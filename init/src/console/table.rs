@@ -173,6 +173,8 @@ mod tests {
                 detail: String::new(),
             },
             data: report::Data { state: DataState::None, detail: String::new(), bytes: 0 },
+            boot: None,
+            previous: None,
             containers: vec![
                 container("web", ContainerState::Running, "", Some(11_000)),
                 container(

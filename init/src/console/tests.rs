@@ -58,6 +58,8 @@ fn snapshot(text: &str, containers: usize) -> Snapshot {
             detail: text.into(),
         },
         data: report::Data { state: report::DataState::Mounted, detail: text.into(), bytes: 2 << 30 },
+        boot: None,
+        previous: None,
         containers: (0..containers).map(one).collect(),
         notes: vec![text.into()],
         last_event: 1,

@@ -22,6 +22,7 @@ mod sources;
 mod view;
 mod volumes;
 mod watchdog;
+mod words;
 mod workers;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -103,6 +104,8 @@ pub struct Supervisor {
     notes: Vec<String>,
     network: report::Network,
     data: report::Data,
+    /// How the boot before ended, and what this one will have ended for.
+    words: words::Words,
     data_errors: Option<data::Errors>,
     /// When the data filesystem is next looked at.
     data_check: Option<u64>,

@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::view::Announced;
+use super::words::Words;
 use super::{Options, Supervisor, pods};
 use crate::boot::{Feature, Trace};
 use crate::crash::History;
@@ -35,6 +36,7 @@ pub(super) struct Context {
     pub(super) notes: Vec<String>,
     pub(super) network: report::Network,
     pub(super) data: report::Data,
+    pub(super) words: Words,
 }
 
 /// What is not one container's. Descriptors by number, -1: none.
@@ -114,6 +116,7 @@ impl Supervisor {
                 notes: self.notes.clone(),
                 network: self.network.clone(),
                 data: self.data.clone(),
+                words: self.words.clone(),
             };
             save(&mut self.store, CONTEXT, &context);
         }

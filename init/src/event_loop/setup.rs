@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::launches::Launches;
 use super::persist::{CommonRecord, Context, UnitRecord};
 use super::sources::{Source, Sources};
+use super::words::Words;
 use super::{Supervisor, Unit, persist, pods, signals};
 use crate::boot::cmdline::Stop;
 use crate::boot::{self, Feature, Trace, modules};
@@ -21,6 +22,7 @@ use crate::console::Console;
 use crate::crash::{self, History};
 use crate::etc_files;
 use crate::events::Kind;
+use crate::last_words::Places;
 use crate::logs::{Journal, Rings};
 use crate::status::{Port, Ports, Uevents};
 use crate::store::{self, Store};
@@ -48,6 +50,8 @@ pub struct Options {
     pub modules_lock: PathBuf,
     /// The watchdog that the plan may want.
     pub watchdog: PathBuf,
+    /// Where last words are kept.
+    pub words: Places,
     /// The network worker is started again after so many milliseconds when it has failed.
     pub network_again_ms: u64,
     /// Print the boot trace once every container has started or settled otherwise.
@@ -70,6 +74,7 @@ impl Default for Options {
             workers: true,
             modules_lock: modules::LOCK.into(),
             watchdog: "/dev/watchdog0".into(),
+            words: Places::default(),
             network_again_ms: 10_000,
             print_trace: false,
             crash_trigger: false,
@@ -123,7 +128,8 @@ impl fmt::Display for ResumeError {
         match self {
             Self::State(why) => write!(f, "its state can't be resumed: {why}"),
             Self::Again(history) => {
-                write!(f, "crash number {} came within a minute of the one before: {}", history.count, history.reason)
+                let History { count, before, .. } = history;
+                write!(f, "crash number {count} came within a minute of the one before ({before})")
             }
         }
     }
@@ -152,6 +158,7 @@ impl Supervisor {
             notes: Vec::new(),
             network: report::Network::default(),
             data: report::Data { state: report::DataState::None, detail: String::new(), bytes: 0 },
+            words: Words::default(),
         };
         let mut new = Self::assemble(plan, context, state, store, rings, console, signals)?;
         new.cgroup = cgroup;
@@ -245,7 +252,7 @@ impl Supervisor {
         let units = plan.containers.iter().map(|_| Unit::default()).collect();
         let mut ports = Ports::default();
         ports.measured = context.options.measured;
-        let Context { options, features, trace, notes, network, data } = context;
+        let Context { options, features, trace, notes, network, data, words } = context;
         Ok(Self {
             plan,
             options,
@@ -255,6 +262,7 @@ impl Supervisor {
             notes,
             network,
             data,
+            words,
             data_errors: None,
             data_check: None,
             state,

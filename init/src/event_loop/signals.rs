@@ -14,6 +14,7 @@
 use super::Supervisor;
 use crate::events::Kind;
 use crate::supervise::{Event, Goal};
+use crate::sys::signal::Received;
 use crate::sys::{crash, signal};
 
 /// The signals that are taken from the signalfd. All others that could end a process are as the kernel protects PID 1.
@@ -38,7 +39,7 @@ impl Supervisor {
             if received.signal == libc::SIGCHLD {
                 self.reap_again = true;
             } else if let Some(goal) = goal(received.signal) {
-                self.shut_down(goal, &format!("signal {}", received.signal));
+                self.shut_down(goal, &asked_by(received));
             } else if self.options.crash_trigger {
                 self.crash_on(received.signal);
             }
@@ -79,6 +80,7 @@ impl Supervisor {
             Goal::Halt => "halting",
         };
         self.stop_told = true;
+        self.ends_for(why);
         self.record(Kind::Shutdown, None, &format!("{text}: {why}"));
         self.console.say(&format!("{text} ({why}); stopping containers"));
     }
@@ -96,6 +98,15 @@ fn hang_as_asked() -> ! {
     }
 }
 
+/// The kernel sends one itself; other processes of our pid namespace are few, and worth a number.
+fn asked_by(received: Received) -> String {
+    match received {
+        Received { signal: libc::SIGINT, sender: 0 } => "Ctrl-Alt-Del".to_owned(),
+        Received { signal, sender: 0 } => format!("signal {signal}"),
+        Received { signal, sender } => format!("signal {signal} of process {sender}"),
+    }
+}
+
 fn goal(number: i32) -> Option<Goal> {
     let real_time = number.checked_sub(signal::rt_min());
     match (number, real_time) {
@@ -109,6 +120,14 @@ fn goal(number: i32) -> Option<Goal> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_asked_is_told() {
+        let asked = |signal, sender| asked_by(Received { signal, sender });
+        assert_eq!(asked(libc::SIGINT, 0), "Ctrl-Alt-Del");
+        assert_eq!(asked(libc::SIGTERM, 0), "signal 15");
+        assert_eq!(asked(libc::SIGTERM, 42), "signal 15 of process 42");
+    }
 
     #[test]
     fn each_signal_has_its_meaning() {

@@ -149,6 +149,8 @@ impl Supervisor {
             features: self.features.clone(),
             network: self.network.clone(),
             data: self.data_now(),
+            boot: self.words.boot,
+            previous: self.words.previous.clone(),
             containers: (0..self.units.len()).filter_map(|i| self.container(i, now)).collect(),
             notes: self.notes.clone(),
             last_event: self.journal.last(),

@@ -8,7 +8,7 @@ use rustix::fs::{Mode, OFlags};
 use super::Supervisor;
 use crate::clock::now_ms;
 use crate::supervise::Goal;
-use crate::sys::watchdog::set_timeout;
+use crate::sys::watchdog::{has_reset, set_timeout};
 
 /// It is fed this many times in the time that it may go unfed.
 const TIMES: u64 = 4;
@@ -20,6 +20,8 @@ pub(super) struct Watchdog {
     /// In milliseconds.
     interval: u64,
     due: u64,
+    /// The machine began because it was not fed.
+    pub(super) has_reset: bool,
 }
 
 impl Supervisor {
@@ -52,7 +54,8 @@ impl Supervisor {
             self.note(format!("the watchdog bites after {granted} s, as it can't do {seconds} s"));
         }
         let interval = u64::from(granted).saturating_mul(1000).checked_div(TIMES).unwrap_or(1000);
-        self.watchdog = Some(Watchdog { device, interval, due: 0 });
+        let has_reset = has_reset(&device);
+        self.watchdog = Some(Watchdog { device, interval, due: 0, has_reset });
         self.common_dirty = true;
         self.feed_watchdog(now_ms());
     }

@@ -127,6 +127,7 @@ impl Supervisor {
                 serde_json::from_slice(line).map(|r: report::Passphrase| self.passphrase(Some(r.right)))
             }
             Kind::Shell => serde_json::from_slice(line).map(|r: report::Shell| self.shell_reported(r.fault)),
+            Kind::Words => serde_json::from_slice(line).map(|r| self.take_words(r)),
             Kind::Stop => Ok(()),
         }
         .err();
@@ -142,6 +143,7 @@ impl Supervisor {
         self.data = data;
         self.context_changed = true;
         self.watch_data(now_ms());
+        self.start_words();
         if self.data.state != DataState::Absent {
             self.tell(Event::DataReady);
             return;
@@ -199,6 +201,7 @@ impl Supervisor {
                     self.start_worker(Kind::Data, &[]);
                 } else {
                     self.tell(Event::DataReady);
+                    self.start_words();
                 }
                 self.start_worker(Kind::Network, &[]);
                 self.devices_ready();
@@ -222,6 +225,7 @@ impl Supervisor {
             // One that has reported was listened to.
             Kind::Passphrase => self.passphrase(None),
             Kind::Shell => self.take_line_back(),
+            Kind::Words => self.words_ended(exit),
             Kind::Stop => self.outcome = self.state.common().goal,
         }
     }
@@ -238,7 +242,11 @@ impl Supervisor {
         for kind in due {
             self.due.remove(&kind);
             self.common_dirty = true;
-            self.start_worker(kind, &[]);
+            match kind {
+                Kind::Words => self.start_words(),
+                Kind::Stop => self.start_stop(),
+                _ => self.start_worker(kind, &[]),
+            }
         }
         if self.patience.as_mut().is_some_and(|patience| patience.is_over(now, shutdown::unwritten)) {
             // A disk that doesn't answer must not keep the machine up; nor may a worker that can't even be killed.

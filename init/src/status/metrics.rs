@@ -32,8 +32,25 @@ pub fn render(snapshot: &Snapshot) -> String {
     let mounted = u64::from(snapshot.data.state == DataState::Mounted);
     text.single("garboard_data_mounted", "gauge", "The data filesystem is mounted and can be written to.", mounted);
     text.single("garboard_data_size_bytes", "gauge", "Size of the data filesystem.", snapshot.data.bytes);
+    boots(&mut text, snapshot);
     containers(&mut text, &snapshot.containers);
     text.0
+}
+
+/// What is not known has no series.
+fn boots(text: &mut Text, snapshot: &Snapshot) {
+    if let Some(boot) = snapshot.boot {
+        text.single(
+            "garboard_boots_total",
+            "counter",
+            "Boots that the data filesystem knows of, this one included.",
+            boot,
+        );
+    }
+    if let Some(previous) = &snapshot.previous {
+        text.family("garboard_previous_boot_info", "gauge", "How the boot before ended; always 1.");
+        text.sample("garboard_previous_boot_info", &[("cause", previous.cause.text())], 1);
+    }
 }
 
 fn containers(text: &mut Text, all: &[Container]) {
@@ -121,6 +138,7 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
+    use crate::last_words::{Cause, Previous};
     use crate::snapshot::MachineState;
     use crate::work::report;
 
@@ -153,6 +171,8 @@ mod tests {
             features: vec![],
             network: report::Network::default(),
             data: report::Data { state: DataState::Mounted, detail: String::new(), bytes: 5 },
+            boot: Some(8),
+            previous: Some(Previous { cause: Cause::Panic, ..Previous::unknown("") }),
             containers: vec![
                 container("web", ContainerState::Running, Health::Healthy),
                 container("job", ContainerState::Exited, Health::None),
@@ -228,6 +248,8 @@ mod tests {
             "garboard_events_total 17",
             "garboard_data_mounted 1",
             "garboard_network_up 0",
+            "garboard_boots_total 8",
+            "garboard_previous_boot_info{cause=\"panic\"} 1",
             "garboard_container_state{container=\"web\",state=\"running\"} 1",
             "garboard_container_state{container=\"web\",state=\"failed\"} 0",
             "garboard_container_healthy{container=\"web\"} 1",
@@ -237,6 +259,8 @@ mod tests {
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\n{text}");
         }
+        let unknown = render(&Snapshot { boot: None, previous: None, ..snapshot() });
+        assert!(!unknown.contains("boots_total") && !unknown.contains("previous"), "{unknown}");
         assert!(!text.contains("healthy{container=\"job\"}") && !text.contains("uptime_seconds{container=\"job\"}"));
     }
 }

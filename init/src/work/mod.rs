@@ -12,7 +12,8 @@
 //! | `health` INDEX PID PLAN | asks a container, whose first process's pid descriptor is standard input, whether it works | one [`report::Health`] | by itself, in the time that the check has |
 //! | `passphrase` | says whether what it reads is a passphrase and its hash | one [`report::Passphrase`] | by itself |
 //! | `shell` INDEX PLAN PID CGROUP COLUMNS ROWS | a shell in a container, on the console | one [`report::Shell`] | with the shell |
-//! | `stop` | writes everything back and unmounts the data filesystem | none | by itself |
+//! | `words` DIRECTORY PSTORE WATCHDOG | says how the boot before ended, keeps that this one is under way ([`crate::last_words`]) | [`report::Words`] | by itself |
+//! | `stop` DIRECTORY PMSG END | writes everything back, keeps how this boot ends and unmounts the data filesystem | none | by itself |
 //!
 //! Each keeps only the capabilities that its work takes ([`privileges`]).
 //!
@@ -28,9 +29,11 @@ pub mod modules;
 pub mod network;
 pub mod passphrase;
 pub mod privileges;
+pub mod pstore;
 pub mod report;
 pub mod shell;
 pub mod volumes;
+pub mod words;
 
 use std::io::Write;
 use std::os::fd::BorrowedFd;
@@ -53,7 +56,8 @@ pub fn run(kind: &str, arguments: &[String]) -> i32 {
         "health" => health::run(arguments),
         "passphrase" => passphrase::run(),
         "shell" => shell::run(arguments),
-        "stop" => shutdown::unmount(),
+        "words" => words::run(arguments),
+        "stop" => shutdown::unmount(arguments),
         _ => 1,
     }
 }

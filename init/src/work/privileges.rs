@@ -26,6 +26,8 @@ fn needed(kind: &str) -> Option<CapabilitySet> {
         "shell" => C::all(),
         // It computes.
         "passphrase" => C::empty(),
+        // Mounts pstore; what the kernel said is for those who may read its log.
+        "words" => C::SYS_ADMIN | C::SYSLOG,
         // Unmounts.
         "stop" => C::SYS_ADMIN,
         _ => return None,

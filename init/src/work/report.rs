@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::last_words::Previous;
+
 /// Result of the `modules` worker.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Modules {
@@ -72,6 +74,18 @@ pub struct Passphrase {
 pub struct Shell {
     /// Why there was none.
     pub fault: Option<String>,
+}
+
+/// What the `words` worker says, a line for each.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Words {
+    /// How the boot before ended; first of all.
+    Previous(Previous),
+    /// That this one is under way is on the disk, and its number.
+    Kept(u64),
+    /// It could not be kept, and why.
+    Fault(String),
 }
 
 /// Result of the `network` worker, in the status's terms; one line for each change.

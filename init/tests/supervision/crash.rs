@@ -98,7 +98,9 @@ fn an_exit_that_was_seen_is_not_lost() {
         s["network"]["state"] == "up" && ["ending", "web"].iter().all(|name| find(s, name)["state"] == "running")
     });
     let containers: Vec<i64> = ["ending", "web"].map(|name| find(&status, name)["pid"].as_i64().unwrap()).into();
-    // All but `web`: the other container and the network worker.
+    // The others have done their work.
+    rig.until("two containers and the network worker are left", |rig| rig.children().len() == 3);
+    // All but `web`.
     let ending: Vec<i32> = rig.children().iter().map(|c| c.0).filter(|pid| i64::from(*pid) != containers[1]).collect();
     assert_eq!(ending.len(), 2);
     rig.signal(19);

@@ -6,6 +6,7 @@ mod console;
 mod crash;
 mod events;
 mod flood;
+mod last_words;
 mod lifecycle;
 mod pictures;
 mod readers;
@@ -32,6 +33,11 @@ fn main() {
         ["garboard-worker", "health", ..] => std::process::exit(garboard_init::work::run("health", &arguments[2..])),
         ["garboard-worker", "shell", ..] => std::process::exit(garboard_init::work::run("shell", &arguments[2..])),
         ["garboard-worker", "passphrase"] => std::process::exit(garboard_init::work::run("passphrase", &[])),
+        ["garboard-worker", "words", ..] => std::process::exit(garboard_init::work::run("words", &arguments[2..])),
+        ["garboard-worker", "stop", ..] => {
+            garboard_init::work::words::end(&arguments[2..]);
+            std::process::exit(workers::run("stop"))
+        }
         ["garboard-worker", kind] => std::process::exit(workers::run(kind)),
         _ => {}
     }
@@ -44,6 +50,7 @@ fn main() {
         volumes::TESTS,
         watchdog::TESTS,
         watched::TESTS,
+        last_words::TESTS,
         console::TESTS,
         pictures::tests(),
         events::TESTS,

@@ -125,7 +125,7 @@ pub struct Rig {
 
 /// How a rig differs from the usual.
 #[derive(Default)]
-pub struct Setup {
+pub struct Setup<'a> {
     /// Short delays.
     pub quick: bool,
     /// Nobody reads the console.
@@ -148,6 +148,8 @@ pub struct Setup {
     pub name: Option<&'static str>,
     /// The console is a terminal of [`TERMINAL`] columns and rows, at which a person may do that.
     pub access: Option<plan::Access>,
+    /// The directory that its data filesystem is, and the next rig's may be, too.
+    pub disk: Option<&'a Path>,
     /// Files in the directory that is the supervisor's, and its workers', working directory.
     pub files: &'static [(&'static str, &'static str)],
 }
@@ -162,7 +164,7 @@ impl Rig {
         Self::with(containers, Setup { pods, ..Setup::default() })
     }
 
-    pub fn with(containers: Vec<plan::Container>, setup: Setup) -> Self {
+    pub fn with(containers: Vec<plan::Container>, setup: Setup<'_>) -> Self {
         let scratch = tempfile::tempdir().unwrap();
         let plan = Plan {
             appliance: setup.name.unwrap_or("test").into(),
@@ -205,6 +207,9 @@ impl Rig {
             let path = scratch.path().join(name);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, content).unwrap();
+        }
+        if let Some(disk) = setup.disk {
+            std::os::unix::fs::symlink(disk, scratch.path().join("disk")).unwrap();
         }
         let bowl = setup.bowl.then(|| make_bowl(&scratch.path().join("watchdog")));
         let (reader, writer) = match setup.access {

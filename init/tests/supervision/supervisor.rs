@@ -9,6 +9,7 @@ use std::os::fd::AsFd;
 use garboard_init::boot::Trace;
 use garboard_init::console::Console;
 use garboard_init::event_loop::{Machine, Options, Supervisor};
+use garboard_init::last_words::Places;
 use garboard_init::supervise::{Goal, Policy};
 use garboard_init::sys::fd::Inherited;
 use garboard_init::{crash, shutdown};
@@ -16,11 +17,16 @@ use garboard_runtime::plan::Plan;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+/// Nowhere on the machine that runs the tests.
+fn words() -> Places {
+    Places { directory: "disk/.garboard".into(), pstore: "".into(), pmsg: "".into() }
+}
+
 /// Goes on after a crash.
 pub fn resume(state: &str, reason: &str) -> ! {
     match Supervisor::resume(Inherited::take_all(), state, reason) {
         Ok(supervisor) => shutdown::carry_out(supervisor.run()),
-        Err(error) => shutdown::give_up(&error.to_string()),
+        Err(error) => shutdown::give_up(&format!("PID 1 crashed ({reason}) and can't go on: {error}"), &words()),
     }
 }
 
@@ -61,6 +67,7 @@ pub fn begin(plan: &str, run_dir: &str, cgroup: &str, policy: &str, fate: &str) 
         // Not the kernel's own: this machine is not ours.
         modules_lock: "modules_disabled".into(),
         watchdog: "watchdog".into(),
+        words: words(),
         network_again_ms: 50,
         print_trace: false,
         crash_trigger: true,

@@ -1,0 +1,158 @@
+//! How a boot ended is told in the next one: on a real machine, whose end is real too.
+
+mod support;
+
+use std::net::TcpStream;
+
+use garboard_qemu::{Image, Machine, Previous, Snapshot, Vm, secs};
+use serde_json::Map;
+use support::{BOOT, Project, fixture};
+
+/// `critical` gives up, and with it the machine, once somebody has connected to port 7002; in later boots it stays. `saboteur` crashes
+/// PID 1 for each of two other ports.
+const ENDS: &str = r#"
+name = "ends"
+[volumes.keep]
+
+[containers.critical]
+image = "BUSYBOX"
+command = ["sh", "-c", "[ -e /keep/done ] || { nc -l -p 7002 </dev/null; touch /keep/done; exit 3; }; exec sleep 1000000"]
+volumes = ["keep:/keep"]
+network_mode = "host"
+ports = ["7002"]
+on_failure = "reboot"
+
+[containers.saboteur]
+image = "BUSYBOX"
+command = ["sh", "-c", "listen() { nc -l -p $1 </dev/null; }; listen 7000; kill -SEGV 1; listen 7001; kill -BUS 1; exec sleep 1000000"]
+network_mode = "host"
+ports = ["7000-7001:7000-7001"]
+pid = "host"
+userns_mode = "host"
+cap_add = ["KILL"]
+restart = "always"
+
+# What lies beside the volumes is nobody's but PID 1's.
+[containers.curious]
+image = "BUSYBOX"
+command = ["sh", "-c", "ls -a /keep /keep/..; exec sleep 1000000"]
+volumes = ["keep:/keep"]
+"#;
+
+/// Waits until boot number `number` is under way, as far as its disk knows, and says how the one before ended.
+fn told(vm: &Vm, number: u64, provoke: impl Fn()) -> Previous {
+    let mut previous = None;
+    let wanted = |status: &Snapshot| {
+        let there = status.boot == Some(number);
+        previous = status.previous.clone().filter(|_| there);
+        if !there {
+            provoke();
+        }
+        Ok(there)
+    };
+    vm.wait_status(&format!("boot {number}"), BOOT, wanted).unwrap();
+    previous.unwrap()
+}
+
+fn bake(declaration: &str) -> (Project, Image) {
+    let project = Project::new(&declaration.replace("BUSYBOX", &fixture("oci", "busybox")));
+    let image = Image::load(project.build_without_disk()).unwrap();
+    (project, image)
+}
+
+#[test]
+fn each_end_is_told_in_the_next_boot() {
+    let (project, image) = bake(ENDS);
+    let boot = || Vm::builder(&image).state(project.path("state")).reboot().boot().unwrap();
+    let connect = |vm: &Vm, port| drop(TcpStream::connect(vm.address(port).unwrap()));
+
+    let vm = boot();
+    assert_eq!(told(&vm, 1, || ()).cause, "first_boot");
+    let log = vm.logs("curious", 100).unwrap();
+    assert!(!log.iter().any(|line| line.contains(".garboard")), "{log:?}");
+    // A container that the machine is nothing without.
+    let previous = told(&vm, 2, || connect(&vm, 7002));
+    let why = "started over: critical was given up, and its declaration wants that";
+    assert_eq!((&*previous.cause, &*previous.text, previous.boot), ("reboot", why, Some(1)));
+    assert!(previous.uptime_ms.is_some_and(|ms| ms > 0), "{previous:?}");
+    vm.wait_line(secs(30), |line| line.starts_with("garboard: the boot before this one (number 1), after ")).unwrap();
+
+    // Its power is cut.
+    vm.hard_stop();
+    drop(vm);
+    let vm = boot();
+    let previous = told(&vm, 3, || ());
+    assert_eq!((&*previous.cause, previous.boot, previous.uptime_ms), ("unclean", Some(2), None), "{previous:?}");
+
+    // PID 1 crashes once, which is no end, and again.
+    let previous = told(&vm, 4, || {
+        let once = vm.console().contains("PID 1 crashed and goes on, nothing was lost: fatal signal 11");
+        connect(&vm, if once { 7001 } else { 7000 });
+    });
+    assert_eq!((&*previous.cause, previous.boot), ("crash", Some(3)), "{previous:?}");
+    for reason in ["fatal signal 7 sent by process", "fatal signal 11 sent by process", "within a minute"] {
+        assert!(previous.text.contains(reason), "{reason}: {previous:?}");
+    }
+    assert_eq!(vm.reboots(), 1);
+
+    // The control for the power cut: a machine that is switched off says so.
+    vm.power_off(secs(60)).unwrap();
+    let vm = boot();
+    let previous = told(&vm, 5, || ());
+    assert_eq!((&*previous.cause, &*previous.text), ("poweroff", "switched off: asked by the status port"));
+    vm.hard_stop();
+}
+
+/// `killer` has PID 1 end, which no kernel goes on without: twelve bytes of a system call (`exit_group` with 9), written to where PID 1
+/// will go on.
+const PANIC: &str = r#"
+name = "panic"
+[containers.killer]
+image = "BUSYBOX"
+command = ["sh", "-c", '''
+nc -l -p 7000 </dev/null
+set -- $(cat /proc/1/syscall)
+while [ $# -gt 1 ]; do shift; done
+printf '\270\347\000\000\000\277\011\000\000\000\017\005' | dd of=/proc/1/mem bs=1 seek=$(($1)) conv=notrunc
+exec sleep 1000000
+''']
+network_mode = "host"
+ports = ["7000"]
+pid = "host"
+userns_mode = "host"
+cap_add = ["SYS_PTRACE"]
+"#;
+
+/// The machine has flash that its kernel keeps its last lines in, and no other place for them.
+#[test]
+fn a_kernel_s_panic_is_told_once_even_without_a_disk() {
+    let (project, image) = bake(PANIC);
+    let flash = format!("memory-backend-file,id=flash,mem-path={},size=64K,share=on", project.path("flash").display());
+    let vm = Vm::builder(&image).machine(Machine::Q35).reboot();
+    let vm =
+        ["-object", &flash, "-device", "acpi-erst,memdev=flash"].iter().fold(vm, |vm, word| vm.qemu_argument(*word));
+    let vm = vm.boot().unwrap();
+    let told = |reboots: u32, provoke: &dyn Fn()| {
+        let mut previous = None;
+        let wanted = |status: &Snapshot| {
+            let there = vm.reboots() == reboots && status.previous.is_some();
+            previous = status.previous.clone();
+            if !there {
+                provoke();
+            }
+            Ok(there)
+        };
+        vm.wait_status("words of the boot before", BOOT, wanted).unwrap();
+        previous.unwrap()
+    };
+    assert_eq!(told(0, &|| ()).cause, "unknown");
+    let previous = told(1, &|| drop(TcpStream::connect(vm.address(7000).unwrap())));
+    assert_eq!(previous.cause, "panic", "{previous:?}\n{}", vm.console().transcript());
+    assert!(previous.text.contains("Attempted to kill init! exitcode=0x00000900"), "{previous:?}");
+    assert!(!previous.kernel.is_empty() && previous.kernel.len() <= 16, "{previous:?}");
+    // The control: it was removed when it was told.
+    vm.request("reboot", &Map::new()).unwrap();
+    let previous = told(2, &|| ());
+    assert_eq!((&*previous.cause, previous.kernel.len()), ("unknown", 0), "{previous:?}");
+    vm.hard_stop();
+}

@@ -3,6 +3,7 @@
 use garboard_runtime::plan::{Condition, Restart};
 use serde_json::json;
 
+use crate::last_words;
 use crate::rig::{Rig, Setup, after, kill, shell, with};
 
 /// By name.
@@ -146,12 +147,15 @@ fn a_slow_subscriber_is_told_what_it_missed() {
 fn every_reply_keeps_the_schema() {
     let schema: serde_json::Value = serde_json::from_str(include_str!("../../status.schema.json")).unwrap();
     let validator = jsonschema::validator_for(&schema).unwrap();
-    let mut rig = Rig::new(vec![
+    let containers = vec![
         with(Restart::Always, shell("web", "while true; do echo hello; usleep 100000; done")),
         shell("ended", "exit 3"),
-    ]);
+    ];
+    let disk = tempfile::tempdir().unwrap();
+    let mut rig = last_words::boot(disk.path(), containers);
     rig.wait_state("web", "running");
     rig.wait_state("ended", "failed");
+    rig.wait("counted", |s| s["boot"] == 1 && s["network"]["state"] == "up");
     let mut seen = std::collections::BTreeSet::new();
     let mut check = |reply: &serde_json::Value| {
         let faults: Vec<String> = validator.iter_errors(reply).map(|e| format!("{}: {e}", e.instance_path())).collect();

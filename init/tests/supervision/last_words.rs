@@ -18,7 +18,8 @@ pub const TESTS: &[(&str, fn())] = &[
 const FAULT: i32 = PANIC + 1;
 const MOUNTED: &[(&str, &str)] = &[("data", r#"{"state":"mounted","detail":"","bytes":0}"#)];
 
-fn boot(disk: &Path, containers: Vec<Container>) -> Rig {
+/// A supervisor with that data filesystem.
+pub fn boot(disk: &Path, containers: Vec<Container>) -> Rig {
     Rig::with(containers, Setup { data: Some(false), files: MOUNTED, disk: Some(disk), ..Setup::default() })
 }
 

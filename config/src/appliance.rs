@@ -31,9 +31,10 @@ pub struct Appliance {
 }
 
 impl Appliance {
-    /// Whether any volume lies on the data partition, so that the machine needs one.
+    /// Whether any volume lies on the data partition, or any log is kept there, so that the machine needs one.
     pub fn needs_data(&self) -> bool {
         self.volumes.values().any(|volume| *volume == Volume::Data)
+            || self.containers.iter().any(|container| container.kept_log.is_some())
     }
 
     /// The position in [`Appliance::containers`] of the container with this name.
@@ -167,13 +168,18 @@ impl fmt::Display for Cidr {
     }
 }
 
-/// `[data]`: the data partition, which holds the volumes.
+/// `[data]`: the data partition, which holds the volumes and kept logs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Data {
-    /// Size in bytes that the builder makes it, before PID 1 grows it to the disk's end; `None`: the builder's own choice.
+    /// Size in bytes that the builder makes it, before PID 1 grows it to the disk's end; `None`: [`Data::DEFAULT_SIZE`].
     pub size: Option<u64>,
     /// Stop the boot when it can't be mounted. Else volumes fall back to memory, and the status says so.
     pub required: bool,
+}
+
+impl Data {
+    /// Bytes that it has when nothing is declared.
+    pub const DEFAULT_SIZE: u64 = 64 << 20;
 }
 
 /// `[volumes.NAME]`: where a volume's files live.

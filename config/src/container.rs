@@ -93,12 +93,31 @@ pub struct Container {
     /// `/proc/self/oom_score_adj`, -1000 to 1000.
     pub oom_score_adj: Option<i32>,
 
+    /// What of its output is kept on the data partition (`logging`); `None`: nothing.
+    pub kept_log: Option<KeptLog>,
+
     /// Labels.
     pub labels: BTreeMap<String, String>,
     /// The pod whose network, message queues, host name and ids it shares.
     pub pod: Option<String>,
     /// What the declaration weakens in this container's isolation, in its own words (`userns_mode = "host"`).
     pub weakened: Vec<String>,
+}
+
+/// `logging`: how much of a container's output is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeptLog {
+    /// Bytes of a file, at least 64 KiB.
+    pub file_size: u64,
+    /// How many files, from 2 to 100.
+    pub files: u32,
+}
+
+impl KeptLog {
+    /// Bytes of all of them together.
+    pub fn total(self) -> u64 {
+        self.file_size.saturating_mul(self.files.into())
+    }
 }
 
 /// `user`: who runs the program. Displays as `name`, `id` or `user:group`.

@@ -93,6 +93,7 @@ fn defaults_are_safe_and_composes() {
         },
         ulimits: vec![],
         oom_score_adj: None,
+        kept_log: None,
         labels: BTreeMap::new(),
         pod: None,
         weakened: vec![],
@@ -388,4 +389,28 @@ fn a_watchdog_waits_whole_seconds() {
     };
     assert_eq!((watchdog("30s"), watchdog("10m")), (Some(Some(30)), Some(Some(600))));
     assert_eq!((watchdog("500ms"), watchdog("1500ms"), watchdog("11m")), (None, None, None));
+}
+
+#[test]
+fn a_kept_log_is_compose_s_logging_and_needs_the_data_partition() {
+    assert_eq!(container("").kept_log, None);
+    assert_eq!(container("logging = {}").kept_log, Some(KeptLog { file_size: 4 << 20, files: 4 }));
+    let said = container("logging = { driver = \"local\", options = { max-size = \"64k\", max-file = \"100\" } }");
+    assert_eq!(said.kept_log, Some(KeptLog { file_size: 64 << 10, files: 100 }));
+    assert_eq!(said.kept_log.unwrap().total(), 6_400 << 10);
+    let alone = |keys: &str| appliance(&format!("[containers.web]\nimage = \"x\"\n{keys}")).needs_data();
+    assert!(alone("logging = {}") && !alone(""));
+}
+
+#[test]
+fn kept_logs_fill_the_data_partition_and_no_more() {
+    let text = |size: &str, files: u32| {
+        let logging = format!("logging = {{ options = {{ max-size = \"8m\", max-file = {files} }} }}\n");
+        let two = ["a", "b"].map(|name| format!("[containers.{name}]\nimage = \"x\"\n{logging}")).concat();
+        format!("name = \"demo\"\n{size}{two}")
+    };
+    assert!(parse("x", &text("", 4)).is_ok(), "the partition has 64 MiB when nothing is declared");
+    assert!(parse("x", &text("", 5)).is_err());
+    assert!(parse("x", &text("[data]\nsize = \"80m\"\n", 5)).is_ok());
+    assert!(parse("x", &text("[data]\nsize = \"79m\"\n", 5)).is_err());
 }

@@ -15,7 +15,7 @@ pub use status::{STATUS_SOCKET, status_socket};
 /// First bytes of a plan file.
 pub const MAGIC: [u8; 8] = *b"GARBPLAN";
 /// Version of the encoding; PID 1 and its plan are baked together, so only the same version is accepted.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// No plan is larger, in bytes.
 pub const MAX_SIZE: usize = 64 << 20;
 /// Where the plan lies in the system image.
@@ -162,6 +162,8 @@ pub struct Container {
     pub supervision: Supervision,
     /// It gets a socket on which it may ask for the status.
     pub reads_status: bool,
+    /// What of its output is kept on the data filesystem; `None`: nothing.
+    pub kept_log: Option<KeptLog>,
     /// Index in [`Plan::pods`] of the pod that it belongs to.
     pub pod: Option<u32>,
     /// Signal that asks it to stop.
@@ -172,6 +174,15 @@ pub struct Container {
     pub etc: Etc,
     /// What must be in its volumes before its first start.
     pub fills: Vec<Fill>,
+}
+
+/// How much of a container's output is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptLog {
+    /// Bytes of a file.
+    pub file_size: u64,
+    /// How many files, at least 2.
+    pub files: u32,
 }
 
 /// A new volume gets what an image has where it is mounted, as Docker has it.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Draft, isolation, mounts, pods, ports, require, resources, supervision, value};
+use super::{Draft, isolation, logging, mounts, pods, ports, require, resources, supervision, value};
 use crate::appliance::Volume;
 use crate::container::{Container, Dependency, Id, IdRange, Limit, NetworkMode, Resources};
 use crate::errors::quote;
@@ -50,6 +50,7 @@ pub(super) fn draft(
             .error(&field.key, "a container with uts = \"host\" has the machine's names")
             .help("leave it out, or leave out `uts`; the machine's host name is `hostname` in [system]");
     }
+    let kept_log = logging::kept(keys.logging, problems);
     let (ports, port_places) = ports::ports(keys.ports, network, problems);
     let mounts = mounts::mounts(keys.volumes, keys.tmpfs, volumes, ids, problems);
     let devices = mounts::devices(keys.devices, problems);
@@ -105,13 +106,14 @@ pub(super) fn draft(
         resources,
         ulimits: resources::ulimits(keys.ulimits, problems),
         oom_score_adj: keys.oom_score_adj.and_then(|field| i32::try_from(field.value.get()).ok()),
+        kept_log: kept_log.as_ref().map(|kept| kept.value),
         labels: pairs(keys.labels).into_iter().collect(),
         weakened: Vec::new(),
         pod: None,
         name: name.value,
     };
     let container = Container { weakened: isolation::weakened(&container), ..container };
-    Draft { container, name: name.span, depends_on: places, ports: port_places, restart, unsupervised, pod }
+    Draft { container, name: name.span, depends_on: places, ports: port_places, restart, kept_log, unsupervised, pod }
 }
 
 /// The ids of the container declared at `index`: the machine's own stay below all of them, and no two ranges touch.

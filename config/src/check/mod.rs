@@ -2,6 +2,7 @@
 
 mod container;
 mod isolation;
+mod logging;
 mod machine;
 mod mounts;
 mod order;
@@ -13,7 +14,7 @@ mod supervision;
 use std::collections::BTreeMap;
 
 use crate::appliance::{Appliance, Volume};
-use crate::container::Container;
+use crate::container::{Container, KeptLog};
 use crate::errors::quote;
 use crate::keys::ApplianceKeys;
 use crate::problems::{Problems, Span};
@@ -33,6 +34,8 @@ struct Draft {
     ports: Vec<Span>,
     /// The value of `restart`.
     restart: Option<Span>,
+    /// What is kept of its log, at its key.
+    kept_log: Option<At<KeptLog>>,
     /// What it says about how it is watched is wrong, and told already.
     unsupervised: bool,
     /// The value of `pod`.
@@ -59,6 +62,7 @@ pub(crate) fn appliance(keys: ApplianceKeys, problems: &mut Problems) -> Applian
     let mut drafts = containers(declared, &volumes, problems);
     pods::unite(&mut drafts, problems);
     ports::check_clashes(&drafts, problems);
+    logging::check_room(&drafts, &data, problems);
     Appliance {
         name,
         hostname,

@@ -1,7 +1,8 @@
 //! The keys of `[containers.NAME]`. Names and meanings are Compose's, <https://docs.docker.com/reference/compose-file/services/>.
 
 use super::{
-    BlkioKeys, DependsOn, DeviceKeys, HealthKeys, Hosts, PortKeys, ReadStatus, StorageKeys, UlimitKeys, VolumeMountKeys,
+    BlkioKeys, DependsOn, DeviceKeys, HealthKeys, Hosts, LoggingKeys, PortKeys, ReadStatus, StorageKeys, UlimitKeys,
+    VolumeMountKeys,
 };
 use crate::container::NetworkMode;
 use crate::read::{Choice, Int, List, Named, OneOrMany, Pairs, ShortOrLong, Switch, Words, keys};
@@ -123,6 +124,9 @@ keys! {
         ulimits: Named<ShortOrLong<Rlim, UlimitKeys>>,
         /// -1000 to 1000: how early it is killed when the machine is out of memory.
         oom_score_adj: Int<-1000, 1000>,
+        /// What of the container's output is kept on the data partition, over restarts of the machine. Default: nothing; the log in memory
+        /// is always there.
+        logging: LoggingKeys,
         /// Labels: a table, or a list of "NAME=value" strings. The status and `garboard inspect` show them.
         labels: Pairs,
         /// Only false: a container's input is empty.
@@ -161,7 +165,6 @@ keys! {
         "isolation" => "it is for Windows",
         "label_file" => "one file declares the whole appliance: write the labels in `labels`",
         "links" => "links aren't supported; use `extra_hosts`",
-        "logging" => "every container's output goes to a log in memory; its size is `log_budget` in [system]",
         "mac_address" => "a container has no Ethernet interface of its own yet",
         "mem_swappiness" => "the kernel has no such setting per container any more (cgroup v2); use `memswap_limit`",
         "memory" => "it is called `mem_limit`, as in Compose",

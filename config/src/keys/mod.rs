@@ -5,12 +5,14 @@
 mod compound;
 mod container;
 mod health;
+mod logging;
 mod long;
 mod machine;
 
 pub(crate) use compound::{DependsOn, Hosts};
 pub(crate) use container::{ContainerKeys, HostOrPrivate};
 pub(crate) use health::{HealthKeys, HealthWords, OnUnhealthy, ReadStatus};
+pub(crate) use logging::LoggingKeys;
 pub(crate) use long::{
     BlkioKeys, BytesRate, CountRate, DeviceKeys, MountType, PortKeys, StorageKeys, UlimitKeys, VolumeMountKeys,
     Weighted,

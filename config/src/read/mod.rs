@@ -15,7 +15,7 @@ use toml::de::DeValue;
 pub(crate) use collections::{List, Named, OneOrMany, Pairs, ShortOrLong, Words};
 pub(crate) use scalars::{Choice, Fault, Int, Switch, Text, Word};
 pub(crate) use suggest::nearest;
-pub(crate) use table::{Table, check_unknown, key_name, keys};
+pub(crate) use table::{Table, check_unknown, key_name, key_of, keys};
 
 use crate::problems::{Problems, Span};
 

@@ -74,13 +74,24 @@ pub(crate) const fn key_name(field: &'static str) -> &'static str {
     }
 }
 
+/// The name of a key as it is written, where that can't be a field's name.
+macro_rules! key_of {
+    ($key:ident) => {
+        $crate::read::key_name(stringify!($key))
+    };
+    ($key:ident $written:literal) => {
+        $written
+    };
+}
+pub(crate) use key_of;
+
 /// Describes a table: a struct of optional fields, one per key, whose documentation is the key's description in the JSON
 /// Schema; and keys that are refused, with the reason.
 macro_rules! keys {
     (
         $(#[doc = $what_doc:literal])*
         $vis:vis struct $name:ident ($what:literal) requires [$($required:literal),*] {
-            $( $(#[doc = $doc:literal])+ $key:ident: $type:ty, )*
+            $( $(#[doc = $doc:literal])+ $key:ident $(($written:literal))?: $type:ty, )*
         }
         refused { $( $refused:literal => $reason:expr, )* }
     ) => {
@@ -94,7 +105,7 @@ macro_rules! keys {
 
         impl $crate::read::Table for $name {
             const WHAT: &'static str = $what;
-            const KEYS: &'static [&'static str] = &[$( $crate::read::key_name(stringify!($key)) ),*];
+            const KEYS: &'static [&'static str] = &[$( $crate::read::key_of!($key $($written)?) ),*];
             const REQUIRED: &'static [&'static str] = &[$( $required ),*];
             const REFUSED: &'static [(&'static str, &'static str)] = &[$( ($refused, $reason) ),*];
 
@@ -102,8 +113,8 @@ macro_rules! keys {
                 let mut read = Self::default();
                 for (key, item) in table {
                     match key.get_ref().as_ref() {
-                        $( name if name == $crate::read::key_name(stringify!($key)) => {
-                            read.given.push($crate::read::key_name(stringify!($key)));
+                        $( name if name == $crate::read::key_of!($key $($written)?) => {
+                            read.given.push($crate::read::key_of!($key $($written)?));
                             read.$key = <$type as $crate::read::Shape>::read(item, problems)
                                 .map(|value| $crate::read::Field { key: key.span(), span: item.span(), value });
                         } )*
@@ -127,7 +138,7 @@ macro_rules! keys {
                         let description = description.lines().map(str::trim).collect::<Vec<_>>().join(" ");
                         object.insert("description".into(), description.trim().into());
                     }
-                    properties.insert($crate::read::key_name(stringify!($key)).into(), schema);
+                    properties.insert($crate::read::key_of!($key $($written)?).into(), schema);
                 )*
                 properties
             }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use garboard_config as config;
 use garboard_runtime::launch::Launch;
 use garboard_runtime::plan::{
-    Access, Addressing, Condition, Console, Container, Data, Dependency, Etc, Fill, HealthCheck, HealthTest,
+    Access, Addressing, Condition, Console, Container, Data, Dependency, Etc, Fill, HealthCheck, HealthTest, KeptLog,
     MemoryVolume, Module, Network, OnFailure, Plan, Pod, Restart, Supervision,
 };
 use sha2::{Digest, Sha256};
@@ -140,6 +140,7 @@ fn container(
         depends_on: declared.depends_on.iter().filter_map(|dependency| edge(appliance, dependency)).collect(),
         supervision: supervision(&declared.supervision),
         reads_status: false,
+        kept_log: declared.kept_log.map(|kept| KeptLog { file_size: kept.file_size, files: kept.files }),
         pod: declared.pod.as_ref().and_then(|pod| {
             let place = pods(appliance).iter().position(|name| name == pod);
             u32::try_from(place?).ok()

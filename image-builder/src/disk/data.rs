@@ -11,7 +11,7 @@ use std::process::Command;
 use crate::verity::uuid_text;
 
 /// Bytes of the filesystem as built. Its group descriptors leave room to grow a thousandfold, and the kernel goes on from there.
-pub const SIZE: u64 = 64 << 20;
+pub const SIZE: u64 = garboard_config::Data::DEFAULT_SIZE;
 /// Smallest useful size in bytes: below it ext4 has no journal.
 pub const MIN_SIZE: u64 = 16 << 20;
 /// Directories that distributions keep `mke2fs` in, which an ordinary user's `PATH` often lacks.

@@ -269,6 +269,7 @@ pub(crate) mod tests {
                 depends_on: vec![],
                 supervision: Default::default(),
                 reads_status: false,
+                kept_log: None,
                 pod: None,
                 stop_signal: 15,
                 stop_grace_ms: 0,

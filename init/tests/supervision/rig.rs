@@ -55,6 +55,7 @@ pub fn shell(name: &str, script: &str) -> plan::Container {
         depends_on: vec![],
         supervision: Default::default(),
         reads_status: false,
+        kept_log: None,
         pod: None,
         stop_signal: 15,
         stop_grace_ms: 10_000,

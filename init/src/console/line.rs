@@ -69,7 +69,7 @@ mod tests {
         let mut layout = Layout::new(columns);
         layout.align([3, 5, 40].into_iter());
         let mut out = Vec::new();
-        layout.rows(name, Piece { text, continues }, |row| out.push(row.to_owned()));
+        layout.rows(name, Piece { text, continues, unfinished: false }, |row| out.push(row.to_owned()));
         out
     }
 

@@ -104,7 +104,7 @@ impl Person {
     }
 
     fn press(&mut self, key: Key) {
-        let entry = Entry { time_ms: 9_000, continues: false, text: self.text.clone().into_bytes() };
+        let entry = Entry { time_ms: 9_000, continues: false, unfinished: false, text: self.text.clone().into_bytes() };
         let outcome = self.session.key(key, self.now, &|_| vec![entry.clone(); 50]);
         self.react(outcome);
         self.look();
@@ -114,7 +114,7 @@ impl Person {
     fn look(&mut self) {
         for _ in 0..20 {
             self.now += 1_000;
-            let entry = Entry { time_ms: 9_000, continues: false, text: self.text.clone().into_bytes() };
+            let entry = Entry { time_ms: 9_000, continues: false, unfinished: false, text: self.text.clone().into_bytes() };
             let log = |_| vec![entry.clone(); 50];
             let outcome = self.session.pass(self.now, &log);
             let event = Event {

@@ -52,7 +52,7 @@ impl Journal {
         for mut event in std::mem::take(&mut self.pending) {
             event.number = self.last.saturating_add(1);
             let Ok(bytes) = postcard::to_stdvec(&event) else { continue };
-            self.rings.push(Piece { text: &bytes, continues: false }, event.time_ms);
+            self.rings.push(Piece { text: &bytes, continues: false, unfinished: false }, event.time_ms);
             self.rings.commit(EVENTS);
             self.last = event.number;
         }
@@ -80,7 +80,7 @@ impl Journal {
 
     /// Keeps a message of the kernel.
     pub fn kernel(&mut self, text: &[u8], time_ms: u64) {
-        self.rings.push(Piece { text, continues: false }, time_ms);
+        self.rings.push(Piece { text, continues: false, unfinished: false }, time_ms);
         self.rings.commit(KERNEL);
     }
 

@@ -10,6 +10,8 @@ pub struct Piece<'a> {
     pub text: &'a [u8],
     /// It goes on from the piece before.
     pub continues: bool,
+    /// The rest of its line is still to come, if ever.
+    pub unfinished: bool,
 }
 
 /// The unfinished line of one container.
@@ -33,17 +35,17 @@ impl Lines {
             let line = line.unwrap_or_default();
             bytes = bytes.get(line.len().saturating_add(usize::from(finished))..).unwrap_or_default();
             if finished && self.partial.is_empty() {
-                out(Piece { text: without_cr(line), continues: self.continues });
+                out(Piece { text: without_cr(line), continues: self.continues, unfinished: false });
                 self.continues = false;
                 continue;
             }
             self.partial.extend_from_slice(line);
             if finished {
-                out(Piece { text: without_cr(&self.partial), continues: self.continues });
+                out(Piece { text: without_cr(&self.partial), continues: self.continues, unfinished: false });
                 self.continues = false;
                 self.partial = Vec::new();
             } else if self.partial.len() >= MAX_LINE && !bytes.is_empty() {
-                out(Piece { text: &self.partial, continues: self.continues });
+                out(Piece { text: &self.partial, continues: self.continues, unfinished: true });
                 self.continues = true;
                 self.partial.clear();
             }
@@ -53,7 +55,7 @@ impl Lines {
     /// Gives out an unfinished line, when it has waited long enough or nothing more will come.
     pub fn flush(&mut self, ended: bool, mut out: impl FnMut(Piece<'_>)) {
         if !self.partial.is_empty() {
-            out(Piece { text: &self.partial, continues: self.continues });
+            out(Piece { text: &self.partial, continues: self.continues, unfinished: !ended });
             self.continues = true;
             self.partial = Vec::new();
         }
@@ -97,6 +99,9 @@ mod tests {
         let pieces = all(&[&long, b"\nnext\n"]);
         let sizes: Vec<_> = pieces.iter().map(|(t, c)| (t.len(), *c)).collect();
         assert_eq!(sizes, [(MAX_LINE, false), (MAX_LINE, true), (5, true), (4, false)]);
+        let mut unfinished = Vec::new();
+        Lines::default().feed(&[&long[..], b"\n"].concat(), |piece| unfinished.push(piece.unfinished));
+        assert_eq!(unfinished, [true, true, false]);
         assert_eq!(all(&[&long[..MAX_LINE], b"\n"]), [("x".repeat(MAX_LINE), false)], "a line that just fits is whole");
     }
 
@@ -106,7 +111,10 @@ mod tests {
         let mut out = Vec::new();
         lines.feed(b"Password: ", |_| panic!("unfinished"));
         assert!(lines.pending());
-        lines.flush(false, |p| out.push((p.text.to_vec(), p.continues)));
+        lines.flush(false, |p| {
+            assert!(p.unfinished);
+            out.push((p.text.to_vec(), p.continues));
+        });
         assert!(!lines.pending());
         lines.feed(b"ok\nnext\n", |p| out.push((p.text.to_vec(), p.continues)));
         assert_eq!(out, [(b"Password: ".to_vec(), false), (b"ok".to_vec(), true), (b"next".to_vec(), false)]);

@@ -2,7 +2,8 @@
 //!
 //! An entry is `length u16 · flags u8 · time u40 · text · length u16` (little-endian, time in milliseconds since boot). The length
 //! at both ends lets a reader walk back from the newest entry; old entries are simply overwritten. A ring's header says how many
-//! bytes were ever written to it, and how many of the container's were dropped before.
+//! bytes were ever written to it, and how many of the container's were dropped before; and, before anything is overwritten, up to
+//! where, for another process that reads along (`follower.rs`).
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -13,11 +14,12 @@ use super::lines::{MAX_LINE, Piece};
 
 /// A ring is never smaller, in bytes, whatever the budget: it holds a line of the greatest length.
 const SMALLEST: u64 = 4 << 10;
-/// Bytes of a ring's header: written, dropped, 48 bytes for later.
-const HEADER: u64 = 64;
+/// Bytes of a ring's header: written, dropped, claimed, 40 bytes for later.
+pub(super) const HEADER: u64 = 64;
 /// Bytes of an entry besides its text.
-const OVERHEAD: usize = 10;
+pub(super) const OVERHEAD: usize = 10;
 const CONTINUES: u8 = 1;
+const UNFINISHED: u8 = 2;
 
 /// A line as it was kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,22 +28,86 @@ pub struct Entry {
     pub time_ms: u64,
     /// It goes on from the entry before.
     pub continues: bool,
+    /// The rest of its line is in the next one, if that has come.
+    pub unfinished: bool,
     /// As the container printed it.
     pub text: Vec<u8>,
 }
 
+/// What a ring's header says.
 #[derive(Debug, Clone, Copy, Default)]
-struct Head {
-    written: u64,
-    dropped: u64,
+pub(super) struct Head {
+    /// Bytes ever written.
+    pub(super) written: u64,
+    /// Bytes of the container's that were thrown away unseen.
+    pub(super) dropped: u64,
+    /// The same as `written`, of the batch that is just being written: what it overwrites can't be trusted.
+    claimed: u64,
+}
+
+/// Where the rings lie in their memory.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Layout {
+    /// Bytes of one ring, header included.
+    each: u64,
+}
+
+impl Layout {
+    pub(super) fn of(count: usize, budget: u64) -> Self {
+        Self { each: size_of_each(count, budget) }
+    }
+
+    /// Bytes of a ring without its header.
+    pub(super) fn room(self) -> u64 {
+        self.each.saturating_sub(HEADER)
+    }
+
+    pub(super) fn start(self, index: usize) -> u64 {
+        u64::try_from(index).unwrap_or(u64::MAX).saturating_mul(self.each)
+    }
+
+    pub(super) fn head(self, fd: &OwnedFd, index: usize) -> Option<Head> {
+        let mut bytes = [0; 24];
+        rustix::io::pread(fd, &mut bytes, self.start(index)).ok().filter(|n| *n == bytes.len())?;
+        let (written, rest) = bytes.split_first_chunk::<8>()?;
+        let (dropped, claimed) = rest.split_first_chunk::<8>()?;
+        Some(Head {
+            written: u64::from_le_bytes(*written),
+            dropped: u64::from_le_bytes(*dropped),
+            claimed: u64::from_le_bytes(*claimed.first_chunk()?),
+        })
+    }
+
+    /// `length` bytes of a ring from the one on that was the `from`th to be written.
+    pub(super) fn read(self, fd: &OwnedFd, index: usize, from: u64, length: u64) -> Option<Vec<u8>> {
+        let data = self.start(index).checked_add(HEADER)?;
+        let mut bytes = vec![0; usize::try_from(length.min(self.room())).ok()?];
+        let mut done = 0_usize;
+        while done < bytes.len() {
+            let at = from.checked_add(u64::try_from(done).ok()?)?.checked_rem(self.room())?;
+            let rest = bytes.get_mut(done..)?;
+            let limit = usize::try_from(self.room().checked_sub(at)?).ok()?.min(rest.len());
+            match rustix::io::pread(fd, rest.get_mut(..limit)?, data.checked_add(at)?).ok()? {
+                0 => return None,
+                n => done = done.checked_add(n)?,
+            }
+        }
+        Some(bytes)
+    }
+}
+
+impl Head {
+    /// The oldest byte that no one is overwriting, by the number with which it was written.
+    pub(super) fn oldest(self, layout: Layout) -> u64 {
+        self.claimed.max(self.written).saturating_sub(layout.room())
+    }
 }
 
 /// The rings.
 #[derive(Debug)]
 pub struct Rings {
     fd: OwnedFd,
-    /// Bytes of one ring, header included.
-    each: u64,
+    layout: Layout,
     heads: Vec<Head>,
     /// Entries of the present batch.
     batch: Vec<u8>,
@@ -50,14 +116,14 @@ pub struct Rings {
 impl Rings {
     /// `count` rings that share `budget` bytes. Memory is used as lines come.
     pub fn create(count: usize, budget: u64) -> io::Result<Self> {
-        let each = size_of_each(count, budget);
+        let layout = Layout::of(count, budget);
         let fd = rustix::fs::memfd_create("garboard-logs", MemfdFlags::CLOEXEC)?;
-        rustix::fs::ftruncate(&fd, each.saturating_mul(u64::try_from(count).unwrap_or(0)))?;
+        rustix::fs::ftruncate(&fd, layout.start(count))?;
         let heads = vec![Head::default(); count];
-        let rings = Self { fd, each, heads, batch: Vec::new() };
+        let rings = Self { fd, layout, heads, batch: Vec::new() };
         // The headers' pages, so that counting never fails.
         for index in 0..count {
-            rustix::fs::fallocate(&rings.fd, FallocateFlags::empty(), rings.start(index), HEADER)?;
+            rustix::fs::fallocate(&rings.fd, FallocateFlags::empty(), layout.start(index), HEADER)?;
         }
         Ok(rings)
     }
@@ -69,10 +135,10 @@ impl Rings {
 
     /// Takes over the rings of the process before.
     pub fn adopt(fd: OwnedFd, count: usize, budget: u64) -> Self {
-        let each = size_of_each(count, budget);
-        let mut rings = Self { fd, each, heads: vec![Head::default(); count], batch: Vec::new() };
+        let layout = Layout::of(count, budget);
+        let mut rings = Self { fd, layout, heads: vec![Head::default(); count], batch: Vec::new() };
         for index in 0..count {
-            let head = rings.load_head(index).unwrap_or_default();
+            let head = layout.head(&rings.fd, index).unwrap_or_default();
             if let Some(slot) = rings.heads.get_mut(index) {
                 *slot = head;
             }
@@ -84,7 +150,7 @@ impl Rings {
     pub fn push(&mut self, piece: Piece<'_>, now: u64) {
         let text = piece.text.get(..MAX_LINE).unwrap_or(piece.text);
         let length = u16::try_from(text.len()).unwrap_or(0).to_le_bytes();
-        let flags = if piece.continues { CONTINUES } else { 0 };
+        let flags = if piece.continues { CONTINUES } else { 0 } | if piece.unfinished { UNFINISHED } else { 0 };
         let time = now.to_le_bytes();
         self.batch.extend_from_slice(&length);
         self.batch.push(flags);
@@ -97,8 +163,12 @@ impl Rings {
     pub fn commit(&mut self, index: usize) {
         let batch = std::mem::take(&mut self.batch);
         let Some(mut head) = self.heads.get(index).copied() else { return };
-        let room = self.each.saturating_sub(HEADER);
-        let data = self.start(index).saturating_add(HEADER);
+        let room = self.layout.room();
+        let data = self.layout.start(index).saturating_add(HEADER);
+        // Who reads along must know before it happens what is not there any more; a crash in between takes nothing of that back.
+        let end = head.written.saturating_add(u64::try_from(batch.len()).unwrap_or(0));
+        head.claimed = head.claimed.max(end);
+        self.save_head(index, head);
         let mut rest = &batch[..];
         // A batch larger than the ring leaves its own end in it, as if it had come line by line.
         while !rest.is_empty() {
@@ -129,13 +199,14 @@ impl Rings {
         self.heads.get(index).map_or(0, |h| h.dropped)
     }
 
-    /// The newest lines of a container, oldest first: at most `count`, and no more than take `bytes` of the ring, [`OVERHEAD`] included.
+    /// The newest lines of a container, oldest first: at most `count`, and no more than take `bytes` of the ring, `OVERHEAD` included.
     pub fn tail(&self, index: usize, count: usize, bytes: usize) -> Vec<Entry> {
         let Some(head) = self.heads.get(index) else { return Vec::new() };
-        let room = self.each.saturating_sub(HEADER);
+        let room = self.layout.room();
         // A ring may be large: no more of it is read than is asked for.
         let kept = head.written.min(room).min(u64::try_from(bytes).unwrap_or(u64::MAX));
-        let linear = self.linear(index, head.written, kept).unwrap_or_default();
+        let linear =
+            self.layout.read(&self.fd, index, head.written.saturating_sub(kept), kept).unwrap_or_default();
         let mut entries = Vec::new();
         let mut rest = &linear[..];
         while entries.len() < count
@@ -148,45 +219,11 @@ impl Rings {
         entries
     }
 
-    /// The last `kept` bytes of a ring, in the order they were written.
-    fn linear(&self, index: usize, written: u64, kept: u64) -> Option<Vec<u8>> {
-        let room = self.each.checked_sub(HEADER)?;
-        let data = self.start(index).checked_add(HEADER)?;
-        let mut bytes = vec![0; usize::try_from(kept).ok()?];
-        let mut done = 0_usize;
-        while done < bytes.len() {
-            let position = written.checked_sub(kept)?.checked_add(u64::try_from(done).ok()?)?;
-            let at = position.checked_rem(room)?;
-            let rest = bytes.get_mut(done..)?;
-            let limit = usize::try_from(room.checked_sub(at)?).ok()?.min(rest.len());
-            match rustix::io::pread(&self.fd, rest.get_mut(..limit)?, data.checked_add(at)?).ok()? {
-                0 => return None,
-                n => done = done.checked_add(n)?,
-            }
-        }
-        Some(bytes)
-    }
-
-    fn start(&self, index: usize) -> u64 {
-        u64::try_from(index).unwrap_or(u64::MAX).saturating_mul(self.each)
-    }
-
-    fn load_head(&self, index: usize) -> Option<Head> {
-        let mut bytes = [0; 16];
-        rustix::io::pread(&self.fd, &mut bytes, self.start(index)).ok().filter(|n| *n == bytes.len())?;
-        let (written, dropped) = bytes.split_first_chunk::<8>()?;
-        Some(Head { written: u64::from_le_bytes(*written), dropped: u64::from_le_bytes(*dropped.first_chunk()?) })
-    }
-
     fn save_head(&mut self, index: usize, head: Head) {
         let Some(slot) = self.heads.get_mut(index) else { return };
         *slot = head;
-        let mut bytes = [0; 16];
-        for (to, from) in bytes.iter_mut().zip(head.written.to_le_bytes().into_iter().chain(head.dropped.to_le_bytes()))
-        {
-            *to = from;
-        }
-        let _ = rustix::io::pwrite(&self.fd, &bytes, self.start(index));
+        let bytes = [head.written, head.dropped, head.claimed].map(u64::to_le_bytes);
+        let _ = rustix::io::pwrite(&self.fd, bytes.as_flattened(), self.layout.start(index));
     }
 }
 
@@ -212,12 +249,26 @@ fn split_last(bytes: &[u8]) -> Option<(&[u8], Entry)> {
     let start = bytes.len().checked_sub(length.checked_add(OVERHEAD)?)?;
     let (older, entry) = before.split_at_checked(start)?;
     let (header, text) = entry.split_first_chunk::<8>()?;
-    let [l0, l1, flags, t0, t1, t2, t3, t4] = *header;
-    if [l0, l1] != *trailer {
-        return None;
+    ([header[0], header[1]] == *trailer).then(|| (older, decoded(*header, text)))
+}
+
+/// The first entry of `bytes` and what stands after it; `None` when it isn't whole.
+pub(super) fn split_first(bytes: &[u8]) -> Option<(Entry, &[u8])> {
+    let (header, rest) = bytes.split_first_chunk::<8>()?;
+    let length = [header[0], header[1]];
+    let (text, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes(length)))?;
+    let (trailer, rest) = rest.split_first_chunk::<2>()?;
+    (text.len() <= MAX_LINE && *trailer == length).then(|| (decoded(*header, text), rest))
+}
+
+fn decoded(header: [u8; 8], text: &[u8]) -> Entry {
+    let [_, _, flags, t0, t1, t2, t3, t4] = header;
+    Entry {
+        time_ms: u64::from_le_bytes([t0, t1, t2, t3, t4, 0, 0, 0]),
+        continues: flags & CONTINUES != 0,
+        unfinished: flags & UNFINISHED != 0,
+        text: text.to_vec(),
     }
-    let time_ms = u64::from_le_bytes([t0, t1, t2, t3, t4, 0, 0, 0]);
-    Some((older, Entry { time_ms, continues: flags & CONTINUES != 0, text: text.to_vec() }))
 }
 
 #[cfg(test)]
@@ -225,7 +276,7 @@ mod tests {
     use super::*;
 
     fn line(text: &str) -> Piece<'_> {
-        Piece { text: text.as_bytes(), continues: false }
+        Piece { text: text.as_bytes(), continues: false, unfinished: false }
     }
 
     fn texts(rings: &Rings, index: usize) -> Vec<String> {
@@ -281,7 +332,7 @@ mod tests {
         fn any_bytes_can_be_walked(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..4032), written in 0_u64..100_000) {
             let mut rings = Rings::create(1, 0).unwrap();
             rustix::io::pwrite(&rings.fd, &bytes, HEADER).unwrap();
-            rings.save_head(0, Head { written, dropped: 0 });
+            rings.save_head(0, Head { written, dropped: 0, claimed: 0 });
             rings.tail(0, usize::MAX, usize::MAX);
         }
     }

@@ -103,6 +103,7 @@ Examples:
 Examples:
   garboard logs web           its newest 100 lines
   garboard logs -f -n 10 web  the newest 10, and what follows, until Ctrl-C
+  garboard logs -p web        what it printed before the machine started, if that is kept
   garboard logs --kernel      the kernel's warnings
 ")]
     Logs(Logs),
@@ -295,6 +296,9 @@ pub struct Logs {
     /// Also what follows, until Ctrl-C
     #[arg(short, long)]
     pub follow: bool,
+    /// Of earlier boots, as far as the declaration has the log kept (`logging`)
+    #[arg(short, long, conflicts_with_all = ["follow", "kernel"])]
+    pub previous: bool,
     /// At most so many lines of what was printed before
     #[arg(short = 'n', long = "lines", value_name = "N", default_value_t = 100)]
     pub lines: usize,

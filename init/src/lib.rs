@@ -27,6 +27,7 @@ pub mod escape;
 pub mod etc_files;
 pub mod event_loop;
 pub mod events;
+pub mod kept;
 pub mod kmsg_logger;
 pub mod last_words;
 pub mod logs;

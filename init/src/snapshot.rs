@@ -34,6 +34,8 @@ pub struct Snapshot {
     pub boot: Option<u64>,
     /// How the one before ended, once that is known.
     pub previous: Option<Previous>,
+    /// How logs are kept there.
+    pub kept_logs: report::KeptLogs,
     /// The containers, in the plan's order.
     pub containers: Vec<Container>,
     /// What went wrong in PID 1 itself, newest last.
@@ -83,6 +85,8 @@ pub struct Container {
     pub says: String,
     /// Bytes of its output that were thrown away unseen.
     pub log_dropped: u64,
+    /// Bytes of its log that were to be kept, and are lost to that.
+    pub log_unkept: u64,
     /// What weakens its isolation, in the declaration's words.
     pub weakened: Vec<String>,
     /// Its labels.

@@ -42,6 +42,10 @@ pub enum Kind {
     Shell,
     /// Reads the last words of the boot before.
     Words,
+    /// Writes the logs that are kept.
+    Keep,
+    /// Reads one, for the port that has this ticket.
+    Previous(u32),
     /// Syncs and unmounts, the last thing before the machine goes.
     Stop,
 }
@@ -58,6 +62,8 @@ impl Kind {
             Self::Passphrase => "passphrase",
             Self::Shell => "shell",
             Self::Words => "words",
+            Self::Keep => "keep",
+            Self::Previous(_) => "previous",
             Self::Stop => "stop",
         }
     }
@@ -73,10 +79,10 @@ impl Kind {
             Self::Modules | Self::Words => Some(60_000),
             // Growing and checking a large disk takes its time; containers without volumes don't wait for it.
             Self::Data => Some(600_000),
-            Self::Network | Self::Shell => None,
+            Self::Network | Self::Shell | Self::Keep => None,
             // As long as the disks get further; see `shutdown::Patience`.
             Self::Stop => None,
-            Self::Passphrase => Some(30_000),
+            Self::Passphrase | Self::Previous(_) => Some(30_000),
             // As large as an image may be; only the containers that wait for it wait.
             Self::Volumes(_) => Some(600_000),
             // Its check says.

@@ -150,6 +150,9 @@ pub struct ContainerStatus {
     pub memory_bytes: Option<u64>,
     /// Log lines dropped.
     pub log_dropped: u64,
+    /// Bytes of its log that were to be kept, and are lost.
+    #[serde(default)]
+    pub log_unkept: u64,
     /// What the declaration takes from its isolation.
     pub weakened: Vec<String>,
     /// Labels.

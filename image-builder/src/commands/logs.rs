@@ -14,13 +14,16 @@ pub fn run(options: &cli::Logs) -> Result<ExitCode> {
     // Without a name it is the kernel's.
     let request = json!({
         "request": "logs", "container": options.container, "tail": options.lines, "follow": options.follow,
+        "previous": options.previous,
     });
     let reply = port.ask(&request)?;
     for line in reply["lines"].as_array().into_iter().flatten() {
         print(line, options.target.json)?;
     }
     let dropped = reply["dropped"].as_u64().unwrap_or(0);
-    if dropped > 0 {
+    if dropped > 0 && options.previous {
+        eprintln!("garboard: {dropped} bytes are missing among these lines");
+    } else if dropped > 0 {
         eprintln!("garboard: {dropped} bytes were printed too fast to be kept");
     }
     if !options.follow {
@@ -40,9 +43,10 @@ fn print(line: &Value, as_json: bool) -> Result<()> {
     if as_json {
         return super::print(&format!("{line}\n"));
     }
-    super::print(&format!(
-        "{} {}\n",
-        port::time(&line["time_ms"]),
-        port::plain(line["text"].as_str().unwrap_or_default())
-    ))
+    // One of an earlier boot has a time of the clock, unless it was damaged.
+    let time = match line.get("time") {
+        None => port::time(&line["time_ms"]),
+        Some(time) => port::plain(time.as_str().unwrap_or("-")),
+    };
+    super::print(&format!("{time} {}\n", port::plain(line["text"].as_str().unwrap_or_default())))
 }

@@ -190,6 +190,9 @@ fn more(grid: &mut Grid, row: usize, lines: usize, container: &Container) {
     if container.log_dropped > 0 {
         facts.push(format!("{} of its output thrown away", table::size(container.log_dropped)));
     }
+    if container.log_unkept > 0 {
+        facts.push(format!("{} of its log not kept", table::size(container.log_unkept)));
+    }
     let facts = (facts.join("  "), Style::PLAIN);
     let mut why = vec![(container.detail.clone(), Style::color(Color::Yellow))];
     if container.state == ContainerState::Running || container.as_declared {

@@ -211,7 +211,8 @@ mod tests {
 
     #[test]
     fn long_lines_go_on_in_marked_rows() {
-        let entry = |text: &[u8], continues| Entry { time_ms: 1_000, continues, unfinished: false, text: text.to_vec() };
+        let entry =
+            |text: &[u8], continues| Entry { time_ms: 1_000, continues, unfinished: false, text: text.to_vec() };
         let rows = rows_of(&[entry(b"0123456789abc", false), entry(b"\x1b[2J", true), entry(b"", false)], 25);
         let seen: Vec<_> = rows.iter().map(|row| (row.time.as_str(), row.text.as_str())).collect();
         let time = "00:00:01.0";

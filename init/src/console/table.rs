@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::snapshot::{Container, Snapshot};
-use crate::work::report::{DataState, NetworkState};
+use crate::work::report::{DataState, KeptState, NetworkState};
 
 /// Columns that `garboard: ` leaves of 80.
 const WIDTH: usize = 70;
@@ -36,6 +36,9 @@ pub fn render(snapshot: &Snapshot) -> String {
     if let Some(text) = data(snapshot) {
         let _ = writeln!(out, "  data: {text}{}", because(&snapshot.data.detail));
     }
+    if matches!(snapshot.kept_logs.state, KeptState::Failed | KeptState::Absent) {
+        let _ = writeln!(out, "  logs: not kept{}", because(&snapshot.kept_logs.detail));
+    }
     for feature in snapshot.features.iter().filter(|f| f.verdict != crate::boot::Verdict::Ok) {
         let _ = writeln!(out, "  kernel: {}", cut(&format!("{}: {}", feature.name, feature.detail), 60));
     }
@@ -64,6 +67,9 @@ fn row(out: &mut String, container: &Container) {
     if container.log_dropped > 0 {
         let _ =
             writeln!(out, "      {} of its output were thrown away: it prints too fast", size(container.log_dropped));
+    }
+    if container.log_unkept > 0 {
+        let _ = writeln!(out, "      {} of its log could not be kept", size(container.log_unkept));
     }
 }
 
@@ -154,6 +160,7 @@ mod tests {
             cpu_us: 0,
             says: String::new(),
             log_dropped: 0,
+            log_unkept: 0,
             weakened: vec![],
             labels: Default::default(),
             as_declared: true,
@@ -175,6 +182,7 @@ mod tests {
             data: report::Data { state: DataState::None, detail: String::new(), bytes: 0 },
             boot: None,
             previous: None,
+            kept_logs: report::KeptLogs { state: KeptState::None, detail: String::new() },
             containers: vec![
                 container("web", ContainerState::Running, "", Some(11_000)),
                 container(

@@ -29,6 +29,7 @@ fn container(text: &str, state: ContainerState, health: Health) -> Container {
         cpu_us: 5_000,
         says: text.into(),
         log_dropped: 7,
+        log_unkept: 0,
         weakened: vec![text.into()],
         labels: BTreeMap::new(),
         as_declared: true,
@@ -60,6 +61,7 @@ fn snapshot(text: &str, containers: usize) -> Snapshot {
         data: report::Data { state: report::DataState::Mounted, detail: text.into(), bytes: 2 << 30 },
         boot: None,
         previous: None,
+        kept_logs: report::KeptLogs { state: report::KeptState::Failed, detail: text.into() },
         containers: (0..containers).map(one).collect(),
         notes: vec![text.into()],
         last_event: 1,
@@ -114,7 +116,8 @@ impl Person {
     fn look(&mut self) {
         for _ in 0..20 {
             self.now += 1_000;
-            let entry = Entry { time_ms: 9_000, continues: false, unfinished: false, text: self.text.clone().into_bytes() };
+            let entry =
+                Entry { time_ms: 9_000, continues: false, unfinished: false, text: self.text.clone().into_bytes() };
             let log = |_| vec![entry.clone(); 50];
             let outcome = self.session.pass(self.now, &log);
             let event = Event {

@@ -57,7 +57,8 @@ impl Supervisor {
     fn keep_kernel_line(&mut self, text: &[u8], time_ms: u64) {
         self.journal.kernel(text, time_ms);
         if self.ports.watch(KERNEL) {
-            let line = Line { time_ms, text: String::from_utf8_lossy(text).into_owned(), continues: false };
+            let line =
+                Line { time_ms, text: String::from_utf8_lossy(text).into_owned(), continues: false, earlier: None };
             self.ports.publish(KERNEL, &protocol::encode(None, Answer::Log { container: None, line }));
         }
     }

@@ -7,6 +7,7 @@ mod containers;
 mod dashboard;
 mod data;
 mod health;
+mod keep;
 mod kernel_log;
 mod launches;
 mod notify;
@@ -14,6 +15,7 @@ mod output;
 mod persist;
 mod pods;
 mod ports;
+mod previous;
 mod record;
 mod requests;
 mod setup;
@@ -109,6 +111,9 @@ pub struct Supervisor {
     data_errors: Option<data::Errors>,
     /// When the data filesystem is next looked at.
     data_check: Option<u64>,
+    kept_logs: report::KeptLogs,
+    keeper: keep::Keeper,
+    previous: previous::Askers,
 
     state: State,
     units: Vec<Unit>,

@@ -109,6 +109,9 @@ impl Supervisor {
             }
         });
         rings.commit(index);
+        if container.kept_log.is_some() {
+            self.keeper.look();
+        }
         unit.flood.count(n, cpu_us().saturating_sub(begun));
         // A line that keeps growing is shown none the later.
         let at = unit.flush_at.filter(|_| !begun_anew).unwrap_or(now.saturating_add(FLUSH_MS));
@@ -164,6 +167,9 @@ impl Supervisor {
         });
         if any {
             rings.commit(index);
+            if container.kept_log.is_some() {
+                self.keeper.look();
+            }
         }
     }
 }

@@ -37,6 +37,7 @@ pub(super) struct Context {
     pub(super) network: report::Network,
     pub(super) data: report::Data,
     pub(super) words: Words,
+    pub(super) kept_logs: report::KeptLogs,
 }
 
 /// What is not one container's. Descriptors by number, -1: none.
@@ -52,6 +53,8 @@ pub(super) struct CommonRecord {
     pub(super) subscription: Subscription,
     pub(super) journal: i32,
     pub(super) vsock: i32,
+    pub(super) keep_progress: i32,
+    pub(super) keep_socket: i32,
     pub(super) workers: Vec<WorkerRecord>,
     pub(super) due: BTreeMap<Kind, u64>,
     pub(super) announced: Announced,
@@ -117,6 +120,7 @@ impl Supervisor {
                 network: self.network.clone(),
                 data: self.data.clone(),
                 words: self.words.clone(),
+                kept_logs: self.kept_logs.clone(),
             };
             save(&mut self.store, CONTEXT, &context);
         }
@@ -169,6 +173,8 @@ impl Supervisor {
             subscription,
             journal: self.journal.as_fd().as_raw_fd(),
             vsock: self.listener(super::ports::VSOCK),
+            keep_progress: self.keeper.progress.as_ref().map_or(-1, |progress| progress.as_fd().as_raw_fd()),
+            keep_socket: number(self.keeper.socket.as_ref()),
             workers: self.workers.iter().map(worker).collect(),
             due: self.due.clone(),
             announced: self.announced.clone(),

@@ -136,6 +136,7 @@ impl Supervisor {
                 && let Some(entry) = self.ports.take(oldest)
             {
                 self.sources.remove(&entry.port);
+                self.forget_previous(oldest);
             }
             if room != Room::None {
                 self.add_port(Port::on(fd), rights, false);
@@ -152,6 +153,9 @@ impl Supervisor {
                 entry.port.hang_up();
                 self.common_dirty |= entry.subscription.any();
                 (entry.subscription, entry.told) = Default::default();
+                if entry.waits.take().is_some() {
+                    self.forget_previous(number);
+                }
             } else if ready.gone {
                 entry.port.hang_up();
             }
@@ -168,15 +172,16 @@ impl Supervisor {
         entry.port.write();
         let mut more = true;
         for _ in 0..REQUESTS_PER_TURN {
-            if self.ports.throttled(entry.rights, now_ms()) {
+            if entry.waits.is_some() || self.ports.throttled(entry.rights, now_ms()) {
                 break;
             }
             let begun = cpu_us();
             match entry.port.request() {
                 Some(Ok(line)) => {
-                    let reply = self.answer(&line, &mut entry);
-                    entry.port.reply(&reply);
-                    entry.port.write();
+                    if let Some(reply) = self.answer(number, &line, &mut entry) {
+                        entry.port.reply(&reply);
+                        entry.port.write();
+                    }
                 }
                 Some(Err(())) => {
                     let message = format!("a request has at most {} bytes", protocol::LONGEST_REQUEST);
@@ -191,12 +196,13 @@ impl Supervisor {
             }
         }
         // While a reply waits for its reader, the next edge continues.
-        entry.again = more && !entry.port.busy();
-        let done = entry.port.is_done() && !entry.subscription.any();
+        entry.again = more && !entry.port.busy() && entry.waits.is_none();
+        let done = entry.port.is_done() && !entry.subscription.any() && entry.waits.is_none();
         if entry.lasting || !(entry.port.is_gone() || done) {
             self.ports.put(number, entry);
         } else {
             self.sources.remove(&entry.port);
+            self.forget_previous(number);
         }
     }
 
@@ -249,6 +255,7 @@ impl Supervisor {
         for number in gone {
             if let Some(entry) = self.ports.take(number) {
                 self.sources.remove(&entry.port);
+                self.forget_previous(number);
             }
         }
     }
@@ -264,7 +271,7 @@ impl Supervisor {
 /// A line that a container printed, as subscribers get it.
 pub(super) fn log_line(name: &str, piece: Piece<'_>, time_ms: u64) -> Vec<u8> {
     let text = String::from_utf8_lossy(piece.text).into_owned();
-    let line = Line { time_ms, text, continues: piece.continues };
+    let line = Line { time_ms, text, continues: piece.continues, earlier: None };
     protocol::encode(None, Answer::Log { container: Some(name), line })
 }
 

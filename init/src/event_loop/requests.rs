@@ -7,21 +7,28 @@ use crate::status::protocol::{self, Answer, DEFAULT_TAIL, Line, Question, Reques
 use crate::status::subscription::{KERNEL, MOST_LOGS, Subscription};
 use crate::status::{Rights, metrics};
 use crate::supervise::Goal;
+use crate::work::keep::LONGEST_LOG;
 
-/// Bytes of a log that one `logs` reply holds.
-const LONGEST_LOG: usize = 128 << 10;
 /// Events of a reply when the request doesn't say.
 const DEFAULT_EVENTS: usize = 100;
 
 impl Supervisor {
-    pub(super) fn answer(&mut self, line: &[u8], entry: &mut Entry) -> Vec<u8> {
-        match protocol::parse(line) {
+    /// The reply; `None`: it comes later.
+    pub(super) fn answer(&mut self, number: u32, line: &[u8], entry: &mut Entry) -> Option<Vec<u8>> {
+        Some(match protocol::parse(line) {
+            Ok(Request { id, question: Question::Logs { container, tail, follow: false, previous: true } }) => {
+                let log = self.log_number(container.as_deref(), entry.rights);
+                match log.and_then(|log| self.ask_previous((number, id), entry, log, tail)) {
+                    Ok(()) => return None,
+                    Err(message) => protocol::encode(id, Answer::Error { message }),
+                }
+            }
             Ok(Request { id, question }) => match self.answer_to(&question, entry) {
                 Ok(answer) => protocol::encode(id, answer),
                 Err(message) => protocol::encode(id, Answer::Error { message }),
             },
             Err((id, message)) => protocol::encode(id, Answer::Error { message }),
-        }
+        })
     }
 
     fn answer_to<'a>(&'a mut self, question: &'a Question, entry: &mut Entry) -> Result<Answer<'a>, String> {
@@ -40,7 +47,8 @@ impl Supervisor {
                 };
                 Answer::Events { events, newest: self.journal.last() }
             }
-            Question::Logs { container, tail, follow } => {
+            Question::Logs { previous: true, .. } => return Err("earlier boots print nothing more".to_owned()),
+            Question::Logs { container, tail, follow, previous: false } => {
                 let log = self.log_number(container.as_deref(), entry.rights)?;
                 if *follow {
                     self.follow(entry, log)?;
@@ -125,6 +133,7 @@ impl Supervisor {
             time_ms: e.time_ms,
             text: String::from_utf8_lossy(&e.text).into_owned(),
             continues: e.continues,
+            earlier: None,
         };
         Answer::Logs { container, lines: entries.into_iter().map(line).collect(), dropped }
     }

@@ -22,6 +22,7 @@ use crate::console::Console;
 use crate::crash::{self, History};
 use crate::etc_files;
 use crate::events::Kind;
+use crate::kept::progress::Progress;
 use crate::last_words::Places;
 use crate::logs::{Journal, Rings};
 use crate::status::{Port, Ports, Uevents};
@@ -44,6 +45,8 @@ pub struct Options {
     pub plan: PathBuf,
     /// Where files for containers are written.
     pub run_dir: PathBuf,
+    /// Where the data filesystem is, for logs.
+    pub data: PathBuf,
     /// Start the workers: modules, data, network. Without them `/data` counts as ready.
     pub workers: bool,
     /// What is written to when the `modules` worker has ended; see [`modules::lock`].
@@ -71,6 +74,7 @@ impl Default for Options {
         Self {
             plan: plan::PATH.into(),
             run_dir: plan::RUN.into(),
+            data: plan::DATA.into(),
             workers: true,
             modules_lock: modules::LOCK.into(),
             watchdog: "/dev/watchdog0".into(),
@@ -159,6 +163,7 @@ impl Supervisor {
             network: report::Network::default(),
             data: report::Data { state: report::DataState::None, detail: String::new(), bytes: 0 },
             words: Words::default(),
+            kept_logs: Self::kept_at_first(&plan),
         };
         let mut new = Self::assemble(plan, context, state, store, rings, console, signals)?;
         new.cgroup = cgroup;
@@ -252,7 +257,7 @@ impl Supervisor {
         let units = plan.containers.iter().map(|_| Unit::default()).collect();
         let mut ports = Ports::default();
         ports.measured = context.options.measured;
-        let Context { options, features, trace, notes, network, data, words } = context;
+        let Context { options, features, trace, notes, network, data, words, kept_logs } = context;
         Ok(Self {
             plan,
             options,
@@ -265,6 +270,9 @@ impl Supervisor {
             words,
             data_errors: None,
             data_check: None,
+            kept_logs,
+            keeper: Default::default(),
+            previous: Default::default(),
             state,
             units,
             pids: Default::default(),
@@ -363,6 +371,10 @@ impl Supervisor {
             self.workers.push(worker);
         }
         self.due = common.due;
+        self.keeper.progress = inherited.take(common.keep_progress).map(Progress::adopt);
+        self.keeper.socket = inherited.take(common.keep_socket);
+        // Who asked for what these read has not heard that PID 1 goes on.
+        self.forget_previous(u32::MAX);
         self.announced = common.announced;
         if let (Some(goal), true) = (common.common.goal, common.common.finished) {
             // It crashed on its last steps, whichever of them it had made.

@@ -128,11 +128,13 @@ impl Supervisor {
             }
             Kind::Shell => serde_json::from_slice(line).map(|r: report::Shell| self.shell_reported(r.fault)),
             Kind::Words => serde_json::from_slice(line).map(|r| self.take_words(r)),
+            Kind::Keep => serde_json::from_slice(line).map(|r| self.keeper_reported(r)),
+            Kind::Previous(ticket) => serde_json::from_slice(line).map(|r| self.take_previous(ticket, r)),
             Kind::Stop => Ok(()),
         }
         .err();
         // What changes often is no part of it.
-        self.context_changed |= !matches!(kind, Kind::Health { .. });
+        self.context_changed |= !matches!(kind, Kind::Health { .. } | Kind::Previous(_));
         if let Some(fault) = fault {
             log::warn!("{} worker: not a result: {fault}", kind.word());
         }
@@ -144,6 +146,7 @@ impl Supervisor {
         self.context_changed = true;
         self.watch_data(now_ms());
         self.start_words();
+        self.start_keeper();
         if self.data.state != DataState::Absent {
             self.tell(Event::DataReady);
             return;
@@ -178,7 +181,7 @@ impl Supervisor {
         if self.workers.is_empty() && self.due.contains_key(&Kind::Stop) {
             self.start_at(Kind::Stop, 0);
         }
-        self.context_changed |= !matches!(worker.kind, Kind::Health { .. });
+        self.context_changed |= !matches!(worker.kind, Kind::Health { .. } | Kind::Previous(_));
     }
 
     /// What follows the end of a worker, whether it did its work or not.
@@ -226,6 +229,8 @@ impl Supervisor {
             Kind::Passphrase => self.passphrase(None),
             Kind::Shell => self.take_line_back(),
             Kind::Words => self.words_ended(exit),
+            Kind::Keep => self.keeper_ended(exit),
+            Kind::Previous(ticket) => self.previous_ended(ticket, exit),
             Kind::Stop => self.outcome = self.state.common().goal,
         }
     }
@@ -245,6 +250,7 @@ impl Supervisor {
             match kind {
                 Kind::Words => self.start_words(),
                 Kind::Stop => self.start_stop(),
+                Kind::Keep => self.start_keeper(),
                 _ => self.start_worker(kind, &[]),
             }
         }
@@ -267,8 +273,10 @@ impl Supervisor {
         self.due.clear();
         // What is open can't be unmounted.
         self.units.iter_mut().for_each(|unit| unit.volumes = None);
+        // But for the one that has the last words of the others to write.
+        self.end_keeper(now);
         let (stopping, others) = self.workers.iter().partition::<Vec<_>, _>(|worker| worker.kind == Kind::Stop);
-        others.iter().for_each(|worker| worker.kill());
+        others.iter().filter(|worker| worker.kind != Kind::Keep).for_each(|worker| worker.kill());
         if stopping.is_empty() {
             self.start_at(Kind::Stop, if others.is_empty() { 0 } else { now.saturating_add(GONE_MS) });
         }

@@ -199,14 +199,18 @@ impl Rings {
         self.heads.get(index).map_or(0, |h| h.dropped)
     }
 
+    /// Bytes that are lost to a reader who has read so many of a container's ring.
+    pub fn overwritten(&self, index: usize, read: u64) -> u64 {
+        self.heads.get(index).map_or(0, |head| head.oldest(self.layout).saturating_sub(read))
+    }
+
     /// The newest lines of a container, oldest first: at most `count`, and no more than take `bytes` of the ring, `OVERHEAD` included.
     pub fn tail(&self, index: usize, count: usize, bytes: usize) -> Vec<Entry> {
         let Some(head) = self.heads.get(index) else { return Vec::new() };
         let room = self.layout.room();
         // A ring may be large: no more of it is read than is asked for.
         let kept = head.written.min(room).min(u64::try_from(bytes).unwrap_or(u64::MAX));
-        let linear =
-            self.layout.read(&self.fd, index, head.written.saturating_sub(kept), kept).unwrap_or_default();
+        let linear = self.layout.read(&self.fd, index, head.written.saturating_sub(kept), kept).unwrap_or_default();
         let mut entries = Vec::new();
         let mut rest = &linear[..];
         while entries.len() < count

@@ -92,6 +92,9 @@ fn containers(text: &mut Text, all: &[Container]) {
     each("garboard_container_log_dropped_bytes_total", "counter", "Output that was thrown away unseen.", &|c| {
         Some(c.log_dropped.to_string())
     });
+    each("garboard_container_log_unkept_bytes_total", "counter", "Its log that was to be kept and is lost.", &|c| {
+        Some(c.log_unkept.to_string())
+    });
 }
 
 /// A time as a decimal number of seconds, without rounding.
@@ -157,6 +160,7 @@ mod tests {
             cpu_us: 1_000_001,
             says: String::new(),
             log_dropped: 0,
+            log_unkept: 0,
             weakened: vec![],
             labels: BTreeMap::new(),
             as_declared: true,
@@ -173,6 +177,7 @@ mod tests {
             data: report::Data { state: DataState::Mounted, detail: String::new(), bytes: 5 },
             boot: Some(8),
             previous: Some(Previous { cause: Cause::Panic, ..Previous::unknown("") }),
+            kept_logs: report::KeptLogs { state: report::KeptState::None, detail: String::new() },
             containers: vec![
                 container("web", ContainerState::Running, Health::Healthy),
                 container("job", ContainerState::Exited, Health::None),

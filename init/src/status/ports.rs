@@ -62,6 +62,8 @@ pub struct Entry {
     pub told: Option<u64>,
     /// It may have more to read.
     pub again: bool,
+    /// The answer to what was asked last is still being found, under this ticket.
+    pub waits: Option<u32>,
     /// When it was last asked something, in steps of the table's own clock.
     used: u64,
 }
@@ -115,6 +117,7 @@ impl Ports {
             subscription: Subscription::default(),
             told: None,
             again: true,
+            waits: None,
             used: self.clock,
         };
         self.entries.insert(number, entry);
@@ -195,6 +198,11 @@ impl Ports {
         work.us = work.us.saturating_add(us);
     }
 
+    /// Notes so much that it may make no more work in the present window.
+    pub fn exhaust(&mut self, rights: Rights) {
+        self.count(rights, WINDOW_WORK_US);
+    }
+
     /// Ports that may have more to read and may be read from now.
     pub fn again(&mut self, now: u64) -> Vec<u32> {
         let waiting: Vec<(u32, Rights)> = self
@@ -227,7 +235,7 @@ mod tests {
 
     #[test]
     fn who_may_ask_what() {
-        let logs = Question::Logs { container: None, tail: None, follow: false };
+        let logs = Question::Logs { container: None, tail: None, follow: false, previous: false };
         for (rights, question, may) in [
             (Rights::Full, Question::Poweroff, true),
             (Rights::Read, Question::Reboot, false),

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `{"id":1,"request":"status"}` | `status`, with `snapshot` |
 //! | `{"id":2,"request":"logs","container":"web","tail":100}` | `logs`, with `container`, `lines` (`time_ms`, `text`, `continues`), `dropped` |
+//! | `{"id":9,"request":"logs","container":"web","previous":true}` | `logs` of earlier boots, each line also with `time` and `boot` |
 //! | `{"id":5,"request":"events","since":40,"count":10}` | `events`, with `events` and `newest` |
 //! | `{"id":6,"request":"subscribe","events":true,"logs":["web"]}` | `subscribed`; then lines of type `event`, `log` and `missed` |
 //! | `{"id":7,"request":"unsubscribe"}` | `ok` |
@@ -54,6 +55,9 @@ pub enum Question {
         /// What follows is told too, as [`Question::Subscribe`] does.
         #[serde(default)]
         follow: bool,
+        /// Of earlier boots, as far as it is kept.
+        #[serde(default)]
+        previous: bool,
     },
     /// What happened.
     Events {
@@ -191,6 +195,18 @@ pub struct Line {
     pub text: String,
     /// It goes on from the line before.
     pub continues: bool,
+    /// Of an earlier boot: which, and when by the machine's clock.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub earlier: Option<Earlier>,
+}
+
+/// Where a line of an earlier boot belongs.
+#[derive(Debug, Serialize)]
+pub struct Earlier {
+    /// In RFC 3339's form; none: the line was damaged.
+    pub time: Option<String>,
+    /// The kernel's name of the boot; none: that was lost.
+    pub boot: Option<String>,
 }
 
 /// Reads a request line. On failure: the id if there was one, and what is wrong.
@@ -223,7 +239,7 @@ mod tests {
     fn requests_are_read() {
         let ask = |line: &str| parse(line.as_bytes()).unwrap();
         assert_eq!(ask(r#"{"id":7,"request":"status"}"#), Request { id: Some(7), question: Question::Status });
-        let logs = Question::Logs { container: Some("web".into()), tail: Some(3), follow: false };
+        let logs = Question::Logs { container: Some("web".into()), tail: Some(3), follow: false, previous: false };
         assert_eq!(
             ask(r#"{"request":"logs","container":"web","tail":3,"later":true}"#),
             Request { id: None, question: logs }
@@ -240,7 +256,7 @@ mod tests {
         let some = WantedLogs::Of(vec![Some("web".into()), None]);
         assert_eq!(ask(r#"{"request":"subscribe","logs":["web",null]}"#), of(false, Some(some), None));
         assert!(ask(r#"{"request":"subscribe","logs":"none"}"#).is_err());
-        let kernel = Question::Logs { container: None, tail: None, follow: true };
+        let kernel = Question::Logs { container: None, tail: None, follow: true, previous: false };
         assert_eq!(ask(r#"{"request":"logs","container":null,"follow":true}"#), Ok(kernel));
     }
 

@@ -17,6 +17,7 @@ use super::ext4::{self, Superblock};
 use super::report::{Data, DataState};
 use crate::boot::disk::{self, ReadAt};
 use crate::boot::{self, gpt};
+use crate::kept::files;
 use crate::sys;
 
 const MOUNT_POINT: &str = plan::DATA;
@@ -38,8 +39,8 @@ struct Found {
 
 /// Mounts the data filesystem as the plan says, and reports what became of it.
 pub fn run() -> i32 {
-    let wanted = match boot::read_plan() {
-        Ok(plan) => plan.data,
+    let (wanted, keeps_logs) = match boot::read_plan() {
+        Ok(plan) => (plan.data, plan.containers.iter().any(|container| container.kept_log.is_some())),
         Err(error) => return emit(&Data { state: DataState::Absent, detail: error.to_string(), bytes: 0 }),
     };
     let Some(wanted) = wanted else {
@@ -49,7 +50,17 @@ pub fn run() -> i32 {
         return emit(&finished(DataState::Mounted, String::new()));
     }
     emit(&match mount(&wanted) {
-        Ok(report) => report,
+        Ok(mut report) => {
+            // Where some are kept, their worker sees to those of others.
+            if report.state == DataState::Mounted
+                && !keeps_logs
+                && let Err(fault) = files::forget(MOUNT_POINT)
+            {
+                let separator = if report.detail.is_empty() { "" } else { "; " };
+                report.detail.push_str(&format!("{separator}{fault}"));
+            }
+            report
+        }
         Err(reason) if wanted.required => Data { state: DataState::Absent, detail: reason, bytes: 0 },
         Err(reason) => match mount_tmpfs() {
             Ok(()) => finished(DataState::Tmpfs, format!("{reason}; volumes are kept in memory only")),

@@ -14,6 +14,8 @@
 //! | `shell` INDEX PLAN PID CGROUP COLUMNS ROWS | a shell in a container, on the console | one [`report::Shell`] | with the shell |
 //! | `words` DIRECTORY PSTORE WATCHDOG | says how the boot before ended, keeps that this one is under way ([`crate::last_words`]) | [`report::Words`] | by itself |
 //! | `stop` DIRECTORY PMSG END | writes everything back, keeps how this boot ends and unmounts the data filesystem | none | by itself |
+//! | `keep` DATA PLAN | writes the logs that are kept, which it reads from PID 1's rings; standard input is [`crate::kept::socket`]'s | one [`report::Keep`] when it begins, one if it can't go on | when PID 1 closes its end |
+//! | `previous` DATA NAME COUNT | reads a kept log's lines of earlier boots | a [`report::KeptLine`] for each line | by itself |
 //!
 //! Each keeps only the capabilities that its work takes ([`privileges`]).
 //!
@@ -24,6 +26,7 @@ pub mod data;
 pub mod dhcp;
 pub mod ext4;
 pub mod health;
+pub mod keep;
 pub mod lease;
 pub mod modules;
 pub mod network;
@@ -58,6 +61,8 @@ pub fn run(kind: &str, arguments: &[String]) -> i32 {
         "shell" => shell::run(arguments),
         "words" => words::run(arguments),
         "stop" => shutdown::unmount(arguments),
+        "keep" => keep::run(arguments),
+        "previous" => keep::previous(arguments),
         _ => 1,
     }
 }

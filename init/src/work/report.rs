@@ -115,3 +115,52 @@ pub enum NetworkState {
     /// The uplink has none.
     Failed,
 }
+
+/// Result of the `keep` worker: one when it begins, one when it can't go on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Keep {
+    /// Why it can't: operation, object and cause.
+    pub fault: Option<String>,
+}
+
+/// Result of the `previous` worker: one line of a kept log.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptLine {
+    /// Milliseconds since its boot; 0: not known.
+    pub time_ms: u64,
+    /// The text, made plain.
+    pub text: String,
+    /// It goes on from the line before.
+    pub continues: bool,
+    /// When, in RFC 3339's form; `None`: the line was damaged.
+    pub time: Option<String>,
+    /// The kernel's name of the boot.
+    pub boot: Option<String>,
+    /// It stands for so many bytes that are missing, and is no line of the container's.
+    pub missing: u64,
+}
+
+/// How logs are kept, in the status's terms.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptLogs {
+    /// Whether they are.
+    pub state: KeptState,
+    /// Why not.
+    pub detail: String,
+}
+
+/// Whether logs are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeptState {
+    /// None is declared to be.
+    None,
+    /// The data filesystem is not there yet, or the worker not yet at work.
+    Waiting,
+    /// They are.
+    Kept,
+    /// They aren't for now; it is tried again.
+    Failed,
+    /// They aren't, as the data filesystem can't be written to.
+    Absent,
+}

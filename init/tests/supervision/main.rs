@@ -6,6 +6,7 @@ mod console;
 mod crash;
 mod events;
 mod flood;
+mod kept;
 mod last_words;
 mod lifecycle;
 mod pictures;
@@ -32,6 +33,9 @@ fn main() {
         ["garboard-worker", "volumes", ..] => std::process::exit(garboard_init::work::run("volumes", &arguments[2..])),
         ["garboard-worker", "health", ..] => std::process::exit(garboard_init::work::run("health", &arguments[2..])),
         ["garboard-worker", "shell", ..] => std::process::exit(garboard_init::work::run("shell", &arguments[2..])),
+        ["garboard-worker", kind @ ("keep" | "previous"), ..] => {
+            std::process::exit(garboard_init::work::run(kind, &arguments[2..]))
+        }
         ["garboard-worker", "passphrase"] => std::process::exit(garboard_init::work::run("passphrase", &[])),
         ["garboard-worker", "words", ..] => std::process::exit(garboard_init::work::run("words", &arguments[2..])),
         ["garboard-worker", "stop", ..] => {
@@ -48,6 +52,7 @@ fn main() {
         flood::TESTS,
         workers::TESTS,
         volumes::TESTS,
+        kept::TESTS,
         watchdog::TESTS,
         watched::TESTS,
         last_words::TESTS,

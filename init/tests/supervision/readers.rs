@@ -23,14 +23,14 @@ fn reader(name: &str) -> plan::Container {
     plan::Container { reads_status: true, ..with(Restart::Always, shell(name, "echo hello; sleep 10000")) }
 }
 
-fn connect(rig: &Rig, name: &str) -> BufReader<UnixStream> {
+pub fn connect(rig: &Rig, name: &str) -> BufReader<UnixStream> {
     let stream = UnixStream::connect(rig.status_socket(name)).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     stream.set_write_timeout(Some(Duration::from_secs(60))).unwrap();
     BufReader::new(stream)
 }
 
-fn ask(stream: &mut BufReader<UnixStream>, request: Value) -> Value {
+pub fn ask(stream: &mut BufReader<UnixStream>, request: Value) -> Value {
     stream.get_mut().write_all(format!("{request}\n").as_bytes()).unwrap();
     let mut line = String::new();
     stream.read_line(&mut line).unwrap();

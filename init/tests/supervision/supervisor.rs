@@ -63,6 +63,7 @@ pub fn begin(plan: &str, run_dir: &str, cgroup: &str, policy: &str, fate: &str) 
     let options = Options {
         plan: plan.into(),
         run_dir: run_dir.into(),
+        data: "disk".into(),
         workers,
         // Not the kernel's own: this machine is not ours.
         modules_lock: "modules_disabled".into(),

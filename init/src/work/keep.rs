@@ -1,0 +1,86 @@
+//! The `keep` worker writes the logs that are kept, and the `previous` worker reads them.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::fs::FlockOperation;
+
+use super::{emit, report};
+use crate::boot;
+use crate::kept::progress::Progress;
+use crate::kept::socket::{self, Woken};
+use crate::kept::writer::Writer;
+use crate::kept::{boot_id, files, previous as earlier};
+use crate::logs::Follower;
+
+/// What was written is on the disk at most so long after. A machine that loses its power loses no more.
+const SYNC: Duration = Duration::from_secs(2);
+/// Lines that come so soon after each other are written together.
+const GATHER: Duration = Duration::from_millis(50);
+/// Bytes of a log that one reply holds, as of one in memory.
+pub const LONGEST_LOG: usize = 128 << 10;
+
+/// Keeps the logs of the plan at this path in that data filesystem, until PID 1 closes its end of standard input.
+pub fn run(arguments: &[String]) -> i32 {
+    match keep(arguments) {
+        Ok(()) => 0,
+        Err(fault) => {
+            // Status 1 says enough if this can't be said.
+            let _ = emit(&report::Keep { fault: Some(fault) });
+            1
+        }
+    }
+}
+
+fn keep(arguments: &[String]) -> Result<(), String> {
+    let [data, plan] = arguments else { return Err("keep logs: not a directory and a plan".to_owned()) };
+    let plan = boot::read_plan_at(plan).map_err(|e| e.to_string())?;
+    let stdin = io::stdin();
+    let [rings, progress] = socket::take_over(&stdin).map_err(|e| format!("take the rings over: {e}"))?;
+    let logs = files::open_logs(data)?;
+    // One that PID 1 has given up may not be gone this moment.
+    rustix::fs::flock(&logs, FlockOperation::LockExclusive).map_err(|e| format!("lock the logs: {e}"))?;
+    let follower = Follower::new(rings, plan.containers.len(), plan.log_budget);
+    let mut writer = Writer::new(&plan, &logs, follower, Progress::adopt(progress), &boot_id())?;
+    drop(plan);
+    emit(&report::Keep::default());
+    write(&mut writer, stdin.as_fd())
+}
+
+fn write(writer: &mut Writer, stdin: impl AsFd) -> Result<(), String> {
+    // When the oldest line was written that is not yet synced.
+    let mut since: Option<Instant> = None;
+    loop {
+        while writer.pass()? {
+            if since.get_or_insert_with(Instant::now).elapsed() >= SYNC {
+                writer.sync()?;
+                since = None;
+            }
+        }
+        match socket::wait(&stdin, since.map(|since| SYNC.saturating_sub(since.elapsed()))) {
+            Woken::Look => socket::pause(&stdin, GATHER),
+            Woken::Time => {
+                writer.sync()?;
+                since = None;
+            }
+            Woken::End => {
+                while writer.pass()? {}
+                return writer.sync();
+            }
+        }
+    }
+}
+
+/// Reads the newest lines of earlier boots of a container's log: at most so many.
+pub fn previous(arguments: &[String]) -> i32 {
+    let [data, name, count] = arguments else { return 1 };
+    let (Ok(count), Some(directory)) = (count.parse(), find(data, name)) else { return 0 };
+    let lines = earlier::tail(&directory, &boot_id(), count, LONGEST_LOG);
+    i32::from(lines.iter().any(|line| emit(line) != 0))
+}
+
+/// A name that leads elsewhere is no container's.
+fn find(data: &str, name: &str) -> Option<OwnedFd> {
+    if name.contains('/') || name.starts_with('.') { None } else { files::find(data, name) }
+}

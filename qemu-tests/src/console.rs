@@ -33,6 +33,8 @@ struct State {
     /// `(position behind the chunk, time since the start)` of each chunk read.
     marks: VecDeque<(u64, Duration)>,
     ended: bool,
+    /// Nothing is read.
+    held: bool,
 }
 
 /// What [`Console::wait_for`] came to.
@@ -66,6 +68,7 @@ impl Console {
                         if shown.is_some_and(|result| result.is_err()) {
                             echo = None;
                         }
+                        console.pause();
                     }
                     Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
                     Err(_) => break,
@@ -89,6 +92,23 @@ impl Console {
         }
         drop(state);
         self.shared.changed.notify_all();
+    }
+
+    /// Reads no more than what is being read now, as a reader who stalls, until [`Console::go_on`]. The line fills up.
+    pub fn hold(&self) {
+        self.lock().held = true;
+    }
+
+    /// Reads on.
+    pub fn go_on(&self) {
+        self.lock().held = false;
+        self.shared.changed.notify_all();
+    }
+
+    /// Waits while it is held.
+    fn pause(&self) {
+        let state = self.shared.changed.wait_while(self.lock(), |state| state.held);
+        drop(state.unwrap_or_else(PoisonError::into_inner));
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -1,16 +1,14 @@
 //! The dashboard on a real machine's serial line: opened, read and closed by keys, seen by a terminal emulator.
 
+#[path = "support/screen.rs"]
+mod screen;
 mod support;
 
 use std::time::{Duration, Instant};
 
 use garboard_qemu::{Image, Vm, secs};
+use screen::{PATIENCE, terminal, wait_screen};
 use support::{BOOT, Project, fixture};
-
-/// The terminal's size. It doesn't say so: what the line is taken for is the usual one.
-const TERMINAL: (u16, u16) = (80, 24);
-/// From a key to what it shows, on an emulated machine.
-const PATIENCE: Duration = secs(30);
 
 fn bake() -> (Project, Image) {
     let project = Project::new(
@@ -35,26 +33,6 @@ fn bake() -> (Project, Image) {
     );
     let image = Image::load(project.build_without_disk()).unwrap();
     (project, image)
-}
-
-/// What a terminal on the line shows by now.
-fn terminal(vm: &Vm) -> vt100::Parser {
-    let (columns, rows) = TERMINAL;
-    let mut terminal = vt100::Parser::new(rows.try_into().unwrap(), columns.try_into().unwrap(), 0);
-    terminal.process(vm.console().transcript().as_bytes());
-    terminal
-}
-
-fn wait_screen(vm: &Vm, text: &str) -> String {
-    let until = Instant::now() + PATIENCE;
-    loop {
-        let screen = terminal(vm).screen().contents();
-        if screen.contains(text) {
-            return screen;
-        }
-        assert!(Instant::now() < until, "not shown: {text:?}\n{screen}");
-        std::thread::sleep(Duration::from_millis(100));
-    }
 }
 
 fn lines(vm: &Vm) -> usize {

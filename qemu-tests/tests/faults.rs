@@ -118,18 +118,6 @@ fn a_sound_machine_runs_the_appliance() {
     vm.power_off(secs(60)).unwrap();
 }
 
-#[test]
-fn a_console_that_nobody_reads_holds_nothing_up() {
-    let mut vm = Vm::builder(&image()).unread_console().boot().unwrap();
-    println!("unread: {}", ready_after(&vm));
-    assert_eq!(vm.console().transcript(), "");
-    // What was too much for the line was counted, and it is alive when a reader comes.
-    vm.read_console();
-    vm.wait_console("lines were too fast for this console; they are kept in the log", secs(30)).unwrap();
-    vm.wait_console("two | still", secs(30)).unwrap();
-    vm.power_off(secs(60)).unwrap();
-}
-
 /// The rows of the table of missing features, with single blanks.
 fn rows(vm: &Vm) -> Vec<String> {
     let text = vm.console().transcript();

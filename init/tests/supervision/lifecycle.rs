@@ -154,12 +154,18 @@ fn an_idle_supervisor_sleeps() {
 
 /// Many instant crashes leave nothing behind.
 fn crash_loops_leak_nothing() {
-    let crashing = |name: &str| with(Restart::Always, shell(name, "exit 1"));
-    let mut rig = Rig::with(vec![crashing("a"), crashing("b")], Setup { quick: true, ..Setup::default() });
-    let restarts = |s: &serde_json::Value| find(s, "a")["restarts"].as_u64().unwrap();
-    let before = rig.wait("warm", |s| restarts(s) >= 100);
+    let crashing = |n: u32| with(Restart::Always, shell(&format!("c{n}"), "exit 1"));
+    let mut rig = Rig::with((0..8).map(crashing).collect(), Setup { quick: true, ..Setup::default() });
+    let restarts = |s: &serde_json::Value| -> u64 {
+        s["containers"].as_array().unwrap().iter().map(|c| c["restarts"].as_u64().unwrap()).sum()
+    };
+    // As many events as are kept have happened by then.
+    let before = rig.wait("warm", |s| restarts(s) >= 2_000);
     let descriptors = least_descriptors(&rig);
-    let after = rig.wait("long at it", |s| restarts(s) >= 400);
+    let mut after = before.clone();
+    for goal in [4_000, 6_000, 8_000, 10_000] {
+        after = rig.wait("long at it", |s| restarts(s) >= goal);
+    }
     let rss = |s: &serde_json::Value| s["pid1_rss_bytes"].as_u64().unwrap();
     assert!(rss(&after) <= rss(&before) + (256 << 10), "{} → {}", rss(&before), rss(&after));
     let now = least_descriptors(&rig);
@@ -195,7 +201,10 @@ fn five_hundred_exits_at_once_are_all_seen() {
 
 /// Grandchildren whose parents end come to the supervisor when the container shares its pid namespace.
 fn orphans_are_reaped() {
-    let mut container = shell("parent", "i=0; while [ $i -lt 200 ]; do (sleep 0.2 &); i=$((i+1)); done; sleep 10000");
+    // Fifty thousand that end at once, with some between them that stay for a moment.
+    let script = "i=0; while [ $i -lt 50000 ]; do case $i in *00) (sleep 0.2 &) ;; *) (: &) ;; esac; i=$((i+1)); done; \
+                  echo made; sleep 10000";
+    let mut container = shell("parent", script);
     container.launch.namespaces.pid = Namespace::Host;
     // A new proc instance would show the wrong namespace; it isn't needed.
     container.launch.mounts.retain(|m| m.target != "/proc");
@@ -206,17 +215,18 @@ fn orphans_are_reaped() {
     });
     let mut rig = Rig::new(vec![container]);
     rig.wait_state("parent", "running");
-    let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(120);
     let mut most = 0;
     loop {
         let children = rig.children();
         most = most.max(children.len());
-        if most > 1 && children.len() == 1 {
+        if children.len() == 1 && rig.log("parent") == ["made"] {
             break;
         }
         assert!(std::time::Instant::now() < until, "{most} orphans seen, {children:?} left");
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
+    assert!(most > 1, "they come to the supervisor");
     // Its own end takes every process that outlived it.
     kill(rig.children()[0].0, 9);
     rig.wait_state("parent", "failed");

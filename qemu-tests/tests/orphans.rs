@@ -1,0 +1,187 @@
+//! Processes by the thousand: left behind by their parents, or made until the kernel has no more to give. PID 1 reaps every one
+//! that comes to it, goes on when it can make none itself, and is out of reach even for those that see it.
+
+mod support;
+
+use std::collections::BTreeMap;
+
+use garboard_qemu::{Exit, Image, Vm, secs};
+use serde_json::{Map, Value};
+use support::{BOOT, Project, finished, fixture};
+
+/// So many each of two containers leaves behind, in a few seconds on an emulated machine. Tests of PID 1 alone take fifty thousand.
+const ORPHANS: u64 = 2_000;
+/// So many a third leaves to a parent that takes no notice of them.
+const FORSAKEN: u64 = 50;
+
+/// Leaves orphans behind, each of which had a parent of its own; each tenth executes a program. The last says whose it is then.
+const PARENT: &str = r#"
+i=0
+while [ $((i += 1)) -lt ORPHANS ]; do
+    case $i in *0) (/bin/true &) ;; *) (: &) ;; esac
+done
+(sleep 1 && exec sh -c 'echo parent $PPID' &)
+sleep 3
+echo made ORPHANS
+"#;
+
+/// `shared`'s orphans come to PID 1, `inside`'s to the reaper that `init` asks for. When they are done, the `hog` takes every
+/// number of a process that is left.
+const DECLARATION: &str = r#"
+name = "orphans"
+[console]
+logs = false
+status = false
+[system]
+memory = 512
+[system.sysctls]
+"kernel.pid_max" = 700
+
+[containers.shared]
+image = "BUSYBOX"
+command = ["sh", "-c", """PARENT"""]
+pid = "host"
+
+[containers.inside]
+image = "BUSYBOX"
+command = ["sh", "-c", """PARENT"""]
+init = true
+
+# The control: nobody reaps its orphans. The shell would, but it is gone when they end.
+[containers.careless]
+image = "BUSYBOX"
+command = ["sh", "-c", "i=0; while [ $((i += 1)) -le FORSAKEN ]; do (sleep 2 &); done; exec sleep 1000000"]
+
+[containers.witness]
+image = "PERL"
+user = "root"
+entrypoint = ["perl", "-e", '''
+$| = 1;
+for (;; sleep 1) {
+    $zombies = 0;
+    opendir PROC, "/proc";
+    for (grep /^\d/, readdir PROC) {
+        $zombies++ if open(STAT, "/proc/$_/stat") && <STAT> =~ /\) Z /;
+    }
+    open STAT, "/proc/stat";
+    print "forks $1 zombies $zombies\n" if join("", <STAT>) =~ /processes (\d+)/;
+}
+''']
+pid = "host"
+
+# It sees PID 1 and all others, and has none of their ids.
+[containers.prisoner]
+image = "PERL"
+user = "root"
+entrypoint = ["perl", "-e", '''
+$| = 1;
+open COMM, "/proc/1/comm"; print "sees ", <COMM>;
+for $signal (qw(KILL TERM SEGV ABRT STOP INT)) {
+    for $pid (1, -1) { kill($signal, $pid) ? $reached++ : $!{EPERM} && $refused++ }
+}
+print "reached ", $reached + 0, "\nrefused $refused\n";
+''']
+pid = "host"
+
+[containers.hog]
+image = "PERL"
+user = "root"
+entrypoint = ["perl", "-e", '''
+$| = 1;
+for ($until = time + 20; time < $until;) {
+    $pid = fork;
+    if (!defined $pid) { $full++ || print "full 1\n"; select undef, undef, undef, 0.01 }
+    elsif ($pid) { push @all, $pid }
+    else { sleep }
+}
+kill KILL => @all;
+waitpid $_, 0 for @all;
+print "held ", @all + 0, "\n";
+''']
+pids_limit = 2000
+depends_on = { shared = { condition = "service_completed_successfully" }, inside = { condition = "service_completed_successfully" } }
+
+# Started over and over while there is nothing left to start it with.
+[containers.restless]
+image = "BUSYBOX"
+command = ["sleep", "1"]
+restart = "always"
+depends_on = ["hog"]
+"#;
+
+fn bake() -> (Project, Image) {
+    let project = Project::new(
+        &DECLARATION
+            .replace("PARENT", PARENT)
+            .replace("ORPHANS", &ORPHANS.to_string())
+            .replace("FORSAKEN", &FORSAKEN.to_string())
+            .replace("PERL", &fixture("oci", "redis"))
+            .replace("BUSYBOX", &fixture("oci", "busybox")),
+    );
+    let image = Image::load(project.build_without_disk()).unwrap();
+    (project, image)
+}
+
+#[test]
+fn orphans_are_reaped_and_a_shortage_is_survived() {
+    let (_project, image) = bake();
+    let vm = Vm::boot(&image).unwrap();
+    all_orphans_are_reaped(&vm);
+    who_sees_pid_1_does_not_reach_it(&vm);
+    a_shortage_is_survived(&vm);
+    vm.power_off(secs(60)).unwrap();
+}
+
+fn all_orphans_are_reaped(vm: &Vm) {
+    for name in ["shared", "inside"] {
+        let (exit, found) = finished(vm, name);
+        assert_eq!((exit, found["made"].as_str()), (Exit::Code(0), ORPHANS.to_string().as_str()), "{name}: {found:?}");
+        // In either the first process took over: PID 1 itself, and the container's reaper.
+        assert_eq!(found["parent"], "1", "{name}");
+    }
+    println!("{} orphans after {} s", 2 * ORPHANS, vm.elapsed().as_secs());
+    let counted = || -> BTreeMap<String, u64> {
+        let last = vm.logs("witness", 1).unwrap().pop().unwrap_or_default();
+        let words: Vec<&str> = last.split(' ').collect();
+        words.chunks_exact(2).map(|pair| (pair[0].to_owned(), pair[1].parse().unwrap())).collect()
+    };
+    // None is left but those that nobody reaps: they are the control, which shows that others would be seen.
+    vm.wait_status("nobody's orphans only", BOOT, |_| Ok(counted().get("zombies") == Some(&FORSAKEN))).unwrap();
+    // For each there were two processes.
+    assert!(counted()["forks"] > 2 * 2 * ORPHANS, "{:?}", counted());
+}
+
+/// The control is `tests/crash.rs`, where the same signals arrive.
+fn who_sees_pid_1_does_not_reach_it(vm: &Vm) {
+    let (exit, found) = finished(vm, "prisoner");
+    assert_eq!(exit, Exit::Code(0));
+    support::expect(&found, &[("sees", "init"), ("reached", "0"), ("refused", "12")]);
+}
+
+/// Events of one kind about a container: their numbers and texts.
+fn events(vm: &Vm, kind: &str, container: &str) -> Vec<(u64, String)> {
+    let reply = vm.request("events", &Map::from_iter([("count".to_owned(), 1000.into())])).unwrap();
+    let of = |event: &&Value| event["kind"] == kind && (event["container"] == container || container.is_empty());
+    let told = |event: &Value| (event["number"].as_u64().unwrap(), event["text"].as_str().unwrap().to_owned());
+    reply["events"].as_array().unwrap().iter().filter(of).map(told).collect()
+}
+
+fn a_shortage_is_survived(vm: &Vm) {
+    let shortage = "a start for which there was no process left";
+    vm.wait_status(shortage, BOOT, |_| Ok(!events(vm, "launch_failed", "restless").is_empty())).unwrap();
+    let (failed, why) = events(vm, "launch_failed", "restless").pop().unwrap();
+    println!("{why}");
+    assert!(why.contains("Resource temporarily unavailable"), "{why}");
+    // It was tried again, though there was nothing wrong with the container, and once there was room it ran.
+    assert_eq!(finished(vm, "hog").0, Exit::Code(0));
+    vm.wait_status("another start", BOOT, |_| {
+        Ok(events(vm, "started", "restless").last().is_some_and(|(number, _)| *number > failed))
+    })
+    .unwrap();
+    assert_eq!(events(vm, "crash", ""), []);
+    let status = vm.status().unwrap();
+    for name in ["careless", "witness"] {
+        let container = status.container(name).unwrap();
+        assert_eq!((container.restarts, container.state.as_str()), (0, "running"), "{}", status.table());
+    }
+}

@@ -20,8 +20,10 @@ use crate::qmp::{Ending, Monitor};
 use crate::scaled;
 use crate::status::{ContainerStatus, Failure, Snapshot, StatusPort};
 
-/// Pause between two looks at a machine that is waited for.
+/// Pause between two looks at a machine that is waited for, at least.
 const PAUSE: Duration = Duration::from_millis(50);
+/// And at most. In between it is twice what a look takes: an emulated machine has other things to do than to answer.
+const LONG_PAUSE: Duration = Duration::from_secs(1);
 /// Time for one answer of the status port, once the machine runs.
 const ANSWER: Duration = Duration::from_secs(30);
 /// Console lines in an error message.
@@ -309,6 +311,7 @@ impl Vm {
         let timeout = scaled(timeout);
         let mut last = None;
         loop {
+            let look = Instant::now();
             let left = timeout.saturating_sub(begun.elapsed());
             match self.status_within(left.max(PAUSE)) {
                 Ok(snapshot) if reached(&snapshot)? => return Ok(self),
@@ -324,7 +327,7 @@ impl Vm {
                 let evidence = status + &self.evidence();
                 return Err(Error::Timeout { what: what.to_owned(), waited: begun.elapsed(), evidence });
             }
-            std::thread::sleep(PAUSE);
+            std::thread::sleep((look.elapsed() * 2).clamp(PAUSE, LONG_PAUSE));
         }
     }
 

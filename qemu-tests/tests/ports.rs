@@ -12,9 +12,13 @@ const ASK: &str = r#"
 $| = 1;
 sub ask {
     my ($name, $request) = @_;
-    my $reply = "";
-    syswrite S, "$request\n" or return print "$name unsent\n";
-    until ($reply =~ /\n/) { sysread S, $reply, 65536, length $reply or return print "$name closed\n" }
+    my $reply;
+    # Until the other one has printed something.
+    do {
+        syswrite S, "$request\n" or return print "$name unsent\n";
+        $reply = "";
+        until ($reply =~ /\n/) { sysread S, $reply, 65536, length $reply or return print "$name closed\n" }
+    } while $reply =~ /"lines":\[\]/ && sleep 1;
     print "$name ", $reply =~ /"type":"(\w+)"/, "\n";
     $reply;
 }

@@ -142,9 +142,11 @@ fn all_ends_at_once_are_seen(vm: &Vm) {
     let sleepers = |status: &Snapshot| -> Vec<_> {
         status.containers.iter().filter(|c| c.name.starts_with("sleeper")).map(|c| (c.exit, c.restarts)).collect()
     };
-    vm.wait_status("the ends of all", BOOT, |status| {
-        Ok(sleepers(status) == vec![(Some(Exit::Signal(9)), 0); SLEEPERS])
-    })
+    vm.wait_status(
+        "the ends of all",
+        BOOT,
+        |status| Ok(sleepers(status) == vec![(Some(Exit::Signal(9)), 0); SLEEPERS]),
+    )
     .unwrap();
     // The control: it was one call, for all of them.
     let log = vm.logs("overseer", 1000).unwrap();

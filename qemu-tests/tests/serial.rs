@@ -36,7 +36,8 @@ restart = "always"
 fn bake() -> (Project, Image) {
     // As many columns as there are.
     let pad = "x".repeat(80 - "evil   | ".len());
-    let text = DECLARATION.replace("PAD", &pad).replace("FORGED", FORGED).replace("BUSYBOX", &fixture("oci", "busybox"));
+    let text =
+        DECLARATION.replace("PAD", &pad).replace("FORGED", FORGED).replace("BUSYBOX", &fixture("oci", "busybox"));
     let project = Project::new(&text);
     let image = Image::load(project.build_without_disk()).unwrap();
     (project, image)
@@ -71,8 +72,8 @@ fn nothing_on_the_serial_line_holds_anybody_up_or_passes_for_ours() {
 }
 
 fn nobody_reads(vm: &mut Vm) {
-    vm.console().send(&noise());
     vm.wait_ready(BOOT).unwrap();
+    vm.console().send(&noise());
     talks_on(vm);
     assert_eq!(vm.console().transcript(), "");
     // What was too much for the line was counted, and it is alive when a reader comes.

@@ -215,7 +215,7 @@ fn orphans_are_reaped() {
     });
     let mut rig = Rig::new(vec![container]);
     rig.wait_state("parent", "running");
-    let until = std::time::Instant::now() + std::time::Duration::from_secs(120);
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(180);
     let mut most = 0;
     loop {
         let children = rig.children();

@@ -11,7 +11,7 @@ pub struct Supervision {
     pub start_timeout: Duration,
     /// `watchdog`: the longest time between two signs of life, only with `notify`.
     pub watchdog: Option<Duration>,
-    /// `healthcheck`.
+    /// `healthcheck`; `None`: no check, not even the image's own.
     pub health: Option<HealthCheck>,
     /// `on_failure`. Default [`OnFailure::Ignore`].
     pub on_failure: OnFailure,
@@ -19,23 +19,52 @@ pub struct Supervision {
     pub reads_status: bool,
 }
 
-/// `healthcheck`: a question that is asked again and again. Defaults are Compose's.
+/// `healthcheck`: a question that is asked again and again. What it doesn't declare is as the image's HEALTHCHECK has it, else
+/// Compose's default.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HealthCheck {
     /// The question.
-    pub test: HealthTest,
+    pub test: Option<HealthTest>,
     /// From an answer to the next question. Default 30 s.
-    pub interval: Duration,
+    pub interval: Option<Duration>,
     /// No answer within this is a bad one. Default 30 s.
-    pub timeout: Duration,
+    pub timeout: Option<Duration>,
     /// So many bad answers in a row make it unhealthy. Default 3.
-    pub retries: u32,
+    pub retries: Option<u32>,
     /// Bad answers don't count for so long after its start, until the first good one. Default none.
-    pub start_period: Duration,
+    pub start_period: Option<Duration>,
     /// The interval during that time. Default 5 s.
-    pub start_interval: Duration,
+    pub start_interval: Option<Duration>,
     /// An unhealthy container is stopped, and that counts as a failure. Default true.
     pub restart: bool,
+}
+
+/// Nothing is declared.
+impl Default for HealthCheck {
+    fn default() -> Self {
+        Self {
+            test: None,
+            interval: None,
+            timeout: None,
+            retries: None,
+            start_period: None,
+            start_interval: None,
+            restart: true,
+        }
+    }
+}
+
+impl HealthCheck {
+    /// Whether it is as if there were no `healthcheck`.
+    #[must_use]
+    pub fn is_undeclared(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The shortest `interval`, `timeout` or `start_interval`: asked more often, the answers would be most of what the machine does.
+    pub const SHORTEST: Duration = Duration::from_millis(100);
+    /// The most `retries`.
+    pub const MOST_RETRIES: u32 = 1000;
 }
 
 /// What a health check asks.

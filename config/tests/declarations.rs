@@ -64,7 +64,7 @@ fn defaults_are_safe_and_composes() {
             notify: false,
             start_timeout: Duration::from_secs(60),
             watchdog: None,
-            health: None,
+            health: Some(HealthCheck::default()),
             on_failure: OnFailure::Ignore,
             reads_status: false,
         },
@@ -328,12 +328,24 @@ fn io_settings_are_gathered_by_device() {
 fn a_container_is_watched_as_compose_says() {
     let plain = container("healthcheck = { test = [\"CMD\", \"curl\", \"-f\", \"http://localhost\"] }").supervision;
     let health = plain.health.unwrap();
-    assert_eq!(health.test, HealthTest::Exec(["curl", "-f", "http://localhost"].map(str::to_owned).to_vec()));
-    assert_eq!((health.interval, health.timeout), (Duration::from_secs(30), Duration::from_secs(30)));
-    assert_eq!((health.retries, health.start_period), (3, Duration::ZERO));
-    assert_eq!((health.start_interval, health.restart), (Duration::from_secs(5), true));
-    let test =
-        |keys: &str| container(&format!("healthcheck = {{ {keys} }}")).supervision.health.map(|health| health.test);
+    assert_eq!(health.test, Some(HealthTest::Exec(["curl", "-f", "http://localhost"].map(str::to_owned).to_vec())));
+    assert_eq!(HealthCheck { test: None, ..health }, HealthCheck::default(), "the rest is the image's to say");
+    assert!(container("").supervision.health.unwrap().is_undeclared());
+    let all = "interval = \"1m\", timeout = \"2s\", retries = 5, start_period = \"0s\", start_interval = \"1s\", on_unhealthy = \"ignore\"";
+    let seconds = |seconds| Some(Duration::from_secs(seconds));
+    let expected = HealthCheck {
+        test: None,
+        interval: seconds(60),
+        timeout: seconds(2),
+        retries: Some(5),
+        start_period: seconds(0),
+        start_interval: seconds(1),
+        restart: false,
+    };
+    assert_eq!(container(&format!("healthcheck = {{ {all} }}")).supervision.health, Some(expected));
+    let test = |keys: &str| {
+        container(&format!("healthcheck = {{ {keys} }}")).supervision.health.map(|health| health.test.unwrap())
+    };
     let shell = |script: &str| Some(HealthTest::Exec(["/bin/sh", "-c", script].map(str::to_owned).to_vec()));
     assert_eq!(test("test = \"exit 1 || true\""), shell("exit 1 || true"));
     assert_eq!(test("test = [\"CMD-SHELL\", \"a; b\"]"), shell("a; b"));
@@ -353,7 +365,7 @@ fn readiness_watchdog_and_failure() {
         notify: true,
         start_timeout: Duration::from_secs(5),
         watchdog: Some(Duration::from_millis(500)),
-        health: None,
+        health: Some(HealthCheck::default()),
         on_failure: OnFailure::Reboot,
         reads_status: true,
     };

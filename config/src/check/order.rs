@@ -59,7 +59,7 @@ fn check_completion(drafts: &[Draft], edges: &[Vec<(usize, usize)>], problems: &
     }
 }
 
-/// A container that nobody asks is never found healthy.
+/// A container that nobody asks is never found healthy. Whether an image has a health check of its own shows later.
 fn check_health(drafts: &[Draft], edges: &[Vec<(usize, usize)>], problems: &mut Problems) {
     for (draft, edges) in drafts.iter().zip(edges) {
         for &(other, entry) in edges {
@@ -70,7 +70,7 @@ fn check_health(drafts: &[Draft], edges: &[Vec<(usize, usize)>], problems: &mut 
             if dependency.condition == Condition::Healthy && !asked {
                 let span = draft.depends_on.get(entry).unwrap_or(&draft.name);
                 problems
-                    .error(span, format!("{} has no `healthcheck`, so it is never healthy", quote(&dependency.container)))
+                    .error(span, format!("{} has no health check, so it is never healthy", quote(&dependency.container)))
                     .help("give it one, or wait for \"service_started\"; with notify = true that is when it says that it is ready");
             }
         }

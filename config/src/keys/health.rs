@@ -10,7 +10,8 @@ use crate::supervision::OnFailure;
 use crate::syntax::Period;
 
 keys! {
-    /// `healthcheck`: whether the container works, asked again and again. One of `test`, `tcp` and `http` says how.
+    /// `healthcheck`: whether the container works, asked again and again. One of `test`, `tcp` and `http` says how; what is left out is as in
+    /// the image's HEALTHCHECK, if it has one.
     pub(crate) struct HealthKeys ("a health check") requires [] {
         /// A program in the container that ends with status 0 if it works: ["CMD", "program", "argument"], ["CMD-SHELL", "script"], or
         /// a string for the container's /bin/sh. ["NONE"]: no check.

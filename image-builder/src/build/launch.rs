@@ -12,7 +12,7 @@ use garboard_runtime::spec::{self, Limits, Mount, MountKind, NamespaceChoice, Op
 
 use super::plan::Compiled;
 use super::sources::Sources;
-use super::{faults, plan, system, volumes};
+use super::{faults, health, plan, system, volumes};
 use crate::declaration::Declaration;
 
 /// Where the reaper is seen in a container. `/dev` is a tmpfs of the container's own, so nothing of the image is covered.
@@ -38,6 +38,9 @@ pub fn all(
             Err(error) => found.push(faults::of_container(container, &error)),
         }
     }
+    if found.is_empty() {
+        found = health::waited_for_in_vain(&declaration.appliance, &compiled);
+    }
     if found.is_empty() { Ok(compiled) } else { Err(found) }
 }
 
@@ -57,21 +60,10 @@ fn one(
     launch.devices = made.nodes;
     launch.cgroup.devices = made.devices;
     launch.cgroup.device_settings = device_limits(&container.resources.io);
-    let unasked = health_check(&image.config_json).filter(|_| container.supervision.health.is_none());
-    let warnings = made.warnings.into_iter().chain(unasked);
-    let warnings = warnings.map(|warning| format!("container {}: {warning}", container.name)).collect();
-    Ok(Compiled { launch, stop_signal: made.stop_signal, exposed_ports: made.exposed_ports, warnings })
-}
-
-/// What to say of an image's health check. Docker alone has it in a configuration.
-fn health_check(config: &[u8]) -> Option<String> {
-    let json: serde_json::Value = serde_json::from_slice(config).ok()?;
-    let check = json.get("config")?.get("Healthcheck").filter(|check| !check.is_null())?;
-    // `HEALTHCHECK NONE` says that there is none.
-    let none = check.get("Test").and_then(|test| test.get(0)?.as_str()).is_none_or(|kind| kind == "NONE");
-    (!none).then(|| {
-        "the image has a HEALTHCHECK, which is ignored: declare a `healthcheck` if it is to be asked".to_owned()
-    })
+    let health = health::of(container, &image.config_json)?;
+    let warnings =
+        made.warnings.into_iter().map(|warning| format!("container {}: {warning}", container.name)).collect();
+    Ok(Compiled { launch, stop_signal: made.stop_signal, exposed_ports: made.exposed_ports, health, warnings })
 }
 
 /// The overlay over the image's layers.
@@ -307,18 +299,6 @@ mod tests {
         assert_eq!(sources(&made), expected);
         assert!(made.mounts.iter().filter(|m| matches!(m.kind, MountKind::Bind { .. })).all(|m| m.read_only));
         assert_eq!(made.init.as_deref(), Some("/dev/.garboard-init"));
-    }
-
-    #[test]
-    fn a_health_check_that_is_ignored_is_told() {
-        for (config, told) in [
-            (r#"{"config":{"Healthcheck":{"Test":["CMD","true"]}}}"#, true),
-            (r#"{"config":{"Healthcheck":{"Test":["NONE"]}}}"#, false),
-            (r#"{"config":{"Healthcheck":null}}"#, false),
-            (r#"{"config":{}}"#, false),
-        ] {
-            assert_eq!(health_check(config.as_bytes()).is_some(), told, "{config}");
-        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 mod cmdline;
 pub mod faults;
+mod health;
 mod launch;
 pub mod look;
 pub mod manifest;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use garboard_config as config;
 use garboard_runtime::launch::Launch;
 use garboard_runtime::plan::{
-    Access, Addressing, Condition, Console, Container, Data, Dependency, Etc, Fill, HealthCheck, HealthTest, KeptLog,
-    MemoryVolume, Module, Network, OnFailure, Plan, Pod, Restart, Supervision,
+    Access, Addressing, Condition, Console, Container, Data, Dependency, Etc, Fill, HealthCheck, KeptLog, MemoryVolume,
+    Module, Network, OnFailure, Plan, Pod, Restart, Supervision,
 };
 use sha2::{Digest, Sha256};
 
@@ -26,6 +26,8 @@ pub struct Compiled {
     pub stop_signal: u8,
     /// Ports that the image exposes, for people.
     pub exposed_ports: Vec<String>,
+    /// How it is asked whether it works.
+    pub health: Option<HealthCheck>,
     /// What has no effect and might be missed, in sentences that name the container.
     pub warnings: Vec<String>,
 }
@@ -138,7 +140,7 @@ fn container(
         ports: ports(declared, compiled.exposed_ports),
         restart: restart(declared.restart),
         depends_on: declared.depends_on.iter().filter_map(|dependency| edge(appliance, dependency)).collect(),
-        supervision: supervision(&declared.supervision),
+        supervision: supervision(&declared.supervision, compiled.health),
         reads_status: false,
         kept_log: declared.kept_log.map(|kept| KeptLog { file_size: kept.file_size, files: kept.files }),
         pod: declared.pod.as_ref().and_then(|pod| {
@@ -188,12 +190,12 @@ fn pods(appliance: &config::Appliance) -> Vec<String> {
     names
 }
 
-fn supervision(declared: &config::Supervision) -> Supervision {
+fn supervision(declared: &config::Supervision, health: Option<HealthCheck>) -> Supervision {
     Supervision {
         notify: declared.notify,
         start_timeout_ms: millis(declared.start_timeout),
         watchdog_ms: declared.watchdog.map(millis),
-        health: declared.health.as_ref().map(health_check),
+        health,
         on_failure: match declared.on_failure {
             config::OnFailure::Ignore => OnFailure::Ignore,
             config::OnFailure::Restart => OnFailure::Restart,
@@ -203,23 +205,7 @@ fn supervision(declared: &config::Supervision) -> Supervision {
     }
 }
 
-fn health_check(declared: &config::HealthCheck) -> HealthCheck {
-    HealthCheck {
-        test: match &declared.test {
-            config::HealthTest::Exec(words) => HealthTest::Exec(words.clone()),
-            config::HealthTest::Tcp(port) => HealthTest::Tcp(*port),
-            config::HealthTest::Http { port, path } => HealthTest::Http { port: *port, path: path.clone() },
-        },
-        interval_ms: millis(declared.interval),
-        timeout_ms: millis(declared.timeout),
-        retries: declared.retries,
-        start_period_ms: millis(declared.start_period),
-        start_interval_ms: millis(declared.start_interval),
-        restart: declared.restart,
-    }
-}
-
-fn millis(duration: Duration) -> u64 {
+pub fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -259,15 +245,19 @@ pub fn etc(appliance: &config::Appliance, declared: &config::Container) -> Etc {
 
 #[cfg(test)]
 mod tests {
+    use garboard_runtime::plan::HealthTest;
+
     use super::*;
+    use crate::build::health;
     use crate::testing;
 
     fn plan(text: &str) -> Plan {
         let appliance = testing::appliance(text);
-        let compiled = appliance.containers.iter().map(|_| Compiled {
+        let compiled = appliance.containers.iter().map(|container| Compiled {
             launch: testing::launch(),
             stop_signal: 15,
             exposed_ports: vec!["80/tcp".to_owned()],
+            health: health::of(container, b"{}").unwrap(),
             warnings: Vec::new(),
         });
         make(&appliance, compiled.collect(), &BTreeMap::new(), &[])

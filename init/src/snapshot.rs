@@ -91,6 +91,8 @@ pub struct Container {
     pub weakened: Vec<String>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// The pod that it is in.
+    pub pod: Option<String>,
     /// It is as its declaration wants it.
     pub as_declared: bool,
 }

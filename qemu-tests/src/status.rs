@@ -56,11 +56,23 @@ impl Snapshot {
 
     /// A table for people: one line per container.
     pub fn table(&self) -> String {
-        let width = self.containers.iter().map(|c| c.name.len()).max().unwrap_or(0).max(9);
-        let mut text =
-            format!("{:width$}  {:9} {:9} {:>8}  {}\n", "CONTAINER", "STATE", "HEALTH", "RESTARTS", "DETAIL");
+        let longest = |of: fn(&ContainerStatus) -> &str| self.containers.iter().map(|c| of(c).len()).max().unwrap_or(0);
+        let width = longest(|c| &c.name).max(9);
+        // No column for what nobody is in.
+        let pods = longest(|c| c.pod.as_deref().unwrap_or_default());
+        let pod = |name: &str| if pods == 0 { String::new() } else { format!("  {name:0$}", pods.max(3)) };
+        let mut text = format!(
+            "{:width$}{}  {:9} {:9} {:>8}  {}\n",
+            "CONTAINER",
+            pod("POD"),
+            "STATE",
+            "HEALTH",
+            "RESTARTS",
+            "DETAIL"
+        );
         for c in &self.containers {
-            let line = format!("{:width$}  {:9} {:9} {:>8}  {}", c.name, c.state, c.health, c.restarts, c.detail);
+            let pod = pod(c.pod.as_deref().unwrap_or("-"));
+            let line = format!("{:width$}{pod}  {:9} {:9} {:>8}  {}", c.name, c.state, c.health, c.restarts, c.detail);
             text += line.trim_end();
             text += "\n";
         }
@@ -157,6 +169,8 @@ pub struct ContainerStatus {
     pub weakened: Vec<String>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
+    /// The pod that it is in.
+    pub pod: Option<String>,
     /// It is as the declaration wants it.
     pub as_declared: bool,
 }
@@ -381,5 +395,11 @@ mod tests {
         assert_eq!(snapshot.container("flaky").unwrap().exit, Some(Exit::Code(3)));
         let table = snapshot.table();
         assert!(table.lines().count() == 3 && table.contains("exited with 3"), "{table}");
+        assert!(!table.contains("POD"), "{table}");
+        let mut in_pod = snapshot.clone();
+        in_pod.containers[0].pod = Some("front".into());
+        let table = in_pod.table();
+        let pods: Vec<_> = table.lines().map(|line| line.split_whitespace().nth(1).unwrap()).collect();
+        assert_eq!(pods, ["POD", "front", "-"], "{table}");
     }
 }

@@ -186,6 +186,7 @@ fn more(grid: &mut Grid, row: usize, lines: usize, container: &Container) {
     if let Some(pid) = container.pid {
         facts.push(format!("pid {pid}"));
     }
+    facts.extend(container.pod.as_ref().map(|pod| format!("pod {pod}")));
     facts.push(format!("image {}", container.image));
     if container.log_dropped > 0 {
         facts.push(format!("{} of its output thrown away", table::size(container.log_dropped)));

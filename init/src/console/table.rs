@@ -163,6 +163,7 @@ mod tests {
             log_unkept: 0,
             weakened: vec![],
             labels: Default::default(),
+            pod: None,
             as_declared: true,
         };
         Snapshot {

@@ -32,6 +32,7 @@ fn container(text: &str, state: ContainerState, health: Health) -> Container {
         log_unkept: 0,
         weakened: vec![text.into()],
         labels: BTreeMap::new(),
+        pod: Some(text.into()),
         as_declared: true,
     }
 }

@@ -198,6 +198,10 @@ impl Supervisor {
             log_unkept: self.unkept(index),
             weakened: declared.weakened.clone(),
             labels: declared.labels.iter().cloned().collect(),
+            pod: declared
+                .pod
+                .and_then(|pod| self.plan.pods.get(usize::try_from(pod).ok()?))
+                .map(|pod| pod.name.clone()),
             as_declared: self.state.as_declared(index, now),
         })
     }

@@ -56,7 +56,9 @@ fn boots(text: &mut Text, snapshot: &Snapshot) {
 fn containers(text: &mut Text, all: &[Container]) {
     text.family("garboard_container_info", "gauge", "A container; always 1.");
     for c in all {
-        text.sample("garboard_container_info", &[("container", &c.name), ("image", &c.image)], 1);
+        // A label that is empty is none.
+        let pod = c.pod.as_deref().unwrap_or_default();
+        text.sample("garboard_container_info", &[("container", &c.name), ("image", &c.image), ("pod", pod)], 1);
     }
     text.family("garboard_container_state", "gauge", "1 for the state that the container is in, 0 for the others.");
     for c in all {
@@ -163,6 +165,7 @@ mod tests {
             log_unkept: 0,
             weakened: vec![],
             labels: BTreeMap::new(),
+            pod: (name == "web").then(|| "front".into()),
             as_declared: true,
         };
         Snapshot {
@@ -260,7 +263,8 @@ mod tests {
             "garboard_container_healthy{container=\"web\"} 1",
             "garboard_container_uptime_seconds{container=\"web\"} 61.007",
             "garboard_container_cpu_seconds_total{container=\"job\"} 1.000001",
-            "garboard_container_info{container=\"job\",image=\"dir\\\\\\\"of\\nimage\"} 1",
+            "garboard_container_info{container=\"job\",image=\"dir\\\\\\\"of\\nimage\",pod=\"\"} 1",
+            "garboard_container_info{container=\"web\",image=\"dir\\\\\\\"of\\nimage\",pod=\"front\"} 1",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\n{text}");
         }

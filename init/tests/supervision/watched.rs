@@ -261,6 +261,10 @@ fn a_pod_is_one_host_and_starts_as_one() {
     if find(&early, "first")["state"] != "exited" {
         assert_eq!(find(&early, "web")["state"], "waiting", "{early:#}");
     }
+    assert_eq!(
+        (&find(&early, "web")["pod"], &find(&early, "first")["pod"]),
+        (&"pod0".into(), &serde_json::Value::Null)
+    );
     rig.wait_console("client   | reached");
     rig.wait_console("stranger | nobody");
     let namespaces = |rig: &mut Rig, name: &str| {

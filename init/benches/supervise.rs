@@ -16,6 +16,7 @@ fn main() {
         needs: Vec::new(),
         stop_grace_ms: 10_000,
         needs_data: false,
+        needs_record: false,
         needs_devices: false,
         supervision: Supervision::default(),
         pod: None,

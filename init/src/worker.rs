@@ -46,6 +46,8 @@ pub enum Kind {
     Keep,
     /// Reads one, for the port that has this ticket.
     Previous(u32),
+    /// Keeps which containers a person has stopped.
+    Stopped,
     /// Syncs and unmounts, the last thing before the machine goes.
     Stop,
 }
@@ -64,6 +66,7 @@ impl Kind {
             Self::Words => "words",
             Self::Keep => "keep",
             Self::Previous(_) => "previous",
+            Self::Stopped => "stopped",
             Self::Stop => "stop",
         }
     }
@@ -82,7 +85,7 @@ impl Kind {
             Self::Network | Self::Shell | Self::Keep => None,
             // As long as the disks get further; see `shutdown::Patience`.
             Self::Stop => None,
-            Self::Passphrase | Self::Previous(_) => Some(30_000),
+            Self::Passphrase | Self::Previous(_) | Self::Stopped => Some(30_000),
             // As large as an image may be; only the containers that wait for it wait.
             Self::Volumes(_) => Some(600_000),
             // Its check says.

@@ -54,7 +54,8 @@ keys! {
         /// Size of /dev/shm.
         shm_size: Bytes,
         /// "no" (the default), "always", "on-failure", "on-failure:N" or "unless-stopped". A container that is started again begins
-        /// with its image's files: what it wrote is kept in volumes only.
+        /// with its image's files: what it wrote is kept in volumes only. "unless-stopped" is "always" until a person stops it; that
+        /// outlives a boot if there is a data partition, which a volume that is kept brings.
         restart: RestartPolicy,
         /// Containers that must have been started, healthy or completed before: a list of names, or a table with conditions.
         depends_on: DependsOn,

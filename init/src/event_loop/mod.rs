@@ -21,6 +21,7 @@ mod requests;
 mod setup;
 mod signals;
 mod sources;
+mod stops;
 mod view;
 mod volumes;
 mod watchdog;
@@ -114,6 +115,7 @@ pub struct Supervisor {
     kept_logs: report::KeptLogs,
     keeper: keep::Keeper,
     previous: previous::Askers,
+    stops: stops::Stops,
 
     state: State,
     units: Vec<Unit>,
@@ -180,6 +182,7 @@ impl Supervisor {
     pub fn run(mut self) -> Goal {
         loop {
             let now = now_ms();
+            self.write_stops();
             self.persist();
             self.announce(now);
             self.pass_dashboard(now);

@@ -33,6 +33,7 @@ impl Supervisor {
             return;
         }
         self.announced.changed = true;
+        self.stops_may_have_changed(&changed);
         if let Some((index, exit)) = ended.filter(|(index, _)| changed.contains(index)) {
             self.record_end(index, exit);
         }

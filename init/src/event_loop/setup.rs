@@ -235,6 +235,7 @@ impl Supervisor {
         again.adopt_units(units, &mut inherited);
         again.miss_questions();
         again.watch_data(now_ms());
+        again.stops_may_have_changed(&(0..count).collect::<Vec<_>>());
         let text = format!("PID 1 crashed and goes on, nothing was lost: {reason}");
         again.record(Kind::Crash, None, &text);
         again.remember(text);
@@ -273,6 +274,7 @@ impl Supervisor {
             kept_logs,
             keeper: Default::default(),
             previous: Default::default(),
+            stops: Default::default(),
             state,
             units,
             pids: Default::default(),
@@ -423,7 +425,7 @@ impl Supervisor {
 }
 
 fn rules(plan: &Plan) -> Vec<Rules> {
-    plan.containers.iter().enumerate().map(|(i, c)| Rules::of(c, i)).collect()
+    plan.containers.iter().enumerate().map(|(i, c)| Rules::of(c, i, plan.data.is_some())).collect()
 }
 
 /// A thousand containers need more descriptors than the kernel's default allows PID 1. It is raised only if need be, as

@@ -4,7 +4,7 @@ use super::Supervisor;
 use crate::clock::now_ms;
 use crate::console::table;
 use crate::snapshot::{Container, ContainerState, Health, MachineState, Snapshot};
-use crate::supervise::{self, Exit, Phase, Reason, Unit};
+use crate::supervise::{self, DataPhase, Exit, Phase, Reason, Unit};
 use garboard_runtime::plan::Condition;
 use serde::{Deserialize, Serialize};
 
@@ -251,6 +251,9 @@ impl Supervisor {
             Some((place, _)) => self.need(index, place, ""),
             None if rules.needs_devices && !self.state.common().devices => "waits for the machine's devices".to_owned(),
             None if rules.needs_data => "waits for /data".to_owned(),
+            None if rules.needs_record && self.state.common().data == DataPhase::Pending => {
+                "waits for /data, which has whether it was stopped by hand".to_owned()
+            }
             None => String::new(),
         }
     }

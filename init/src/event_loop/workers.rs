@@ -113,7 +113,13 @@ impl Supervisor {
                     features::withdraw(&mut self.features, &name);
                 }
             }),
-            Kind::Data => serde_json::from_slice(line).map(|r| self.data_settled(r)),
+            Kind::Data => serde_json::from_slice(line).map(|r: report::Mounted| {
+                self.data_settled(r.data, r.stopped);
+                if let Some(fault) = r.fault {
+                    self.not_kept(&fault);
+                }
+            }),
+            Kind::Stopped => serde_json::from_slice(line).map(|r: report::Stopped| self.not_kept(&r.fault)),
             Kind::Network => serde_json::from_slice(line).map(|r: report::Network| {
                 if r.state == NetworkState::Up && r != self.network {
                     let uplink = r.uplink.as_deref().unwrap_or("?");
@@ -140,11 +146,13 @@ impl Supervisor {
         }
     }
 
-    fn data_settled(&mut self, data: report::Data) {
+    fn data_settled(&mut self, data: report::Data, stopped: Vec<usize>) {
         let why = data.detail.chars().take(LONGEST_REASON.saturating_div(4)).collect::<String>();
         self.data = data;
         self.context_changed = true;
         self.watch_data(now_ms());
+        // Before anything is started that waited for this.
+        self.keep_stopped(stopped);
         self.start_words();
         self.start_keeper();
         if self.data.state != DataState::Absent {
@@ -212,7 +220,7 @@ impl Supervisor {
             // One that reported first and failed afterwards has settled the matter.
             Kind::Data if self.state.common().data == DataPhase::Pending => {
                 let detail = if exit.success() { "its worker gave no report".to_owned() } else { how };
-                self.data_settled(report::Data { state: DataState::Absent, detail, bytes: 0 });
+                self.data_settled(report::Data { state: DataState::Absent, detail, bytes: 0 }, Vec::new());
             }
             // An interface may come later, and what failed once may go well.
             Kind::Network if !exit.success() || self.network.state == NetworkState::Failed => {
@@ -222,7 +230,7 @@ impl Supervisor {
                 }
                 self.start_at(Kind::Network, now_ms().saturating_add(self.options.network_again_ms));
             }
-            Kind::Data | Kind::Network => {}
+            Kind::Data | Kind::Network | Kind::Stopped => {}
             Kind::Volumes(index) => self.volumes_ended(index, exit),
             Kind::Health { container, run } => self.probe_ended(container, run, exit),
             // One that has reported was listened to.
@@ -276,7 +284,9 @@ impl Supervisor {
         // But for the one that has the last words of the others to write.
         self.end_keeper(now);
         let (stopping, others) = self.workers.iter().partition::<Vec<_>, _>(|worker| worker.kind == Kind::Stop);
-        others.iter().filter(|worker| worker.kind != Kind::Keep).for_each(|worker| worker.kill());
+        // What a person wanted last is kept, if the disk answers.
+        let spared = |worker: &&Worker| matches!(worker.kind, Kind::Keep | Kind::Stopped);
+        others.iter().filter(|worker| !spared(worker)).for_each(|worker| worker.kill());
         if stopping.is_empty() {
             self.start_at(Kind::Stop, if others.is_empty() { 0 } else { now.saturating_add(GONE_MS) });
         }

@@ -87,6 +87,7 @@ impl State {
         match (&self.common.data, rules.needs_data && !unit.passed) {
             (DataPhase::Unavailable(why), true) => Answer::Never(Reason::Data(why.clone())),
             (DataPhase::Pending, true) => Answer::NotYet,
+            (DataPhase::Pending, _) if rules.needs_record && !unit.passed => Answer::NotYet,
             _ if rules.needs_devices && !unit.passed && !self.common.devices => Answer::NotYet,
             _ if all => Answer::Hold,
             _ => Answer::NotYet,

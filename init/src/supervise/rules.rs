@@ -25,6 +25,8 @@ pub struct Rules {
     pub stop_grace_ms: u64,
     /// It uses `/data`, so it waits for it.
     pub needs_data: bool,
+    /// Whether a person had stopped it stands on `/data`, so it waits for that, be it there or not.
+    pub needs_record: bool,
     /// It uses devices of the machine, so it waits for the modules that bring them.
     pub needs_devices: bool,
     /// How it is watched, and what follows when it is given up.
@@ -35,8 +37,8 @@ pub struct Rules {
 
 impl Rules {
     /// The rules of the container at `index`. An edge to itself or to a later container, which a valid plan doesn't have, is
-    /// left out: it could never be met.
-    pub fn of(container: &Container, index: usize) -> Self {
+    /// left out: it could never be met. `data`: the machine is to have `/data`.
+    pub fn of(container: &Container, index: usize, data: bool) -> Self {
         let needs = container.depends_on.iter().filter_map(|d| {
             let on = usize::try_from(d.container).ok().filter(|on| *on < index)?;
             Some(Need { on, condition: d.condition })
@@ -46,6 +48,7 @@ impl Rules {
             needs: needs.collect(),
             stop_grace_ms: container.stop_grace_ms,
             needs_data: uses_data(&container.launch),
+            needs_record: data && container.restart == Restart::UnlessStopped,
             needs_devices: uses_devices(&container.launch),
             supervision: container.supervision.clone(),
             pod: container.pod.and_then(|pod| usize::try_from(pod).ok()),

@@ -19,6 +19,7 @@ fn rules(restart: Restart, needs: &[(usize, Condition)]) -> Rules {
         needs,
         stop_grace_ms: 10_000,
         needs_data: false,
+        needs_record: false,
         needs_devices: false,
         supervision: Supervision::default(),
         pod: None,
@@ -257,6 +258,23 @@ fn data_is_waited_for_by_those_who_need_it() {
     s.step(Event::Begin, 0);
     assert_eq!(s.step(Event::DataUnavailable("no disk".into()), 5), []);
     assert_eq!((phase(&s, 0), &s.units()[0].reason), (Phase::Failed, &Reason::Data("no disk".into())));
+}
+
+#[test]
+fn who_may_have_been_stopped_before_waits_until_that_is_known() {
+    let record = Rules { needs_record: true, ..rules(Restart::UnlessStopped, &[]) };
+    for answer in [Event::DataReady, Event::DataUnavailable("no disk".into())] {
+        let mut s = machine(vec![record.clone(), rules(Restart::UnlessStopped, &[])]);
+        assert_eq!(s.step(Event::Begin, 0), [Action::Launch(1)]);
+        assert_eq!(s.step(answer.clone(), 5), [Action::Launch(0)]);
+        // One that was.
+        let mut s = machine(vec![record.clone()]);
+        s.step(Event::Begin, 0);
+        assert_eq!(s.step(Event::StopAsked(0), 4), []);
+        assert_eq!(s.step(answer, 5), []);
+        assert_eq!((phase(&s, 0), &s.units()[0].reason), (Phase::Exited, &Reason::Asked));
+        assert_eq!(s.step(Event::StartAsked(0), 6), [Action::Launch(0)]);
+    }
 }
 
 #[test]

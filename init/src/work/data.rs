@@ -12,9 +12,9 @@ use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::mount::MountFlags;
 
-use super::emit;
 use super::ext4::{self, Superblock};
-use super::report::{Data, DataState};
+use super::report::{Data, DataState, Mounted};
+use super::{emit, stopped};
 use crate::boot::disk::{self, ReadAt};
 use crate::boot::{self, gpt};
 use crate::kept::files;
@@ -37,19 +37,36 @@ struct Found {
     partition_of: Option<String>,
 }
 
-/// Mounts the data filesystem as the plan says, and reports what became of it.
+/// Mounts the data filesystem as the plan says, and reports what became of it and what is remembered there.
 pub fn run() -> i32 {
-    let (wanted, keeps_logs) = match boot::read_plan() {
-        Ok(plan) => (plan.data, plan.containers.iter().any(|container| container.kept_log.is_some())),
-        Err(error) => return emit(&Data { state: DataState::Absent, detail: error.to_string(), bytes: 0 }),
+    let plan = match boot::read_plan() {
+        Ok(plan) => plan,
+        Err(error) => return emit(&told(Data { state: DataState::Absent, detail: error.to_string(), bytes: 0 })),
     };
-    let Some(wanted) = wanted else {
-        return emit(&Data { state: DataState::None, detail: String::new(), bytes: 0 });
+    let Some(wanted) = &plan.data else {
+        return emit(&told(Data { state: DataState::None, detail: String::new(), bytes: 0 }));
     };
+    let keeps_logs = plan.containers.iter().any(|container| container.kept_log.is_some());
+    let data = mounted(wanted, keeps_logs);
+    let remembered = match data.state {
+        DataState::Mounted | DataState::Readonly => stopped::read(&plan),
+        _ => Ok(Vec::new()),
+    };
+    emit(&match remembered {
+        Ok(stopped) => Mounted { stopped, ..told(data) },
+        Err(fault) => Mounted { fault: Some(fault), ..told(data) },
+    })
+}
+
+fn told(data: Data) -> Mounted {
+    Mounted { data, stopped: Vec::new(), fault: None }
+}
+
+fn mounted(wanted: &plan::Data, keeps_logs: bool) -> Data {
     if is_mounted() {
-        return emit(&finished(DataState::Mounted, String::new()));
+        return finished(DataState::Mounted, String::new());
     }
-    emit(&match mount(&wanted) {
+    match mount(wanted) {
         Ok(mut report) => {
             // Where some are kept, their worker sees to those of others.
             if report.state == DataState::Mounted
@@ -68,7 +85,7 @@ pub fn run() -> i32 {
                 Data { state: DataState::Absent, detail: format!("{reason}; mount tmpfs: {errno}"), bytes: 0 }
             }
         },
-    })
+    }
 }
 
 /// PID 1 that executed itself again starts no second mount.

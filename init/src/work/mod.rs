@@ -6,12 +6,13 @@
 //! | kind | does | lines | ends |
 //! |---|---|---|---|
 //! | `modules` | loads the plan's modules | one [`report::Modules`] | by itself |
-//! | `data` | finds, grows and mounts the data filesystem on `/data`, in PID 1's own mount namespace | one [`report::Data`] | by itself |
+//! | `data` | finds, grows and mounts the data filesystem on `/data`, in PID 1's own mount namespace | one [`report::Mounted`] | by itself |
 //! | `network` | configures the uplink, keeps the DHCP lease, writes `/run/garboard/resolv.conf` | one [`report::Network`] per change | static or none: by itself; DHCP: never |
 //! | `volumes` WHAT INDEX PLAN | makes and opens the volumes of a container, filled with what its image has there if WHAT is `fill` | one [`report::Volumes`] | when PID 1 has what it opened |
 //! | `health` INDEX PID PLAN | asks a container, whose first process's pid descriptor is standard input, whether it works | one [`report::Health`] | by itself, in the time that the check has |
 //! | `passphrase` | says whether what it reads is a passphrase and its hash | one [`report::Passphrase`] | by itself |
 //! | `shell` INDEX PLAN PID CGROUP COLUMNS ROWS | a shell in a container, on the console | one [`report::Shell`] | with the shell |
+//! | `stopped` PLAN INDEX … | keeps on the data filesystem that these containers were stopped by hand | one [`report::Stopped`] if it can't | by itself |
 //! | `words` DIRECTORY PSTORE WATCHDOG | says how the boot before ended, keeps that this one is under way ([`crate::last_words`]) | [`report::Words`] | by itself |
 //! | `stop` DIRECTORY PMSG END | writes everything back, keeps how this boot ends and unmounts the data filesystem | none | by itself |
 //! | `keep` DATA PLAN | writes the logs that are kept, which it reads from PID 1's rings; standard input is [`crate::kept::socket`]'s | one [`report::Keep`] when it begins, one if it can't go on | when PID 1 closes its end |
@@ -35,6 +36,7 @@ pub mod privileges;
 pub mod pstore;
 pub mod report;
 pub mod shell;
+pub mod stopped;
 pub mod volumes;
 pub mod words;
 
@@ -63,6 +65,7 @@ pub fn run(kind: &str, arguments: &[String]) -> i32 {
         "stop" => shutdown::unmount(arguments),
         "keep" => keep::run(arguments),
         "previous" => keep::previous(arguments),
+        "stopped" => stopped::run(arguments),
         _ => 1,
     }
 }

@@ -24,8 +24,8 @@ fn needed(kind: &str) -> Option<CapabilitySet> {
         "health" => C::all(),
         // Whatever the container's own programs have.
         "shell" => C::all(),
-        // It computes.
-        "passphrase" => C::empty(),
+        // The one computes, the other writes where its user may.
+        "passphrase" | "stopped" => C::empty(),
         // Mounts pstore; what the kernel said is for those who may read its log.
         "words" => C::SYS_ADMIN | C::SYSLOG,
         // What they work on is root's, and theirs alone.

@@ -24,7 +24,28 @@ pub struct Health {
     pub detail: String,
 }
 
-/// Result of the `data` worker, in the status's terms.
+/// Result of the `data` worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mounted {
+    /// What became of the filesystem.
+    #[serde(flatten)]
+    pub data: Data,
+    /// The containers that a person had stopped and that are to stay so, by index.
+    #[serde(default)]
+    pub stopped: Vec<usize>,
+    /// Why those can't be told.
+    #[serde(default)]
+    pub fault: Option<String>,
+}
+
+/// Result of the `stopped` worker, if it could not do its work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stopped {
+    /// Why.
+    pub fault: String,
+}
+
+/// The data filesystem, in the status's terms.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Data {
     /// What is at `/data`.

@@ -13,6 +13,7 @@ mod pictures;
 mod readers;
 mod rig;
 mod shutdown;
+mod stops;
 mod supervisor;
 mod volumes;
 mod watchdog;
@@ -42,6 +43,7 @@ fn main() {
             garboard_init::work::words::end(&arguments[2..]);
             std::process::exit(workers::run("stop"))
         }
+        ["garboard-worker", "stopped", ..] => std::process::exit(stops::keep(&arguments[2..])),
         ["garboard-worker", kind] => std::process::exit(workers::run(kind)),
         _ => {}
     }
@@ -51,6 +53,7 @@ fn main() {
         shutdown::TESTS,
         flood::TESTS,
         workers::TESTS,
+        stops::TESTS,
         volumes::TESTS,
         kept::TESTS,
         watchdog::TESTS,

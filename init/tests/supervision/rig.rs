@@ -390,6 +390,12 @@ impl Rig {
         }
     }
 
+    /// It has ended, and nobody has asked for its status yet.
+    pub fn has_ended(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'))
+    }
+
     /// Waits for its end; its status and all that it printed.
     pub fn end(mut self) -> (i32, String) {
         let until = Instant::now() + PATIENCE;

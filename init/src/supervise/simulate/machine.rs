@@ -49,6 +49,8 @@ fn container(index: usize, pods: usize, luck: &mut Luck) -> Rules {
         needs,
         stop_grace_ms: luck.of(&[0, 1, 500, 10_000, 20_000]),
         needs_data: luck.one_in(4),
+        // Of no chance of its own: what once broke is kept by its seed.
+        needs_record: restart == Restart::UnlessStopped && index % 2 == 1,
         needs_devices: luck.one_in(4),
         supervision: supervision(luck),
         pod: (pods > 0 && luck.one_in(2)).then(|| luck.below(pods)),

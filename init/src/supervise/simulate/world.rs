@@ -200,6 +200,11 @@ impl World {
         let together = |need: &&Need| rules.pod.is_some() && self.state.rules()[need.on].pod == rules.pod;
         let needs = rules.needs.iter().filter(|need| !together(need)).all(|need| self.holds(need));
         let (data, devices) = (self.data == DataPhase::Ready, self.devices);
-        needs && (!rules.needs_data || data) && (!rules.needs_devices || devices) && !self.real[index].alive
+        let settled = self.data != DataPhase::Pending;
+        needs
+            && (!rules.needs_record || settled)
+            && (!rules.needs_data || data)
+            && (!rules.needs_devices || devices)
+            && !self.real[index].alive
     }
 }

@@ -73,9 +73,13 @@ impl Supervisor {
         let (Some(session), rings) = (&mut self.session, &self.rings) else { return };
         match step(session, &|index| tail(rings, index)) {
             Outcome::Nothing => {}
-            Outcome::Begin(bytes) => self.console.hide_lines(bytes),
+            Outcome::Begin(bytes) => {
+                self.quiet_kernel();
+                self.console.hide_lines(bytes);
+            }
             Outcome::End(bytes) => {
                 self.console.show_lines(&bytes);
+                self.let_kernel_speak();
                 self.end_console_workers();
             }
             Outcome::Send(bytes) => self.console.send(bytes),

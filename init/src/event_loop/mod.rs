@@ -9,6 +9,7 @@ mod data;
 mod health;
 mod keep;
 mod kernel_log;
+mod kernel_quiet;
 mod launches;
 mod notify;
 mod output;
@@ -152,6 +153,8 @@ pub struct Supervisor {
     kernel_log: Option<OwnedFd>,
     /// Earlier messages of the kernel are kept already.
     kernel_seen: u64,
+    /// How much the kernel printed before the dashboard was opened.
+    kernel_level: Option<u32>,
     /// Why the machine stops was told.
     stop_told: bool,
     /// A child may be left to reap.

@@ -58,6 +58,8 @@ pub(super) struct CommonRecord {
     pub(super) workers: Vec<WorkerRecord>,
     pub(super) due: BTreeMap<Kind, u64>,
     pub(super) announced: Announced,
+    /// How much the kernel printed before the dashboard was opened.
+    pub(super) kernel_level: Option<u32>,
 }
 
 /// A worker that is at work.
@@ -178,6 +180,7 @@ impl Supervisor {
             workers: self.workers.iter().map(worker).collect(),
             due: self.due.clone(),
             announced: self.announced.clone(),
+            kernel_level: self.kernel_level,
         }
     }
 }

@@ -14,7 +14,7 @@ use super::launches::Launches;
 use super::persist::{CommonRecord, Context, UnitRecord};
 use super::sources::{Source, Sources};
 use super::words::Words;
-use super::{Supervisor, Unit, persist, pods, signals};
+use super::{Supervisor, Unit, kernel_quiet, persist, pods, signals};
 use crate::boot::cmdline::Stop;
 use crate::boot::{self, Feature, Trace, modules};
 use crate::clock::now_ms;
@@ -51,6 +51,8 @@ pub struct Options {
     pub workers: bool,
     /// What is written to when the `modules` worker has ended; see [`modules::lock`].
     pub modules_lock: PathBuf,
+    /// What the level of the kernel's console is read from, and written to.
+    pub printk: PathBuf,
     /// The watchdog that the plan may want.
     pub watchdog: PathBuf,
     /// Where last words are kept.
@@ -77,6 +79,7 @@ impl Default for Options {
             data: plan::DATA.into(),
             workers: true,
             modules_lock: modules::LOCK.into(),
+            printk: kernel_quiet::LEVEL.into(),
             watchdog: "/dev/watchdog0".into(),
             words: Places::default(),
             network_again_ms: 10_000,
@@ -229,6 +232,8 @@ impl Supervisor {
         again.cgroup = inherited.take(common.cgroup);
         again.stop_told = again.state.common().goal.is_some();
         again.listen(true);
+        again.kernel_level = common.kernel_level;
+        again.let_kernel_speak();
         // Workers first: a container that one works for isn't lost.
         again.adopt_workers(common, &mut inherited);
         again.end_console_workers();
@@ -298,6 +303,7 @@ impl Supervisor {
             uevents: None,
             kernel_log: None,
             kernel_seen: 0,
+            kernel_level: None,
             stop_told: false,
             // A child may have ended before the signalfd was there.
             reap_again: true,

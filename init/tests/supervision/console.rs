@@ -13,6 +13,7 @@ pub const TESTS: &[(&str, fn())] = &[
     ("console::without_access_no_key_does_anything", without_access_no_key_does_anything),
     ("console::nothing_typed_holds_the_console_up", nothing_typed_holds_the_console_up),
     ("console::a_shell_has_the_line_until_it_ends", a_shell_has_the_line_until_it_ends),
+    ("console::the_kernel_is_quiet_while_the_dashboard_is_open", the_kernel_is_quiet_while_the_dashboard_is_open),
     ("console::a_crash_gives_the_terminal_its_lines_back", a_crash_gives_the_terminal_its_lines_back),
 ];
 
@@ -167,4 +168,40 @@ fn a_crash_gives_the_terminal_its_lines_back() {
     rig.until("lines again", |rig| !rig.screen().alternate_screen() && !rig.screen().hide_cursor());
     rig.press(" ");
     rig.wait_screen(">count");
+}
+
+fn the_kernel_is_quiet_while_the_dashboard_is_open() {
+    let level = |rig: &Rig| std::fs::read_to_string(rig.file("printk")).unwrap();
+    let begin = || {
+        let setup = Setup { access: Some(Access::Status), files: &[("printk", "4\t4\t1\t7\n")], ..Setup::default() };
+        let rig = Rig::with(vec![counter()], setup);
+        rig.wait_console("number 2");
+        assert_eq!(level(&rig), "4\t4\t1\t7\n");
+        rig.press(" ");
+        rig.wait_screen(">count");
+        assert_eq!(level(&rig), "2\n");
+        rig
+    };
+    let rig = begin();
+    rig.press("q");
+    rig.until("as before", |rig| level(rig) == "4\n");
+    // After a crash lines are shown, the kernel's too.
+    let mut rig = begin();
+    rig.signal(crate::crash::PANIC);
+    rig.wait("resumed", |s| s["notes"].to_string().contains("crashed"));
+    assert_eq!(level(&rig), "4\n");
+    // What the kernel has raised for an oops is left alone.
+    rig.press(" ");
+    rig.wait_screen(">count");
+    assert_eq!(level(&rig), "2\n");
+    std::fs::write(rig.file("printk"), "15\n").unwrap();
+    rig.press("q");
+    rig.until("closed", |rig| !rig.screen().alternate_screen());
+    rig.status();
+    assert_eq!(level(&rig), "15\n");
+    // At the end of the machine too it is as it was.
+    let mut rig = begin();
+    rig.ask(serde_json::json!({"request": "poweroff"}));
+    rig.until("at its end", Rig::has_ended);
+    assert_eq!(level(&rig), "4\n");
 }

@@ -1,5 +1,7 @@
 //! Who may do more than look: the passphrase, and how often it may be tried.
 
+use serde::{Deserialize, Serialize};
+
 /// A longer passphrase is cut, in bytes.
 pub const LONGEST: usize = 128;
 /// After a wrong one the next attempt waits so long, in milliseconds; twice as long after each further one.
@@ -64,8 +66,8 @@ pub fn wipe(bytes: &mut [u8]) {
     std::hint::black_box(bytes);
 }
 
-/// How often it was wrong. Outlives the dashboard's closing: opening it again gives no further attempts.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+/// How often it was wrong. Outlives the dashboard's closing and PID 1's crash: neither gives further attempts.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempts {
     wrong: u32,
     not_before: u64,

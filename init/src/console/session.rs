@@ -114,6 +114,11 @@ impl Session {
         self.open.as_mut().map(|open| &mut open.dashboard)
     }
 
+    /// How often the passphrase was wrong, to be kept.
+    pub fn attempted(&self) -> Attempts {
+        self.attempts
+    }
+
     /// How often the passphrase was wrong.
     pub fn attempts(&mut self) -> &mut Attempts {
         &mut self.attempts

@@ -245,6 +245,8 @@ impl Supervisor {
             Worker::spawn_with_input(Kind::Passphrase, &input, now_ms())
         };
         wipe(&mut input);
+        // Attempts are counted over a crash.
+        self.common_dirty = true;
         match started {
             Ok(worker) => self.add_worker(worker),
             Err(e) => {
@@ -260,6 +262,7 @@ impl Supervisor {
         let Some(session) = &mut self.session else { return };
         if let Some(right) = right {
             session.attempts().answer(right, now);
+            self.common_dirty = true;
             if !right {
                 log::warn!("console: a wrong passphrase was said");
             }

@@ -10,6 +10,8 @@ use super::view::Announced;
 use super::words::Words;
 use super::{Options, Supervisor, pods};
 use crate::boot::{Feature, Trace};
+use crate::console::access::Attempts;
+use crate::console::session::Session;
 use crate::crash::History;
 use crate::status::subscription::Subscription;
 use crate::store::{self, Store};
@@ -60,6 +62,8 @@ pub(super) struct CommonRecord {
     pub(super) announced: Announced,
     /// How much the kernel printed before the dashboard was opened.
     pub(super) kernel_level: Option<u32>,
+    /// How often the passphrase was wrong.
+    pub(super) attempts: Attempts,
 }
 
 /// A worker that is at work.
@@ -181,6 +185,7 @@ impl Supervisor {
             due: self.due.clone(),
             announced: self.announced.clone(),
             kernel_level: self.kernel_level,
+            attempts: self.session.as_ref().map(Session::attempted).unwrap_or_default(),
         }
     }
 }

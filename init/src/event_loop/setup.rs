@@ -234,6 +234,9 @@ impl Supervisor {
         again.listen(true);
         again.kernel_level = common.kernel_level;
         again.let_kernel_speak();
+        if let Some(session) = &mut again.session {
+            *session.attempts() = common.attempts;
+        }
         // Workers first: a container that one works for isn't lost.
         again.adopt_workers(common, &mut inherited);
         again.end_console_workers();

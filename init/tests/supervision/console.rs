@@ -13,6 +13,7 @@ pub const TESTS: &[(&str, fn())] = &[
     ("console::without_access_no_key_does_anything", without_access_no_key_does_anything),
     ("console::nothing_typed_holds_the_console_up", nothing_typed_holds_the_console_up),
     ("console::a_shell_has_the_line_until_it_ends", a_shell_has_the_line_until_it_ends),
+    ("console::wrong_passphrases_are_counted_over_a_crash", wrong_passphrases_are_counted_over_a_crash),
     ("console::the_kernel_is_quiet_while_the_dashboard_is_open", the_kernel_is_quiet_while_the_dashboard_is_open),
     ("console::a_crash_gives_the_terminal_its_lines_back", a_crash_gives_the_terminal_its_lines_back),
 ];
@@ -168,6 +169,39 @@ fn a_crash_gives_the_terminal_its_lines_back() {
     rig.until("lines again", |rig| !rig.screen().alternate_screen() && !rig.screen().hide_cursor());
     rig.press(" ");
     rig.wait_screen(">count");
+}
+
+fn wrong_passphrases_are_counted_over_a_crash() {
+    let mut rig = at_a_terminal(Access::Control(HASH.into()), vec![counter()]);
+    let begin = |rig: &Rig| {
+        rig.press("\r");
+        rig.wait_screen(">count");
+    };
+    let say = |rig: &Rig, words: &str| {
+        // A wait may be due before.
+        rig.until("asked", |rig| {
+            rig.press("r");
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            rig.screen().contents().contains("passphrase (not shown")
+        });
+        // What of those keys was too many is taken back.
+        rig.press(&format!("\x15{words}\r"));
+        rig.wait_screen("that is not the passphrase");
+    };
+    begin(&rig);
+    (0..4).for_each(|_| say(&rig, "alas"));
+    rig.signal(crate::crash::PANIC);
+    rig.wait("resumed", |s| s["notes"].to_string().contains("crashed"));
+    begin(&rig);
+    rig.press("r");
+    rig.wait_screen("ask again in");
+    say(&rig, "alas");
+    // After the fifth it is closed for a minute; after a first one it would be for a second.
+    rig.press("r");
+    rig.wait_screen("ask again in");
+    let screen = rig.screen().contents();
+    let seconds = screen.split("ask again in ").nth(1).and_then(|rest| rest.split(' ').next()?.parse::<u32>().ok());
+    assert!(seconds.is_some_and(|seconds| seconds > 8), "{screen}");
 }
 
 fn the_kernel_is_quiet_while_the_dashboard_is_open() {

@@ -62,7 +62,6 @@ impl Supervisor {
     pub(super) fn launch_failed(&mut self, index: usize, fault: Fault) {
         if self.state.wants_launch(index) {
             self.tell(Event::LaunchFailed(index, fault));
-            self.announce_end(index, None);
         }
     }
 
@@ -171,7 +170,6 @@ impl Supervisor {
             self.kill_cgroup(index);
         }
         self.tell(Event::Exited(index, exit));
-        self.announce_end(index, Some(exit));
     }
 
     /// Whether the kernel killed one of the container's processes for want of memory, its own or the machine's.

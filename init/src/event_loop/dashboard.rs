@@ -1,7 +1,7 @@
 //! Keys at the console, and the screen that they are about.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use garboard_runtime::plan::Access;
 
@@ -191,13 +191,12 @@ impl Supervisor {
 
     fn start_shell(&mut self, index: usize) {
         let pid = self.units.get(index).map_or(0, |unit| unit.pid);
-        let cgroup = self.cgroup.as_ref().map_or(-1, AsRawFd::as_raw_fd);
         let (columns, rows) = self.session.as_ref().map_or((0, 0), Session::size);
-        let [index, pid, cgroup] = [index.to_string(), pid.to_string(), cgroup.to_string()];
+        let [index, pid, cgroups] = [index.to_string(), pid.to_string(), self.cgroup.is_some().to_string()];
         let [columns, rows] = [columns.to_string(), rows.to_string()];
         let plan = self.options.plan.clone().into_os_string();
         let arguments: [&OsStr; 6] =
-            [index.as_ref(), plan.as_ref(), pid.as_ref(), cgroup.as_ref(), columns.as_ref(), rows.as_ref()];
+            [index.as_ref(), plan.as_ref(), pid.as_ref(), cgroups.as_ref(), columns.as_ref(), rows.as_ref()];
         let line = self.keyboard.as_ref().ok_or(std::io::ErrorKind::NotFound.into()).and_then(OwnedFd::try_clone);
         match line.and_then(|line| Worker::spawn_with(Kind::Shell, &arguments, line.into(), now_ms())) {
             Ok(worker) => self.add_worker(worker),

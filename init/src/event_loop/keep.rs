@@ -122,7 +122,7 @@ impl Supervisor {
     pub(super) fn keeper_ended(&mut self, exit: Exit) {
         self.keeper.socket = None;
         if self.kept_logs.state != KeptState::Failed {
-            self.keeper_failed(format!("its worker {}", super::view::ending(exit)));
+            self.keeper_failed(format!("its worker {}", super::telling::ending(exit)));
         }
         self.keep_again();
     }

@@ -23,6 +23,7 @@ mod setup;
 mod signals;
 mod sources;
 mod stops;
+mod telling;
 mod view;
 mod volumes;
 mod watchdog;

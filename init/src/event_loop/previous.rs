@@ -90,7 +90,7 @@ impl Supervisor {
         let answer = if exit.success() {
             Answer::Logs { container: Some(&container), lines: asked.lines, dropped: asked.missing }
         } else {
-            let ending = super::view::ending(exit);
+            let ending = super::telling::ending(exit);
             Answer::Error { message: format!("the kept log could not be read: its worker {ending}") }
         };
         let reply = protocol::encode(asked.id, answer);

@@ -3,7 +3,7 @@
 use super::Supervisor;
 use crate::clock::now_ms;
 use crate::events::Kind;
-use crate::supervise::{Event, Exit, Health, Phase, Purpose, Reason};
+use crate::supervise::{Event, Exit, Health, Phase, Reason};
 
 /// Whose run ended by an event: the container's index, and how, if it ran.
 pub(super) type Ended = Option<(usize, Option<Exit>)>;
@@ -58,6 +58,7 @@ impl Supervisor {
         let Some(unit) = self.state.units().get(index) else { return };
         let (phase, launch) = (unit.phase, matches!(unit.reason, Reason::Launch(_)));
         let text = self.how_it_ended(index, exit);
+        self.console.say(&format!("{} {text}", self.name(index)));
         let why = match unit.reason {
             Reason::GaveUp => format!("given up after {} restarts", unit.restarts),
             _ => "given up: its declaration doesn't have it started again".to_owned(),
@@ -107,28 +108,6 @@ impl Supervisor {
             _ => {}
         }
         self.see(index, phase);
-    }
-
-    /// What to say of a stop: that it has begun, and that it took force; not each further attempt.
-    fn stopping(&self, index: usize, purpose: Purpose, kills: u8, was: bool) -> Option<String> {
-        let why = match purpose {
-            Purpose::Shutdown => "as the machine stops".to_owned(),
-            Purpose::Asked => "as a person asked for it".to_owned(),
-            Purpose::Restart => "to be started again, as a person asked for it".to_owned(),
-            Purpose::Unhealthy => {
-                let fault = self.state.units().get(index).and_then(|unit| unit.fault.as_ref());
-                format!("as it is unhealthy: {}", fault.map_or("", |(text, _)| text))
-            }
-            Purpose::Watchdog => "as it did not say in time that it is alive".to_owned(),
-            Purpose::Late => "as it did not start in time".to_owned(),
-            Purpose::Pod(member) => format!("as {} of its pod was given up", self.name(member)),
-        };
-        match (kills, was) {
-            (0, false) => Some(format!("asked to stop, {why}")),
-            (1, false) => Some(format!("killed, {why}")),
-            (1, true) => Some("killed: it was asked to stop, and didn't in time".to_owned()),
-            _ => None,
-        }
     }
 
     /// Notes that a container's check has found it otherwise than before.

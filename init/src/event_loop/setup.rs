@@ -412,6 +412,7 @@ impl Supervisor {
 
     /// All modules are loaded that will be.
     pub(super) fn devices_ready(&mut self) {
+        self.start_watchdog();
         self.read_kernel_log();
         self.listen_on_vsock();
         self.look_for_port();

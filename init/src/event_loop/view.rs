@@ -4,8 +4,7 @@ use super::Supervisor;
 use crate::clock::now_ms;
 use crate::console::table;
 use crate::snapshot::{Container, ContainerState, Health, MachineState, Snapshot};
-use crate::supervise::{self, DataPhase, Exit, Phase, Reason, Unit};
-use garboard_runtime::plan::Condition;
+use crate::supervise::{self, Phase, Unit};
 use serde::{Deserialize, Serialize};
 
 /// The table is printed so long after a change, in milliseconds: changes come together.
@@ -103,34 +102,6 @@ impl Supervisor {
         self.console.say(&text);
     }
 
-    /// Says how a container ended, or why it could not be started.
-    pub(super) fn announce_end(&mut self, index: usize, exit: Option<Exit>) {
-        let text = format!("{} {}", self.name(index), self.how_it_ended(index, exit));
-        self.console.say(&text);
-    }
-
-    /// How a container ended, or why it could not be started, and what follows.
-    pub(super) fn how_it_ended(&self, index: usize, exit: Option<Exit>) -> String {
-        let Some(unit) = self.state.units().get(index) else { return String::new() };
-        let ending = exit.map(|exit| self.ending_of(index, exit)).unwrap_or_default();
-        let how = match &unit.reason {
-            Reason::Launch(why) => format!("could not be started: {why}"),
-            Reason::Unhealthy(why) => format!("{ending}, as it was unhealthy: {why}"),
-            Reason::Watchdog => format!("{ending}, as it did not say in time that it is alive"),
-            Reason::Asked => format!("{ending}, as it was asked to stop"),
-            Reason::Pod(member) => format!("{ending}, as {} of its pod was given up", self.name(*member)),
-            _ => ending,
-        };
-        let next = match unit.phase {
-            Phase::Backoff { until } => {
-                format!("; starts again in {}", table::duration(until.saturating_sub(now_ms())))
-            }
-            Phase::Failed if unit.reason == Reason::GaveUp => format!("; given up after {} restarts", unit.restarts),
-            _ => String::new(),
-        };
-        format!("{how}{next}")
-    }
-
     /// Everything at this moment.
     pub(super) fn snapshot(&self) -> Snapshot {
         let now = now_ms();
@@ -205,99 +176,6 @@ impl Supervisor {
             as_declared: self.state.as_declared(index, now),
         })
     }
-
-    /// Why a container is where it is.
-    pub(super) fn detail(&self, index: usize, unit: &Unit, now: u64) -> String {
-        let why = match &unit.reason {
-            Reason::None => String::new(),
-            Reason::Ended => unit.exit.map(|exit| self.ending_of(index, exit)).unwrap_or_default(),
-            Reason::GaveUp => {
-                let how = unit.exit.map(|exit| self.ending_of(index, exit)).unwrap_or_default();
-                format!("{how}; given up after {} restarts", unit.restarts)
-            }
-            Reason::Launch(why) => why.clone(),
-            Reason::Need(place) => self.need(index, *place, "which it can't be any more"),
-            Reason::Data(why) => format!("needs /data: {why}"),
-            Reason::Shutdown => "not started: the machine is stopping".to_owned(),
-            Reason::Unkillable => "could not be killed".to_owned(),
-            Reason::Asked => "stopped by hand".to_owned(),
-            Reason::Unhealthy(why) => format!("unhealthy: {why}"),
-            Reason::Watchdog => "did not say in time that it is alive".to_owned(),
-            Reason::Pod(member) => format!("{} of its pod was given up", self.name(*member)),
-        };
-        match unit.phase {
-            Phase::Waiting => self.waits_for(index),
-            Phase::Backoff { until } => {
-                format!("{why}; starts again in {}", table::duration(until.saturating_sub(now)))
-            }
-            Phase::Exited if unit.exit.is_some_and(Exit::success) && unit.reason == Reason::Ended => "done".to_owned(),
-            _ => why,
-        }
-    }
-
-    /// How a container's last run ended, and why as far as the kernel says.
-    pub(super) fn ending_of(&self, index: usize, exit: Exit) -> String {
-        let cause = match self.units.get(index) {
-            Some(unit) if unit.out_of_memory => ": out of memory",
-            _ => "",
-        };
-        format!("{}{cause}", ending(exit))
-    }
-
-    fn waits_for(&self, index: usize) -> String {
-        let Some(rules) = self.state.rules().get(index) else { return String::new() };
-        let open = rules.needs.iter().enumerate().find(|(_, need)| !self.state.met(need));
-        match open {
-            Some((place, _)) => self.need(index, place, ""),
-            None if rules.needs_devices && !self.state.common().devices => "waits for the machine's devices".to_owned(),
-            None if rules.needs_data => "waits for /data".to_owned(),
-            None if rules.needs_record && self.state.common().data == DataPhase::Pending => {
-                "waits for /data, which has whether it was stopped by hand".to_owned()
-            }
-            None => String::new(),
-        }
-    }
-
-    fn need(&self, index: usize, place: usize, end: &str) -> String {
-        let need = self.state.rules().get(index).and_then(|r| r.needs.get(place));
-        let Some(need) = need else { return String::new() };
-        let what = match need.condition {
-            Condition::Started => "started",
-            Condition::Healthy => "healthy",
-            Condition::Completed => "completed",
-        };
-        let separator = if end.is_empty() { "" } else { ", " };
-        format!("waits for {} to be {what}{separator}{end}", self.name(need.on))
-    }
-}
-
-/// How a process ended, in words.
-pub(super) fn ending(exit: Exit) -> String {
-    match exit {
-        Exit::Code(code) => format!("exited with status {code}"),
-        Exit::Signal(number) => match signal_name(number) {
-            Some(name) => format!("was killed by {name}"),
-            None => format!("was killed by signal {number}"),
-        },
-    }
-}
-
-fn signal_name(number: i32) -> Option<&'static str> {
-    Some(match number {
-        libc::SIGHUP => "SIGHUP",
-        libc::SIGINT => "SIGINT",
-        libc::SIGQUIT => "SIGQUIT",
-        libc::SIGILL => "SIGILL",
-        libc::SIGABRT => "SIGABRT",
-        libc::SIGBUS => "SIGBUS",
-        libc::SIGFPE => "SIGFPE",
-        libc::SIGKILL => "SIGKILL",
-        libc::SIGSEGV => "SIGSEGV",
-        libc::SIGPIPE => "SIGPIPE",
-        libc::SIGTERM => "SIGTERM",
-        libc::SIGSYS => "SIGSYS (a system call that its filter forbids)",
-        _ => return None,
-    })
 }
 
 /// Microseconds as milliseconds with three decimals.

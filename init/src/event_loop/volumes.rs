@@ -69,7 +69,7 @@ impl Supervisor {
             self.actions.push_back(Action::Launch(index));
             return;
         }
-        let unsaid = || format!("open its volumes: the worker {}", super::view::ending(exit));
+        let unsaid = || format!("open its volumes: the worker {}", super::telling::ending(exit));
         let mut fault = fault.unwrap_or_else(|| Fault { text: unsaid(), transient: false });
         fault.text.truncate(fault.text.floor_char_boundary(LONGEST_REASON));
         self.launch_failed(index, fault);

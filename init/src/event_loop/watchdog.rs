@@ -25,9 +25,9 @@ pub(super) struct Watchdog {
 }
 
 impl Supervisor {
-    /// Opens the device, which sets it going. The modules that bring it are in by now.
+    /// Opens the device, which sets it going, unless the incarnation before has. The modules that bring it are in by now.
     pub(super) fn start_watchdog(&mut self) {
-        let Some(seconds) = self.plan.watchdog_seconds else { return };
+        let Some(seconds) = self.plan.watchdog_seconds.filter(|_| self.watchdog.is_none()) else { return };
         let path = self.options.watchdog.clone();
         let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         match rustix::fs::open(&path, flags, Mode::empty()) {

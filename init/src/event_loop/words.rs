@@ -54,7 +54,7 @@ impl Supervisor {
     /// Its worker ended, and may have said nothing.
     pub(super) fn words_ended(&mut self, exit: Exit) {
         if self.words.previous.is_none() {
-            let text = format!("how the boot before ended is not known: its worker {}", super::view::ending(exit));
+            let text = format!("how the boot before ended is not known: its worker {}", super::telling::ending(exit));
             self.words.previous = Some(Previous::unknown(&text));
             self.note(text);
         }

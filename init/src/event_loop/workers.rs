@@ -26,10 +26,9 @@ impl Supervisor {
     /// first line, or for a moment if it has nothing to say: that line is what somebody waits for.
     pub(super) fn hold_work(&mut self) {
         if !self.options.workers {
-            self.start_watchdog();
+            self.devices_ready();
             self.tell(Event::DevicesReady);
             self.tell(Event::DataReady);
-            self.devices_ready();
             return;
         }
         let starting = self.actions.iter().any(|action| matches!(action, Action::Launch(_)));
@@ -194,7 +193,7 @@ impl Supervisor {
 
     /// What follows the end of a worker, whether it did its work or not.
     fn work_ended(&mut self, kind: Kind, exit: Exit) {
-        let how = format!("its worker {}", super::view::ending(exit));
+        let how = format!("its worker {}", super::telling::ending(exit));
         match kind {
             Kind::Modules => {
                 if !exit.success() {
@@ -206,7 +205,7 @@ impl Supervisor {
                         self.options.modules_lock.display()
                     ));
                 }
-                self.start_watchdog();
+                self.devices_ready();
                 self.tell(Event::DevicesReady);
                 if self.plan.data.is_some() {
                     self.start_worker(Kind::Data, &[]);
@@ -215,7 +214,6 @@ impl Supervisor {
                     self.start_words();
                 }
                 self.start_worker(Kind::Network, &[]);
-                self.devices_ready();
             }
             // One that reported first and failed afterwards has settled the matter.
             Kind::Data if self.state.common().data == DataPhase::Pending => {

@@ -10,12 +10,12 @@ use garboard_runtime::plan::{Container, HealthTest};
 use garboard_runtime::report::{self as start_report, Report};
 use garboard_runtime::start::{Running, Stages, Started, Stdio, enter};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, kill_process_group, waitid};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
+use super::cgroup::Cgroup;
 use super::{emit, has_ended, privileges, report};
 use crate::boot;
 
@@ -135,7 +135,7 @@ fn exec(
 ) -> Result<(), String> {
     let launch = &container.launch;
     let process = garboard_runtime::launch::Process { args: words.to_vec(), ..launch.process.clone() };
-    let cgroup = cgroup_of(pid)?;
+    let cgroup = Cgroup::of(pid)?.directory;
     // What was found by the number was the container's if its process is still there.
     if has_ended(pidfd) {
         return Err("the container has ended".to_owned());
@@ -143,7 +143,7 @@ fn exec(
     let (output, writer) = pipe_with(PipeFlags::CLOEXEC).map_err(|e| format!("make a pipe: {e}"))?;
     rustix::io::ioctl_fionbio(&output, true).map_err(|e| format!("set up a pipe: {e}"))?;
     let stdio = Stdio { stdin: None, stdout: Some(writer.as_fd()), stderr: Some(writer.as_fd()) };
-    let running = Running { pid, pidfd, cgroup: Some(cgroup.as_fd()), root: None };
+    let running = Running { pid, pidfd, cgroup: cgroup.as_ref().map(AsFd::as_fd), root: None };
     let stages = Stages { find_home: true, ..Stages::default() };
     let started = enter(&running, &process, launch.seccomp.as_ref(), stdio, &stages).map_err(|f| f.to_string())?;
     drop(writer);
@@ -159,21 +159,6 @@ fn exec(
         return Err(failure.to_string());
     }
     judge(ended?, &said)
-}
-
-/// The cgroup that a process is in, wherever they are mounted.
-fn cgroup_of(pid: i32) -> Result<OwnedFd, String> {
-    let read = |path: &str| std::fs::read_to_string(path).map_err(|e| format!("find its cgroup: read {path}: {e}"));
-    let (of_process, mounts) = (read(&format!("/proc/{pid}/cgroup"))?, read("/proc/self/mounts")?);
-    let path = of_process.lines().find_map(|line| line.strip_prefix("0::/")).ok_or("find its cgroup: it has none")?;
-    let mounted = |line: &str| {
-        let mut fields = line.split(' ').skip(1);
-        let place = fields.next()?;
-        (fields.next() == Some("cgroup2")).then(|| format!("{place}/{path}"))
-    };
-    let directory = mounts.lines().find_map(mounted).ok_or("find its cgroup: there is no cgroup2 mount")?;
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::open(&directory, flags, Mode::empty()).map_err(|e| format!("open {directory}: {e}"))
 }
 
 /// Waits for the program's end, and reads what it prints, of which the beginning is kept.

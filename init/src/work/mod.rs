@@ -11,7 +11,7 @@
 //! | `volumes` WHAT INDEX PLAN | makes and opens the volumes of a container, filled with what its image has there if WHAT is `fill` | one [`report::Volumes`] | when PID 1 has what it opened |
 //! | `health` INDEX PID PLAN | asks a container, whose first process's pid descriptor is standard input, whether it works | one [`report::Health`] | by itself, in the time that the check has |
 //! | `passphrase` | says whether what it reads is a passphrase and its hash | one [`report::Passphrase`] | by itself |
-//! | `shell` INDEX PLAN PID CGROUP COLUMNS ROWS | a shell in a container, on the console | one [`report::Shell`] | with the shell |
+//! | `shell` INDEX PLAN PID CGROUPS COLUMNS ROWS | a shell in a container, on the console | one [`report::Shell`] | with the shell |
 //! | `stopped` PLAN INDEX … | keeps on the data filesystem that these containers were stopped by hand | one [`report::Stopped`] if it can't | by itself |
 //! | `words` DIRECTORY PSTORE WATCHDOG | says how the boot before ended, keeps that this one is under way ([`crate::last_words`]) | [`report::Words`] | by itself |
 //! | `stop` DIRECTORY PMSG END | writes everything back, keeps how this boot ends and unmounts the data filesystem | none | by itself |
@@ -23,6 +23,7 @@
 //! `data` and `network` want the modules of `modules`: start them when it has ended.
 
 pub mod address;
+mod cgroup;
 pub mod data;
 pub mod dhcp;
 pub mod ext4;

@@ -9,11 +9,11 @@ use garboard_runtime::launch::Process;
 use garboard_runtime::report::Report;
 use garboard_runtime::start::{Console, Running, Stages, Started, Stdio, enter};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
 
+use super::cgroup::Cgroup;
 use super::{emit, has_ended, report};
 use crate::boot;
 use crate::clock::now_ms;
@@ -37,14 +37,14 @@ struct Place<'a> {
     plan: &'a Path,
     /// The container's first process.
     pid: Pid,
-    /// PID 1's descriptor of the directory of cgroups; -1: there is none.
-    cgroup: i32,
+    /// Containers have cgroups of their own.
+    cgroups: bool,
     /// Rows and columns of the line's terminal.
     size: (u16, u16),
 }
 
-/// The body of the worker. Its arguments are the container's index, the plan's path, the container's process, PID 1's descriptor
-/// of its cgroups, columns and rows.
+/// The body of the worker. Its arguments are the container's index, the plan's path, the container's process, whether containers have
+/// cgroups (`true`, `false`), columns and rows.
 pub fn run(arguments: &[String]) -> i32 {
     let fault = match place(arguments) {
         Some(place) => open(&place).and_then(|(shell, terminal)| relay(&shell, terminal)).err(),
@@ -54,12 +54,12 @@ pub fn run(arguments: &[String]) -> i32 {
 }
 
 fn place(arguments: &[String]) -> Option<Place<'_>> {
-    let [index, plan, pid, cgroup, columns, rows] = arguments else { return None };
+    let [index, plan, pid, cgroups, columns, rows] = arguments else { return None };
     Some(Place {
         index: index.parse().ok()?,
         plan: Path::new(plan),
         pid: Pid::from_raw(pid.parse().ok()?)?,
-        cgroup: cgroup.parse().ok()?,
+        cgroups: cgroups.parse().ok()?,
         size: (rows.parse().ok()?, columns.parse().ok()?),
     })
 }
@@ -74,26 +74,17 @@ fn open(place: &Place<'_>) -> Result<(Started, OwnedFd), String> {
     let container = plan.containers.get(place.index).ok_or("no such container")?;
     let pidfd = os("open its process", rustix::process::pidfd_open(place.pid, PidfdFlags::empty()))?;
     // The number may be another process's by now; but not any more once that is seen by descriptor.
-    let within = std::fs::read_to_string(format!("/proc/{}/cgroup", place.pid)).unwrap_or_default();
-    let is_its = place.cgroup < 0 || within.trim_end().split('/').any(|part| part == container.name);
+    let cgroup = Cgroup::of(place.pid.as_raw_pid())?;
+    let is_its = !place.cgroups || cgroup.is_of(&container.name);
     if !is_its || has_ended(pidfd.as_fd()) {
         return Err("it has ended".to_owned());
     }
-    let cgroup = match place.cgroup {
-        ..0 => None,
-        number => {
-            let parent = std::os::unix::process::parent_id();
-            let path = format!("/proc/{parent}/fd/{number}/{}", container.name);
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            Some(os("open its cgroup", rustix::fs::open(path, flags, Mode::empty()))?)
-        }
-    };
     let pair = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None);
     let (theirs, ours) = os("make a socket pair", pair)?;
     let running = Running {
         pid: place.pid.as_raw_pid(),
         pidfd: pidfd.as_fd(),
-        cgroup: cgroup.as_ref().map(AsFd::as_fd),
+        cgroup: cgroup.directory.as_ref().map(AsFd::as_fd),
         root: None,
     };
     let stages = Stages {

@@ -7,7 +7,7 @@
 //! | `queue` | what waits for the line |
 //! | `terminal`, [`keys`] | the other end: how it is set up, what its bytes mean |
 //! | [`session`] | from the key that opens the dashboard to the one that closes it |
-//! | [`dashboard`], `pager`, [`access`] | what a key does |
+//! | [`dashboard`], `wish`, `pager`, [`access`] | what a key does |
 //! | [`draw`], `overview`, `pages`, `meter` | what is to be seen |
 //! | [`screen`], [`encode`] | cells, and the bytes that make a terminal show them |
 
@@ -29,6 +29,7 @@ pub mod screen;
 pub mod session;
 pub mod table;
 mod terminal;
+mod wish;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 

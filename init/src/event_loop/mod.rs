@@ -19,6 +19,7 @@ mod ports;
 mod previous;
 mod record;
 mod requests;
+mod resume;
 mod setup;
 mod signals;
 mod sources;
@@ -41,7 +42,6 @@ use crate::boot::{Feature, Trace};
 use crate::clock::now_ms;
 use crate::console::Console;
 use crate::console::session::Session;
-use crate::events::Kind as EventKind;
 use crate::logs::{Journal, Lines, Rings};
 use crate::shutdown::Patience;
 use crate::status::{Ports, Uevents};
@@ -51,7 +51,8 @@ use crate::sys::signal::SignalFd;
 use crate::work::report;
 use crate::worker::{Kind, Worker};
 use launches::Launches;
-pub use setup::{Machine, Options, ResumeError};
+pub use resume::ResumeError;
+pub use setup::{Machine, Options};
 use sources::{Ready, Source, Sources};
 
 /// Launches in one turn of the loop: each takes about a millisecond.
@@ -306,49 +307,6 @@ impl Supervisor {
             self.ports_due(),
         ];
         others.into_iter().flatten().chain(workers).chain(self.due.values().copied()).min()
-    }
-
-    /// Writes what the console takes; waits for room only while something is left.
-    fn flush_console(&mut self) {
-        let left = self.console.flush();
-        if left == self.console_waits {
-            return;
-        }
-        self.console_waits = left;
-        if let Some(fd) = self.console.fd() {
-            if left {
-                self.sources.add_writable(fd, Source::Console);
-            } else {
-                self.sources.remove(fd);
-            }
-        }
-    }
-
-    /// The last words: gives a reader a second to take them.
-    fn drain_console(&mut self) {
-        for _ in 0..100 {
-            if !self.console.flush() {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
-    }
-
-    /// Remembers something that a person should know; the newest few are kept and shown.
-    fn note(&mut self, text: String) {
-        self.record(EventKind::Note, None, &text);
-        self.remember(text);
-    }
-
-    /// The same of what is an event of another kind.
-    fn remember(&mut self, text: String) {
-        log::warn!("{text}");
-        self.console.say(&text);
-        if self.notes.len() >= 8 {
-            self.notes.remove(0);
-        }
-        self.notes.push(text.chars().take(300).collect());
-        self.context_changed = true;
     }
 
     fn name(&self, index: usize) -> &str {

@@ -1,10 +1,11 @@
-//! From containers' pipes to rings and console, in bounded pieces.
+//! From containers' pipes to rings and console, in bounded pieces, and on to the line.
 
 use rustix::io::Errno;
 use rustix::pipe::SpliceFlags;
 
 use super::Supervisor;
 use super::ports::log_line;
+use super::sources::Source;
 use crate::clock::{cpu_us, now_ms};
 
 /// An unfinished line is shown after so many milliseconds: a prompt, a progress bar.
@@ -44,6 +45,32 @@ impl Flood {
 }
 
 impl Supervisor {
+    /// Writes what the console takes; waits for room only while something is left.
+    pub(super) fn flush_console(&mut self) {
+        let left = self.console.flush();
+        if left == self.console_waits {
+            return;
+        }
+        self.console_waits = left;
+        if let Some(fd) = self.console.fd() {
+            if left {
+                self.sources.add_writable(fd, Source::Console);
+            } else {
+                self.sources.remove(fd);
+            }
+        }
+    }
+
+    /// The last words: gives a reader a second to take them.
+    pub(super) fn drain_console(&mut self) {
+        for _ in 0..100 {
+            if !self.console.flush() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    }
+
     /// Reads one piece of a container's output.
     pub(super) fn take_output(&mut self, index: usize) {
         if !self.read_output(index) {

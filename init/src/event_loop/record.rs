@@ -25,6 +25,23 @@ impl Supervisor {
         self.journal.add(kind, name, text, now_ms());
     }
 
+    /// Remembers something that a person should know; the newest few are kept and shown.
+    pub(super) fn note(&mut self, text: String) {
+        self.record(Kind::Note, None, &text);
+        self.remember(text);
+    }
+
+    /// The same of what is an event of another kind.
+    pub(super) fn remember(&mut self, text: String) {
+        log::warn!("{text}");
+        self.console.say(&text);
+        if self.notes.len() >= 8 {
+            self.notes.remove(0);
+        }
+        self.notes.push(text.chars().take(300).collect());
+        self.context_changed = true;
+    }
+
     /// Notes what an event has changed: the end that it was about first, then what followed from it.
     pub(super) fn record_changes(&mut self, ended: Ended) {
         let (changed, common) = self.state.take_changed();

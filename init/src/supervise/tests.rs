@@ -1,7 +1,9 @@
 //! Each rule by itself.
 
+mod conditions;
 mod operator;
 mod pods;
+mod shutdown;
 mod table;
 mod watched;
 
@@ -197,97 +199,6 @@ fn a_start_that_takes_too_long_is_killed() {
 }
 
 #[test]
-fn started_is_remembered() {
-    let mut s = machine(vec![rules(Restart::No, &[]), rules(Restart::No, &[(0, Condition::Started)])]);
-    assert_eq!(s.step(Event::Begin, 0), [Action::Launch(0)]);
-    assert_eq!(s.step(Event::Launched(0), 0), []);
-    assert_eq!(s.step(Event::Executed(0), 1), [Action::Launch(1)]);
-}
-
-#[test]
-fn completed_waits_for_status_0() {
-    let mut s = machine(vec![rules(Restart::OnFailure(None), &[]), rules(Restart::No, &[(0, Condition::Completed)])]);
-    s.step(Event::Begin, 0);
-    assert_eq!(up(&mut s, 0, 0), []);
-    assert_eq!(s.step(Event::Exited(0, BAD), 1), []);
-    let (delay, _) = wait_out(&mut s, 0, 1);
-    up(&mut s, 0, 1 + delay);
-    assert_eq!(s.step(Event::Exited(0, OK), 500), [Action::Launch(1)]);
-}
-
-#[test]
-fn healthy_wants_it_running_at_that_moment() {
-    // 2 needs 0 started (it did) and 1 healthy.
-    let needs = [(0, Condition::Healthy), (1, Condition::Started)];
-    let mut s = machine(vec![rules(Restart::Always, &[]), rules(Restart::No, &[]), rules(Restart::No, &needs)]);
-    assert_eq!(s.step(Event::Begin, 0), [Action::Launch(0), Action::Launch(1)]);
-    assert_eq!(up(&mut s, 0, 0), []);
-    s.step(Event::Exited(0, BAD), 1);
-    assert_eq!(up(&mut s, 1, 1), [], "0 is not running now");
-    let (delay, _) = wait_out(&mut s, 0, 1);
-    assert_eq!(up(&mut s, 0, 1 + delay), [Action::Launch(2)]);
-}
-
-#[test]
-fn a_failure_is_carried_on_to_dependents_of_dependents() {
-    for condition in [Condition::Started, Condition::Healthy, Condition::Completed] {
-        let mut s = machine(vec![
-            rules(Restart::No, &[]),
-            rules(Restart::Always, &[(0, condition)]),
-            rules(Restart::Always, &[(1, Condition::Started)]),
-            rules(Restart::Always, &[]),
-        ]);
-        s.step(Event::Begin, 0);
-        s.step(Event::Launched(0), 0);
-        s.step(Event::SetupFailed(0, Fault { text: "x".into(), transient: false }), 0);
-        s.step(Event::Exited(0, BAD), 0);
-        assert_eq!([phase(&s, 0), phase(&s, 1), phase(&s, 2)], [Phase::Failed; 3]);
-        assert_eq!([&s.units()[1].reason, &s.units()[2].reason], [&Reason::Need(0); 2]);
-        assert_eq!(phase(&s, 3), Phase::Launching);
-    }
-}
-
-#[test]
-fn data_is_waited_for_by_those_who_need_it() {
-    let data = Rules { needs_data: true, ..rules(Restart::Always, &[]) };
-    let mut s = machine(vec![data.clone(), rules(Restart::Always, &[])]);
-    assert_eq!(s.step(Event::Begin, 0), [Action::Launch(1)]);
-    assert_eq!(s.step(Event::DataReady, 5), [Action::Launch(0)]);
-
-    let mut s = machine(vec![data]);
-    s.step(Event::Begin, 0);
-    assert_eq!(s.step(Event::DataUnavailable("no disk".into()), 5), []);
-    assert_eq!((phase(&s, 0), &s.units()[0].reason), (Phase::Failed, &Reason::Data("no disk".into())));
-}
-
-#[test]
-fn who_may_have_been_stopped_before_waits_until_that_is_known() {
-    let record = Rules { needs_record: true, ..rules(Restart::UnlessStopped, &[]) };
-    for answer in [Event::DataReady, Event::DataUnavailable("no disk".into())] {
-        let mut s = machine(vec![record.clone(), rules(Restart::UnlessStopped, &[])]);
-        assert_eq!(s.step(Event::Begin, 0), [Action::Launch(1)]);
-        assert_eq!(s.step(answer.clone(), 5), [Action::Launch(0)]);
-        // One that was.
-        let mut s = machine(vec![record.clone()]);
-        s.step(Event::Begin, 0);
-        assert_eq!(s.step(Event::StopAsked(0), 4), []);
-        assert_eq!(s.step(answer, 5), []);
-        assert_eq!((phase(&s, 0), &s.units()[0].reason), (Phase::Exited, &Reason::Asked));
-        assert_eq!(s.step(Event::StartAsked(0), 6), [Action::Launch(0)]);
-    }
-}
-
-#[test]
-fn devices_are_waited_for_by_those_who_need_them() {
-    let devices = Rules { needs_devices: true, ..rules(Restart::Always, &[]) };
-    let both = Rules { needs_data: true, ..devices.clone() };
-    let mut s = machine(vec![devices, rules(Restart::Always, &[]), both]);
-    assert_eq!(s.step(Event::Begin, 0), [Action::Launch(1)]);
-    assert_eq!(s.step(Event::DevicesReady, 5), [Action::Launch(0)]);
-    assert_eq!(s.step(Event::DataReady, 6), [Action::Launch(2)]);
-}
-
-#[test]
 fn ready_waits_until_a_start_has_settled() {
     let mut s = running(Restart::Always);
     assert_eq!(
@@ -299,60 +210,6 @@ fn ready_waits_until_a_start_has_settled() {
     let (delay, _) = wait_out(&mut s, 0, 2000);
     up(&mut s, 0, 2000 + delay);
     assert!(!s.ready(2000 + delay + 2_999) && s.ready(2000 + delay + 3000));
-}
-
-#[test]
-fn shutdown_goes_against_the_dependencies() {
-    // 0 ◀ 1 ◀ 2, and 3 by itself.
-    let mut s = machine(vec![
-        rules(Restart::Always, &[]),
-        rules(Restart::Always, &[(0, Condition::Started)]),
-        rules(Restart::Always, &[(1, Condition::Started)]),
-        rules(Restart::Always, &[]),
-    ]);
-    s.step(Event::Begin, 0);
-    (0..4).for_each(|i| drop(up(&mut s, i, 0)));
-    assert_eq!(s.step(Event::Shutdown(Goal::Reboot), 100), [Action::Stop(3), Action::Stop(2)]);
-    assert_eq!(s.step(Event::Exited(3, Exit::Signal(15)), 101), []);
-    assert_eq!(s.step(Event::Exited(2, OK), 102), [Action::Stop(1)]);
-    assert_eq!(s.step(Event::Shutdown(Goal::PowerOff), 103), [], "the first word stands");
-    assert_eq!(s.step(Event::Exited(1, OK), 104), [Action::Stop(0)]);
-    assert_eq!(s.step(Event::Exited(0, OK), 105), [Action::Finish(Goal::Reboot)]);
-    assert_eq!(s.step(Event::Tick, 106), []);
-}
-
-#[test]
-fn shutdown_kills_at_the_deadline_and_never_waits_for_ever() {
-    let mut s = running(Restart::Always);
-    assert_eq!(s.step(Event::Shutdown(Goal::PowerOff), 1000), [Action::Stop(0)]);
-    assert_eq!(s.next_deadline(1000), Some(11_000));
-    assert_eq!(s.step(Event::Tick, 10_999), []);
-    for n in 0..3 {
-        assert_eq!(s.step(Event::Tick, 11_000 + n * 2000), [Action::Kill(0)]);
-    }
-    assert_eq!(s.step(Event::Tick, 17_000), [Action::Finish(Goal::PowerOff)]);
-    assert_eq!(s.units()[0].reason, Reason::Unkillable);
-}
-
-#[test]
-fn shutdown_starts_nothing_and_asks_nobody_who_does_not_run() {
-    let mut s = machine(vec![rules(Restart::Always, &[]); 4]);
-    s.step(Event::Begin, 0);
-    up(&mut s, 0, 0);
-    s.step(Event::Exited(0, BAD), 1);
-    s.step(Event::Launched(1), 1);
-    assert_eq!([phase(&s, 2), phase(&s, 3)], [Phase::Launching; 2]);
-    assert_eq!(s.step(Event::Shutdown(Goal::Halt), 2), [Action::Kill(1)]);
-    assert!(!s.wants_launch(2));
-    // A launch that was under way all the same.
-    assert_eq!(s.step(Event::Launched(2), 3), [Action::Kill(2)]);
-    assert_eq!(s.step(Event::Tick, 300), []);
-    assert_eq!(s.step(Event::Exited(1, Exit::Signal(9)), 301), [Action::Finish(Goal::Halt)]);
-}
-
-#[test]
-fn shutdown_of_an_empty_machine_finishes_at_once() {
-    assert_eq!(machine(vec![]).step(Event::Shutdown(Goal::PowerOff), 0), [Action::Finish(Goal::PowerOff)]);
 }
 
 #[test]

@@ -1,0 +1,190 @@
+//! How a supervisor goes on as the next incarnation of one that crashed.
+
+use std::fmt;
+use std::io;
+use std::os::fd::AsRawFd;
+
+use super::persist::{CommonRecord, Context, UnitRecord};
+use super::setup::rules;
+use super::sources::Source;
+use super::{Supervisor, persist, pods, signals};
+use crate::boot;
+use crate::clock::now_ms;
+use crate::console::Console;
+use crate::crash::{self, History};
+use crate::events::Kind;
+use crate::kept::progress::Progress;
+use crate::logs::{Journal, Rings};
+use crate::status::Port;
+use crate::store::{self, Store};
+use crate::supervise::{Event, Fault, State};
+use crate::sys::fd::Inherited;
+use crate::sys::signal::SignalFd;
+use crate::worker::Worker;
+
+/// Why a crashed supervisor can't go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ResumeError {
+    /// What it left can't be used.
+    State(String),
+    /// It crashed twice within a minute.
+    Again(History),
+}
+
+impl fmt::Display for ResumeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::State(why) => write!(f, "its state can't be resumed: {why}"),
+            Self::Again(history) => {
+                let History { count, before, .. } = history;
+                write!(f, "crash number {count} came within a minute of the one before ({before})")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ResumeError {}
+
+impl Supervisor {
+    /// Goes on where the process before crashed with `reason`. `state` is the descriptor of its state, from the command line;
+    /// `inherited` is what [`Inherited::take_all`] found before anything else was opened.
+    pub fn resume(mut inherited: Inherited, state: &str, reason: &str) -> Result<Self, ResumeError> {
+        let fault = |what: &str| ResumeError::State(what.to_owned());
+        let os = |what: &'static str| move |e: io::Error| ResumeError::State(format!("{what}: {e}"));
+        // The signal of the fault is still blocked; the next one must get through.
+        let signals = SignalFd::replace_mask(&signals::wanted()).map_err(os("signalfd"))?;
+        let memory = state.parse().ok().and_then(|n| inherited.take(n)).ok_or_else(|| fault("no state descriptor"))?;
+        let number = memory.as_raw_fd();
+        let records = store::records_in(&memory).ok_or_else(|| fault("not a state"))?;
+        let mut store = Store::adopt(memory, records).map_err(os("open it"))?;
+        let mut history = persist::history(&store);
+        let bearable = history.note(reason, now_ms());
+        persist::save(&mut store, persist::HISTORY, &history);
+        crash::install().map_err(os("install handlers"))?;
+        crate::sys::crash::arm(number);
+        if !bearable {
+            return Err(ResumeError::Again(history));
+        }
+
+        let context: Context = persist::load(&store, persist::CONTEXT).ok_or_else(|| fault("no context"))?;
+        let common: CommonRecord = persist::load(&store, persist::COMMON).ok_or_else(|| fault("no common record"))?;
+        let plan = boot::read_plan_at(&context.options.plan).map_err(|e| ResumeError::State(e.to_string()))?;
+        let count = plan.containers.len();
+        if persist::records(count) != records {
+            return Err(fault("made for another plan"));
+        }
+        let unit = |i: usize| persist::load::<UnitRecord>(&store, persist::FIRST_UNIT.saturating_add(i));
+        let units: Vec<Option<UnitRecord>> = (0..count).map(unit).collect();
+        let memories = units.iter().map(|u| u.as_ref().map(|u| u.unit.clone()).unwrap_or_default()).collect();
+        let state = State::resume(rules(&plan), context.options.policy, memories, common.common.clone());
+        let rings = inherited.take(common.rings).ok_or_else(|| fault("no log rings"))?;
+        let journal = inherited.take(common.journal).ok_or_else(|| fault("no events"))?;
+        let rings = (Rings::adopt(rings, count, plan.log_budget), Journal::adopt(journal));
+        let console = Console::adopt(inherited.take(common.console));
+        let mut again = Self::assemble(plan, context, state, store, rings, console, signals).map_err(os("epoll"))?;
+        again.cgroup = inherited.take(common.cgroup);
+        again.stop_told = again.state.common().goal.is_some();
+        again.listen(true);
+        again.kernel_level = common.kernel_level;
+        again.let_kernel_speak();
+        if let Some(session) = &mut again.session {
+            *session.attempts() = common.attempts;
+        }
+        // Workers first: a container that one works for isn't lost.
+        again.adopt_workers(common, &mut inherited);
+        again.end_console_workers();
+        again.adopt_units(units, &mut inherited);
+        again.miss_questions();
+        again.watch_data(now_ms());
+        again.stops_may_have_changed(&(0..count).collect::<Vec<_>>());
+        let text = format!("PID 1 crashed and goes on, nothing was lost: {reason}");
+        again.record(Kind::Crash, None, &text);
+        again.remember(text);
+        Ok(again)
+    }
+
+    fn adopt_units(&mut self, records: Vec<Option<UnitRecord>>, inherited: &mut Inherited) {
+        let mut lost = Vec::new();
+        let opening: Vec<usize> = self.workers.iter().filter_map(|worker| worker.kind.container()).collect();
+        let mut listeners = Vec::new();
+        for (index, (unit, record)) in self.units.iter_mut().zip(records).enumerate() {
+            let Some(record) = record else { continue };
+            unit.seen = Some(record.unit.phase);
+            unit.health = record.unit.watch.health;
+            listeners.extend(inherited.take(record.status).map(|fd| (index, fd)));
+            unit.userns = inherited.take(record.userns);
+            unit.filled = record.filled;
+            unit.heard = record.heard;
+            unit.out_of_memory = record.out_of_memory;
+            unit.degraded = record.degraded;
+            unit.says = record.says;
+            unit.shared = pods::adopt(record.shared, inherited);
+            unit.notify = inherited.take(record.notify);
+            if let Some(socket) = &unit.notify {
+                self.sources.add_readable(socket, Source::Notify(index));
+            }
+            if record.pid != 0 {
+                unit.pid = record.pid;
+                unit.pidfd = inherited.take(record.pidfd);
+                unit.output = inherited.take(record.output);
+                unit.report = inherited.take(record.report);
+                self.pids.insert(record.pid, index);
+                if let Some(output) = &unit.output {
+                    self.sources.add_readable(output, Source::Output(index));
+                }
+                if let Some(report) = &unit.report {
+                    self.sources.add_hang_up(report, Source::Report(index));
+                }
+            } else if self.state.wants_launch(index) && !opening.contains(&index) {
+                lost.push(index);
+            }
+            self.dirty.push(index);
+        }
+        for (index, fd) in listeners {
+            self.use_listener(u32::try_from(index).unwrap_or(u32::MAX), fd);
+        }
+        for index in lost {
+            // A child may have been made that nobody knows; its cgroup does.
+            self.kill_cgroup(index);
+            let text = "PID 1 crashed while launching it".to_owned();
+            self.tell(Event::LaunchFailed(index, Fault { text, transient: true }));
+        }
+    }
+
+    fn adopt_workers(&mut self, common: CommonRecord, inherited: &mut Inherited) {
+        for w in common.workers {
+            let worker = Worker::adopt(w.kind, w.pid, inherited.take(w.pidfd), inherited.take(w.output), w.deadline);
+            if let Some(output) = &worker.output {
+                self.sources.add_readable(output, Source::Worker(worker.pid));
+            }
+            self.workers.push(worker);
+        }
+        self.due = common.due;
+        self.keeper.progress = inherited.take(common.keep_progress).map(Progress::adopt);
+        self.keeper.socket = inherited.take(common.keep_socket);
+        // Who asked for what these read has not heard that PID 1 goes on.
+        self.forget_previous(u32::MAX);
+        self.announced = common.announced;
+        if let (Some(goal), true) = (common.common.goal, common.common.finished) {
+            // It crashed on its last steps, whichever of them it had made.
+            self.finish(goal);
+        }
+        if let Some((device, seconds)) = inherited.take(common.watchdog).zip(self.plan.watchdog_seconds) {
+            self.use_watchdog(device, seconds);
+        }
+        if let Some(fd) = inherited.take(common.port) {
+            let number = self.use_port(Port::adopt(fd));
+            if let Some(entry) = self.ports.get_mut(number) {
+                entry.told = common.subscription.events;
+                entry.subscription = common.subscription;
+            }
+        }
+        if let Some(fd) = inherited.take(common.vsock) {
+            self.use_listener(super::ports::VSOCK, fd);
+        }
+        if self.state.common().devices {
+            self.devices_ready();
+        }
+        self.await_port();
+    }
+}

@@ -4,12 +4,14 @@
 //! says the first when the next boot reads it ended without a word. What the kernel and the watchdog say beside it is [`Evidence`].
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use garboard_runtime::plan;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::now_ms;
 use crate::console::table::duration;
+use crate::kept::OWN;
 use crate::supervise::Goal;
 
 /// Bytes of a record, blanks at its end included: all are as long, so that one can be written over another on a full disk.
@@ -34,7 +36,7 @@ pub struct Places {
 
 impl Default for Places {
     fn default() -> Self {
-        Self { directory: "/data/.garboard".into(), pstore: "/sys/fs/pstore".into(), pmsg: "/dev/pmsg0".into() }
+        Self { directory: Path::new(plan::DATA).join(OWN), pstore: "/sys/fs/pstore".into(), pmsg: "/dev/pmsg0".into() }
     }
 }
 

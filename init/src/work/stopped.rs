@@ -13,9 +13,8 @@ use rustix::io::Errno;
 
 use super::{emit, report};
 use crate::boot;
+use crate::kept::OWN;
 
-/// What is PID 1's own on the data filesystem; nobody else has business there.
-const DIRECTORY: &str = ".garboard";
 const FILE: &str = "stopped";
 const NEW: &str = "stopped.new";
 /// As many names as there can be containers, each as long as it can be; what lies behind that is no record of ours.
@@ -48,12 +47,11 @@ fn keep(root: &Path, arguments: &[String]) -> Result<(), String> {
         text.push_str(name);
         text.push('\n');
     }
-    write(root, text.as_bytes())
-        .map_err(|errno| format!("write {}: {errno}", root.join(DIRECTORY).join(FILE).display()))
+    write(root, text.as_bytes()).map_err(|errno| format!("write {}: {errno}", root.join(OWN).join(FILE).display()))
 }
 
 fn write(root: &Path, bytes: &[u8]) -> io::Result<()> {
-    match mkdirat(CWD, root.join(DIRECTORY), Mode::from_raw_mode(0o700)) {
+    match mkdirat(CWD, root.join(OWN), Mode::from_raw_mode(0o700)) {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(errno) => return Err(errno.into()),
     }
@@ -82,7 +80,7 @@ pub fn read_in(root: &Path, plan: &Plan) -> Result<Vec<usize>, String> {
     let text = match read_file(root) {
         Ok(text) => text,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(format!("read {}: {e}", root.join(DIRECTORY).join(FILE).display())),
+        Err(e) => return Err(format!("read {}: {e}", root.join(OWN).join(FILE).display())),
     };
     let text = String::from_utf8_lossy(&text);
     let names: std::collections::BTreeSet<&str> = text.lines().collect();
@@ -105,7 +103,7 @@ fn read_file(root: &Path) -> io::Result<Vec<u8>> {
 
 fn open_directory(root: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(openat(CWD, root.join(DIRECTORY), flags, Mode::empty())?)
+    Ok(openat(CWD, root.join(OWN), flags, Mode::empty())?)
 }
 
 #[cfg(test)]
@@ -142,15 +140,15 @@ mod tests {
         let root = place.path();
         assert_eq!(read_in(root, &plan), Ok(vec![]), "nothing was kept yet");
         // A power cut may have left half of one.
-        std::fs::create_dir(root.join(DIRECTORY)).unwrap();
-        std::fs::write(root.join(DIRECTORY).join(NEW), "we").unwrap();
+        std::fs::create_dir(root.join(OWN)).unwrap();
+        std::fs::write(root.join(OWN).join(NEW), "we").unwrap();
         for (indices, stopped) in
             [(&["0", "1"][..], vec![0, 1]), (&["1"], vec![1]), (&[], vec![]), (&["9", "x"], vec![])]
         {
             assert_eq!(keep(root, &path, indices), 0);
             assert_eq!(read_in(root, &plan), Ok(stopped), "{indices:?}");
         }
-        assert_eq!(std::fs::read_dir(root.join(DIRECTORY)).unwrap().count(), 1, "nothing else is left");
+        assert_eq!(std::fs::read_dir(root.join(OWN)).unwrap().count(), 1, "nothing else is left");
     }
 
     #[test]
@@ -158,14 +156,14 @@ mod tests {
         let (place, _, path) = place();
         assert_eq!(keep(place.path(), &path, &["0"]), 0);
         let mode = |path: &Path| std::fs::metadata(path).unwrap().mode() & 0o777;
-        let directory = place.path().join(DIRECTORY);
+        let directory = place.path().join(OWN);
         assert_eq!((mode(&directory), mode(&directory.join(FILE))), (0o700, 0o600));
     }
 
     #[test]
     fn only_names_that_the_plan_has_and_whose_policy_says_so_count() {
         let (place, plan, _) = place();
-        let directory = place.path().join(DIRECTORY);
+        let directory = place.path().join(OWN);
         std::fs::create_dir(&directory).unwrap();
         std::fs::write(directory.join(FILE), b"job\n\xff\nstranger\ndb").unwrap();
         assert_eq!(read_in(place.path(), &plan), Ok(vec![1]));
@@ -177,7 +175,7 @@ mod tests {
     #[test]
     fn a_record_that_leads_elsewhere_is_told_and_not_followed() {
         let (place, plan, path) = place();
-        let directory = place.path().join(DIRECTORY);
+        let directory = place.path().join(OWN);
         std::fs::create_dir(&directory).unwrap();
         std::fs::write(place.path().join("elsewhere"), "db\n").unwrap();
         symlink("../elsewhere", directory.join(FILE)).unwrap();

@@ -32,6 +32,7 @@ mod terminal;
 mod wish;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 
@@ -40,6 +41,9 @@ use crate::logs::Piece;
 use line::Layout;
 use queue::Queue;
 pub use terminal::ignore_input;
+
+/// Where the kernel has its console.
+pub const PATH: &str = "/dev/console";
 
 /// A terminal, or whatever stands for one in a test.
 #[derive(Debug)]
@@ -52,14 +56,16 @@ pub struct Console {
 }
 
 impl Console {
-    /// Opens `/dev/console`. A machine without one works all the same: what is printed goes nowhere.
+    /// Opens [`PATH`]. A machine without one works all the same: what is printed goes nowhere.
     pub fn open() -> Self {
-        let open = |access| {
-            let flags = access | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-            rustix::fs::open("/dev/console", flags, Mode::empty())
-        };
-        // Some consoles only print.
-        Self::on(open(OFlags::RDWR).or_else(|_| open(OFlags::WRONLY)).ok())
+        Self::on(open(Path::new(PATH)))
+    }
+
+    /// Opens the line anew after it has hung up: what was opened before is dead for ever. False: it isn't there.
+    pub fn reopen(&mut self, path: &Path) -> bool {
+        let Some(fd) = open(path) else { return false };
+        self.fd = Some(fd);
+        true
     }
 
     /// Writes to `fd`, which must not block.
@@ -179,6 +185,15 @@ impl Console {
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.fd.as_ref().map(AsFd::as_fd)
     }
+}
+
+fn open(path: &Path) -> Option<OwnedFd> {
+    let open = |access| {
+        let flags = access | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        rustix::fs::open(path, flags, Mode::empty())
+    };
+    // Some consoles only print.
+    open(OFlags::RDWR).or_else(|_| open(OFlags::WRONLY)).ok()
 }
 
 #[cfg(test)]

@@ -19,6 +19,8 @@ use crate::worker::{Kind, Worker};
 
 /// Bytes read from the line in one turn of the loop.
 const READ: usize = 256;
+/// A line that has hung up is looked for every so many milliseconds.
+const LINE_AGAIN_MS: u64 = 5_000;
 /// Of a log so many lines, and so many bytes, can be scrolled through.
 const LOG: (usize, usize) = (2_000, 128 << 10);
 /// So many events can be, too.
@@ -45,13 +47,7 @@ impl Supervisor {
         let n = match rustix::io::read(keyboard, &mut buffer) {
             Ok(n) if n > 0 => n,
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return,
-            // The line is gone, and would be ready for ever.
-            _ => {
-                self.sources.remove(keyboard);
-                self.keyboard = None;
-                self.close_dashboard();
-                return;
-            }
+            _ => return self.lose_line(),
         };
         let now = now_ms();
         let mut keys: Vec<Key> = Vec::with_capacity(READ);
@@ -66,6 +62,40 @@ impl Supervisor {
             let key = std::mem::replace(key, Key::Esc);
             self.react(|session, log| session.key(key, now, log));
         }
+    }
+
+    /// The line has hung up: what is open of it is dead, and would be ready for ever.
+    fn lose_line(&mut self) {
+        if let Some(keyboard) = self.keyboard.take() {
+            self.sources.remove(&keyboard);
+        }
+        self.close_dashboard();
+        self.look_for_line_at(Some(now_ms().saturating_add(LINE_AGAIN_MS)));
+    }
+
+    fn look_for_line_at(&mut self, at: Option<u64>) {
+        self.line_at = at;
+        self.common_dirty = true;
+    }
+
+    /// Listens again to a line that has hung up, once it is there.
+    pub(super) fn find_line(&mut self, now: u64) {
+        if self.line_at.is_none_or(|at| at > now) {
+            return;
+        }
+        if let Some(fd) = self.console.fd().filter(|_| self.console_waits) {
+            self.sources.remove(fd);
+            self.console_waits = false;
+        }
+        let attempts = self.session.as_ref().map(Session::attempted);
+        if self.console.reopen(&self.options.console) {
+            self.listen(true);
+        }
+        if let Some((session, attempts)) = self.session.as_mut().zip(attempts) {
+            *session.attempts() = attempts;
+        }
+        let again = self.keyboard.is_none().then(|| now.saturating_add(LINE_AGAIN_MS));
+        self.look_for_line_at(again);
     }
 
     /// Does what follows from a key or from time.

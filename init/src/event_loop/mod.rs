@@ -145,6 +145,8 @@ pub struct Supervisor {
     session: Option<Session>,
     /// Where that is read.
     keyboard: Option<OwnedFd>,
+    /// When it is next looked for, after the line has hung up.
+    line_at: Option<u64>,
     /// The container in which a shell is wanted, once the line has taken what waits for it.
     shell: Option<usize>,
     journal: Journal,
@@ -290,6 +292,7 @@ impl Supervisor {
         self.check_workers(now);
         self.check_data(now);
         self.hear_again(now);
+        self.find_line(now);
     }
 
     fn next_deadline(&self, now: u64) -> Option<u64> {
@@ -298,6 +301,7 @@ impl Supervisor {
             self.state.next_deadline(now),
             self.flush_at,
             self.data_check,
+            self.line_at,
             self.patience.as_ref().map(Patience::until),
             self.announced.due(),
             self.launches.due(),

@@ -60,6 +60,8 @@ pub(super) struct CommonRecord {
     pub(super) workers: Vec<WorkerRecord>,
     pub(super) due: BTreeMap<Kind, u64>,
     pub(super) announced: Announced,
+    /// When the console's line is next looked for.
+    pub(super) line_at: Option<u64>,
     /// How much the kernel printed before the dashboard was opened.
     pub(super) kernel_level: Option<u32>,
     /// How often the passphrase was wrong.
@@ -184,6 +186,7 @@ impl Supervisor {
             workers: self.workers.iter().map(worker).collect(),
             due: self.due.clone(),
             announced: self.announced.clone(),
+            line_at: self.line_at,
             kernel_level: self.kernel_level,
             attempts: self.session.as_ref().map(Session::attempted).unwrap_or_default(),
         }

@@ -85,6 +85,7 @@ impl Supervisor {
         again.cgroup = inherited.take(common.cgroup);
         again.stop_told = again.state.common().goal.is_some();
         again.listen(true);
+        again.line_at = common.line_at;
         again.kernel_level = common.kernel_level;
         again.let_kernel_speak();
         if let Some(session) = &mut again.session {

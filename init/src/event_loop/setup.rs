@@ -16,7 +16,7 @@ use super::words::Words;
 use super::{Supervisor, Unit, kernel_quiet, persist, signals};
 use crate::boot::cmdline::Stop;
 use crate::boot::{Feature, Trace, modules};
-use crate::console::Console;
+use crate::console::{self, Console};
 use crate::etc_files;
 use crate::events::Kind;
 use crate::last_words::Places;
@@ -45,6 +45,8 @@ pub struct Options {
     pub workers: bool,
     /// What is written to when the `modules` worker has ended; see [`modules::lock`].
     pub modules_lock: PathBuf,
+    /// Where the console is looked for when its line has hung up.
+    pub console: PathBuf,
     /// What the level of the kernel's console is read from, and written to.
     pub printk: PathBuf,
     /// The watchdog that the plan may want.
@@ -73,6 +75,7 @@ impl Default for Options {
             data: plan::DATA.into(),
             workers: true,
             modules_lock: modules::LOCK.into(),
+            console: console::PATH.into(),
             printk: kernel_quiet::LEVEL.into(),
             watchdog: "/dev/watchdog0".into(),
             words: Places::default(),
@@ -213,6 +216,7 @@ impl Supervisor {
             console_waits: false,
             session: None,
             keyboard: None,
+            line_at: None,
             shell: None,
             journal,
             ports,

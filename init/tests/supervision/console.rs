@@ -1,5 +1,7 @@
 //! A person at the console: keys in, a screen out.
 
+use std::os::unix::fs::OpenOptionsExt;
+
 use garboard_runtime::launch::{Mount, MountFlags, MountSource};
 use garboard_runtime::plan::{self, Access, Restart};
 
@@ -15,6 +17,7 @@ pub const TESTS: &[(&str, fn())] = &[
     ("console::a_shell_has_the_line_until_it_ends", a_shell_has_the_line_until_it_ends),
     ("console::wrong_passphrases_are_counted_over_a_crash", wrong_passphrases_are_counted_over_a_crash),
     ("console::the_kernel_is_quiet_while_the_dashboard_is_open", the_kernel_is_quiet_while_the_dashboard_is_open),
+    ("console::a_line_that_has_hung_up_is_listened_to_again", a_line_that_has_hung_up_is_listened_to_again),
     ("console::a_crash_gives_the_terminal_its_lines_back", a_crash_gives_the_terminal_its_lines_back),
 ];
 
@@ -238,4 +241,42 @@ fn the_kernel_is_quiet_while_the_dashboard_is_open() {
     rig.ask(serde_json::json!({"request": "poweroff"}));
     rig.until("at its end", Rig::has_ended);
     assert_eq!(level(&rig), "4\n");
+}
+
+/// Everything that is open of a terminal is dead from now on, as after vhangup(2) by whoever has it as controlling terminal.
+fn hang_up(rig: &Rig) {
+    let file =
+        std::fs::File::options().read(true).write(true).custom_flags(libc::O_NOCTTY).open(rig.terminal()).unwrap();
+    let mut command = std::process::Command::new("setsid");
+    let script = format!("syscall({}) == 0 or die $!", libc::SYS_vhangup);
+    command.args(["--wait", "--ctty", "perl", "-e", &script]).stdin(file);
+    // It is hung up on itself.
+    command.status().expect("util-linux and perl are installed");
+}
+
+fn a_line_that_has_hung_up_is_listened_to_again() {
+    let mut rig = at_a_terminal(Access::Control(HASH.into()), vec![counter()]);
+    rig.wait_console("number 2");
+    rig.press(" ");
+    rig.wait_screen(">count");
+    hang_up(&rig);
+    // Nobody hears that: there is no line.
+    rig.wait("alive", |s| s["state"] == "running");
+    let before = rig.console().matches("number").count();
+    std::os::unix::fs::symlink(rig.terminal(), rig.file("console")).unwrap();
+    rig.until("lines again", |rig| rig.console().matches("number").count() > before + 3);
+    assert!(!rig.screen().alternate_screen(), "what the dashboard had made of the terminal is undone");
+    rig.press(" ");
+    rig.wait_screen(">count");
+    // And once more, over a crash.
+    std::fs::remove_file(rig.file("console")).unwrap();
+    hang_up(&rig);
+    rig.wait("alive", |s| s["state"] == "running");
+    rig.signal(crate::crash::PANIC);
+    rig.wait("resumed", |s| s["notes"].to_string().contains("crashed"));
+    std::os::unix::fs::symlink(rig.terminal(), rig.file("console")).unwrap();
+    let before = rig.console().matches("number").count();
+    rig.until("lines again", |rig| rig.console().matches("number").count() > before + 3);
+    rig.press(" ");
+    rig.wait_screen(">count");
 }

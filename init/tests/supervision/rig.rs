@@ -359,6 +359,12 @@ impl Rig {
         rustix::io::write(self.line.as_ref().expect("a terminal"), keys.as_bytes()).unwrap();
     }
 
+    /// Path of the console's terminal.
+    pub fn terminal(&self) -> PathBuf {
+        let name = ptsname(self.line.as_ref().expect("a terminal"), Vec::new()).unwrap();
+        PathBuf::from(name.into_string().unwrap())
+    }
+
     /// What the console's terminal shows.
     pub fn screen(&self) -> vt100::Screen {
         self.terminal.lock().unwrap().screen().clone()
@@ -489,13 +495,20 @@ fn pseudo_terminal() -> (OwnedFd, OwnedFd) {
     (line, rustix::fs::open(name, flags, Mode::empty()).unwrap())
 }
 
-fn collect(reader: OwnedFd, text: &Mutex<String>, terminal: &Mutex<vt100::Parser>) {
+fn collect(reader: OwnedFd, text: &Arc<Mutex<String>>, terminal: &Mutex<vt100::Parser>) {
     let mut reader = std::fs::File::from(reader);
     let mut buffer = [0; 4096];
-    while let Ok(n) = reader.read(&mut buffer) {
-        if n == 0 {
-            break;
-        }
+    loop {
+        let n = match reader.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(n) => n,
+            // A terminal that has hung up may be opened again, as long as there is somebody to do it.
+            Err(_) if Arc::strong_count(text) > 1 => {
+                std::thread::sleep(Duration::from_millis(10));
+                continue;
+            }
+            Err(_) => break,
+        };
         terminal.lock().unwrap().process(&buffer[..n]);
         // Asked where the cursor gets to, a terminal says its size.
         if buffer[..n].windows(4).any(|bytes| bytes == b"\x1b[6n") {

@@ -67,6 +67,7 @@ pub fn begin(plan: &str, run_dir: &str, cgroup: &str, policy: &str, fate: &str) 
         workers,
         // Not the kernel's own: this machine is not ours.
         modules_lock: "modules_disabled".into(),
+        console: "console".into(),
         printk: "printk".into(),
         watchdog: "watchdog".into(),
         words: words(),

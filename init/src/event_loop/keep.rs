@@ -152,8 +152,16 @@ impl Supervisor {
         self.context_changed = true;
     }
 
-    /// Nothing more will be printed: it writes what there is and ends.
+    /// Nothing more will be printed: it writes what there is and ends. One that has failed gets its last chance.
     pub(super) fn end_keeper(&mut self, now: u64) {
+        let at_work = self.workers.iter().any(|worker| worker.kind == Kind::Keep);
+        if !at_work
+            && self.keeps_logs()
+            && self.data_now().state == DataState::Mounted
+            && let Ok(worker) = self.spawn_keeper()
+        {
+            self.add_worker(worker);
+        }
         self.keeper.socket = None;
         self.common_dirty = true;
         for worker in self.workers.iter_mut().filter(|worker| worker.kind == Kind::Keep) {

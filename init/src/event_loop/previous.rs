@@ -10,7 +10,7 @@ use crate::status::ports::Entry;
 use crate::status::protocol::{self, Answer, DEFAULT_TAIL, Line};
 use crate::supervise::Exit;
 use crate::work::keep::LONGEST_LOG;
-use crate::work::report;
+use crate::work::report::{self, DataState};
 use crate::worker::{Kind, Worker};
 
 /// So many are read at once for those who may only read; the machine's own port is never refused.
@@ -52,6 +52,11 @@ impl Supervisor {
         };
         if self.state.common().goal.is_some() {
             return Err("the machine is stopping, and its data filesystem is about to go".to_owned());
+        }
+        // Nothing there is not nothing kept.
+        if !matches!(self.data.state, DataState::Mounted | DataState::Readonly) {
+            let why = if self.data.detail.is_empty() { "not yet mounted" } else { &self.data.detail };
+            return Err(format!("the data filesystem is not there: {why}"));
         }
         if entry.rights != Rights::Full && self.previous.asked.len() >= MOST {
             return Err("other kept logs are being read; ask again".to_owned());

@@ -102,10 +102,11 @@ fn each_line_is_kept_once_whoever_dies() {
         std::thread::sleep(Duration::from_millis(30));
         if n == 3 {
             kill(rig.pid(), PANIC);
-        } else if let Some(worker) = worker(&rig) {
-            kill(worker, 9);
+            rig.wait("resumed", |s| s["notes"].to_string().contains("PID 1 crashed"));
+        } else {
+            rig.until("at work", |rig| worker(rig).is_some());
+            kill(worker(&rig).unwrap(), 9);
         }
-        rig.wait("kept again", |s| is("kept")(s));
     }
     while rig.log("web").last().is_none_or(|last| last != "done") {
         std::thread::sleep(Duration::from_millis(20));
@@ -114,6 +115,10 @@ fn each_line_is_kept_once_whoever_dies() {
     assert_eq!(find(&status, "web")["log_unkept"], 0);
     let note = "logs are not kept: its worker was killed by SIGKILL";
     assert!(status["notes"].as_array().unwrap().contains(&note.into()), "{status:#}");
+    // It would be started again only after a while, which the last words don't wait for.
+    if let Some(worker) = worker(&rig) {
+        kill(worker, 9);
+    }
     rig.ask(json!({"request": "poweroff"}));
     let directory = logs(&rig, "web");
     rig.until("it has ended", |rig| rig.console().contains("web exited"));
@@ -211,7 +216,11 @@ fn without_a_disk_that_keeps_nothing_is_kept() {
         rig.wait_console(&format!("logs are not kept: the data filesystem is {told}: why"));
         rig.wait_state("web", "running");
         assert_eq!(worker(&rig), None);
-        assert_eq!(previous(&mut rig, "web", 9)["lines"], json!([]));
+        let reply = previous(&mut rig, "web", 9);
+        match state {
+            "readonly" => assert_eq!(reply["lines"], json!([]), "it can be read"),
+            _ => assert_eq!(reply["message"], "the data filesystem is not there: why"),
+        }
     }
 }
 

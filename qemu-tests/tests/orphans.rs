@@ -77,7 +77,9 @@ entrypoint = ["perl", "-e", '''
 $| = 1;
 open COMM, "/proc/1/comm"; print "sees ", <COMM>;
 for $signal (qw(KILL TERM SEGV ABRT STOP INT)) {
-    for $pid (1, -1) { kill($signal, $pid) ? $reached++ : $!{EPERM} && $refused++ }
+    kill($signal, 1) ? $reached++ : $!{EPERM} && $refused++;
+    # And everybody else, of which the kernel says nothing but that there was somebody.
+    kill $signal, -1;
 }
 print "reached ", $reached + 0, "\nrefused $refused\n";
 ''']
@@ -88,20 +90,27 @@ image = "PERL"
 user = "root"
 entrypoint = ["perl", "-e", '''
 $| = 1;
-for ($until = time + 20; time < $until;) {
+until ($until && time > $until) {
     $pid = fork;
-    if (!defined $pid) { $full++ || print "full 1\n"; select undef, undef, undef, 0.01 }
-    elsif ($pid) { push @all, $pid }
-    else { sleep }
+    if ($pid) { push @all, $pid; next }
+    sleep if defined $pid;
+    # There is none left: now the next one may begin. Whichever comes free is taken, too.
+    if (!$until) {
+        $until = time + 12;
+        socket S, 1, 2, 0 and send S, "READY=1", 0, pack("S a*", 1, $ENV{NOTIFY_SOCKET}) or print "send: $!\n";
+    }
+    select undef, undef, undef, 0.01;
 }
 kill KILL => @all;
 waitpid $_, 0 for @all;
 print "held ", @all + 0, "\n";
 ''']
 pids_limit = 2000
+notify = true
+start_timeout = "5m"
 depends_on = { shared = { condition = "service_completed_successfully" }, inside = { condition = "service_completed_successfully" } }
 
-# Started over and over while there is nothing left to start it with.
+# To be started when there is nothing left to start it with.
 [containers.restless]
 image = "BUSYBOX"
 command = ["sleep", "1"]
@@ -139,7 +148,7 @@ fn all_orphans_are_reaped(vm: &Vm) {
         // In either the first process took over: PID 1 itself, and the container's reaper.
         assert_eq!(found["parent"], "1", "{name}");
     }
-    println!("{} orphans after {} s", 2 * ORPHANS, vm.elapsed().as_secs());
+    println!("{} orphans after {} s, {:?} on a processor", 2 * ORPHANS, vm.elapsed().as_secs(), vm.cpu_time());
     let counted = || -> BTreeMap<String, u64> {
         let last = vm.logs("witness", 1).unwrap().pop().unwrap_or_default();
         let words: Vec<&str> = last.split(' ').collect();
@@ -151,11 +160,11 @@ fn all_orphans_are_reaped(vm: &Vm) {
     assert!(counted()["forks"] > 2 * 2 * ORPHANS, "{:?}", counted());
 }
 
-/// The control is `tests/crash.rs`, where the same signals arrive.
+/// Nor any other, or the restarts below would tell. The control is `tests/crash.rs`, where the same signals arrive.
 fn who_sees_pid_1_does_not_reach_it(vm: &Vm) {
     let (exit, found) = finished(vm, "prisoner");
     assert_eq!(exit, Exit::Code(0));
-    support::expect(&found, &[("sees", "init"), ("reached", "0"), ("refused", "12")]);
+    support::expect(&found, &[("sees", "init"), ("reached", "0"), ("refused", "6")]);
 }
 
 /// Events of one kind about a container: their numbers and texts.

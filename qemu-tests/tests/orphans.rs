@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use support::{BOOT, Project, finished, fixture};
 
 /// So many each of two containers leaves behind, in a few seconds on an emulated machine. Tests of PID 1 alone take fifty thousand.
-const ORPHANS: u64 = 1_000;
+const ORPHANS: u64 = 500;
 /// So many a third leaves to a parent that takes no notice of them.
 const FORSAKEN: u64 = 50;
 
@@ -57,7 +57,7 @@ image = "PERL"
 user = "root"
 entrypoint = ["perl", "-e", '''
 $| = 1;
-for (;; sleep 1) {
+for (;; sleep 2) {
     $zombies = 0;
     opendir PROC, "/proc";
     for (grep /^\d/, readdir PROC) {

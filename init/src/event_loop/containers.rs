@@ -33,6 +33,7 @@ impl Supervisor {
             self.persist();
             return;
         }
+        log::trace!("launch {index}");
         match self.try_launch(index) {
             Ok((started, output)) => {
                 let pid = started.pid;

@@ -159,6 +159,8 @@ impl Sources {
         let mut events = [Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }; 64];
         // Interrupted by a signal that isn't in the signalfd: as if nothing had happened.
         let count = epoll::wait(&self.epoll, &mut events, now.then_some(&zero)).unwrap_or(0);
+        // With the word of what is launched, how the benchmark sees what a wake-up takes.
+        log::trace!("woken");
         let ready = |event: &Event| {
             let flags = event.flags;
             let hung_up = flags.intersects(EventFlags::HUP | EventFlags::RDHUP);

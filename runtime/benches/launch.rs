@@ -79,6 +79,7 @@ fn measure(bench: &Bench, rounds: usize) {
     let site = Site {
         cgroup_parent: Some(parent.as_fd()),
         absent_controller: AbsentController::Record,
+        device_filters: None,
         userns: Some(userns.as_fd()),
         volumes: &[],
         root: None,

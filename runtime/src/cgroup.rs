@@ -7,9 +7,9 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal};
 
+use crate::device_filter::{self, DeviceFilters};
 use crate::failure::{Context, Failure, Step};
 use crate::launch::Cgroup;
-use crate::sys;
 
 /// What to do when a setting's file is absent because its controller is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +42,17 @@ pub fn create(
     settings: &Cgroup,
     absent: AbsentController,
 ) -> Result<(OwnedFd, Vec<String>), Failure> {
+    create_with(parent, name, settings, absent, None)
+}
+
+/// The same by a launcher that keeps its device filters.
+pub(crate) fn create_with(
+    parent: impl AsFd,
+    name: &str,
+    settings: &Cgroup,
+    absent: AbsentController,
+    filters: Option<&DeviceFilters>,
+) -> Result<(OwnedFd, Vec<String>), Failure> {
     let parent = parent.as_fd();
     check_name(name)?;
     match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755)) {
@@ -51,7 +62,7 @@ pub fn create(
         }
         other => other.at(Step::CreateCgroup, || name)?,
     }
-    let made = open(parent, name).and_then(|dir| configure(dir.as_fd(), settings, absent).map(|left_out| (dir, left_out)));
+    let made = open(parent, name).and_then(|dir| configure(dir.as_fd(), settings, absent, filters).map(|left_out| (dir, left_out)));
     if made.is_err() {
         // The first error is the one to report.
         let _ = remove(parent, name);
@@ -156,7 +167,7 @@ fn check_name(name: &str) -> Result<(), Failure> {
 /// Applies settings to the cgroup `dir`: limits in order, then the device rules, besides those that it has. Returns what had to be
 /// left out.
 pub fn apply(dir: impl AsFd, settings: &Cgroup, absent: AbsentController) -> Result<Vec<String>, Failure> {
-    configure(dir.as_fd(), settings, absent)
+    configure(dir.as_fd(), settings, absent, None)
 }
 
 /// Gives the cgroup `dir` to user `uid` of the machine: its directory and what cgroups(7) says of delegation.
@@ -176,7 +187,12 @@ pub(crate) fn give_to(dir: impl AsFd, uid: u32) -> Result<(), Failure> {
 }
 
 /// Writes the settings in order, then attaches the device filter.
-fn configure(dir: BorrowedFd<'_>, settings: &Cgroup, absent: AbsentController) -> Result<Vec<String>, Failure> {
+fn configure(
+    dir: BorrowedFd<'_>,
+    settings: &Cgroup,
+    absent: AbsentController,
+    filters: Option<&DeviceFilters>,
+) -> Result<Vec<String>, Failure> {
     let mut left_out = Vec::new();
     if settings.check_memory {
         check_memory(dir, settings)?;
@@ -195,8 +211,7 @@ fn configure(dir: BorrowedFd<'_>, settings: &Cgroup, absent: AbsentController) -
         left_out.extend(write_one_of(dir, choice, absent)?);
     }
     if !settings.device_filter.is_empty() {
-        let program = sys::bpf::load_device_filter(&settings.device_filter).at(Step::LoadDeviceFilter, || "program")?;
-        sys::bpf::attach_device_filter(dir, program.as_fd()).at(Step::AttachDeviceFilter, || "program")?;
+        device_filter::apply(filters, dir, &settings.device_filter)?;
     }
     Ok(left_out)
 }

@@ -30,6 +30,7 @@ obey! {
     mod child;
     pub mod descriptor;
     mod device;
+    pub mod device_filter;
     mod device_rule;
     pub mod failure;
     mod filesystem;

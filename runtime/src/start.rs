@@ -3,6 +3,7 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use crate::cgroup::AbsentController;
+use crate::device_filter::DeviceFilters;
 use crate::failure::Failure;
 use crate::hook::Hook;
 use crate::launch::{Launch, Process, Seccomp};
@@ -16,6 +17,8 @@ pub struct Site<'a> {
     pub cgroup_parent: Option<BorrowedFd<'a>>,
     /// What a setting of an absent controller means.
     pub absent_controller: AbsentController,
+    /// Kept from start to start by a launcher that starts many; `None`: the filter is loaded for this start.
+    pub device_filters: Option<&'a DeviceFilters>,
     /// The container's user namespace from [`crate::userns::create`], kept from start to start; `None`: made for this start.
     pub userns: Option<BorrowedFd<'a>>,
     /// Volumes that [`crate::volumes::open`] has opened, by their paths. Their disk isn't touched any more; the others are looked up.

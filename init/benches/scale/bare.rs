@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// From this package's directory.
-const SOURCE: &str = "benches/scale/bare/floor.rs";
+/// From any package's directory.
+const SOURCE: &str = "../init/benches/scale/bare/floor.rs";
 
 /// Compiles `bare/floor.rs` into `directory`.
 pub fn build(directory: &Path) -> PathBuf {

@@ -12,7 +12,7 @@ pub const CGROUPS: &str = "/sys/fs/cgroup";
 /// Scratch is on a tmpfs, as `/run` is elsewhere.
 const MEMORY: &str = "/dev/shm";
 /// The kernel takes network namespaces apart long after their last process, and others wait for that meanwhile.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Enters a mount namespace with a cgroup2 mount, by executing this program in one. Returns in there.
 pub fn enter() {
@@ -108,8 +108,9 @@ impl Site {
             assert!(Instant::now() < until, "{} can't be emptied", self.cgroup.display());
             std::thread::sleep(Duration::from_millis(50));
         }
+        let until = Instant::now() + PATIENCE;
         while network_namespaces() > self.namespaces + 10 && Instant::now() < until {
-            std::thread::sleep(Duration::from_millis(100));
+            std::thread::sleep(Duration::from_millis(250));
         }
         std::thread::sleep(Duration::from_secs(2));
     }

@@ -89,6 +89,7 @@ impl Supervisor {
         let site = Site {
             cgroup_parent: self.cgroup.as_ref().map(AsFd::as_fd),
             absent_controller: AbsentController::Record,
+            device_filters: Some(&self.device_filters),
             userns: unit.userns.as_ref().map(AsFd::as_fd),
             volumes: unit.volumes.as_deref().unwrap_or_default(),
             root: None,

@@ -35,6 +35,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+use garboard_runtime::device_filter::DeviceFilters;
 use garboard_runtime::plan::Plan;
 use garboard_runtime::shared::Shared;
 
@@ -135,6 +136,7 @@ pub struct Supervisor {
     questions: VecDeque<(usize, u32)>,
     watchdog: Option<watchdog::Watchdog>,
     launches: Launches,
+    device_filters: DeviceFilters,
 
     store: Store,
     rings: Rings,

@@ -210,6 +210,7 @@ impl Supervisor {
             questions: Default::default(),
             watchdog: None,
             launches: Launches::new(),
+            device_filters: Default::default(),
             store,
             rings,
             console,

@@ -196,7 +196,7 @@ fn build_root(inherited: &Inherited<'_>) -> Result<(OwnedFd, Option<OwnedFd>), F
     mounts::close(&writable)?;
     drop(writable);
     inherited.network().map_or(Ok(()), Network::join)?;
-    sysctl::set_all(&launch.sysctls)?;
+    sysctl::set_all(&launch.sysctls, root.as_fd())?;
     inherited.wait_at(Point::Hooks)?;
     theatre.mounted(root.as_fd())?;
     hide::make_readonly(launch, root.as_fd())?;

@@ -66,7 +66,7 @@ pub(crate) fn start(
     let Some(parent) = site.cgroup_parent else {
         return run(launch, name, &trees, None, stdio, agent, stages);
     };
-    let (group, mut degraded) = cgroup::create(parent, name, &settings, site.absent_controller)?;
+    let (group, mut degraded) = cgroup::create_with(parent, name, &settings, site.absent_controller, site.device_filters)?;
     if let Err(failure) = give_cgroup(launch, group.as_fd()) {
         let _ = cgroup::remove(parent, name);
         return Err(failure);

@@ -405,6 +405,7 @@ fn a_kept_user_namespace_serves_restarts() {
     let site = garboard_runtime::start::Site {
         cgroup_parent: Some(parent.as_fd()),
         absent_controller: cgroup::AbsentController::Record,
+        device_filters: None,
         userns: Some(userns.as_fd()),
         volumes: &[],
         root: None,

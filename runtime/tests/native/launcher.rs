@@ -31,6 +31,7 @@ pub fn run(arguments: &[String]) -> i32 {
     let site = Site {
         cgroup_parent: None,
         absent_controller: garboard_runtime::cgroup::AbsentController::Fail,
+        device_filters: None,
         userns: None,
         volumes: &[],
         root: None,

@@ -249,6 +249,7 @@ pub fn start_launch(launch: &Launch, name: &str, stdio: Stdio<'_>) -> Result<Sta
     let site = StartSite {
         cgroup_parent: place.cgroup.as_ref().map(AsFd::as_fd),
         absent_controller: AbsentController::Record,
+        device_filters: None,
         userns: None,
         volumes: &[],
         root: None,

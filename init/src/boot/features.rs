@@ -228,7 +228,7 @@ pub(crate) mod tests {
         launch.process.args = vec!["/app".into()];
         launch.ids = Some(launch::IdMap { uids: vec![], gids: vec![] });
         launch.cgroup.device_filter = vec![0; 8];
-        launch.seccomp = Some(launch::Seccomp { bpf: vec![], flags: 0, listener: None });
+        launch.seccomp = Some(launch::Seccomp { bpf: [].into(), flags: 0, listener: None });
         launch.mounts.push(launch::Mount {
             target: "/dev/mqueue".into(),
             source: MountSource::Filesystem { fstype: "mqueue".into(), device: None, options: vec![], copy_up: false },

@@ -76,7 +76,7 @@ pub fn compile(profile: &LinuxSeccomp) -> Result<Seccomp, Error> {
     let body = export(&context)?;
     let with_prologue = matches!(default, ScmpAction::Errno(_));
     let bpf = if with_prologue { [prologue(newest), body].concat() } else { body };
-    Ok(Seccomp { bpf, flags: flags(profile, listener.is_some())?, listener })
+    Ok(Seccomp { bpf: bpf.into(), flags: flags(profile, listener.is_some())?, listener })
 }
 
 /// Calls that the child makes with the filter in force before it executes the program: to hand over the listener.

@@ -284,7 +284,7 @@ fn add_capabilities(process: &mut SpecProcess, names: &[String]) -> Vec<String> 
 fn seccomp(entry: &Entry, record: &Record, listener: Option<Listener>) -> Result<Option<Seccomp>> {
     let Some(flags) = record.seccomp_flags else { return Ok(None) };
     match entry.read("seccomp.bpf")? {
-        Some(bpf) => Ok(Some(Seccomp { bpf, flags, listener })),
+        Some(bpf) => Ok(Some(Seccomp { bpf: bpf.into(), flags, listener })),
         None => Err(Error::new(format!("exec in container {}: its seccomp filter is missing", entry.id()))),
     }
 }

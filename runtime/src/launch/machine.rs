@@ -1,5 +1,7 @@
 //! What the launcher does outside the container for it: limits, and what is taken from the machine.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 /// Control group settings (cgroup v2).
@@ -49,7 +51,8 @@ pub struct DeviceSetting {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seccomp {
     /// Classic BPF, 8-byte `sock_filter` structures in the machine's byte order.
-    pub bpf: Vec<u8>,
+    #[serde(with = "super::alike")]
+    pub bpf: Arc<[u8]>,
     /// `SECCOMP_FILTER_FLAG_*` for `seccomp(2)`.
     pub flags: u32,
     /// Who answers calls that the filter hands over. `Some` exactly if it hands any over.

@@ -45,14 +45,25 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut floor = Image::bare(&image.kernel, floor_initrd(&image, scratch.path(), count)?, &image.cmdline);
     floor.memory_mb = image.memory_mb;
 
-    println!("{count} containers, microvm, {} MiB, {runs} alternating runs, milliseconds inside the machine", image.memory_mb);
+    println!(
+        "{count} containers, microvm, {} MiB, {runs} alternating runs, milliseconds inside the machine",
+        image.memory_mb
+    );
     let (mut launches, mut returns) = (Vec::new(), Vec::new());
     for run in 1..=runs {
         let least = run_floor(&floor)?;
         let ours = run_ours(&image, count)?;
         let (launch, back) = (ours.launch / least.launch, ours.back / least.exec);
-        println!("run {run}: floor {:.0}, garboard {:.0}, ratio {launch:.2}; load {}", least.launch, ours.launch, load());
-        println!("run {run}: fork, exec and end {:.1}, back after a crash {:.1}, ratio {back:.1}", least.exec, ours.back);
+        println!(
+            "run {run}: floor {:.0}, garboard {:.0}, ratio {launch:.2}; load {}",
+            least.launch,
+            ours.launch,
+            load()
+        );
+        println!(
+            "run {run}: fork, exec and end {:.1}, back after a crash {:.1}, ratio {back:.1}",
+            least.exec, ours.back
+        );
         println!("run {run}: PID 1 resident {} KiB", ours.resident / 1024);
         launches.push(launch);
         returns.push(back);
@@ -74,7 +85,10 @@ fn declaration(count: usize) -> String {
     let (machine, each) = MEMORY_MB;
     let mut text = format!("name = \"scale\"\n[system]\nmemory = \"{}m\"\n", machine + each * count);
     for number in 0..count {
-        let _ = write!(text, "[containers.c{number}]\nimage = \"{image}\"\ncommand = [\"sleep\", \"1000000\"]\nrestart = \"always\"\n");
+        let _ = write!(
+            text,
+            "[containers.c{number}]\nimage = \"{image}\"\ncommand = [\"sleep\", \"1000000\"]\nrestart = \"always\"\n"
+        );
     }
     let _ = write!(
         text,
@@ -130,7 +144,8 @@ fn run_floor(image: &Image) -> Result<Least, Box<dyn Error>> {
     vm.wait_console("exec microseconds, mean", LIMIT)?;
     let text = vm.console().transcript();
     let number = |what: &str| -> Result<f64, Box<dyn Error>> {
-        let line = text.lines().find_map(|line| line.trim().strip_prefix(what)).ok_or_else(|| format!("no {what}: {text}"))?;
+        let line =
+            text.lines().find_map(|line| line.trim().strip_prefix(what)).ok_or_else(|| format!("no {what}: {text}"))?;
         Ok(line.trim().parse::<f64>()? / 1000.0)
     };
     Ok(Least { launch: number("floor microseconds ")?, exec: number("exec microseconds, mean ")? })
@@ -149,7 +164,8 @@ fn run_ours(image: &Image, count: usize) -> Result<Ours, Box<dyn Error>> {
     let events = port.ask(json!({"request": "events", "since": 0, "count": 100_000}))?;
     let events = events["events"].as_array().ok_or("no events")?;
     let times = |kind: &str, name: &str| -> Vec<u64> {
-        let of = |event: &&Value| event["kind"] == kind && event["container"].as_str().unwrap_or_default().starts_with(name);
+        let of =
+            |event: &&Value| event["kind"] == kind && event["container"].as_str().unwrap_or_default().starts_with(name);
         events.iter().filter(of).filter_map(|event| event["time_ms"].as_u64()).collect()
     };
     let (begun, started) = (times("boot", ""), times("started", "c"));
@@ -211,7 +227,8 @@ impl Port {
                 match self.stream.read_until(b'\n', &mut self.line) {
                     Ok(0) => return Err("the status port was closed".into()),
                     Ok(_) => {
-                        let value = serde_json::from_slice::<Value>(&std::mem::take(&mut self.line)).unwrap_or(Value::Null);
+                        let value =
+                            serde_json::from_slice::<Value>(&std::mem::take(&mut self.line)).unwrap_or(Value::Null);
                         if value["id"].as_u64().is_some_and(|id| id >= first) {
                             return Ok(value);
                         }

@@ -16,7 +16,7 @@ mod trace;
 use std::time::{Duration, Instant};
 
 use ours::Supervised;
-use site::Site;
+use site::{Site, Took};
 
 /// Podman's are so many.
 const PODMAN: usize = 50;
@@ -48,12 +48,13 @@ fn main() {
 
 /// One launch of each, and what is seen of ours besides.
 struct Round {
-    floor: Duration,
-    floor_with_filters: Duration,
-    ours: Duration,
+    floor: Took,
+    floor_with_filters: Took,
+    ours: Took,
     seen: ours::Seen,
-    /// After a crash.
+    /// After a crash, and how much of that was the machine's other work.
     back: Duration,
+    waited: Duration,
 }
 
 fn round(site: &Site, count: usize) -> Round {
@@ -63,26 +64,41 @@ fn round(site: &Site, count: usize) -> Round {
     let mut supervised = Supervised::begin(site, &plan);
     let ours = supervised.wait_running();
     let seen = supervised.look(count);
-    let back = supervised.crash(count);
+    let (back, waited) = supervised.crash(count);
     drop(supervised);
     site.settle();
-    let all = [floor, floor_with_filters, ours, back].map(|time| time.as_secs_f64() * 1000.0);
-    println!("  floor {:.0} ms, with filters {:.0}, garboard {:.0}; back after {:.1}; load {}", all[0], all[1], all[2], all[3], site::load());
-    Round { floor, floor_with_filters, ours, seen, back }
+    let all = [floor.clock, floor_with_filters.clock, ours.clock, back, waited].map(millis);
+    println!(
+        "  floor {:.0} ms, with filters {:.0}, garboard {:.0}; back after {:.1}, {:.1} of it waiting; load {}",
+        all[0],
+        all[1],
+        all[2],
+        all[3],
+        all[4],
+        site::load()
+    );
+    Round { floor, floor_with_filters, ours, seen, back, waited }
 }
 
 fn launches(rounds: &[Round], count: usize) {
-    let ours = median(rounds.iter().map(|round| round.ours));
-    println!("launch of {count}, milliseconds, median");
-    println!("{:<28} {:9.0}", "garboard", millis(ours));
-    let floor = median(rounds.iter().map(|round| round.floor));
-    print_beside("floor", ours, floor, Some(1.3));
-    let floor = median(rounds.iter().map(|round| round.floor_with_filters));
-    print_beside("floor, with filters", ours, floor, None);
+    println!("launch of {count}, milliseconds, on the clock and of processor time, median");
+    let of = |field: fn(&Round) -> Took| Took {
+        clock: median(rounds.iter().map(|round| field(round).clock)),
+        processor: median(rounds.iter().map(|round| field(round).processor)),
+    };
+    let ours = of(|round| round.ours);
+    println!("{:<28} {:9.0} {:9.0}", "garboard", millis(ours.clock), millis(ours.processor));
+    for (what, floor, limit) in [
+        ("floor", of(|round| round.floor), Some(1.3)),
+        ("floor, with filters", of(|round| round.floor_with_filters), None),
+    ] {
+        print_beside(what, ours.clock, floor.clock, limit);
+        print_beside("  of processor time", ours.processor, floor.processor, None);
+    }
     match podman::run(PODMAN) {
         Ok(took) => {
             let all = took.mul_f64(count as f64 / PODMAN as f64);
-            print_beside(&format!("podman, from {PODMAN}"), ours, all, None);
+            print_beside(&format!("podman, from {PODMAN}"), ours.clock, all, None);
         }
         Err(why) => println!("podman: not measured: {why}"),
     }
@@ -109,19 +125,25 @@ fn follow_ups(site: &Site, rounds: &[Round], count: usize) {
         assert!(std::process::Command::new(own).arg("nothing").status().expect("start itself").success());
         begun.elapsed()
     }));
+    println!("{:<28} {:9.1}", "of that for a processor", millis(median(rounds.iter().map(|round| round.waited))));
     print_beside("its program, doing nothing", back, exec, None);
 
     let plan = plan::of(site, count, CHAIN);
     let mut supervised = Supervised::begin(site, &plan);
     supervised.wait_running();
-    let mut times = supervised.wait_actions(CHAIN - 1);
-    times.sort_unstable();
-    let at = |part: usize| times[(times.len() - 1) * part / 100].as_secs_f64() * 1e6;
-    println!("from the wake-up by an exit to its action, {} exits, microseconds", times.len());
-    let limit = verdict(at(100) <= 1000.0);
-    println!("{:<28} {:9.0}   99 of 100: {:.0}, most: {:.0}, limit 1000: {limit}", "median", at(50), at(99), at(100));
+    println!("from the wake-up by an exit to its action, {} exits, microseconds", CHAIN - 1);
+    for (what, mut times) in ["on the clock", "of processor time"].into_iter().zip(supervised.wait_actions(CHAIN - 1)) {
+        times.sort_unstable();
+        let at = |part: usize| times[(times.len() - 1) * part / 100].as_secs_f64() * 1e6;
+        let limit = verdict(at(100) <= 1000.0);
+        println!("{what:<28} {:9.0}   99 of 100: {:.0}, most: {:.0}, limit 1000: {limit}", at(50), at(99), at(100));
+    }
     let (wakes, ticks) = supervised.idle(IDLE);
-    println!("{:<28} {wakes:9}   in {IDLE:?}, and {ticks} ticks of processor time; limit 0: {}", "idle wake-ups", verdict(wakes == 0));
+    println!(
+        "{:<28} {wakes:9}   in {IDLE:?}, and {ticks} ticks of processor time; limit 0: {}",
+        "idle wake-ups",
+        verdict(wakes == 0)
+    );
     drop(supervised);
     site.settle();
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use garboard_runtime::plan::Plan;
 use serde_json::{Value, json};
 
-use crate::site::Site;
+use crate::site::{Site, Took};
 use crate::trace;
 
 /// Nothing takes longer on a busy machine.
@@ -22,7 +22,8 @@ const AGAIN: Duration = Duration::from_millis(5);
 /// SIGRTMIN+9 has it fault.
 const FAULT: &str = "-43";
 
-pub struct Supervised {
+pub struct Supervised<'a> {
+    site: &'a Site,
     child: Child,
     port: BufReader<UnixStream>,
     trace: PathBuf,
@@ -42,29 +43,30 @@ pub struct Seen {
     pub others: usize,
 }
 
-impl Supervised {
-    pub fn begin(site: &Site, plan: &Plan) -> Self {
+impl<'a> Supervised<'a> {
+    pub fn begin(site: &'a Site, plan: &Plan) -> Self {
         let (path, trace) = (site.path("plan"), site.path("trace"));
         std::fs::write(&path, plan.encode().expect("encode the plan")).expect("write the plan");
         let _ = std::fs::remove_file(&trace);
         let (ours, theirs) = UnixStream::pair().expect("socket pair");
-        let mut command = Command::new(std::env::current_exe().expect("own path"));
-        command.arg("supervisor").arg(&path).arg(site.path("run")).arg(site.cgroup()).arg(&trace);
+        let mut command = site.within(&std::env::current_exe().expect("own path"));
+        command.arg("supervisor").arg(&path).arg(site.path("run")).arg(site.cgroup_path()).arg(&trace);
         command.stdin(std::os::fd::OwnedFd::from(theirs)).stdout(Stdio::null());
         let begun = trace::now();
         let child = command.spawn().expect("start the supervisor");
-        Self { child, port: BufReader::new(ours), trace, begun, next_id: 0, line: String::new() }
+        Self { site, child, port: BufReader::new(ours), trace, begun, next_id: 0, line: String::new() }
     }
 
     /// How long it took until every container ran.
-    pub fn wait_running(&mut self) -> Duration {
-        self.wait("running", 1)[0] - self.begun
+    pub fn wait_running(&mut self) -> Took {
+        let running = self.wait("running", 1)[0];
+        Took { clock: running - self.begun, processor: self.site.used() }
     }
 
-    /// How long each of so many actions took that followed from an exit.
-    pub fn wait_actions(&mut self, count: usize) -> Vec<Duration> {
+    /// How long each of so many actions took that followed from an exit; of processor time.
+    pub fn wait_actions(&mut self, count: usize) -> [Vec<Duration>; 2] {
         // The first follows from the last start.
-        self.wait("action", count + 1).split_off(1)
+        ["action", "processor"].map(|word| self.wait(word, count + 1).split_off(1))
     }
 
     fn wait(&mut self, word: &str, count: usize) -> Vec<Duration> {
@@ -94,7 +96,9 @@ impl Supervised {
         for entry in std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("descriptors").flatten() {
             files += 1;
             let target = std::fs::read_link(entry.path()).unwrap_or_default();
-            let kib = || std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(entry.path()).expect("memfd")) as usize / 2;
+            let kib = || {
+                std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(entry.path()).expect("memfd")) as usize / 2
+            };
             match target.to_str() {
                 Some(name) if name.contains("memfd:garboard-logs") => rings += kib(),
                 Some(name) if name.contains("memfd:garboard-state") => state += kib(),
@@ -153,11 +157,12 @@ impl Supervised {
         (number("voluntary_ctxt_switches:"), ticks(11) + ticks(12))
     }
 
-    /// Makes it crash while somebody asks it questions: the longest time until an answer. No container is lost.
-    pub fn crash(&mut self, count: usize) -> Duration {
+    /// Makes it crash while somebody asks it questions: the longest time until an answer, and how much of that it waited for a processor
+    /// that was busy with something else. No container is lost.
+    pub fn crash(&mut self, count: usize) -> (Duration, Duration) {
         let before = self.processes().0;
         self.port.get_ref().set_read_timeout(Some(AGAIN)).expect("timeout");
-        let mut longest = Duration::ZERO;
+        let mut longest = (Duration::ZERO, Duration::ZERO);
         let begun = Instant::now();
         let (mut struck, mut killer) = (false, None);
         while begun.elapsed() < Duration::from_secs(2) {
@@ -167,10 +172,10 @@ impl Supervised {
                 // Not waited for here: that would count.
                 killer = Some(Command::new("kill").args([FAULT, &pid]).spawn().expect("kill"));
             }
-            let asked = Instant::now();
+            let (asked, waited) = (Instant::now(), self.waited());
             self.answer();
             if struck {
-                longest = longest.max(asked.elapsed());
+                longest = longest.max((asked.elapsed(), self.waited().saturating_sub(waited)));
             }
         }
         let status = killer.as_mut().map(Child::wait).expect("a killer").expect("wait");
@@ -184,6 +189,12 @@ impl Supervised {
         assert_eq!(containers.iter().filter(well).count(), count, "containers that run as before");
         assert!(before == self.processes().0, "the same processes");
         longest
+    }
+
+    /// How long it was ready to run and didn't, ever.
+    fn waited(&self) -> Duration {
+        let numbers = self.proc("schedstat");
+        Duration::from_nanos(numbers.split(' ').nth(1).and_then(|number| number.parse().ok()).unwrap_or(0))
     }
 
     /// Asks for little until it is answered.
@@ -224,7 +235,7 @@ impl Supervised {
     }
 }
 
-impl Drop for Supervised {
+impl Drop for Supervised<'_> {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

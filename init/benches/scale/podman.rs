@@ -4,6 +4,23 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+/// Limits that every root may set, and of no controller that may be absent.
+const RUN: [&str; 13] = [
+    "run",
+    "-d",
+    "--network",
+    "none",
+    "--pids-limit",
+    "0",
+    "--ulimit",
+    "nofile=1024:1024",
+    "--ulimit",
+    "nproc=4096:4096",
+    "box",
+    "/bin/sleep",
+    "1000000",
+];
+
 /// Runs so many of busybox's `sleep`, one command after the other as a person or a script does, and removes them.
 pub fn run(count: usize) -> Result<Duration, String> {
     let scratch = tempfile::tempdir_in("/dev/shm").map_err(|e| e.to_string())?;
@@ -16,7 +33,7 @@ pub fn run(count: usize) -> Result<Duration, String> {
     succeed(podman(scratch.path()).arg("import").arg(&archive).arg("box"))?;
     let begun = Instant::now();
     for _ in 0..count {
-        succeed(podman(scratch.path()).args(["run", "-d", "--network", "none", "--ulimit", "host", "box", "/bin/sleep", "1000000"]))?;
+        succeed(podman(scratch.path()).args(RUN))?;
     }
     Ok(begun.elapsed())
 }
@@ -25,6 +42,8 @@ fn podman(scratch: &Path) -> Command {
     let mut podman = Command::new("podman");
     podman.arg("--root").arg(scratch.join("root")).arg("--runroot").arg(scratch.join("runroot"));
     podman.args(["--cgroup-manager", "cgroupfs", "--storage-driver", "overlay", "--log-level", "error"]);
+    // Older versions of crun raise a limit that not every root may.
+    podman.args(["--runtime", "/usr/sbin/runc"]);
     podman.env("XDG_RUNTIME_DIR", scratch);
     podman
 }

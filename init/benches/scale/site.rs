@@ -32,6 +32,13 @@ pub fn load() -> String {
     text.split(' ').next().unwrap_or_default().to_owned()
 }
 
+/// Time on the clock, and of all processors together, which a busy machine blurs less.
+#[derive(Clone, Copy)]
+pub struct Took {
+    pub clock: Duration,
+    pub processor: Duration,
+}
+
 pub struct Site {
     scratch: tempfile::TempDir,
     floor: PathBuf,
@@ -64,14 +71,28 @@ impl Site {
         self.scratch.path().join(name)
     }
 
-    /// The containers' cgroups are beneath it. Made anew.
-    pub fn cgroup(&self) -> &Path {
+    /// Made anew.
+    fn cgroup(&self) -> &Path {
         std::fs::create_dir(&self.cgroup).expect("make a cgroup");
         &self.cgroup
     }
 
+    /// A command that runs in the cgroup, made anew, in which it makes the containers' own.
+    pub fn within(&self, program: &Path) -> Command {
+        let mut shell = Command::new("/bin/busybox");
+        shell.args(["sh", "-c", "echo $$ > $0/cgroup.procs; exec \"$@\""]).arg(self.cgroup()).arg(program);
+        shell
+    }
+
+    /// Processor time that everything in there has used.
+    pub fn used(&self) -> Duration {
+        let text = std::fs::read_to_string(self.cgroup.join("cpu.stat")).expect("cpu.stat");
+        let line = text.lines().find_map(|line| line.strip_prefix("usage_usec "));
+        Duration::from_micros(line.and_then(|number| number.parse().ok()).expect("usage_usec"))
+    }
+
     /// How long the floor takes for so many containers.
-    pub fn floor(&self, count: usize, filters: bool) -> Duration {
+    pub fn floor(&self, count: usize, filters: bool) -> Took {
         let run = self.path("floor-run");
         for directory in ["etc", "work"] {
             std::fs::create_dir_all(run.join(directory)).expect("directory");
@@ -83,17 +104,21 @@ impl Site {
             std::fs::write(run.join("filter"), launch.seccomp.expect("a filter").bpf).expect("filter");
             std::fs::write(run.join("devices"), launch.cgroup.device_filter).expect("filter");
         }
-        let mut floor = Command::new(&self.floor);
-        floor.arg(count.to_string()).arg(&run).arg(self.cgroup()).stdin(Stdio::null());
+        let mut floor = self.within(&self.floor);
+        floor.arg(count.to_string()).arg(&run).arg(&self.cgroup).stdin(Stdio::null());
         let begun = Instant::now();
         let status = floor.status().expect("start the floor");
-        let took = begun.elapsed();
+        let took = Took { clock: begun.elapsed(), processor: self.used() };
         assert!(status.success(), "floor: {status}");
         let procs = |n: usize| std::fs::read_to_string(self.cgroup.join(format!("c{n}/cgroup.procs"))).expect("cgroup");
         assert!((0..count).all(|number| procs(number).lines().count() == 1), "not all of the floor's run");
         self.settle();
         std::fs::remove_dir_all(run).expect("remove the floor's files");
         took
+    }
+
+    pub fn cgroup_path(&self) -> &Path {
+        &self.cgroup
     }
 
     /// Ends every container and waits until the kernel has taken apart what they had.

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use log::{LevelFilter, Log, Metadata, Record};
+use rustix::time::ClockId;
 
 struct Tracer {
     file: File,
@@ -15,6 +16,8 @@ struct Tracer {
     count: usize,
     executed: AtomicUsize,
     woken: AtomicU64,
+    /// Processor time that it had used then.
+    used: AtomicU64,
 }
 
 static TRACER: OnceLock<Tracer> = OnceLock::new();
@@ -22,14 +25,19 @@ static TRACER: OnceLock<Tracer> = OnceLock::new();
 /// Writes to `path` when `count` containers run, and from then on what takes how long.
 pub fn install(path: &str, count: usize) {
     let file = File::options().append(true).create(true).open(path).expect("trace file");
-    let tracer = Tracer { file, count, executed: AtomicUsize::new(0), woken: AtomicU64::new(0) };
+    let tracer =
+        Tracer { file, count, executed: AtomicUsize::new(0), woken: AtomicU64::new(0), used: AtomicU64::new(0) };
     log::set_logger(TRACER.get_or_init(|| tracer)).expect("the only logger");
     log::set_max_level(LevelFilter::Trace);
 }
 
 /// CLOCK_MONOTONIC, the same in all processes.
 pub fn now() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    read_clock(ClockId::Monotonic)
+}
+
+fn read_clock(clock: ClockId) -> Duration {
+    let time = rustix::time::clock_gettime(clock);
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)
 }
 
@@ -42,6 +50,7 @@ impl Log for Tracer {
         let now = now().as_nanos() as u64;
         if record.args().as_str() == Some("woken") {
             self.woken.store(now, Ordering::Relaxed);
+            self.used.store(read_clock(ClockId::ProcessCPUTime).as_nanos() as u64, Ordering::Relaxed);
             return;
         }
         let text = record.args().to_string();
@@ -49,7 +58,8 @@ impl Log for Tracer {
         if text.starts_with("Executed(") && self.executed.fetch_add(1, Ordering::Relaxed) + 1 == self.count {
             let _ = writeln!(&self.file, "running {now}");
         } else if running && text.starts_with("launch ") {
-            let _ = writeln!(&self.file, "action {}", now - self.woken.load(Ordering::Relaxed));
+            let used = read_clock(ClockId::ProcessCPUTime).as_nanos() as u64 - self.used.load(Ordering::Relaxed);
+            let _ = writeln!(&self.file, "action {}\nprocessor {used}", now - self.woken.load(Ordering::Relaxed));
         }
     }
 

@@ -9,6 +9,7 @@ mod flood;
 mod kept;
 mod last_words;
 mod lifecycle;
+mod many;
 mod pictures;
 mod readers;
 mod rig;
@@ -63,6 +64,7 @@ fn main() {
         pictures::tests(),
         events::TESTS,
         readers::TESTS,
+        many::TESTS,
     ]
     .concat();
     let trial = |(name, test): (&str, fn())| {

@@ -11,8 +11,8 @@ const ROUNDS: usize = 20;
 const COUNT: &CStr = c"/count";
 const OVERLAY: &CStr = c"/overlay.ko";
 const PROGRAM: &CStr = c"/program";
-/// All that a kernel of ours may have.
-const CONTROLLERS: [&str; 6] = ["+cpuset", "+cpu", "+io", "+memory", "+pids", "+hugetlb"];
+/// Those that an appliance's containers get.
+const CONTROLLERS: [&str; 5] = ["+cpuset", "+cpu", "+io", "+memory", "+pids"];
 
 pub fn main() -> ! {
     let mut count = [0_u8; 16];

@@ -4,6 +4,7 @@
 //! reader takes the newest slot whose checksum holds. So a crash in the middle of anything leaves the record as it was before.
 //! Nothing is mapped: a stray pointer in PID 1 can't reach it, and it doesn't count as PID 1's own memory.
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -23,8 +24,9 @@ pub const LARGE: usize = 0;
 #[derive(Debug)]
 pub struct Store {
     fd: OwnedFd,
-    /// The newest slot of each record: its sequence number and which of the two it is.
-    newest: Vec<(u64, bool)>,
+    /// The newest slot of each record: its sequence number and which of the two it is. `None`: it hasn't been looked at since the
+    /// process before, which is done once, when it is first read or written.
+    newest: Vec<Cell<Option<(u64, bool)>>>,
 }
 
 impl Store {
@@ -33,7 +35,7 @@ impl Store {
         let fd = rustix::fs::memfd_create("garboard-state", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
         rustix::fs::fallocate(&fd, FallocateFlags::empty(), 0, size(records))?;
         rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW)?;
-        Ok(Self { fd, newest: vec![(0, false); records] })
+        Ok(Self { fd, newest: vec![Cell::new(Some((0, false))); records] })
     }
 
     /// Takes over the records that [`Store::create`] made before this process executed itself.
@@ -45,15 +47,7 @@ impl Store {
                 format!("state of {found} bytes is not for this plan"),
             ));
         }
-        let mut store = Self { fd, newest: vec![(0, false); records] };
-        for record in 0..records {
-            if let Some((sequence, second, _)) = store.newest_slot(record)
-                && let Some(entry) = store.newest.get_mut(record)
-            {
-                *entry = (sequence, second);
-            }
-        }
-        Ok(store)
+        Ok(Self { fd, newest: vec![Cell::new(None); records] })
     }
 
     /// Replaces a record. One that doesn't fit its slot is refused and stays as it was.
@@ -62,9 +56,11 @@ impl Store {
         if payload.len() > slot.saturating_sub(HEADER) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("record of {} bytes", payload.len())));
         }
-        let Some((sequence, second)) = self.newest.get(record).copied() else {
+        let Some(known) = self.newest.get(record).map(Cell::get) else {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "no such record"));
         };
+        let found = || self.newest_slot(record).map(|(sequence, second, _)| (sequence, second));
+        let (sequence, second) = known.or_else(found).unwrap_or_default();
         let (sequence, second) = (sequence.wrapping_add(1), !second);
         let length = u64::try_from(payload.len()).unwrap_or(0);
         let sum = checksum(sequence, payload);
@@ -77,33 +73,34 @@ impl Store {
         if written != bytes.len() {
             return Err(io::Error::new(io::ErrorKind::WriteZero, "short write of state"));
         }
-        if let Some(entry) = self.newest.get_mut(record) {
-            *entry = (sequence, second);
-        }
+        self.found(record, sequence, second);
         Ok(())
     }
 
     /// The newest whole payload of a record; `None` when it was never written.
     pub fn read(&self, record: usize) -> Option<Vec<u8>> {
-        self.newest_slot(record).map(|(_, _, payload)| payload)
+        let (sequence, second, payload) = self.newest_slot(record)?;
+        self.found(record, sequence, second);
+        Some(payload)
     }
 
+    fn found(&self, record: usize, sequence: u64, second: bool) {
+        if let Some(entry) = self.newest.get(record) {
+            entry.set(Some((sequence, second)));
+        }
+    }
+
+    /// Both slots are read at once: after a crash there are as many records as containers, and each is waited for.
     fn newest_slot(&self, record: usize) -> Option<(u64, bool, Vec<u8>)> {
+        let size = slot_size(record);
+        let mut both = vec![0; size.saturating_mul(2)];
+        let read = rustix::io::pread(&self.fd, &mut both, offset(record, false)).ok()?;
+        let (first, second) = both.get(..read)?.split_at_checked(size)?;
+        let slots = [(false, whole(first)), (true, whole(second))];
         let slots =
-            [false, true].into_iter().filter_map(|second| self.slot(record, second).map(|(s, p)| (s, second, p)));
-        slots.max_by_key(|(sequence, ..)| *sequence)
-    }
-
-    fn slot(&self, record: usize, second: bool) -> Option<(u64, Vec<u8>)> {
-        let mut bytes = vec![0; slot_size(record)];
-        let read = rustix::io::pread(&self.fd, &mut bytes, offset(record, second)).ok()?;
-        let (sequence, rest) = bytes.get(..read)?.split_first_chunk::<8>()?;
-        let (length, rest) = rest.split_first_chunk::<8>()?;
-        let (sum, rest) = rest.split_first_chunk::<8>()?;
-        let sequence = u64::from_le_bytes(*sequence);
-        let payload = rest.get(..usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
-        let whole = sequence > 0 && u64::from_le_bytes(*sum) == checksum(sequence, payload);
-        whole.then(|| (sequence, payload.to_vec()))
+            slots.into_iter().filter_map(|(second, slot)| slot.map(|(sequence, payload)| (sequence, second, payload)));
+        let (sequence, second, payload) = slots.max_by_key(|(sequence, ..)| *sequence)?;
+        Some((sequence, second, payload.to_vec()))
     }
 }
 
@@ -117,6 +114,17 @@ impl AsFd for Store {
 pub fn records_in(fd: impl AsFd) -> Option<usize> {
     let size = usize::try_from(rustix::fs::fstat(fd).ok()?.st_size).ok()?;
     size.checked_sub(LARGE_SLOT.saturating_mul(2))?.checked_div(SLOT.saturating_mul(2))?.checked_add(1)
+}
+
+/// Sequence number and payload of a slot that was written to its end.
+fn whole(slot: &[u8]) -> Option<(u64, &[u8])> {
+    let (sequence, rest) = slot.split_first_chunk::<8>()?;
+    let (length, rest) = rest.split_first_chunk::<8>()?;
+    let (sum, rest) = rest.split_first_chunk::<8>()?;
+    let sequence = u64::from_le_bytes(*sequence);
+    let payload = rest.get(..usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
+    let whole = sequence > 0 && u64::from_le_bytes(*sum) == checksum(sequence, payload);
+    whole.then_some((sequence, payload))
 }
 
 fn slot_size(record: usize) -> usize {
@@ -169,11 +177,25 @@ mod tests {
     }
 
     #[test]
+    fn what_was_not_read_is_written_all_the_same() {
+        let mut store = Store::create(2).unwrap();
+        store.write(1, b"one").unwrap();
+        store.write(1, b"two").unwrap();
+        let mut next = again(&store, 2);
+        next.write(1, b"three").unwrap();
+        assert_eq!((again(&store, 2).read(1).unwrap(), next.newest_slot(1).unwrap().0), (b"three".to_vec(), 3));
+        // It went over the oldest: torn, it leaves the one before.
+        let (_, second) = next.newest[1].get().unwrap();
+        rustix::io::pwrite(&next.fd, &[0xff], offset(1, second)).unwrap();
+        assert_eq!(again(&store, 2).read(1).unwrap(), b"two");
+    }
+
+    #[test]
     fn a_torn_write_leaves_the_older_record() {
         let mut store = Store::create(2).unwrap();
         store.write(1, b"whole").unwrap();
         store.write(1, b"newer").unwrap();
-        let (_, second) = store.newest[1];
+        let (_, second) = store.newest[1].get().unwrap();
         for at in 0..29 {
             let mut next = again(&store, 2);
             next.write(1, b"torn!").unwrap();

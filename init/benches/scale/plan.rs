@@ -44,6 +44,7 @@ pub fn of(site: &Site, count: usize, chain: usize) -> Plan {
             depends_on: vec![],
             supervision: Default::default(),
             reads_status: false,
+            kept_log: None,
             pod: None,
             stop_signal: 15,
             stop_grace_ms: 10_000,

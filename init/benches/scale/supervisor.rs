@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use garboard_init::boot::Trace;
 use garboard_init::console::Console;
 use garboard_init::event_loop::{Machine, Options, Supervisor};
+use garboard_init::last_words::Places;
 use garboard_init::sys::fd::Inherited;
 use garboard_init::{crash, shutdown};
 use garboard_runtime::plan::Plan;
@@ -16,7 +17,7 @@ use crate::trace;
 pub fn resume(state: &str, reason: &str) -> ! {
     match Supervisor::resume(Inherited::take_all(), state, reason) {
         Ok(supervisor) => shutdown::carry_out(supervisor.run()),
-        Err(error) => shutdown::give_up(&error.to_string()),
+        Err(error) => shutdown::give_up(&error.to_string(), &nowhere()),
     }
 }
 
@@ -50,9 +51,16 @@ pub fn begin(plan: &str, run_dir: &str, cgroup: &str, trace: &str) -> ! {
         // Not the kernel's own: this machine is not ours.
         modules_lock: "modules_disabled".into(),
         watchdog: "watchdog".into(),
+        words: nowhere(),
         crash_trigger: true,
         ..Options::default()
     };
     let supervisor = Supervisor::begin(machine, options).expect("begin to supervise");
     shutdown::carry_out(supervisor.run())
+}
+
+/// How this ends is nobody's business afterwards.
+fn nowhere() -> Places {
+    let nothing = || "nowhere".into();
+    Places { directory: nothing(), pstore: nothing(), pmsg: nothing() }
 }

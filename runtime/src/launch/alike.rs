@@ -57,7 +57,10 @@ mod tests {
         let same = |a: usize, b: usize| Arc::ptr_eq(&decoded[a].bpf, &decoded[b].bpf);
         assert_eq!((same(0, 1), same(1, 2), same(0, 3)), (true, false, false));
         // Length, then the bytes, then what follows.
-        assert_eq!(postcard::to_stdvec(&filter(1)).unwrap(), postcard::to_stdvec(&(vec![1_u8; 300], 0_u32, None::<u8>)).unwrap());
+        assert_eq!(
+            postcard::to_stdvec(&filter(1)).unwrap(),
+            postcard::to_stdvec(&(vec![1_u8; 300], 0_u32, None::<u8>)).unwrap()
+        );
         assert!(postcard::from_bytes::<Seccomp>(&encoded[1..100]).is_err());
     }
 }

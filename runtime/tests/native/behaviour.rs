@@ -139,7 +139,8 @@ fn a_failure_names_step_object_and_cause() {
         (
             shell("")
                 .change(|l| {
-                    l.seccomp = Some(garboard_runtime::launch::Seccomp { bpf: vec![0; 7].into(), flags: 0, listener: None })
+                    l.seccomp =
+                        Some(garboard_runtime::launch::Seccomp { bpf: vec![0; 7].into(), flags: 0, listener: None })
                 })
                 .refusal(),
             "load seccomp filter malformed filter: EINVAL",

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use garboard_runtime::cgroup::{self, AbsentController};
 use garboard_runtime::compile;
+use garboard_runtime::device_filter::DeviceFilters;
 use garboard_runtime::failure::Failure;
 use garboard_runtime::launch::{IdMap, IdRange, Launch, Root, RootSource, Upper};
 use garboard_runtime::report::{self, Report};
@@ -243,18 +244,25 @@ impl Container {
     }
 }
 
+thread_local! {
+    /// Kept from test to test, as PID 1 keeps them: what a test of devices sees is mostly the work of one that another has loaded.
+    static FILTERS: DeviceFilters = DeviceFilters::new();
+}
+
 /// Starts a launch at the tests' place.
 pub fn start_launch(launch: &Launch, name: &str, stdio: Stdio<'_>) -> Result<Started, Failure> {
     let place = place();
-    let site = StartSite {
-        cgroup_parent: place.cgroup.as_ref().map(AsFd::as_fd),
-        absent_controller: AbsentController::Record,
-        device_filters: None,
-        userns: None,
-        volumes: &[],
-        root: None,
-    };
-    start(launch, name, &site, stdio)
+    FILTERS.with(|filters| {
+        let site = StartSite {
+            cgroup_parent: place.cgroup.as_ref().map(AsFd::as_fd),
+            absent_controller: AbsentController::Record,
+            device_filters: Some(filters),
+            userns: None,
+            volumes: &[],
+            root: None,
+        };
+        start(launch, name, &site, stdio)
+    })
 }
 
 /// Runs a launch to its end. The failure is the launcher's or the child's.

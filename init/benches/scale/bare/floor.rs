@@ -32,8 +32,6 @@ struct Site {
     /// A loaded program; 0: none.
     devices: usize,
     filter: Program,
-    /// Closed by every child when it executes its program.
-    running: usize,
 }
 
 /// struct sock_fprog.
@@ -57,12 +55,13 @@ fn start(count: usize, run: &'static CStr, cgroups: &'static CStr, limit: bool) 
     // Standard output of each is kept open, as somebody will want to read it.
     let mut descriptors = [count * 2 + 100, count * 2 + 100];
     must(10, PRLIMIT64, [0, RLIMIT_NOFILE, memory(&mut descriptors), 0]);
+    // Every child has its end until it executes its program.
     let mut running = [0_u32; 2];
     must(11, PIPE2, [memory(&mut running), CLOEXEC]);
     let mut filter = core::mem::MaybeUninit::<[u8; ROOM]>::uninit();
     let length = read(Text::new(run).add("/filter"), memory(&mut filter)) / 8;
     let filter = Program { length: length as u16, instructions: memory(&mut filter) };
-    let site = Site { run, cgroups, limit, devices: load_devices(run), filter, running: running[1] as usize };
+    let site = Site { run, cgroups, limit, devices: load_devices(run), filter };
     for number in 0..count {
         launch(&site, number);
     }
@@ -92,7 +91,8 @@ fn load_devices(run: &'static CStr) -> usize {
         return 0;
     }
     // prog_type and insn_cnt share a word.
-    let mut attributes = [CGROUP_DEVICE | ((length / 8) as u64) << 32, memory(&mut program) as u64, text(c"") as u64, 0, 0, 0];
+    let mut attributes =
+        [CGROUP_DEVICE | ((length / 8) as u64) << 32, memory(&mut program) as u64, text(c"") as u64, 0, 0, 0];
     must(16, BPF, [PROG_LOAD, memory(&mut attributes), size_of_val(&attributes)])
 }
 
@@ -115,7 +115,8 @@ fn launch(site: &Site, number: usize) {
         must(23, BPF, [PROG_ATTACH, memory(&mut attributes), size_of_val(&attributes)]);
     }
 
-    let layer = must(24, OPEN_TREE, [FROM_HERE, Text::new(site.run).add("/layer").pointer(), OPEN_TREE_CLONE | CLOEXEC]);
+    let layer =
+        must(24, OPEN_TREE, [FROM_HERE, Text::new(site.run).add("/layer").pointer(), OPEN_TREE_CLONE | CLOEXEC]);
     let (mut output, mut go) = ([0_u32; 2], [0_u32; 2]);
     must(25, PIPE2, [memory(&mut output), CLOEXEC]);
     must(26, PIPE2, [memory(&mut go), CLOEXEC]);
@@ -141,7 +142,6 @@ fn launch(site: &Site, number: usize) {
 
 /// Read-only, private, and with the ids of a user namespace.
 fn map(mount: usize, user: usize) {
-    const EMPTY_PATH: usize = 0x1000;
     const RDONLY_IDMAP: usize = 0x1 | 0x10_0000;
     // struct mount_attr: attr_set, attr_clr, propagation, userns_fd.
     let mut attributes = [RDONLY_IDMAP, 0, PRIVATE, user];
@@ -271,7 +271,14 @@ fn hide() {
     ] {
         call(MOUNT, [text(c"dev/null"), text(path), 0, BIND, 0]);
     }
-    for path in [c"proc/acpi", c"proc/asound", c"proc/scsi", c"sys/devices/virtual/powercap", c"sys/firmware", c"sys/kernel/debug"] {
+    for path in [
+        c"proc/acpi",
+        c"proc/asound",
+        c"proc/scsi",
+        c"sys/devices/virtual/powercap",
+        c"sys/firmware",
+        c"sys/kernel/debug",
+    ] {
         call(MOUNT, [text(c"tmpfs"), text(path), text(c"tmpfs"), RDONLY, text(c"size=4k,nr_inodes=1")]);
     }
 }
@@ -307,6 +314,4 @@ fn give_up_rights(site: &Site) {
     if site.filter.length != 0 {
         must(94, SECCOMP, [SECCOMP_SET_MODE_FILTER, 0, core::ptr::from_ref(&site.filter) as usize]);
     }
-    // `running` stays open until the program is executed.
-    let _ = site.running;
 }

@@ -43,12 +43,27 @@ fn set_up() {
     must(122, MKDIR, [text(c"/new"), 0o755]);
     must(123, MOUNT, [text(c"tmpfs"), text(c"/new"), text(c"tmpfs"), 0, text(c"mode=755")]);
     for directory in [
-        c"/new/proc", c"/new/sys", c"/new/dev", c"/new/run", c"/new/run/etc", c"/new/run/work", c"/new/run/layer",
-        c"/new/run/layer/bin", c"/new/run/layer/proc", c"/new/run/layer/sys", c"/new/run/layer/dev", c"/new/run/layer/etc",
+        c"/new/proc",
+        c"/new/sys",
+        c"/new/dev",
+        c"/new/run",
+        c"/new/run/etc",
+        c"/new/run/work",
+        c"/new/run/layer",
+        c"/new/run/layer/bin",
+        c"/new/run/layer/proc",
+        c"/new/run/layer/sys",
+        c"/new/run/layer/dev",
+        c"/new/run/layer/etc",
     ] {
         must(124, MKDIR, [text(directory), 0o755]);
     }
-    for file in [c"/new/run/layer/etc/hosts", c"/new/run/layer/etc/hostname", c"/new/run/layer/etc/resolv.conf", c"/new/run/resolv.conf"] {
+    for file in [
+        c"/new/run/layer/etc/hosts",
+        c"/new/run/layer/etc/hostname",
+        c"/new/run/layer/etc/resolv.conf",
+        c"/new/run/resolv.conf",
+    ] {
         let file = must(125, OPEN, [text(file), NEW_FILE, 0o644]);
         must(126, CLOSE, [file]);
     }

@@ -9,7 +9,7 @@ pub(crate) fn of(step: Step, errno: Errno, object: &str) -> Option<&'static str>
     let text = match (step, errno) {
         (Step::Clone | Step::CreateUserNamespace, Errno::AGAIN) => {
             "the pids limit, RLIMIT_NPROC, or the machine's own limit (kernel.pid_max, kernel.threads-max) is reached"
-        },
+        }
         (Step::Clone | Step::CreateUserNamespace, Errno::NOSPC) => "too many namespaces: raise user.max_user_namespaces and its like",
         (Step::Clone | Step::CreateUserNamespace, Errno::INVAL) => {
             "the kernel lacks a namespace (CONFIG_USER_NS, CONFIG_PID_NS, CONFIG_NET_NS, CONFIG_IPC_NS, CONFIG_UTS_NS) or is older than 5.7"

@@ -79,13 +79,15 @@ impl Kind {
     /// How long it may take, in milliseconds; `None`: it may stay.
     fn allowance_ms(self) -> Option<u64> {
         match self {
-            Self::Modules | Self::Words => Some(60_000),
+            Self::Modules => Some(60_000),
             // Growing and checking a large disk takes its time; containers without volumes don't wait for it.
             Self::Data => Some(600_000),
             Self::Network | Self::Shell | Self::Keep => None,
             // As long as the disks get further; see `shutdown::Patience`.
             Self::Stop => None,
             Self::Passphrase | Self::Previous(_) | Self::Stopped => Some(30_000),
+            // As slow as a disk may be; nobody waits for it.
+            Self::Words => Some(600_000),
             // As large as an image may be; only the containers that wait for it wait.
             Self::Volumes(_) => Some(600_000),
             // Its check says.

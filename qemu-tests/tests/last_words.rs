@@ -107,13 +107,18 @@ fn each_end_is_told_in_the_next_boot() {
 /// will go on.
 const PANIC: &str = r#"
 name = "panic"
+[system.sysctls]
+"kernel.panic" = "-1"                    # at once: nobody wants to read it
+
 [containers.killer]
 image = "BUSYBOX"
 command = ["sh", "-c", '''
 nc -l -p 7000 </dev/null
-set -- $(cat /proc/1/syscall)
+# It is at work now and then, and nowhere that could be told.
+until set -- $(cat /proc/1/syscall) && [ $# -gt 2 ]; do usleep 10000; done
 while [ $# -gt 1 ]; do shift; done
-printf '\270\347\000\000\000\277\011\000\000\000\017\005' | dd of=/proc/1/mem bs=1 seek=$(($1)) conv=notrunc
+# All in one write.
+{ dd bs=1 count=0 seek=$(($1)) && printf '\270\347\000\000\000\277\011\000\000\000\017\005'; } </dev/null 1<>/proc/1/mem
 exec sleep 1000000
 ''']
 network_mode = "host"

@@ -51,9 +51,13 @@ impl Supervisor {
         }
     }
 
-    /// Its worker ended, and may have said nothing.
+    /// Its worker ended, and may have said nothing, or not all: a disk may hang.
     pub(super) fn words_ended(&mut self, exit: Exit) {
-        if self.words.previous.is_none() {
+        if self.words.previous.is_some() {
+            if !exit.success() {
+                self.note(format!("keep how this boot goes: its worker {}", super::telling::ending(exit)));
+            }
+        } else {
             let text = format!("how the boot before ended is not known: its worker {}", super::telling::ending(exit));
             self.words.previous = Some(Previous::unknown(&text));
             self.note(text);

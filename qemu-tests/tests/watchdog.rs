@@ -5,7 +5,7 @@ mod support;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use garboard_qemu::{Builder, Image, Machine, Snapshot, Vm, secs};
+use garboard_qemu::{Builder, Ending, Image, Machine, Snapshot, Vm, secs};
 use support::{BOOT, Project, fixture};
 
 /// `saboteur` waits for somebody to connect to port 7000, then makes PID 1 turn in circles: two bytes of a jump to itself, written to
@@ -89,8 +89,13 @@ fn a_machine_that_stands_still_is_started_over_by_its_watchdog() {
 
 #[test]
 fn a_machine_without_a_watchdog_has_the_kernel_s() {
-    // That one forgets; and this appliance keeps nothing.
-    starts_over(Machine::Microvm, None, "Software Watchdog", "unknown");
+    // That one forgets why.
+    let (_project, image) = bake("watchdog = \"10s\"");
+    let vm = struck(Vm::builder(&image).machine(Machine::Microvm));
+    let ending = vm.wait_exit(secs(120)).unwrap();
+    let console = vm.console().transcript();
+    assert_eq!(ending, Ending::Reboot, "{console}");
+    assert!(console.contains("Software Watchdog"), "{console}");
 }
 
 /// The control: PID 1 does stand still, and nothing else would start the machine over.

@@ -168,8 +168,9 @@ fn crash_loops_leak_nothing() {
     }
     let rss = |s: &serde_json::Value| s["pid1_rss_bytes"].as_u64().unwrap();
     assert!(rss(&after) <= rss(&before) + (256 << 10), "{} → {}", rss(&before), rss(&after));
+    // What leaked by the crash would be eight thousand; as many starts as there are containers may always be under way.
     let now = least_descriptors(&rig);
-    assert!(now <= descriptors + 2, "{descriptors} → {now}");
+    assert!(now <= descriptors + 8 * 4, "{descriptors} → {now}");
 }
 
 /// What stays open, without what the starts under way at one moment need for it.

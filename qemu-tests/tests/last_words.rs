@@ -2,13 +2,14 @@
 
 mod support;
 
+use std::io::Write;
 use std::net::TcpStream;
 
 use garboard_qemu::{Image, Machine, Previous, Snapshot, Vm, secs};
 use serde_json::Map;
 use support::{BOOT, Project, fixture};
 
-/// `critical` gives up, and with it the machine, once somebody has connected to port 7002; in later boots it stays. `saboteur` crashes
+/// `critical` gives up, and with it the machine, once it was told to on port 7002; in later boots it stays. `saboteur` crashes
 /// PID 1 for each of two other ports.
 const ENDS: &str = r#"
 name = "ends"
@@ -16,7 +17,11 @@ name = "ends"
 
 [containers.critical]
 image = "BUSYBOX"
-command = ["sh", "-c", "[ -e /keep/done ] || { nc -l -p 7002 </dev/null; touch /keep/done; exit 3; }; exec sleep 1000000"]
+command = ["sh", "-c", '''
+listen() { until [ "$(nc -l -p $1 </dev/null)" = go ]; do sleep 0.1; done; }
+[ -e /keep/done ] || { listen 7002; touch /keep/done; exit 3; }
+exec sleep 1000000
+''']
 volumes = ["keep:/keep"]
 network_mode = "host"
 ports = ["7002"]
@@ -24,7 +29,10 @@ on_failure = "reboot"
 
 [containers.saboteur]
 image = "BUSYBOX"
-command = ["sh", "-c", "listen() { nc -l -p $1 </dev/null; }; listen 7000; kill -SEGV 1; listen 7001; kill -BUS 1; exec sleep 1000000"]
+command = ["sh", "-c", '''
+listen() { until [ "$(nc -l -p $1 </dev/null)" = go ]; do sleep 0.1; done; }
+listen 7000; kill -SEGV 1; listen 7001; kill -BUS 1; exec sleep 1000000
+''']
 network_mode = "host"
 ports = ["7000-7001:7000-7001"]
 pid = "host"
@@ -64,14 +72,19 @@ fn bake(declaration: &str) -> (Project, Image) {
 fn each_end_is_told_in_the_next_boot() {
     let (project, image) = bake(ENDS);
     let boot = || Vm::builder(&image).state(project.path("state")).reboot().boot().unwrap();
-    let connect = |vm: &Vm, port| drop(TcpStream::connect(vm.address(port).unwrap()));
+    // A word, as a listener may also end without anybody having come.
+    let tell = |vm: &Vm, port| {
+        if let Ok(mut stream) = TcpStream::connect(vm.address(port).unwrap()) {
+            let _ = stream.write_all(b"go\n");
+        }
+    };
 
     let vm = boot();
     assert_eq!(told(&vm, 1, || ()).cause, "first_boot");
     let log = vm.logs("curious", 100).unwrap();
     assert!(!log.iter().any(|line| line.contains(".garboard")), "{log:?}");
     // A container that the machine is nothing without.
-    let previous = told(&vm, 2, || connect(&vm, 7002));
+    let previous = told(&vm, 2, || tell(&vm, 7002));
     let why = "started over: critical was given up, and its declaration wants that";
     assert_eq!((&*previous.cause, &*previous.text, previous.boot), ("reboot", why, Some(1)));
     assert!(previous.uptime_ms.is_some_and(|ms| ms > 0), "{previous:?}");
@@ -87,7 +100,7 @@ fn each_end_is_told_in_the_next_boot() {
     // PID 1 crashes once, which is no end, and again.
     let previous = told(&vm, 4, || {
         let once = vm.console().contains("PID 1 crashed and goes on, nothing was lost: fatal signal 11");
-        connect(&vm, if once { 7001 } else { 7000 });
+        tell(&vm, if once { 7001 } else { 7000 });
     });
     assert_eq!((&*previous.cause, previous.boot), ("crash", Some(3)), "{previous:?}");
     for reason in ["fatal signal 7 sent by process", "fatal signal 11 sent by process", "within a minute"] {

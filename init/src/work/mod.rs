@@ -32,6 +32,7 @@ pub mod keep;
 pub mod lease;
 pub mod modules;
 pub mod network;
+mod own_file;
 pub mod passphrase;
 pub mod privileges;
 pub mod pstore;

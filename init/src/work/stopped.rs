@@ -2,21 +2,16 @@
 //!
 //! One file, a name to a line, replaced as a whole: after a power cut it is the older or the newer one.
 
-use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
+use std::io;
 use std::path::Path;
 
 use garboard_runtime::plan::{self, Plan, Restart};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, fsync, mkdirat, openat, renameat, unlinkat};
-use rustix::io::Errno;
 
-use super::{emit, report};
+use super::{emit, own_file, report};
 use crate::boot;
 use crate::kept::OWN;
 
 const FILE: &str = "stopped";
-const NEW: &str = "stopped.new";
 /// As many names as there can be containers, each as long as it can be; what lies behind that is no record of ours.
 const LIMIT: u64 = 512 << 10;
 
@@ -47,26 +42,8 @@ fn keep(root: &Path, arguments: &[String]) -> Result<(), String> {
         text.push_str(name);
         text.push('\n');
     }
-    write(root, text.as_bytes()).map_err(|errno| format!("write {}: {errno}", root.join(OWN).join(FILE).display()))
-}
-
-fn write(root: &Path, bytes: &[u8]) -> io::Result<()> {
-    match mkdirat(CWD, root.join(OWN), Mode::from_raw_mode(0o700)) {
-        Ok(()) | Err(Errno::EXIST) => {}
-        Err(errno) => return Err(errno.into()),
-    }
-    let directory = open_directory(root)?;
-    // What a power cut left; also whatever else it may be.
-    match unlinkat(&directory, NEW, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => {}
-        Err(errno) => return Err(errno.into()),
-    }
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    let mut file = File::from(openat(&directory, NEW, flags, Mode::from_raw_mode(0o600))?);
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    renameat(&directory, NEW, &directory, FILE)?;
-    Ok(fsync(&directory)?)
+    own_file::replace(&root.join(OWN), FILE, text.as_bytes())
+        .map_err(|errno| format!("write {}: {errno}", root.join(OWN).join(FILE).display()))
 }
 
 /// The indices of the containers of the plan that a person had stopped and that are to stay so. No record: none. A record that
@@ -77,7 +54,7 @@ pub fn read(plan: &Plan) -> Result<Vec<usize>, String> {
 
 /// [`read`] with the data filesystem at another place.
 pub fn read_in(root: &Path, plan: &Plan) -> Result<Vec<usize>, String> {
-    let text = match read_file(root) {
+    let text = match own_file::read(&root.join(OWN), FILE, LIMIT) {
         Ok(text) => text,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(e) => return Err(format!("read {}: {e}", root.join(OWN).join(FILE).display())),
@@ -86,24 +63,6 @@ pub fn read_in(root: &Path, plan: &Plan) -> Result<Vec<usize>, String> {
     let names: std::collections::BTreeSet<&str> = text.lines().collect();
     let stays = |c: &plan::Container| c.restart == Restart::UnlessStopped && names.contains(c.name.as_str());
     Ok(plan.containers.iter().enumerate().filter(|(_, c)| stays(c)).map(|(index, _)| index).collect())
-}
-
-fn read_file(root: &Path) -> io::Result<Vec<u8>> {
-    let directory = open_directory(root)?;
-    // Disks come from elsewhere: nothing there leads out of it or keeps this waiting.
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = File::from(openat(&directory, FILE, flags, Mode::empty())?);
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("it is no file"));
-    }
-    let mut text = Vec::new();
-    file.take(LIMIT).read_to_end(&mut text)?;
-    Ok(text)
-}
-
-fn open_directory(root: &Path) -> io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(openat(CWD, root.join(OWN), flags, Mode::empty())?)
 }
 
 #[cfg(test)]
@@ -141,7 +100,7 @@ mod tests {
         assert_eq!(read_in(root, &plan), Ok(vec![]), "nothing was kept yet");
         // A power cut may have left half of one.
         std::fs::create_dir(root.join(OWN)).unwrap();
-        std::fs::write(root.join(OWN).join(NEW), "we").unwrap();
+        std::fs::write(root.join(OWN).join("stopped.new"), "we").unwrap();
         for (indices, stopped) in
             [(&["0", "1"][..], vec![0, 1]), (&["1"], vec![1]), (&[], vec![]), (&["9", "x"], vec![])]
         {

@@ -1,28 +1,25 @@
 //! The `words` worker: how did the boot before end, and that this one is under way. The `stop` worker adds how this one ends.
 
 use std::ffi::OsStr;
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{emit, pstore, report};
+use super::{emit, own_file, pstore, report};
+use crate::kept::boot_id;
 use crate::last_words::{End, Evidence, Kept, Previous, RECORD, Record};
 
 const NAME: &str = "last-words";
-/// It becomes the record when it is whole and on the disk.
-const NEW: &str = "last-words.new";
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// `directory` is where the record is kept, `pstore` where the kernel shows what it kept, each empty for nowhere; `watchdog` is
 /// `reset` if it says that it reset the machine. What is known is told before anything is written: a disk that hangs only then is
 /// known to have worked.
 pub fn run(arguments: &[String]) -> i32 {
     let [directory, pstore, watchdog] = arguments else { return 1 };
-    let id = std::fs::read_to_string(BOOT_ID).unwrap_or_default();
+    let id = boot_id();
     let mount = pstore::mount(pstore);
     let evidence = Evidence { watchdog: watchdog == "reset", ..pstore::look(Path::new(pstore)) };
     let kept = if directory.is_empty() { Kept::Nowhere } else { look(directory) };
@@ -35,7 +32,7 @@ pub fn run(arguments: &[String]) -> i32 {
     if directory.is_empty() {
         return told;
     }
-    emit(&match write(directory, &Record::new(boot, id.trim(), None)) {
+    emit(&match write(directory, &Record::new(boot, &id, None)) {
         Ok(()) => report::Words::Kept(boot),
         Err(fault) => report::Words::Fault(fault),
     })
@@ -52,95 +49,43 @@ pub fn end(arguments: &[String]) {
 }
 
 fn keep_end(directory: &str, end: End) -> Result<(), String> {
-    let id = std::fs::read_to_string(BOOT_ID).unwrap_or_default();
-    let id = id.trim();
+    let id = boot_id();
     let boot = match look(directory) {
         Kept::Record(record) if record.id == id => record.boot,
         // It was never said that this one is under way.
         Kept::Record(record) => record.boot.saturating_add(1),
         _ => 1,
     };
-    write(directory, &Record::new(boot, id, Some(end)))
+    write(directory, &Record::new(boot, &id, Some(end)))
 }
 
 /// What lies where the record should.
 fn look(directory: &str) -> Kept {
-    let read = || -> io::Result<Vec<u8>> {
-        let directory = open(directory)?;
-        // Whatever lies there on a disk that somebody else filled: it is neither followed nor waited for.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = regular(rustix::fs::openat(&directory, NAME, flags, Mode::empty())?)?;
-        let mut bytes = Vec::new();
-        let limit = u64::try_from(RECORD).unwrap_or(0).saturating_add(1);
-        std::fs::File::from(file).take(limit).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    match read() {
+    let limit = u64::try_from(RECORD).unwrap_or(0).saturating_add(1);
+    match own_file::read(Path::new(directory), NAME, limit) {
         Ok(bytes) => Record::decode(&bytes).map_or_else(Kept::Unreadable, Kept::Record),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Kept::Nothing,
         Err(e) => Kept::Unreadable(e.to_string()),
     }
 }
 
-fn open(directory: &str) -> io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(rustix::fs::open(directory, flags, Mode::empty())?)
-}
-
-fn regular(file: OwnedFd) -> io::Result<OwnedFd> {
-    let mode = rustix::fs::fstat(&file)?.st_mode;
-    if FileType::from_raw_mode(mode) == FileType::RegularFile {
-        return Ok(file);
-    }
-    Err(io::Error::new(io::ErrorKind::InvalidData, "it is no file"))
-}
-
 /// Replaces the record, and makes its directory first if need be.
 fn write(directory: &str, record: &Record) -> Result<(), String> {
-    let kept = make(directory).and_then(|()| {
-        let directory = open(directory)?;
-        match replace(&directory, &record.encode()) {
-            // Better a record that a power cut could tear than one that says what isn't so any more.
-            Err(e) if matches!(Errno::from_io_error(&e), Some(Errno::NOSPC | Errno::DQUOT)) => {
-                overwrite(&directory, &record.encode()).map_err(|_| e)
-            }
-            other => other,
+    let place = Path::new(directory);
+    let bytes = record.encode();
+    let kept = match own_file::replace(place, NAME, &bytes) {
+        // Better a record that a power cut could tear than one that says what isn't so any more.
+        Err(e) if matches!(Errno::from_io_error(&e), Some(Errno::NOSPC | Errno::DQUOT)) => {
+            overwrite(place, &bytes).map_err(|_| e)
         }
-    });
+        other => other,
+    };
     kept.map_err(|e| format!("keep in {directory} how this boot goes: {e}; the next one won't know how it ended"))
 }
 
-fn make(directory: &str) -> io::Result<()> {
-    match rustix::fs::mkdir(directory, Mode::from_raw_mode(0o700)) {
-        Ok(()) => {
-            let parent = Path::new(directory).parent().unwrap_or(Path::new("/"));
-            std::fs::File::open(parent)?.sync_all()
-        }
-        // A disk that can only be read may well have it.
-        Err(Errno::EXIST) => Ok(()),
-        Err(errno) => Err(errno.into()),
-    }
-}
-
-/// At no moment is there anything but the old record or the new one, whole.
-fn replace(directory: &OwnedFd, bytes: &[u8]) -> io::Result<()> {
-    let _ = rustix::fs::unlinkat(directory, NEW, AtFlags::empty());
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(directory, NEW, flags, Mode::from_raw_mode(0o600))?;
-    let mut file = std::fs::File::from(file);
-    let whole = file.write_all(bytes).and_then(|()| file.sync_all());
-    let renamed = whole.and_then(|()| Ok(rustix::fs::renameat(directory, NEW, directory, NAME)?));
-    if renamed.is_err() {
-        let _ = rustix::fs::unlinkat(directory, NEW, AtFlags::empty());
-    }
-    renamed?;
-    Ok(rustix::fs::fsync(directory.as_fd())?)
-}
-
 /// On a full disk: what is as long needs no room.
-fn overwrite(directory: &OwnedFd, bytes: &[u8]) -> io::Result<()> {
-    let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = std::fs::File::from(regular(rustix::fs::openat(directory, NAME, flags, Mode::empty())?)?);
+fn overwrite(directory: &Path, bytes: &[u8]) -> io::Result<()> {
+    let file = own_file::open(&own_file::open_directory(directory)?, NAME, OFlags::WRONLY)?;
     file.write_all_at(bytes, 0)?;
     file.sync_all()
 }
@@ -199,7 +144,7 @@ mod tests {
         assert_eq!((mode(&directory), mode(&format!("{directory}/{NAME}"))), (0o700, 0o600));
         keep_end(&directory, asked("x")).unwrap();
         // It was of another boot: this one is the next.
-        let id = std::fs::read_to_string(BOOT_ID).unwrap();
+        let id = std::fs::read_to_string(crate::kept::BOOT_ID).unwrap();
         assert_eq!(record(&directory), Record::new(2, id.trim(), Some(asked("x"))));
         keep_end(&directory, asked("y")).unwrap();
         assert_eq!(record(&directory), Record::new(2, id.trim(), Some(asked("y"))));

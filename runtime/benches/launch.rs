@@ -9,11 +9,11 @@ use std::process::{Command, Stdio as ProcessStdio};
 use std::time::{Duration, Instant};
 
 use garboard_runtime::cgroup::{self, AbsentController};
+use garboard_runtime::compile;
 use garboard_runtime::launch::{IdMap, IdRange, Launch, Root, RootSource, Upper};
 use garboard_runtime::report::{self, Report};
 use garboard_runtime::spec::{self, FileMetadata, ImageFiles, Options};
 use garboard_runtime::start::{Site, Stdio, start};
-use garboard_runtime::{compile, userns};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
@@ -74,13 +74,11 @@ impl Bench {
 }
 
 fn measure(bench: &Bench, rounds: usize) {
-    let userns = userns::create(bench.launch.ids.as_ref().expect("ids")).expect("user namespace");
     let parent = rustix::fs::open(CGROUPS, rustix::fs::OFlags::DIRECTORY, rustix::fs::Mode::empty()).expect("cgroups");
     let site = Site {
         cgroup_parent: Some(parent.as_fd()),
         absent_controller: AbsentController::Record,
         device_filters: None,
-        userns: Some(userns.as_fd()),
         volumes: &[],
         root: None,
     };

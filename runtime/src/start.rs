@@ -19,8 +19,6 @@ pub struct Site<'a> {
     pub absent_controller: AbsentController,
     /// Kept from start to start by a launcher that starts many; `None`: the filter is loaded for this start.
     pub device_filters: Option<&'a DeviceFilters>,
-    /// The container's user namespace from [`crate::userns::create`], kept from start to start; `None`: made for this start.
-    pub userns: Option<BorrowedFd<'a>>,
     /// Volumes that [`crate::volumes::open`] has opened, by their paths. Their disk isn't touched any more; the others are looked up.
     pub volumes: &'a [(String, OwnedFd)],
     /// The container's root as a mount that is nowhere yet, instead of what [`crate::launch::Root::source`] says; one that stands

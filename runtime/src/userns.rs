@@ -1,5 +1,5 @@
-//! User namespaces by descriptor: what idmapped mounts are mapped by. One per container, kept for its restarts. And the maps of
-//! ids, which the kernel takes from the machine's root, and from an ordinary user only for the own id or by a helper.
+//! User namespaces by descriptor: what idmapped mounts are mapped by. And the maps of ids, which the kernel takes from the machine's
+//! root, and from an ordinary user only for the own id or by a helper.
 
 #[cfg(feature = "cli")]
 mod helpers;
@@ -21,7 +21,12 @@ pub fn create(ids: &IdMap) -> Result<OwnedFd, Failure> {
     let helper = sys::clone::Helper::start(rustix::thread::UnshareFlags::NEWUSER)
         .at(Step::CreateUserNamespace, || "of a helper process")?;
     write_maps(helper.pid(), ids)?;
-    let path = format!("/proc/{}/ns/user", helper.pid());
+    of(helper.pid())
+}
+
+/// The user namespace of a process.
+pub(crate) fn of(pid: i32) -> Result<OwnedFd, Failure> {
+    let path = format!("/proc/{pid}/ns/user");
     rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).at(Step::Open, || path)
 }
 

@@ -1,6 +1,6 @@
 //! What a thousand containers cost: their launch, PID 1's memory, the way from an exit to its action, idle wake-ups, and a crash of PID 1.
 //!
-//! `sudo cargo bench -p garboard-init --bench scale [CONTAINERS] [ROUNDS]`, or the program that `benches/scale/build-static` makes: static
+//! `sudo cargo bench -p garboard-init --bench scale [CONTAINERS] [ROUNDS] [launches]`, or the program that `benches/scale/build-static` makes: static
 //! as PID 1 is, for figures of memory and crashes that are PID 1's. Containers are as an undemanding declaration has them, with busybox's
 //! `sleep`. This executable is also the supervisor, the program being that of `/init` but for its boot. The floor (`bare/floor.rs`) makes
 //! the same containers by the system calls that they can't do without. Runs alternate, so that they share the machine's moods.
@@ -39,11 +39,35 @@ fn main() {
     let (count, rounds) = (numbers.next().unwrap_or(1000), numbers.next().unwrap_or(3));
     site::enter();
     let site = Site::new();
+    if words.contains(&"launches") {
+        return only_launches(&site, count, rounds);
+    }
     println!("{count} containers, {rounds} rounds; load average {}", site::load());
     let results: Vec<Round> = (0..rounds).map(|_| round(&site, count)).collect();
     launches(&results, count);
     follow_ups(&site, &results, count);
     println!("load average {}", site::load());
+}
+
+/// For who changes them: as often as asked, and nothing else.
+fn only_launches(site: &Site, count: usize, rounds: usize) {
+    let (mut floors, mut all) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        let floor = site.floor(count, true);
+        let mut supervised = Supervised::begin(site, &plan::of(site, count, 0));
+        let ours = supervised.wait_running();
+        drop(supervised);
+        site.settle();
+        let [a, b, c, d] = [floor.clock, ours.clock, floor.processor, ours.processor].map(millis);
+        println!(
+            "floor with filters, ours: {a:.0}, {b:.0} ms on the clock ({:.2}); {c:.0}, {d:.0} of processor time ({:.2})",
+            b / a,
+            d / c
+        );
+        floors.push(floor.processor);
+        all.push(ours.processor);
+    }
+    print_beside("processor time, median", median(all.into_iter()), median(floors.into_iter()), None);
 }
 
 /// One launch of each, and what is seen of ours besides.

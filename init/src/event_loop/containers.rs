@@ -76,12 +76,6 @@ impl Supervisor {
         etc_files::write(&run_dir, &container.name, &container.etc)
             .map_err(|e| os_fault(&format!("write its files in {}", run_dir.display()), &e))?;
         let launch = in_pod.as_ref().unwrap_or(&container.launch);
-        if unit.userns.is_none()
-            && in_pod.is_none()
-            && let Some(ids) = &container.launch.ids
-        {
-            unit.userns = Some(garboard_runtime::userns::create(ids).map_err(|f| fault(&f))?);
-        }
         let pipe = pipe_with(PipeFlags::CLOEXEC).map_err(|e| os_fault("make a pipe", &e.into()))?;
         let (reader, writer) = pipe;
         rustix::fs::fcntl_setfl(&reader, rustix::fs::OFlags::NONBLOCK)
@@ -90,7 +84,6 @@ impl Supervisor {
             cgroup_parent: self.cgroup.as_ref().map(AsFd::as_fd),
             absent_controller: AbsentController::Record,
             device_filters: Some(&self.device_filters),
-            userns: unit.userns.as_ref().map(AsFd::as_fd),
             volumes: unit.volumes.as_deref().unwrap_or_default(),
             root: None,
         };

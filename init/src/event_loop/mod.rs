@@ -69,8 +69,6 @@ struct Unit {
     output: Option<OwnedFd>,
     /// Read end of the report pipe, until the report is in.
     report: Option<OwnedFd>,
-    /// Its user namespace, made once and kept for restarts.
-    userns: Option<OwnedFd>,
     /// What its pod's containers share, if it is the pod's first.
     shared: Option<Shared>,
     lines: Lines,

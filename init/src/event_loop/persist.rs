@@ -86,7 +86,6 @@ pub(super) struct UnitRecord {
     pub(super) pidfd: i32,
     pub(super) output: i32,
     pub(super) report: i32,
-    pub(super) userns: i32,
     /// The socket on which it reads the status.
     pub(super) status: i32,
     pub(super) filled: bool,
@@ -144,7 +143,6 @@ impl Supervisor {
             pidfd: number(unit.pidfd.as_ref()),
             output: number(unit.output.as_ref()),
             report: number(unit.report.as_ref()),
-            userns: number(unit.userns.as_ref()),
             status: u32::try_from(index).map_or(-1, |index| self.listener(index)),
             filled: unit.filled,
             heard: unit.heard,
@@ -258,7 +256,6 @@ mod tests {
             pidfd: n,
             output: n,
             report: n,
-            userns: n,
             status: n,
             filled: true,
             heard: true,

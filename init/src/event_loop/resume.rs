@@ -113,7 +113,6 @@ impl Supervisor {
             unit.seen = Some(record.unit.phase);
             unit.health = record.unit.watch.health;
             listeners.extend(inherited.take(record.status).map(|fd| (index, fd)));
-            unit.userns = inherited.take(record.userns);
             unit.filled = record.filled;
             unit.heard = record.heard;
             unit.out_of_memory = record.out_of_memory;

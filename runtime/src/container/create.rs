@@ -194,7 +194,6 @@ fn make(
         cgroup_parent: place.as_ref().map(|place| place.parent.as_fd()),
         absent_controller: AbsentController::Fail,
         device_filters: None,
-        userns: None,
         volumes: &[],
         root: prepared.as_ref().map(|prepared| &prepared.root).or(in_place.as_ref()).map(AsFd::as_fd),
     };

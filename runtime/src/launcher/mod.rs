@@ -48,17 +48,9 @@ pub(crate) fn start(
     }
     expect_one_thread()?;
     let settings = device::resolve(&launch.cgroup)?;
-    let made_userns = match (launch.new_map(), site.userns) {
-        (Some(ids), None) if trees::are_mapped(launch) => Some(userns::create(ids)?),
-        _ => None,
-    };
-    let made_userns = match &launch.namespaces.user {
-        Some(path) => Some(joined::open(path)?),
-        None => made_userns,
-    };
-    let map_by = made_userns.as_ref().map(AsFd::as_fd).or(launch.ids.as_ref().and(site.userns));
+    let joined = launch.namespaces.user.as_deref().map(joined::open).transpose()?;
     let agent = agent::connect_to(launch.seccomp.as_ref())?;
-    let trees = Trees::open(launch, map_by, site)?;
+    let trees = Trees::open(launch, joined.as_ref().map(AsFd::as_fd), site)?;
     let null = open_null()?;
     let stdio = [stdio.stdin, stdio.stdout, stdio.stderr].map(|fd| fd.unwrap_or(null.as_fd()));
     give_pipes_to(launch, &stdio);
@@ -178,7 +170,7 @@ fn run(
     }
     let mapped = stage.as_ref().is_some_and(staged::Stage::is_mapped);
     let recorded = || stages.record.map_or(Ok(()), |record| record(child.pid));
-    match prepare(child.pid, launch, name, mapped).and_then(|()| recorded()).and_then(|()| let_go(go_writer.take())) {
+    match prepare(child.pid, launch, trees, name, mapped).and_then(|()| recorded()).and_then(|()| let_go(go_writer.take())) {
         Ok(()) => Ok(Started {
             pid: child.pid,
             pidfd: child.pidfd,
@@ -219,10 +211,11 @@ fn namespaces(launch: &Launch) -> UnshareFlags {
 }
 
 /// What a process in a user namespace may not do for itself.
-fn prepare(pid: i32, launch: &Launch, name: &str, mapped: bool) -> Result<(), Failure> {
+fn prepare(pid: i32, launch: &Launch, trees: &Trees, name: &str, mapped: bool) -> Result<(), Failure> {
     if let Some(ids) = launch.new_map().filter(|_| !mapped) {
         userns::write_maps(pid, ids)?;
     }
+    trees.give_ids(|| userns::of(pid))?;
     net_devices::give(pid, launch)?;
     if let Some(rdt) = &launch.intel_rdt {
         rdt::assign(rdt, name, pid)?;

@@ -27,6 +27,19 @@ pub(crate) const STANDARD_DEVICES: [(&str, (u32, u32)); 6] =
 pub(crate) enum Tree {
     /// Cloned by the launcher.
     Detached(OwnedFd),
+    /// The same, before [`Trees::give_ids`].
+    Unmapped {
+        /// The mount, without anything of what follows.
+        mount: OwnedFd,
+        /// What it was cloned from.
+        path: String,
+        /// With the mounts beneath it.
+        recursive: bool,
+        /// Those get ids, too.
+        all: bool,
+        /// What it will allow.
+        flags: MountFlags,
+    },
     /// For the child to clone: an ordinary user has that right only in the child's namespaces.
     Path {
         /// Absolute path.
@@ -42,7 +55,7 @@ impl Tree {
     /// The detached mount. It can be attached once.
     pub(crate) fn detached(&self) -> Result<Mount<'_>, Failure> {
         match self {
-            Self::Detached(fd) => Ok(Mount::OfLauncher(fd.as_fd())),
+            Self::Detached(fd) | Self::Unmapped { mount: fd, .. } => Ok(Mount::OfLauncher(fd.as_fd())),
             Self::Path { path, recursive, flags } => clone(path.as_str().into(), *recursive, flags, None).map(Mount::Own),
         }
     }
@@ -83,16 +96,24 @@ pub(crate) struct Trees {
     pub(crate) devices: Nodes,
 }
 
-/// Whose ids a tree's files have.
-type Mapping<'a> = Option<(BorrowedFd<'a>, bool)>;
+/// How a tree's files get ids other than those on disk.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Mapping<'a> {
+    /// `None`: by the child's user namespace, which is still to be made.
+    userns: Option<BorrowedFd<'a>>,
+    /// The mounts beneath it, too.
+    all: bool,
+}
 
 impl Trees {
-    /// Opens them all, as far as the site hasn't. `userns` maps what is to be mapped; `None`: nothing is.
+    /// Opens them all, as far as the site hasn't. `joined` is the container's user namespace, if there is one already.
     pub(crate) fn open(
         launch: &Launch,
-        userns: Option<BorrowedFd<'_>>,
+        joined: Option<BorrowedFd<'_>>,
         site: &Site<'_>,
     ) -> Result<Self, Failure> {
+        // Without a user namespace ids inside are those on disk.
+        let mapping = |all| launch.in_user_namespace().then_some(Mapping { userns: joined, all });
         let mut trees = Self {
             root: None,
             layers: Vec::new(),
@@ -116,9 +137,8 @@ impl Trees {
                 trees.root = Some(tree(path.as_str(), true, &flags, None)?);
             }
             RootSource::Layers { layers, upper } => {
-                let map = userns.map(|userns| (userns, false));
                 // An ordinary user's have the ids that they have on disk.
-                let map = map.filter(|_| rustix::process::geteuid().is_root());
+                let map = mapping(false).filter(|_| rustix::process::geteuid().is_root());
                 for layer in layers {
                     trees.layers.push(tree(layer.as_str(), false, &with(libc::MOUNT_ATTR_RDONLY), map)?);
                 }
@@ -137,7 +157,16 @@ impl Trees {
                     if let (Some(create), None) = (create, opened) {
                         volume::open(path, *create)?;
                     }
-                    Some(bind(Place { path, opened }, *recursive, &mount.flags, idmap, userns)?)
+                    let place = Place { path, opened };
+                    Some(match idmap {
+                        IdMapping::None => tree(place, *recursive, &mount.flags, None)?,
+                        IdMapping::Container { recursive: all } => tree(place, *recursive, &mount.flags, mapping(*all))?,
+                        IdMapping::Own { ids, recursive: all } => {
+                            let userns = userns::create(ids)?;
+                            let map = Mapping { userns: Some(userns.as_fd()), all: *all };
+                            tree(place, *recursive, &mount.flags, Some(map))?
+                        }
+                    })
                 }
             });
         }
@@ -147,15 +176,21 @@ impl Trees {
         }
         Ok(trees)
     }
-}
 
-/// Whether any tree of `launch` has its ids mapped to the container's.
-pub(super) fn are_mapped(launch: &Launch) -> bool {
-    let is_mapped = |source: &MountSource| {
-        matches!(source, MountSource::Bind { idmap: IdMapping::Container { .. }, .. })
-    };
-    let layers = matches!(launch.root.source, RootSource::Layers { .. }) && rustix::process::geteuid().is_root();
-    layers || launch.mounts.iter().any(|mount| is_mapped(&mount.source))
+    /// Maps by `userns`, the child's, what was opened before there was one. The child has copies of the descriptors, and so the
+    /// same mounts.
+    pub(super) fn give_ids(&self, userns: impl Fn() -> Result<OwnedFd, Failure>) -> Result<(), Failure> {
+        let mut opened = None;
+        for tree in self.layers.iter().chain(&self.upper).chain(self.binds.iter().flatten()) {
+            let Tree::Unmapped { mount, path, recursive, all, flags } = tree else { continue };
+            if opened.is_none() {
+                opened = Some(userns()?);
+            }
+            let map = Mapping { userns: opened.as_ref().map(AsFd::as_fd), all: *all };
+            dress(mount.as_fd(), flags, *recursive, Some(map)).at(Step::IdMapMount, || path.as_str())?;
+        }
+        Ok(())
+    }
 }
 
 #[cfg(feature = "cli")]
@@ -186,24 +221,6 @@ pub(super) struct Place<'a> {
 impl<'a> From<&'a str> for Place<'a> {
     fn from(path: &'a str) -> Self {
         Self { path, opened: None }
-    }
-}
-
-fn bind(
-    place: Place<'_>,
-    recursive: bool,
-    flags: &MountFlags,
-    idmap: &IdMapping,
-    userns: Option<BorrowedFd<'_>>,
-) -> Result<Tree, Failure> {
-    match idmap {
-        IdMapping::None => tree(place, recursive, flags, None),
-        // Without a user namespace ids inside are those on disk.
-        IdMapping::Container { recursive: all } => tree(place, recursive, flags, userns.map(|userns| (userns, *all))),
-        IdMapping::Own { ids, recursive: all } => {
-            let userns = userns::create(ids)?;
-            tree(place, recursive, flags, Some((userns.as_fd(), *all)))
-        }
     }
 }
 
@@ -244,7 +261,7 @@ pub(super) fn device(path: &str, number: Option<(u32, u32)>) -> Result<Tree, Fai
     let tree = tree(path, false, &with(attributes), None)?;
     let opened;
     let fd = match &tree {
-        Tree::Detached(fd) => fd.as_fd(),
+        Tree::Detached(fd) | Tree::Unmapped { mount: fd, .. } => fd.as_fd(),
         Tree::Path { .. } => {
             opened = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).at(Step::Open, || path)?;
             opened.as_fd()
@@ -277,9 +294,13 @@ pub(super) fn tree<'a>(
     place: impl Into<Place<'a>>,
     recursive: bool,
     flags: &MountFlags,
-    map: Mapping<'_>,
+    map: Option<Mapping<'_>>,
 ) -> Result<Tree, Failure> {
     let place = place.into();
+    if let Some(Mapping { userns: None, all }) = map {
+        let mount = open(place, recursive)?;
+        return Ok(Tree::Unmapped { mount, path: place.path.to_owned(), recursive, all, flags: flags.clone() });
+    }
     match clone(place, recursive, flags, map) {
         Ok(fd) => Ok(Tree::Detached(fd)),
         Err(failure)
@@ -294,35 +315,39 @@ pub(super) fn tree<'a>(
 }
 
 /// Clones the mount of a place, from there on.
-fn clone(place: Place<'_>, recursive: bool, flags: &MountFlags, map: Mapping<'_>) -> Result<OwnedFd, Failure> {
-    let path = place.path;
+fn clone(place: Place<'_>, recursive: bool, flags: &MountFlags, map: Option<Mapping<'_>>) -> Result<OwnedFd, Failure> {
+    let tree = open(place, recursive)?;
+    let step = if map.is_some() { Step::IdMapMount } else { Step::MountAttributes };
+    dress(tree.as_fd(), flags, recursive, map).at(step, || place.path)?;
+    Ok(tree)
+}
+
+/// The same as it is.
+fn open(place: Place<'_>, recursive: bool) -> Result<OwnedFd, Failure> {
     let mut how = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     if recursive {
         how |= OpenTreeFlags::AT_RECURSIVE;
     }
     let tree = match place.opened {
         Some(opened) => open_tree(opened, "", how | OpenTreeFlags::AT_EMPTY_PATH),
-        None => open_tree(CWD, path, how),
+        None => open_tree(CWD, place.path, how),
     };
-    let tree = tree.at(Step::OpenTree, || path)?;
-    dress(tree.as_fd(), flags, recursive, map)
-        .at(if map.is_some() { Step::IdMapMount } else { Step::MountAttributes }, || path)?;
-    Ok(tree)
+    tree.at(Step::OpenTree, || place.path)
 }
 
 /// Gives a detached mount, `recursive` if there may be others beneath it, its ids, propagation and attributes.
 ///
 /// A clone belongs to the same peers as what it was cloned from, so that a mount made in it would spread to the machine.
-fn dress(mount: BorrowedFd<'_>, flags: &MountFlags, recursive: bool, map: Mapping<'_>) -> Result<(), Errno> {
+fn dress(mount: BorrowedFd<'_>, flags: &MountFlags, recursive: bool, map: Option<Mapping<'_>>) -> Result<(), Errno> {
     let own = Change { set: flags.own.set, clear: flags.own.clear, ..Change::default() };
-    let userns = map.map(|(userns, _)| userns);
+    let userns = map.and_then(|map| map.userns);
     let alone = !recursive && flags.propagation.is_empty();
     if alone {
         // All at once, as most mounts are.
         set_attributes(mount, Change { propagation: libc::MS_PRIVATE, userns, ..own })?;
     } else {
-        if let Some((_, all)) = map {
-            set_attributes(mount, Change { userns, recursive: all, ..Change::default() })?;
+        if let Some(map) = map {
+            set_attributes(mount, Change { userns, recursive: map.all, ..Change::default() })?;
         }
         match flags.propagation.as_slice() {
             [] => set_attributes(mount, Change { propagation: libc::MS_PRIVATE, recursive, ..Change::default() })?,

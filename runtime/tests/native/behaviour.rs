@@ -1,6 +1,5 @@
 //! What a launch promises, as root.
 
-use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 use garboard_runtime::cgroup;
@@ -37,7 +36,7 @@ pub fn tests() -> Vec<Trial> {
         an_absent_controller_fails_or_is_recorded,
         standard_output_can_be_opened_by_name,
         signals_are_at_their_defaults,
-        a_kept_user_namespace_serves_restarts,
+        each_start_has_its_layers_mapped,
         the_launcher_keeps_no_mount_or_descriptor,
     ]
 }
@@ -400,21 +399,10 @@ fn signals_are_at_their_defaults() {
     }
 }
 
-fn a_kept_user_namespace_serves_restarts() {
-    let userns = garboard_runtime::userns::create(&crate::site::ids(BASE_ID)).unwrap();
-    let parent = crate::site::open(place().cgroup_path());
-    let site = garboard_runtime::start::Site {
-        cgroup_parent: Some(parent.as_fd()),
-        absent_controller: cgroup::AbsentController::Record,
-        device_filters: None,
-        userns: Some(userns.as_fd()),
-        volumes: &[],
-        root: None,
-    };
+fn each_start_has_its_layers_mapped() {
     let container = shell("[ $(stat -c %u /etc/passwd) = 0 ]").named("restarted");
     for _ in 0..3 {
-        let started =
-            garboard_runtime::start::start(&container.launch(), "restarted", &site, Stdio::default()).unwrap();
+        let started = crate::site::start_launch(&container.launch(), "restarted", Stdio::default()).unwrap();
         assert_eq!(reap(&started), 0);
         container.remove_cgroup();
     }

@@ -32,7 +32,6 @@ pub fn run(arguments: &[String]) -> i32 {
         cgroup_parent: None,
         absent_controller: garboard_runtime::cgroup::AbsentController::Fail,
         device_filters: None,
-        userns: None,
         volumes: &[],
         root: None,
     };

@@ -257,7 +257,6 @@ pub fn start_launch(launch: &Launch, name: &str, stdio: Stdio<'_>) -> Result<Sta
             cgroup_parent: place.cgroup.as_ref().map(AsFd::as_fd),
             absent_controller: AbsentController::Record,
             device_filters: Some(filters),
-            userns: None,
             volumes: &[],
             root: None,
         };

@@ -127,7 +127,11 @@ fn is_root() -> bool {
 
 #[test]
 fn inspect_reads_the_image_alone() {
-    let project = built(&["build"]);
+    let project = Project::demo();
+    let mut declaration = fs::read_to_string(project.path("appliance.toml")).unwrap();
+    declaration += "\n[containers.flaky.logging]\ndriver = \"local\"\noptions = { max-size = \"4m\", max-file = 3 }\n";
+    fs::write(project.path("appliance.toml"), declaration).unwrap();
+    succeeds(&project.garboard(&["build"]));
     let manifest: serde_json::Value =
         serde_json::from_slice(&fs::read(project.path("out/image.json")).unwrap()).unwrap();
     let directory = json(&project.garboard(&["inspect", "--json", "out"]));
@@ -145,6 +149,8 @@ fn inspect_reads_the_image_alone() {
     assert_eq!(of("client")["depends_on"], serde_json::json!(["web", "flaky"]));
     assert_eq!(of("flaky")["restart"], "on-failure:5");
     assert_eq!(of("flaky")["weakened"], serde_json::json!([]));
+    assert_eq!(of("flaky")["kept_log"], serde_json::json!({ "file_bytes": 4 << 20, "files": 3 }));
+    assert_eq!(of("web")["kept_log"], serde_json::Value::Null);
     assert_eq!(of("flaky")["args"][0], "/dev/.garboard-init");
 
     // Disk and system image say the same, moved away from everything else.
@@ -157,7 +163,13 @@ fn inspect_reads_the_image_alone() {
     }
 
     let text = text(&project.garboard(&["inspect", "system.erofs"]).stdout);
-    for part in ["appliance  demo", "container web", "WEAKENED   network_mode = \"host\"", "restart    on-failure:5"] {
+    for part in [
+        "appliance  demo",
+        "container web",
+        "WEAKENED   network_mode = \"host\"",
+        "restart    on-failure:5",
+        "log        kept in 3 files of 4.00 MiB",
+    ] {
         assert!(text.contains(part), "no {part} in {text}");
     }
 }

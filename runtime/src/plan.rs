@@ -3,19 +3,20 @@
 //! One file, `/garboard/plan` of the system image: [`MAGIC`], a little-endian [`VERSION`], then the [`Plan`] in postcard's
 //! wire format. It lies under the verity root, so it is as trustworthy as PID 1 itself; it is decoded with bounds all the same.
 
+mod packed;
 mod status;
 mod supervision;
 
 use serde::{Deserialize, Serialize};
 
-use crate::launch::Launch;
+pub use packed::PackedLaunch;
 pub use supervision::{HealthCheck, HealthTest, NOTIFY_TARGET, OnFailure, Pod, Supervision};
 pub use status::{STATUS_SOCKET, status_socket};
 
 /// First bytes of a plan file.
 pub const MAGIC: [u8; 8] = *b"GARBPLAN";
 /// Version of the encoding; PID 1 and its plan are baked together, so only the same version is accepted.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// No plan is larger, in bytes.
 pub const MAX_SIZE: usize = 64 << 20;
 /// Where the plan lies in the system image.
@@ -147,7 +148,7 @@ pub struct Container {
     /// The image as the declaration named it, for people.
     pub image: String,
     /// How to start it.
-    pub launch: Launch,
+    pub launch: PackedLaunch,
     /// What weakens its isolation, in the declaration's words (`userns_mode = "host"`), shown on the console.
     pub weakened: Vec<String>,
     /// Labels as `(name, value)`, for people and programs that read the status.

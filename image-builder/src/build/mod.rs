@@ -73,7 +73,7 @@ pub fn build(options: &Options<'_>, progress: &Progress) -> Result<Manifest> {
         progress.say(&format!("warning: {warning}"));
     }
     let fills = volumes::fills(appliance, &sources, &store)?;
-    let plan = plan::make(appliance, launches, &fills, &modules.stage_two);
+    let plan = plan::make(appliance, launches, &fills, &modules.stage_two)?;
 
     progress.step("writing the system image");
     let system = output.path(manifest::SYSTEM);

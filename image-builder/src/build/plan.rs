@@ -7,7 +7,7 @@ use garboard_config as config;
 use garboard_runtime::launch::Launch;
 use garboard_runtime::plan::{
     Access, Addressing, Condition, Console, Container, Data, Dependency, Etc, Fill, HealthCheck, KeptLog, MemoryVolume,
-    Module, Network, OnFailure, Plan, Pod, Restart, Supervision,
+    Module, Network, OnFailure, PackedLaunch, Plan, PlanError, Pod, Restart, Supervision,
 };
 use sha2::{Digest, Sha256};
 
@@ -45,9 +45,9 @@ pub fn make(
     compiled: Vec<Compiled>,
     fills: &BTreeMap<String, Fill>,
     stage_two: &[modules::Module],
-) -> Plan {
+) -> Result<Plan, PlanError> {
     let containers = appliance.containers.iter().zip(compiled);
-    Plan {
+    Ok(Plan {
         appliance: appliance.name.clone(),
         hostname: appliance.hostname.clone(),
         modules: stage_two.iter().map(module).collect(),
@@ -63,8 +63,10 @@ pub fn make(
         watchdog_seconds: appliance.system.watchdog,
         status_vsock: appliance.system.status_vsock,
         pods: pods(appliance).into_iter().map(|name| Pod { name }).collect(),
-        containers: containers.map(|(declared, compiled)| container(appliance, declared, compiled, fills)).collect(),
-    }
+        containers: containers
+            .map(|(declared, compiled)| container(appliance, declared, compiled, fills))
+            .collect::<Result<_, _>>()?,
+    })
 }
 
 fn console(declared: &config::Console) -> Console {
@@ -130,11 +132,11 @@ fn container(
     declared: &config::Container,
     compiled: Compiled,
     fills: &BTreeMap<String, Fill>,
-) -> Container {
+) -> Result<Container, PlanError> {
     let mut container = Container {
         name: declared.name.clone(),
         image: declared.image.clone(),
-        launch: compiled.launch,
+        launch: PackedLaunch::of(compiled.launch)?,
         weakened: declared.weakened.clone(),
         labels: declared.labels.clone().into_iter().collect(),
         ports: ports(declared, compiled.exposed_ports),
@@ -153,9 +155,9 @@ fn container(
         fills: volumes::fills_of(declared, fills),
     };
     if declared.supervision.reads_status {
-        container.let_read_status();
+        container.let_read_status()?;
     }
-    container
+    Ok(container)
 }
 
 /// What the declaration says first, and each once.
@@ -260,7 +262,7 @@ mod tests {
             health: health::of(container, b"{}").unwrap(),
             warnings: Vec::new(),
         });
-        make(&appliance, compiled.collect(), &BTreeMap::new(), &[])
+        make(&appliance, compiled.collect(), &BTreeMap::new(), &[]).unwrap()
     }
 
     #[test]

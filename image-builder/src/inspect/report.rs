@@ -5,7 +5,7 @@ use std::io::{Read, Seek};
 
 use anyhow::{Context, Result, bail};
 use garboard_images::erofs::{BLOCK_SIZE, FileKind, Inode, Reader};
-use garboard_runtime::launch::{DeviceAccess, Mount, MountSource, RootSource, Upper};
+use garboard_runtime::launch::{DeviceAccess, Launch, Mount, MountSource, RootSource, Upper};
 use garboard_runtime::plan::{self, Container, Plan, Restart};
 use serde::Serialize;
 
@@ -109,6 +109,17 @@ pub struct Summary {
     pub ports: Vec<String>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// How much of its output is kept on the data partition.
+    pub kept_log: Option<KeptLog>,
+}
+
+/// A log that outlives the machine.
+#[derive(Debug, Serialize)]
+pub struct KeptLog {
+    /// Size of a file, at most.
+    pub file_bytes: u64,
+    /// How many there are.
+    pub files: u32,
 }
 
 /// A mount.
@@ -129,7 +140,9 @@ pub fn make<R: Read + Seek>(mut reader: Reader<R>, seal: &Seal, kernel: Option<S
         Some(release) => Some(release),
         None => kernel_of_modules(&mut reader, &plan)?,
     };
-    let diff_ids: BTreeSet<String> = plan.containers.iter().flat_map(layers_of).collect();
+    let containers: Vec<Summary> =
+        plan.containers.iter().map(|container| summary(&plan, container)).collect::<Result<_>>()?;
+    let diff_ids: BTreeSet<String> = containers.iter().flat_map(|summary| summary.layers.clone()).collect();
     let mut compressed = BTreeMap::new();
     let layers = diff_ids.into_iter().map(|diff_id| measure(&mut reader, diff_id, &mut compressed));
     let layers = layers.collect::<Result<_>>()?;
@@ -147,7 +160,7 @@ pub fn make<R: Read + Seek>(mut reader: Reader<R>, seal: &Seal, kernel: Option<S
         data_uuid: plan.data.as_ref().map(|data| uuid_text(&data.uuid)),
         modules: plan.modules.iter().map(|module| module_name(&module.path).to_owned()).collect(),
         layers,
-        containers: plan.containers.iter().map(|container| summary(&plan, container)).collect(),
+        containers,
         appliance: plan.appliance,
         hostname: plan.hostname,
     })
@@ -177,8 +190,8 @@ fn module_name(path: &str) -> &str {
 }
 
 /// Diff ids of a container's layers, the topmost first.
-fn layers_of(container: &Container) -> Vec<String> {
-    match &container.launch.root.source {
+fn layers_of(launch: &Launch) -> Vec<String> {
+    match &launch.root.source {
         RootSource::Directory(_) => Vec::new(),
         RootSource::Layers { layers, .. } => {
             layers.iter().map(|path| path.rsplit('/').next().unwrap_or(path).to_owned()).collect()
@@ -222,20 +235,20 @@ fn measure<R: Read + Seek>(
     Ok(layer)
 }
 
-fn summary(plan: &Plan, container: &Container) -> Summary {
-    let launch = &container.launch;
+fn summary(plan: &Plan, container: &Container) -> Result<Summary> {
+    let launch = container.launch.unpack()?;
     let upper = match &launch.root.source {
         RootSource::Layers { upper: Upper::Tmpfs { size }, .. } if !launch.root.readonly => *size,
         _ => 0,
     };
     let name_of = |index: u32| plan.containers.get(index as usize).map(|other| other.name.clone());
-    Summary {
+    Ok(Summary {
         name: container.name.clone(),
         image: container.image.clone(),
         args: launch.process.args.clone(),
         user: format!("{}:{}", launch.process.uid, launch.process.gid),
         ids_from: launch.ids.as_ref().and_then(|ids| ids.uids.first()).map(|range| range.outside),
-        layers: layers_of(container),
+        layers: layers_of(&launch),
         writable_bytes: upper,
         limits: launch.cgroup.settings.iter().cloned().collect(),
         mounts: launch.mounts.iter().map(mounted).collect(),
@@ -248,7 +261,8 @@ fn summary(plan: &Plan, container: &Container) -> Summary {
         weakened: container.weakened.clone(),
         ports: container.ports.clone(),
         labels: container.labels.iter().cloned().collect(),
-    }
+        kept_log: container.kept_log.map(|kept| KeptLog { file_bytes: kept.file_size, files: kept.files }),
+    })
 }
 
 fn mounted(mount: &Mount) -> Mounted {

@@ -75,6 +75,9 @@ fn write_container(f: &mut fmt::Formatter<'_>, container: &Summary) -> fmt::Resu
     if !container.ports.is_empty() {
         line("ports", container.ports.join(" "))?;
     }
+    if let Some(kept) = &container.kept_log {
+        line("log", format!("kept in {} files of {}", kept.files, HumanBytes(kept.file_bytes)))?;
+    }
     for (name, value) in &container.labels {
         line("label", format!("{name}={value}"))?;
     }

@@ -56,8 +56,10 @@ fn only_launches(site: &Site, count: usize, rounds: usize) {
         let floor = site.floor(count, true);
         let mut supervised = Supervised::begin(site, &plan::of(site, count, 0));
         let ours = supervised.wait_running();
+        let seen = supervised.look(count);
         drop(supervised);
         site.settle();
+        println!("resident {} KiB, of that private {}", seen.resident, seen.private);
         let [a, b, c, d] = [floor.clock, ours.clock, floor.processor, ours.processor].map(millis);
         println!(
             "floor with filters, ours: {a:.0}, {b:.0} ms on the clock ({:.2}); {c:.0}, {d:.0} of processor time ({:.2})",

@@ -3,7 +3,7 @@
 use garboard_runtime::compile;
 use garboard_runtime::launch::{IdMap, IdRange, Launch, MountSource, Root, RootSource, Upper};
 use garboard_runtime::plan::{
-    Access, Addressing, Condition, Console, Container, Dependency, Etc, Network, Plan, Restart,
+    Access, Addressing, Condition, Console, Container, Dependency, Etc, Network, PackedLaunch, Plan, Restart,
 };
 use garboard_runtime::spec::{self, FileMetadata, ImageFiles, Mount, MountKind, Options};
 
@@ -23,6 +23,9 @@ pub fn of(site: &Site, count: usize, chain: usize) -> Plan {
         let mut launch = usual.clone();
         let ids = vec![IdRange { inside: 0, outside: 1_000_000 + 65_536 * number as u32, size: 65_536 }];
         launch.ids = Some(IdMap { uids: ids.clone(), gids: ids });
+        if number >= count {
+            launch.process.args = vec!["/bin/true".into()];
+        }
         for mount in &mut launch.mounts {
             if let MountSource::Bind { path, .. } = &mut mount.source {
                 *path = path.replace("/etc/c0/", &format!("/etc/{name}/"));
@@ -36,7 +39,7 @@ pub fn of(site: &Site, count: usize, chain: usize) -> Plan {
         let mut container = Container {
             name,
             image: "busybox".into(),
-            launch,
+            launch: PackedLaunch::of(launch).expect("encode a launch"),
             weakened: vec![],
             labels: vec![],
             ports: vec![],
@@ -53,7 +56,6 @@ pub fn of(site: &Site, count: usize, chain: usize) -> Plan {
         };
         if number >= count {
             container.restart = Restart::No;
-            container.launch.process.args = vec!["/bin/true".into()];
             let condition = if number == count { Condition::Started } else { Condition::Completed };
             container.depends_on = vec![Dependency { container: number as u32 - 1, condition }];
         }

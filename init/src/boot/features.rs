@@ -3,7 +3,7 @@
 //! A table ([`TABLE`]) and a judgement; what is present is asked of the running kernel ([`super::probe`]), never of a
 //! configuration file.
 
-use garboard_runtime::launch::{IdMapping, MountSource, Namespace, RootSource};
+use garboard_runtime::launch::{IdMapping, Launch, MountSource, Namespace, RootSource};
 use garboard_runtime::plan::Plan;
 use serde::{Deserialize, Serialize};
 
@@ -39,8 +39,8 @@ pub struct Feature {
 enum Without {
     /// Stop: nothing runs.
     Stop,
-    /// Stop if this holds for the plan, else go on.
-    StopIf(fn(&Plan) -> bool),
+    /// Stop if this holds for any container of the plan, else go on.
+    StopIf(fn(&Launch) -> bool),
     /// Go on.
     GoOn,
 }
@@ -105,38 +105,38 @@ const TABLE: &[Row] = &[
     row("mqueue", "CONFIG_POSIX_MQUEUE", StopIf(has_message_queues), "/dev/mqueue can't be mounted in containers"),
 ];
 
-fn has_user_namespaces(plan: &Plan) -> bool {
-    plan.containers.iter().any(|c| c.launch.ids.is_some())
+fn has_user_namespaces(launch: &Launch) -> bool {
+    launch.ids.is_some()
 }
 
 /// Volumes in memory are directories of PID 1's own tmpfs.
-fn has_memory_volumes(plan: &Plan) -> bool {
+fn has_memory_volumes(launch: &Launch) -> bool {
     let mapped = |source: &MountSource| match source {
         MountSource::Bind { path, idmap, .. } => *idmap != IdMapping::None && path.starts_with("/run/"),
         MountSource::Filesystem { .. } | MountSource::Existing { .. } => false,
     };
-    plan.containers.iter().any(|c| c.launch.ids.is_some() && c.launch.mounts.iter().any(|mount| mapped(&mount.source)))
+    launch.ids.is_some() && launch.mounts.iter().any(|mount| mapped(&mount.source))
 }
 
-fn has_cgroup_namespaces(plan: &Plan) -> bool {
-    plan.containers.iter().any(|c| c.launch.namespaces.cgroup == Namespace::New)
+fn has_cgroup_namespaces(launch: &Launch) -> bool {
+    launch.namespaces.cgroup == Namespace::New
 }
 
-fn has_message_queues(plan: &Plan) -> bool {
+fn has_message_queues(launch: &Launch) -> bool {
     let queues = |source: &MountSource| matches!(source, MountSource::Filesystem { fstype, .. } if fstype == "mqueue");
-    plan.containers.iter().any(|c| c.launch.mounts.iter().any(|mount| queues(&mount.source)))
+    launch.mounts.iter().any(|mount| queues(&mount.source))
 }
 
-fn has_filters(plan: &Plan) -> bool {
-    plan.containers.iter().any(|c| c.launch.seccomp.is_some())
+fn has_filters(launch: &Launch) -> bool {
+    launch.seccomp.is_some()
 }
 
-fn has_device_rules(plan: &Plan) -> bool {
-    plan.containers.iter().any(|c| !c.launch.cgroup.device_filter.is_empty())
+fn has_device_rules(launch: &Launch) -> bool {
+    !launch.cgroup.device_filter.is_empty()
 }
 
-fn has_layers(plan: &Plan) -> bool {
-    plan.containers.iter().any(|c| matches!(c.launch.root.source, RootSource::Layers { .. }))
+fn has_layers(launch: &Launch) -> bool {
+    matches!(launch.root.source, RootSource::Layers { .. })
 }
 
 /// Answers whether the running kernel has a feature of the table.
@@ -163,17 +163,21 @@ fn judge(row: &Row, present: bool, plan: Option<&Plan>) -> Feature {
     let comes_later = |plan: &Plan| plan.modules.iter().any(|module| order::module_name(&module.path) == row.name);
     let present = present || matches!(row.without, GoOn) && plan.is_some_and(comes_later);
     let needed = plan.is_some_and(|plan| plan.needs.iter().any(|need| need == row.name));
-    let stop = needed
-        || match row.without {
-            Stop => true,
-            StopIf(holds) => plan.is_some_and(holds),
-            GoOn => false,
-        };
-    let (verdict, detail) = match (present, stop) {
-        (true, _) => (Verdict::Ok, String::new()),
-        (false, true) if needed => (Verdict::Missing, format!("{}; the declaration needs it", row.breaks)),
-        (false, true) => (Verdict::Missing, row.breaks.to_owned()),
-        (false, false) => (Verdict::Degraded, row.breaks.to_owned()),
+    let stop = || match row.without {
+        Stop => true,
+        StopIf(holds) => {
+            plan.is_some_and(|plan| plan.containers.iter().any(|c| c.launch.unpack().is_ok_and(|l| holds(&l))))
+        }
+        GoOn => false,
+    };
+    let (verdict, detail) = if present {
+        (Verdict::Ok, String::new())
+    } else if needed {
+        (Verdict::Missing, format!("{}; the declaration needs it", row.breaks))
+    } else if stop() {
+        (Verdict::Missing, row.breaks.to_owned())
+    } else {
+        (Verdict::Degraded, row.breaks.to_owned())
     };
     Feature { name: row.name.to_owned(), config: row.config.to_owned(), verdict, detail }
 }
@@ -224,7 +228,7 @@ pub(crate) mod tests {
     pub(crate) fn plan() -> Plan {
         use garboard_runtime::{launch, plan};
         let source = RootSource::Layers { layers: vec!["/layers/a".into()], upper: launch::Upper::None };
-        let mut launch = launch::Launch::bare(launch::Root { source, readonly: true, ..launch::Root::default() });
+        let mut launch = Launch::bare(launch::Root { source, readonly: true, ..launch::Root::default() });
         launch.process.args = vec!["/app".into()];
         launch.ids = Some(launch::IdMap { uids: vec![], gids: vec![] });
         launch.cgroup.device_filter = vec![0; 8];
@@ -261,7 +265,7 @@ pub(crate) mod tests {
             containers: vec![plan::Container {
                 name: "web".into(),
                 image: "web".into(),
-                launch,
+                launch: plan::PackedLaunch::of(launch).unwrap(),
                 weakened: vec![],
                 labels: vec![],
                 ports: vec![],

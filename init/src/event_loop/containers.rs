@@ -7,7 +7,7 @@ use garboard_runtime::failure::Failure;
 use garboard_runtime::report::{self, Report};
 use garboard_runtime::start::{Site, Started, Stdio, start};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus, waitid};
+use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus, pidfd_open, waitid};
 
 use super::signals::CrashPoint;
 use super::sources::Source;
@@ -43,11 +43,10 @@ impl Supervisor {
                 degraded.truncate(degraded.floor_char_boundary(LONGEST_DEGRADED));
                 if let Some(unit) = self.units.get_mut(index) {
                     unit.pid = pid;
-                    unit.pidfd = Some(started.pidfd);
-                    unit.report = Some(started.report);
                     unit.output = Some(output);
                     unit.degraded = degraded;
                 }
+                self.reports.insert(index, started.report);
                 self.pids.insert(pid, index);
                 let name = format!("launched {}", self.name(index));
                 self.trace.mark(name);
@@ -68,14 +67,15 @@ impl Supervisor {
 
     fn try_launch(&mut self, index: usize) -> Result<(Started, OwnedFd), Fault> {
         self.listen_to(index).map_err(|e| os_fault("make its notification socket", &e))?;
-        let in_pod = self.in_its_pod(index).map_err(|f| fault(&f))?;
         let run_dir = self.run_dir();
         let missing = || Fault { text: "no such container".into(), transient: false };
+        let packed = self.plan.containers.get(index).map(|container| &container.launch).ok_or_else(missing)?;
+        let mut launch = packed.unpack().map_err(|f| fault(&f))?;
+        self.put_in_pod(index, &mut launch).map_err(|f| fault(&f))?;
         let container = self.plan.containers.get(index).ok_or_else(missing)?;
         let unit = self.units.get_mut(index).ok_or_else(missing)?;
         etc_files::write(&run_dir, &container.name, &container.etc)
             .map_err(|e| os_fault(&format!("write its files in {}", run_dir.display()), &e))?;
-        let launch = in_pod.as_ref().unwrap_or(&container.launch);
         let pipe = pipe_with(PipeFlags::CLOEXEC).map_err(|e| os_fault("make a pipe", &e.into()))?;
         let (reader, writer) = pipe;
         rustix::fs::fcntl_setfl(&reader, rustix::fs::OFlags::NONBLOCK)
@@ -89,24 +89,26 @@ impl Supervisor {
         };
         // One pipe for both streams keeps their order.
         let stdio = Stdio { stdin: None, stdout: Some(writer.as_fd()), stderr: Some(writer.as_fd()) };
-        let started = start(launch, &container.name, &site, stdio).map_err(|f| fault(&f))?;
+        let started = start(&launch, &container.name, &site, stdio).map_err(|f| fault(&f))?;
         Ok((started, reader))
     }
 
     /// Asks the container's first process to stop.
     pub(super) fn stop(&mut self, index: usize) {
         let number = self.plan.containers.get(index).map_or(libc::SIGTERM, |c| i32::from(c.stop_signal));
-        if let Some(pidfd) = self.units.get(index).and_then(|u| u.pidfd.as_ref()) {
-            // It may be gone in this moment; its exit is on its way then.
-            let _ = signal::send(pidfd, number);
-        }
+        self.signal(index, number);
     }
 
     /// Kills every process of the container.
     pub(super) fn kill(&mut self, index: usize) {
         self.kill_cgroup(index);
-        if let Some(pidfd) = self.units.get(index).and_then(|u| u.pidfd.as_ref()) {
-            let _ = signal::send(pidfd, libc::SIGKILL);
+        self.signal(index, libc::SIGKILL);
+    }
+
+    fn signal(&self, index: usize, number: i32) {
+        if let Some(pidfd) = self.units.get(index).and_then(Unit::open) {
+            // It may be gone in this moment; its exit is on its way then.
+            let _ = signal::send(pidfd, number);
         }
     }
 
@@ -148,12 +150,12 @@ impl Supervisor {
         self.drain_output(index);
         self.forget_questions(index);
         let out_of_memory = exit == Exit::Signal(libc::SIGKILL) && self.lacked_memory(index);
+        let report = self.reports.remove(&index);
         let Some(unit) = self.units.get_mut(index) else { return };
-        for fd in [unit.output.take(), unit.report.take()].into_iter().flatten() {
+        for fd in [unit.output.take(), report].into_iter().flatten() {
             self.sources.remove(&fd);
         }
         unit.pid = 0;
-        unit.pidfd = None;
         unit.out_of_memory = out_of_memory;
         // Unless it has said otherwise.
         let text = format!("it {} before its program was executed", self.ending_of(index, exit));
@@ -175,8 +177,7 @@ impl Supervisor {
 
     /// Reads what became of a launch.
     pub(super) fn take_report(&mut self, index: usize) {
-        let Some(unit) = self.units.get_mut(index) else { return };
-        let Some(pipe) = &unit.report else { return };
+        let Some(pipe) = self.reports.get(&index) else { return };
         let event = match report::read(pipe) {
             Report::Pending => return,
             Report::Executed => Some(Event::Executed(index)),
@@ -184,7 +185,7 @@ impl Supervisor {
             // Its exit, which is on its way, tells more.
             Report::Died => None,
         };
-        if let Some(pipe) = unit.report.take() {
+        if let Some(pipe) = self.reports.remove(&index) {
             self.sources.remove(&pipe);
         }
         self.dirty.push(index);
@@ -199,6 +200,11 @@ impl Supervisor {
 }
 
 impl Unit {
+    /// Its first process. PID 1 keeps no descriptor of it, as every child begins with copies of all that PID 1 has open.
+    pub(super) fn open(&self) -> Option<OwnedFd> {
+        pidfd_open(Pid::from_raw(self.pid)?, PidfdFlags::empty()).ok()
+    }
+
     /// Bytes charged to the container; 0 without the memory controller.
     pub(super) fn memory(&self, parent: Option<&OwnedFd>, name: &str) -> u64 {
         let Some(parent) = parent.filter(|_| self.pid != 0) else { return 0 };

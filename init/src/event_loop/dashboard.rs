@@ -209,7 +209,7 @@ impl Supervisor {
 
     /// Gives the line to a shell, as soon as it has taken what waits for it.
     fn lend_line(&mut self, index: usize) {
-        let runs = self.units.get(index).is_some_and(|unit| unit.pid != 0 && unit.report.is_none());
+        let runs = self.units.get(index).is_some_and(|unit| unit.pid != 0) && !self.reports.contains_key(&index);
         let (Some(session), Some(keyboard), true) = (&mut self.session, &self.keyboard, runs) else {
             let answer = format!("shell in {}: it isn't running", self.name(index));
             return self.show_answer(&answer);

@@ -3,8 +3,6 @@
 use std::ffi::OsStr;
 use std::process::Stdio;
 
-use rustix::io::fcntl_dupfd_cloexec;
-
 use super::Supervisor;
 use crate::clock::now_ms;
 use crate::supervise::{Event, Exit};
@@ -43,11 +41,11 @@ impl Supervisor {
     fn ask_about(&mut self, index: usize, run: u32) -> std::io::Result<()> {
         let unit = self.units.get(index).filter(|_| run == self.state.run(index));
         let Some((container, unit)) = self.plan.containers.get(index).zip(unit) else { return Ok(()) };
-        let (Some(health), Some(pidfd)) = (&container.supervision.health, &unit.pidfd) else { return Ok(()) };
+        let (Some(health), Some(pidfd)) = (&container.supervision.health, unit.open()) else { return Ok(()) };
         let now = now_ms();
         let (number, pid, plan) = (index.to_string(), unit.pid.to_string(), self.options.plan.clone());
         let arguments = [OsStr::new(&number), OsStr::new(&pid), plan.as_os_str()];
-        let stdin = Stdio::from(fcntl_dupfd_cloexec(pidfd, 3)?);
+        let stdin = Stdio::from(pidfd);
         let mut worker = Worker::spawn_with(Kind::Health { container: index, run }, &arguments, stdin, now)?;
         worker.deadline = Some(now.saturating_add(health.timeout_ms).saturating_add(GRACE_MS));
         self.add_worker(worker);

@@ -1,12 +1,16 @@
 //! Launches that wait for their turn.
 //!
 //! A child that sets a container up keeps a processor busy until it executes the program. More of them at once than there are
-//! processors would only make the first one wait for the last, so the rest queue. One that hangs doesn't hold up the others.
+//! processors would only make the first one wait for the last, so the rest queue. One that hangs doesn't hold up the others. Where a
+//! crowd waits, the last one counts: then there are twice as many, as now and then a child waits for the kernel.
 
 use std::collections::VecDeque;
 
 /// A launch waits no longer than this for those before it, in milliseconds.
 const PATIENCE_MS: u64 = 500;
+
+/// So many are a crowd, for each processor.
+const CROWD: usize = 8;
 
 /// The queue.
 #[derive(Debug)]
@@ -41,7 +45,9 @@ impl Launches {
 
     /// The container whose turn it is at `now`, while `setting_up` children haven't executed their programs yet.
     pub(super) fn next(&mut self, setting_up: usize, now: u64) -> Option<usize> {
-        if setting_up >= self.at_once && now < self.overdue_at {
+        let crowd = self.waiting.len() > self.at_once.saturating_mul(CROWD);
+        let at_once = if crowd { self.at_once.saturating_mul(2) } else { self.at_once };
+        if setting_up >= at_once && now < self.overdue_at {
             return None;
         }
         let index = self.waiting.pop_front()?;
@@ -71,6 +77,14 @@ mod tests {
         assert_eq!([0, 1, 2].map(|setting_up| launches.next(setting_up, 10)), [Some(0), Some(1), None]);
         assert_eq!(launches.next(1, 11), Some(2));
         assert_eq!(launches.next(2, 12), None);
+    }
+
+    #[test]
+    fn twice_as_many_while_a_crowd_waits() {
+        let mut launches = queue(2, 2 * CROWD + 2);
+        assert_eq!([0, 1, 2].map(|setting_up| launches.next(setting_up, 10)), [Some(0), Some(1), None]);
+        let mut launches = queue(2, 2 * CROWD + 3);
+        assert_eq!([2, 3, 4].map(|setting_up| launches.next(setting_up, 10)), [Some(0), Some(1), None]);
     }
 
     #[test]

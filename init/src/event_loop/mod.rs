@@ -62,13 +62,10 @@ const LAUNCHES_PER_TURN: usize = 4;
 /// What a container is to the loop, besides its state in the automaton.
 #[derive(Debug, Default)]
 struct Unit {
-    /// Its first process; 0: none.
+    /// Its first process; 0: none. Whoever ended is set to 0 before it is reaped, so that the number is nobody else's.
     pid: i32,
-    pidfd: Option<OwnedFd>,
     /// Read end of its standard output and error.
     output: Option<OwnedFd>,
-    /// Read end of the report pipe, until the report is in.
-    report: Option<OwnedFd>,
     /// What its pod's containers share, if it is the pod's first.
     shared: Option<Shared>,
     lines: Lines,
@@ -123,6 +120,10 @@ pub struct Supervisor {
     units: Vec<Unit>,
     /// Whose exit is whose: process ids of containers.
     pids: BTreeMap<i32, usize>,
+    /// Read ends of report pipes, until the report is in: of those that are being set up.
+    reports: BTreeMap<usize, OwnedFd>,
+    /// Who said too much, and when each is listened to again.
+    deaf: BTreeMap<usize, u64>,
     workers: Vec<Worker>,
     /// When which worker is started: the first, while containers that can start without have the machine to themselves for a
     /// moment; one that failed or could not be started, again.
@@ -282,8 +283,7 @@ impl Supervisor {
         if self.launches.is_empty() {
             return None;
         }
-        let setting_up = self.units.iter().filter(|unit| unit.report.is_some()).count();
-        self.launches.next(setting_up, now_ms())
+        self.launches.next(self.reports.len(), now_ms())
     }
 
     fn on_time(&mut self, now: u64) {

@@ -22,8 +22,6 @@ pub(super) struct Said {
     /// When counting began.
     since: u64,
     count: u32,
-    /// When it is listened to again, as it said too much.
-    pub(super) deaf_until: Option<u64>,
 }
 
 impl Supervisor {
@@ -68,7 +66,7 @@ impl Supervisor {
                 (unit.said.since, unit.said.count) = (now, 0);
             }
             if unit.said.count >= MANY {
-                unit.said.deaf_until = Some(unit.said.since.saturating_add(SPAN_MS));
+                self.deaf.insert(index, unit.said.since.saturating_add(SPAN_MS));
                 self.sources.remove(socket);
                 return;
             }
@@ -100,18 +98,17 @@ impl Supervisor {
 
     /// Listens again to those who had said too much.
     pub(super) fn hear_again(&mut self, now: u64) {
-        for (index, unit) in self.units.iter_mut().enumerate() {
-            if unit.said.deaf_until.is_some_and(|until| now >= until) {
-                unit.said.deaf_until = None;
-                if let Some(socket) = &unit.notify {
-                    self.sources.add_readable(socket, Source::Notify(index));
-                }
+        self.deaf.retain(|index, until| {
+            let still = now < *until;
+            if !still && let Some(socket) = self.units.get(*index).and_then(|unit| unit.notify.as_ref()) {
+                self.sources.add_readable(socket, Source::Notify(*index));
             }
-        }
+            still
+        });
     }
 
     /// When the first of them is listened to again.
     pub(super) fn hearing_due(&self) -> Option<u64> {
-        self.units.iter().filter_map(|unit| unit.said.deaf_until).min()
+        self.deaf.values().copied().min()
     }
 }

@@ -83,7 +83,6 @@ pub(super) struct WorkerRecord {
 pub(super) struct UnitRecord {
     pub(super) unit: supervise::Unit,
     pub(super) pid: i32,
-    pub(super) pidfd: i32,
     pub(super) output: i32,
     pub(super) report: i32,
     /// The socket on which it reads the status.
@@ -140,9 +139,8 @@ impl Supervisor {
         Some(UnitRecord {
             unit: self.state.units().get(index)?.clone(),
             pid: unit.pid,
-            pidfd: number(unit.pidfd.as_ref()),
             output: number(unit.output.as_ref()),
-            report: number(unit.report.as_ref()),
+            report: number(self.reports.get(&index)),
             status: u32::try_from(index).map_or(-1, |index| self.listener(index)),
             filled: unit.filled,
             heard: unit.heard,
@@ -253,7 +251,6 @@ mod tests {
         let record = UnitRecord {
             unit,
             pid: n,
-            pidfd: n,
             output: n,
             report: n,
             status: n,

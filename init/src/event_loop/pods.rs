@@ -9,26 +9,25 @@ use super::persist::Descriptors;
 use crate::sys::fd::{Inherited, number};
 
 impl Supervisor {
-    /// How a container of a pod is launched; `None`: it is in none.
-    pub(super) fn in_its_pod(&mut self, index: usize) -> Result<Option<Launch>, Failure> {
-        let Some(container) = self.plan.containers.get(index) else { return Ok(None) };
-        let Some(pod) = container.pod else { return Ok(None) };
+    /// Puts a launch into its container's pod, if it has one.
+    pub(super) fn put_in_pod(&mut self, index: usize, launch: &mut Launch) -> Result<(), Failure> {
+        let Some(container) = self.plan.containers.get(index) else { return Ok(()) };
+        let Some(pod) = container.pod else { return Ok(()) };
         let members = || self.plan.containers.iter().zip(&self.units).filter(move |(other, _)| other.pod == Some(pod));
         let Some(founder) = self.plan.containers.iter().position(|other| other.pod == Some(pod)) else {
-            return Ok(None);
+            return Ok(());
         };
         // One that begins anew has nothing of the one before, as a container begins anew.
         let lives = members().any(|(_, unit)| unit.pid != 0);
-        let mut launch = container.launch.clone();
-        let Some(holder) = self.units.get_mut(founder) else { return Ok(None) };
+        let Some(holder) = self.units.get_mut(founder) else { return Ok(()) };
         if !lives || holder.shared.is_none() {
-            holder.shared = Some(Shared::of(&launch)?);
+            holder.shared = Some(Shared::of(launch)?);
             self.dirty.push(founder);
         }
         if let Some(shared) = &holder.shared {
-            shared.join(&mut launch);
+            shared.join(launch);
         }
-        Ok(Some(launch))
+        Ok(())
     }
 }
 

@@ -125,15 +125,14 @@ impl Supervisor {
             }
             if record.pid != 0 {
                 unit.pid = record.pid;
-                unit.pidfd = inherited.take(record.pidfd);
                 unit.output = inherited.take(record.output);
-                unit.report = inherited.take(record.report);
                 self.pids.insert(record.pid, index);
                 if let Some(output) = &unit.output {
                     self.sources.add_readable(output, Source::Output(index));
                 }
-                if let Some(report) = &unit.report {
-                    self.sources.add_hang_up(report, Source::Report(index));
+                if let Some(report) = inherited.take(record.report) {
+                    self.sources.add_hang_up(&report, Source::Report(index));
+                    self.reports.insert(index, report);
                 }
             } else if self.state.wants_launch(index) && !opening.contains(&index) {
                 lost.push(index);

@@ -203,6 +203,8 @@ impl Supervisor {
             state,
             units,
             pids: Default::default(),
+            reports: Default::default(),
+            deaf: Default::default(),
             workers: Vec::new(),
             due: Default::default(),
             patience: None,

@@ -18,7 +18,7 @@ impl Supervisor {
         let Some((container, unit)) = self.plan.containers.get(index).zip(self.units.get(index)) else {
             return false;
         };
-        if unit.volumes.is_some() || volumes::of(&container.launch).next().is_none() {
+        if unit.volumes.is_some() || !container.launch.has_volumes() {
             return false;
         }
         if self.workers.iter().any(|worker| worker.kind == Kind::Volumes(index)) {
@@ -39,7 +39,8 @@ impl Supervisor {
             unit.volumes_fault = Some(Fault { text, transient: report.transient });
             return;
         }
-        let paths = volumes::of(&container.launch).map(|(path, _)| path.to_owned());
+        let launch = container.launch.unpack().unwrap_or_default();
+        let paths = volumes::of(&launch).map(|(path, _)| path.to_owned());
         let taken = worker.pidfd.as_ref().ok_or(Errno::SRCH).and_then(|pidfd| {
             let take = |number: &i32| rustix::process::pidfd_getfd(pidfd, *number, PidfdGetfdFlags::empty());
             report.opened.iter().map(take).collect::<Result<Vec<_>, _>>()

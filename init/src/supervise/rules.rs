@@ -1,9 +1,6 @@
 //! What the plan says about supervising one container.
 
-use std::path::Path;
-
-use garboard_runtime::launch::{Launch, MountSource, RootSource, Upper};
-use garboard_runtime::plan::{self, Condition, Container, Restart, Supervision};
+use garboard_runtime::plan::{Condition, Container, Restart, Supervision};
 
 /// One `depends_on` edge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,30 +44,11 @@ impl Rules {
             restart: container.restart,
             needs: needs.collect(),
             stop_grace_ms: container.stop_grace_ms,
-            needs_data: uses_data(&container.launch),
+            needs_data: container.launch.uses_data(),
             needs_record: data && container.restart == Restart::UnlessStopped,
-            needs_devices: uses_devices(&container.launch),
+            needs_devices: container.launch.uses_devices(),
             supervision: container.supervision.clone(),
             pod: container.pod.and_then(|pod| usize::try_from(pod).ok()),
         }
     }
-}
-
-/// Whether anything of the container lies on the data filesystem.
-fn uses_data(launch: &Launch) -> bool {
-    let upper = match &launch.root.source {
-        RootSource::Layers { upper: Upper::Directory(path), .. } | RootSource::Directory(path) => is_data(path),
-        RootSource::Layers { .. } => false,
-    };
-    let bound = launch.mounts.iter().any(|m| matches!(&m.source, MountSource::Bind { path, .. } if is_data(path)));
-    upper || bound
-}
-
-/// Whether the container names devices besides those that every machine has.
-fn uses_devices(launch: &Launch) -> bool {
-    !launch.cgroup.devices.is_empty() || !launch.cgroup.device_settings.is_empty()
-}
-
-fn is_data(path: &str) -> bool {
-    Path::new(path).starts_with(plan::DATA)
 }

@@ -133,8 +133,8 @@ fn exec(
     pid: i32,
     until: Instant,
 ) -> Result<(), String> {
-    let launch = &container.launch;
-    let process = garboard_runtime::launch::Process { args: words.to_vec(), ..launch.process.clone() };
+    let launch = container.launch.unpack().map_err(|f| f.to_string())?;
+    let process = garboard_runtime::launch::Process { args: words.to_vec(), ..launch.process };
     let cgroup = Cgroup::of(pid)?.directory;
     // What was found by the number was the container's if its process is still there.
     if has_ended(pidfd) {

@@ -92,12 +92,13 @@ fn open(place: &Place<'_>) -> Result<(Started, OwnedFd), String> {
         find_home: true,
         ..Stages::default()
     };
-    let own = &container.launch.process;
+    let launch = container.launch.unpack().map_err(|failure| failure.to_string())?;
+    let own = &launch.process;
     let env = own.env.iter().filter(|variable| !variable.starts_with("TERM=")).cloned().chain([TERM.to_owned()]);
     let process = Process { args: vec![SHELL.to_owned()], env: env.collect(), ..own.clone() };
     let none = Stdio { stdin: None, stdout: None, stderr: None };
-    let shell = enter(&running, &process, container.launch.seccomp.as_ref(), none, &stages)
-        .map_err(|failure| failure.to_string())?;
+    let shell =
+        enter(&running, &process, launch.seccomp.as_ref(), none, &stages).map_err(|failure| failure.to_string())?;
     drop(theirs);
     let mut report = [PollFd::new(&shell.report, PollFlags::empty())];
     os("wait for the shell", poll(&mut report, None))?;

@@ -45,7 +45,7 @@ fn open_all(container: &Container, fill_first: bool) -> Result<Vec<OwnedFd>, Fai
     if fill_first {
         container.fills.iter().try_for_each(fill::fill)?;
     }
-    volumes::of(&container.launch).map(|(path, create)| volumes::open(path, create)).collect()
+    volumes::of(&container.launch.unpack()?).map(|(path, create)| volumes::open(path, create)).collect()
 }
 
 /// PID 1 copies the descriptors out of this process. When it has them it closes its end of the pipe.

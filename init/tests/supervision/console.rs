@@ -5,7 +5,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use garboard_runtime::launch::{Mount, MountFlags, MountSource};
 use garboard_runtime::plan::{self, Access, Restart};
 
-use crate::rig::{Rig, Setup, TERMINAL, shell, with};
+use crate::rig::{Rig, Setup, TERMINAL, changed, shell, with};
 
 /// By name.
 pub const TESTS: &[(&str, fn())] = &[
@@ -95,12 +95,13 @@ fn nothing_changes_without_the_passphrase() {
 }
 
 /// A container in which a terminal can be made.
-fn with_terminals(mut container: plan::Container) -> plan::Container {
+fn with_terminals(container: plan::Container) -> plan::Container {
     let options = ["newinstance", "ptmxmode=0666", "mode=0620"].map(String::from).into();
     let source = MountSource::Filesystem { fstype: "devpts".into(), device: None, options, copy_up: false };
-    container.launch.mounts.push(Mount { target: "/dev/pts".into(), source, flags: MountFlags::default() });
-    container.launch.populate_dev = true;
-    container
+    changed(container, |launch| {
+        launch.mounts.push(Mount { target: "/dev/pts".into(), source, flags: MountFlags::default() });
+        launch.populate_dev = true;
+    })
 }
 
 fn a_shell_has_the_line_until_it_ends() {

@@ -4,7 +4,7 @@ use garboard_runtime::plan::{Condition, Restart};
 use serde_json::json;
 
 use crate::last_words;
-use crate::rig::{Rig, Setup, after, kill, shell, with};
+use crate::rig::{Rig, Setup, after, changed, kill, shell, with};
 
 /// By name.
 pub const TESTS: &[(&str, fn())] = &[
@@ -18,8 +18,7 @@ pub const TESTS: &[(&str, fn())] = &[
 const PANIC: i32 = 34 + 8;
 
 fn everything_once_and_in_order() {
-    let mut broken = shell("broken", "true");
-    broken.launch.process.args = vec!["/nowhere".into()];
+    let broken = changed(shell("broken", "true"), |launch| launch.process.args = vec!["/nowhere".into()]);
     let mut rig = Rig::with(
         vec![
             with(Restart::OnFailure(Some(1)), shell("web", "sleep 0.1; exit 3")),

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use garboard_runtime::plan::Restart;
 
-use crate::rig::{Rig, Setup, find, kill, shell, with};
+use crate::rig::{Rig, Setup, changed, find, kill, shell, with};
 
 /// By name.
 pub const TESTS: &[(&str, fn())] = &[
@@ -51,14 +51,14 @@ fn flooded(unread: bool) {
 }
 
 /// `/dev/zero`, where the container can open it.
-fn with_zero(mut container: garboard_runtime::plan::Container) -> garboard_runtime::plan::Container {
+fn with_zero(container: garboard_runtime::plan::Container) -> garboard_runtime::plan::Container {
     use garboard_runtime::launch::{Device, DeviceNode};
-    container.launch.devices =
-        vec![Device { target: "/dev/zero".into(), node: DeviceNode::Machine("/dev/zero".into()) }];
-    if let Some(script) = container.launch.process.args.last_mut() {
-        *script = script.replace("/mnt/zero", "/dev/zero");
-    }
-    container
+    changed(container, |launch| {
+        launch.devices = vec![Device { target: "/dev/zero".into(), node: DeviceNode::Machine("/dev/zero".into()) }];
+        if let Some(script) = launch.process.args.last_mut() {
+            *script = script.replace("/mnt/zero", "/dev/zero");
+        }
+    })
 }
 
 fn floods_are_bounded_and_others_unharmed() {

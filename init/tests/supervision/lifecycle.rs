@@ -3,7 +3,7 @@
 use garboard_runtime::launch::{IdMapping, Mount, MountFlags, MountSource, Namespace};
 use garboard_runtime::plan::{Condition, Restart};
 
-use crate::rig::{Rig, Setup, after, find, kill, shell, with};
+use crate::rig::{Rig, Setup, after, changed, find, kill, shell, with};
 
 /// By name.
 pub const TESTS: &[(&str, fn())] = &[
@@ -91,8 +91,7 @@ fn shown(console: &str) -> Vec<Row> {
 }
 
 fn a_program_that_is_not_there_is_named() {
-    let mut container = shell("typo", "");
-    container.launch.process.args = vec!["/bin/nonesuch".into()];
+    let container = changed(shell("typo", ""), |launch| launch.process.args = vec!["/bin/nonesuch".into()]);
     let mut rig = Rig::new(vec![container]);
     let detail = rig.wait_state("typo", "failed")["detail"].as_str().unwrap().to_owned();
     assert!(detail.starts_with("execute /bin/nonesuch: ENOENT"), "{detail}");
@@ -205,14 +204,15 @@ fn orphans_are_reaped() {
     // Fifty thousand that end at once, with some between them that stay for a moment.
     let script = "i=0; while [ $i -lt 50000 ]; do case $i in *00) (sleep 0.2 &) ;; *) (: &) ;; esac; i=$((i+1)); done; \
                   echo made; sleep 10000";
-    let mut container = shell("parent", script);
-    container.launch.namespaces.pid = Namespace::Host;
-    // A new proc instance would show the wrong namespace; it isn't needed.
-    container.launch.mounts.retain(|m| m.target != "/proc");
-    container.launch.mounts.push(Mount {
-        target: "/proc".into(),
-        source: MountSource::Bind { path: "/proc".into(), recursive: true, idmap: IdMapping::None, create: None },
-        flags: MountFlags::default(),
+    let container = changed(shell("parent", script), |launch| {
+        launch.namespaces.pid = Namespace::Host;
+        // A new proc instance would show the wrong namespace; it isn't needed.
+        launch.mounts.retain(|m| m.target != "/proc");
+        launch.mounts.push(Mount {
+            target: "/proc".into(),
+            source: MountSource::Bind { path: "/proc".into(), recursive: true, idmap: IdMapping::None, create: None },
+            flags: MountFlags::default(),
+        });
     });
     let mut rig = Rig::new(vec![container]);
     rig.wait_state("parent", "running");

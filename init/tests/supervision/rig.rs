@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use garboard_runtime::launch::*;
-use garboard_runtime::plan::{self, Addressing, Condition, Dependency, Etc, Network, Plan, Restart};
+use garboard_runtime::plan::{self, Addressing, Condition, Dependency, Etc, Network, PackedLaunch, Plan, Restart};
 use rustix::fs::{Mode, OFlags};
 use rustix::pty::{OpenptFlags, openpt, ptsname, unlockpt};
 use serde_json::Value;
@@ -47,7 +47,7 @@ pub fn shell(name: &str, script: &str) -> plan::Container {
     plan::Container {
         name: name.into(),
         image: "test".into(),
-        launch,
+        launch: PackedLaunch::of(launch).unwrap(),
         weakened: vec![],
         labels: vec![],
         ports: vec![],
@@ -62,6 +62,12 @@ pub fn shell(name: &str, script: &str) -> plan::Container {
         etc: Etc::default(),
         fills: vec![],
     }
+}
+
+/// The same, launched otherwise.
+pub fn changed(mut container: plan::Container, change: impl FnOnce(&mut Launch)) -> plan::Container {
+    container.launch.change(change).unwrap();
+    container
 }
 
 /// The same, depending on the container at `on`.

@@ -7,7 +7,7 @@ use garboard_runtime::launch::{CreateDir, IdMapping, Mount, MountFlags, MountSou
 use garboard_runtime::plan::{Container, Fill, Restart};
 use rustix::fs::{FlockOperation, flock};
 
-use crate::rig::{Rig, find, kill, shell, with};
+use crate::rig::{Rig, changed, find, kill, shell, with};
 
 /// By name.
 pub const TESTS: &[(&str, fn())] = &[
@@ -22,17 +22,14 @@ fn with_volume(site: &Path, container: Container) -> Container {
     let text = |path: &str| site.join(path).to_str().unwrap().to_owned();
     let mut container = container;
     container.fills = vec![Fill { directory: text("volumes/v"), layers: vec![text("layer")], path: "/srv".to_owned() }];
-    container.launch.mounts.push(Mount {
-        target: "/mnt".into(),
-        source: MountSource::Bind {
-            path: text("volumes/v"),
-            recursive: false,
-            idmap: IdMapping::Container { recursive: false },
-            create: Some(CreateDir { uid: 0, gid: 0, mode: 0o755 }),
-        },
-        flags: MountFlags::default(),
-    });
-    container
+    let source = MountSource::Bind {
+        path: text("volumes/v"),
+        recursive: false,
+        idmap: IdMapping::Container { recursive: false },
+        create: Some(CreateDir { uid: 0, gid: 0, mode: 0o755 }),
+    };
+    let mount = Mount { target: "/mnt".into(), source, flags: MountFlags::default() };
+    changed(container, |launch| launch.mounts.push(mount))
 }
 
 fn site() -> tempfile::TempDir {

@@ -9,7 +9,7 @@ use garboard_runtime::launch::{IdMapping, Mount, MountFlags, MountSource};
 use garboard_runtime::plan::Restart;
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
-use crate::rig::{Rig, Setup, find, kill, shell, with};
+use crate::rig::{Rig, Setup, changed, find, kill, shell, with};
 
 /// By name.
 pub const TESTS: &[(&str, fn())] = &[
@@ -69,17 +69,14 @@ fn started(path: &Path) -> Vec<String> {
 }
 
 fn containers() -> Vec<garboard_runtime::plan::Container> {
-    let mut keeper = shell("keeper", "echo never");
-    keeper.launch.mounts.push(Mount {
-        target: "/mnt".into(),
-        source: MountSource::Bind {
-            path: "/data/volumes/x".into(),
-            recursive: false,
-            idmap: IdMapping::Container { recursive: false },
-            create: None,
-        },
-        flags: MountFlags::default(),
-    });
+    let source = MountSource::Bind {
+        path: "/data/volumes/x".into(),
+        recursive: false,
+        idmap: IdMapping::Container { recursive: false },
+        create: None,
+    };
+    let mount = Mount { target: "/mnt".into(), source, flags: MountFlags::default() };
+    let keeper = changed(shell("keeper", "echo never"), |launch| launch.mounts.push(mount));
     let web = with(Restart::Always, shell("web", "trap 'exit 0' TERM; while true; do usleep 10000; done"));
     vec![keeper, web]
 }

@@ -1,6 +1,6 @@
 //! Containers that may read the machine's status, each on a socket that PID 1 makes for it.
 
-use super::{Container, RUN};
+use super::{Container, PlanError, RUN};
 use crate::launch::{IdMapping, Mount, MountFlags, MountSource};
 
 /// Where such a container finds its socket, inside.
@@ -13,7 +13,7 @@ pub fn status_socket(run: &str, container: &str) -> String {
 
 impl Container {
     /// Lets it read the status: has PID 1 make its socket, and mounts that in it. What was mounted there is mounted no more.
-    pub fn let_read_status(&mut self) {
+    pub fn let_read_status(&mut self) -> Result<(), PlanError> {
         self.reads_status = true;
         let path = status_socket(RUN, &self.name);
         let mut flags = MountFlags::default();
@@ -21,11 +21,13 @@ impl Container {
         flags.own.set(
             libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC,
         );
-        self.launch.mounts.retain(|mount| mount.target != STATUS_SOCKET);
-        self.launch.mounts.push(Mount {
-            target: STATUS_SOCKET.to_owned(),
-            source: MountSource::Bind { path, recursive: false, idmap: IdMapping::None, create: None },
-            flags,
-        });
+        self.launch.change(|launch| {
+            launch.mounts.retain(|mount| mount.target != STATUS_SOCKET);
+            launch.mounts.push(Mount {
+                target: STATUS_SOCKET.to_owned(),
+                source: MountSource::Bind { path, recursive: false, idmap: IdMapping::None, create: None },
+                flags,
+            });
+        })
     }
 }

@@ -34,6 +34,10 @@ impl Supervisor {
             return;
         }
         log::trace!("launch {index}");
+        if let Some(at) = self.left.iter().position(|left| *left == index) {
+            self.left.swap_remove(at);
+            self.remove_cgroup(index);
+        }
         match self.try_launch(index) {
             Ok((started, output)) => {
                 let pid = started.pid;
@@ -160,13 +164,24 @@ impl Supervisor {
         // Unless it has said otherwise.
         let text = format!("it {} before its program was executed", self.ending_of(index, exit));
         self.tell(Event::SetupFailed(index, Fault { text, transient: false }));
+        self.left.push(index);
+        self.tell(Event::Exited(index, exit));
+    }
+
+    /// Removes the cgroups of those that have ended. That takes its time, so what follows from their ends is done first.
+    pub(super) fn remove_cgroups(&mut self) {
+        while let Some(index) = self.left.pop() {
+            self.remove_cgroup(index);
+        }
+    }
+
+    fn remove_cgroup(&self, index: usize) {
         if let Some(parent) = &self.cgroup
             && cgroup::remove(parent, self.name(index)).is_err()
         {
             // Processes outlived the first one (`pid: host`). The next launch finds the cgroup empty, or tries again later.
             self.kill_cgroup(index);
         }
-        self.tell(Event::Exited(index, exit));
     }
 
     /// Whether the kernel killed one of the container's processes for want of memory, its own or the machine's.

@@ -135,6 +135,8 @@ pub struct Supervisor {
     questions: VecDeque<(usize, u32)>,
     watchdog: Option<watchdog::Watchdog>,
     launches: Launches,
+    /// Whose cgroups are left to remove.
+    left: Vec<usize>,
     device_filters: DeviceFilters,
 
     store: Store,
@@ -215,6 +217,7 @@ impl Supervisor {
             }
             self.serve_again(now_ms());
             self.act();
+            self.remove_cgroups();
         }
     }
 

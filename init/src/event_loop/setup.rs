@@ -212,6 +212,7 @@ impl Supervisor {
             questions: Default::default(),
             watchdog: None,
             launches: Launches::new(),
+            left: Vec::new(),
             device_filters: Default::default(),
             store,
             rings,

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::io;
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU32, Ordering};
 
 use libc::{c_char, c_int, c_void, siginfo_t};
 
@@ -15,8 +15,6 @@ use crate::escape::escape_into;
 const FATAL: [c_int; 5] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGABRT];
 /// Stack for the handler: the fault may be that the ordinary one is used up.
 const STACK: usize = 64 << 10;
-/// So many closed descriptors in a row are taken for the end of the table.
-const GAP: c_int = 4096;
 const TEXT: usize = 240;
 
 /// This process is a fork: what happens to it is no concern of PID 1's.
@@ -29,6 +27,14 @@ const ARMED: u32 = 2;
 /// Points to a page that the kernel empties in a forked child (MADV_WIPEONFORK): a child between clone and exec that faults must
 /// not become a second PID 1. Its process id can't tell, it is 1 as well in a namespace of its own.
 static MARK: AtomicPtr<AtomicU32> = AtomicPtr::new(ptr::null_mut());
+
+/// The highest descriptor that goes on to the next incarnation.
+static HIGHEST: AtomicI32 = AtomicI32::new(2);
+
+/// Has the next incarnation get this descriptor.
+pub(super) fn keep(descriptor: i32) {
+    HIGHEST.fetch_max(descriptor, Ordering::SeqCst);
+}
 
 /// Installs the handlers. Until [`arm`] is called, a fault is reported on the console and the machine starts over.
 pub fn install() -> io::Result<()> {
@@ -68,6 +74,7 @@ pub fn install() -> io::Result<()> {
 
 /// From now on a fault executes `/proc/self/exe --resume STATE REASON`, `state` being the descriptor of the state memfd.
 pub fn arm(state: i32) {
+    keep(state);
     set_mark(u32::try_from(state).map_or(UNARMED, |fd| fd.saturating_add(ARMED)));
 }
 
@@ -145,13 +152,9 @@ fn execute(state: u32, reason: &[u8]) {
 
 /// All descriptors are close-on-exec, so that no container inherits one; this exec is the exception.
 fn keep_descriptors() {
-    let mut closed: c_int = 0;
-    let mut fd: c_int = 3;
-    while closed < GAP && fd < c_int::MAX {
+    for fd in 3..=HIGHEST.load(Ordering::SeqCst) {
         // SAFETY: fcntl(2) with an integer argument touches no memory; a closed descriptor gives EBADF.
-        let rc = unsafe { libc::fcntl(fd, libc::F_SETFD, 0) };
-        closed = if rc == 0 { 0 } else { closed.saturating_add(1) };
-        fd = fd.saturating_add(1);
+        unsafe { libc::fcntl(fd, libc::F_SETFD, 0) };
     }
 }
 

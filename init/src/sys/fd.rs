@@ -2,6 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+use rustix::process::{Resource, getrlimit};
+
+use super::crash;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Every descriptor above standard error that this process was born with. Those not taken are closed when it is dropped.
@@ -16,17 +20,15 @@ impl Inherited {
         if TAKEN.swap(true, Ordering::SeqCst) {
             return Self::default();
         }
-        let mut numbers = Vec::new();
-        if let Ok(entries) = std::fs::read_dir("/proc/self/fd") {
-            numbers.extend(entries.flatten().filter_map(|e| e.file_name().to_str()?.parse::<RawFd>().ok()));
-        }
         let mut all = BTreeMap::new();
-        for number in numbers.into_iter().filter(|n| *n > 2) {
-            // The listing's own descriptor is closed by now. What is open is made close-on-exec, as all of ours are.
+        // Trying is quicker than a listing of `/proc/self/fd`, for which the kernel makes a file of each.
+        for number in 3..table_size() {
+            // What is open is made close-on-exec, as all of ours are.
             // SAFETY: fcntl(2) with an integer argument touches no memory; a closed descriptor gives EBADF.
             if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } == 0 {
                 // SAFETY: it is open, and nothing owns it: it was inherited, and this function hands each out once (`TAKEN`).
                 all.insert(number, unsafe { OwnedFd::from_raw_fd(number) });
+                crash::keep(number);
             }
         }
         Self(all)
@@ -38,7 +40,17 @@ impl Inherited {
     }
 }
 
-/// A descriptor's number, as records keep it; -1: none.
+/// A descriptor's number, as records keep it; -1: none. What has one is kept over a crash.
 pub fn number(fd: Option<&OwnedFd>) -> RawFd {
-    fd.map_or(-1, AsRawFd::as_raw_fd)
+    let number = fd.map_or(-1, AsRawFd::as_raw_fd);
+    crash::keep(number);
+    number
+}
+
+/// Every open descriptor is below it (proc_pid_status(5): FDSize; without `/proc` the limit, as it has seldom been lowered).
+fn table_size() -> RawFd {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let size = status.lines().find_map(|line| line.strip_prefix("FDSize:")?.trim().parse().ok());
+    let limit = || getrlimit(Resource::Nofile).current.and_then(|limit| RawFd::try_from(limit).ok());
+    size.or_else(limit).unwrap_or(1024)
 }

@@ -152,8 +152,8 @@ fn connections_are_bounded_and_the_oldest_goes() {
     assert_eq!(streams[0].read_line(&mut end).unwrap(), 0, "the oldest was closed");
     assert_eq!(ask(&mut streams[1], json!({"request": "status"}))["type"], "status");
     let more: Vec<_> = (0..200).map(|_| connect(&rig, "many")).collect();
-    rig.status();
-    assert!(rig.descriptors() <= before + 4, "{before} → {}", rig.descriptors());
+    // One is let in before another one goes.
+    rig.until("few again", |rig| rig.descriptors() <= before + 4);
     drop((more, streams, fifth));
     rig.until("closed", |rig| rig.descriptors() <= before);
 }

@@ -145,8 +145,10 @@ pub fn read_plan_at(path: impl AsRef<Path>) -> Result<Plan, BootError> {
     let path = path.as_ref();
     let fault = |cause: &dyn std::fmt::Display| BootError::new("read the plan", path.to_string_lossy(), cause);
     let file = File::open(path).map_err(|e| fault(&e).fix(plan_fix(&e)))?;
-    let mut bytes = Vec::new();
     let limit = u64::try_from(plan::MAX_SIZE).unwrap_or(u64::MAX).saturating_add(1);
+    // In one piece, as it may be large.
+    let size = file.metadata().map_or(0, |file| file.len()).min(limit).saturating_add(1);
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
     file.take(limit).read_to_end(&mut bytes).map_err(|e| fault(&e).fix(plan_fix(&e)))?;
     Plan::decode(&bytes).map_err(|e| fault(&e).fix("build initrd and system image together"))
 }

@@ -98,9 +98,11 @@ fn a_subscription_goes_on_over_a_crash() {
             _ => {}
         }
     }
-    // None is missing. One that was on its way when PID 1 crashed may have come twice.
-    numbers.dedup();
-    assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>());
+    // None is missing. Those that were on their way when PID 1 crashed may have come twice, once in order each time.
+    assert_eq!(numbers[0], 1);
+    let (on, other): (Vec<_>, Vec<_>) = numbers.windows(2).partition(|pair| pair[1] == pair[0] + 1);
+    assert!(other.len() <= 1 && other.iter().all(|pair| pair[1] <= pair[0]), "{numbers:?}");
+    assert!(on.len() >= 3, "{numbers:?}");
     let crashes = rig.events().into_iter().filter(|e| e.0 == "crash").count();
     assert_eq!(crashes, 1);
     assert_eq!(rig.ask(json!({"request": "unsubscribe"}))["type"], "ok");

@@ -166,7 +166,7 @@ fn judge(row: &Row, present: bool, plan: Option<&Plan>) -> Feature {
     let stop = || match row.without {
         Stop => true,
         StopIf(holds) => {
-            plan.is_some_and(|plan| plan.containers.iter().any(|c| c.launch.unpack().is_ok_and(|l| holds(&l))))
+            plan.is_some_and(|plan| plan.containers.iter().any(|c| c.launch.unpack().as_ref().map_or(true, holds)))
         }
         GoOn => false,
     };

@@ -110,10 +110,8 @@ impl Supervisor {
     }
 
     fn signal(&self, index: usize, number: i32) {
-        if let Some(pidfd) = self.units.get(index).and_then(Unit::open) {
-            // It may be gone in this moment; its exit is on its way then.
-            let _ = signal::send(pidfd, number);
-        }
+        // It may be gone in this moment; its exit is on its way then.
+        let _ = self.units.get(index).map(|unit| signal::kill(unit.pid, number));
     }
 
     pub(super) fn kill_cgroup(&self, index: usize) {
@@ -216,8 +214,9 @@ impl Supervisor {
 
 impl Unit {
     /// Its first process. PID 1 keeps no descriptor of it, as every child begins with copies of all that PID 1 has open.
-    pub(super) fn open(&self) -> Option<OwnedFd> {
-        pidfd_open(Pid::from_raw(self.pid)?, PidfdFlags::empty()).ok()
+    pub(super) fn open(&self) -> std::io::Result<Option<OwnedFd>> {
+        let Some(pid) = Pid::from_raw(self.pid) else { return Ok(None) };
+        Ok(Some(pidfd_open(pid, PidfdFlags::empty())?))
     }
 
     /// Bytes charged to the container; 0 without the memory controller.

@@ -41,7 +41,7 @@ impl Supervisor {
     fn ask_about(&mut self, index: usize, run: u32) -> std::io::Result<()> {
         let unit = self.units.get(index).filter(|_| run == self.state.run(index));
         let Some((container, unit)) = self.plan.containers.get(index).zip(unit) else { return Ok(()) };
-        let (Some(health), Some(pidfd)) = (&container.supervision.health, unit.open()) else { return Ok(()) };
+        let (Some(health), Some(pidfd)) = (&container.supervision.health, unit.open()?) else { return Ok(()) };
         let now = now_ms();
         let (number, pid, plan) = (index.to_string(), unit.pid.to_string(), self.options.plan.clone());
         let arguments = [OsStr::new(&number), OsStr::new(&pid), plan.as_os_str()];

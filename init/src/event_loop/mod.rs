@@ -1,7 +1,8 @@
 //! The loop around the automaton: one thread, one epoll, no waiting anywhere else.
 //!
 //! Each turn: what changed is kept in the [`Store`], the console and the timer are brought up to date, events are taken, and
-//! what the automaton asked for is done, a few launches at a time so that nobody waits long for an answer.
+//! what the automaton asked for is done, a few launches at a time so that nobody waits long for an answer. What has ended is cleared
+//! away last.
 
 mod containers;
 mod dashboard;

@@ -1,7 +1,6 @@
 //! What the next incarnation of PID 1 has to know: the records of the [`crate::store::Store`].
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, AsRawFd};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -169,15 +168,15 @@ impl Supervisor {
         subscription.events = lasting.and_then(|entry| entry.told);
         CommonRecord {
             common: self.state.common().clone(),
-            rings: self.rings.as_fd().as_raw_fd(),
+            rings: number(Some(&self.rings)),
             cgroup: number(self.cgroup.as_ref()),
-            console: self.console.fd().map_or(-1, |fd| fd.as_raw_fd()),
-            watchdog: self.watchdog.as_ref().map_or(-1, |watchdog| watchdog.device.as_raw_fd()),
-            port: lasting.map_or(-1, |entry| entry.port.as_fd().as_raw_fd()),
+            console: number(self.console.fd().as_ref()),
+            watchdog: number(self.watchdog.as_ref().map(|watchdog| &watchdog.device)),
+            port: number(lasting.map(|entry| &entry.port)),
             subscription,
-            journal: self.journal.as_fd().as_raw_fd(),
+            journal: number(Some(&self.journal)),
             vsock: self.listener(super::ports::VSOCK),
-            keep_progress: self.keeper.progress.as_ref().map_or(-1, |progress| progress.as_fd().as_raw_fd()),
+            keep_progress: number(self.keeper.progress.as_ref()),
             keep_socket: number(self.keeper.socket.as_ref()),
             workers: self.workers.iter().map(worker).collect(),
             due: self.due.clone(),

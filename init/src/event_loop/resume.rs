@@ -134,8 +134,12 @@ impl Supervisor {
                     self.sources.add_hang_up(&report, Source::Report(index));
                     self.reports.insert(index, report);
                 }
-            } else if self.state.wants_launch(index) && !opening.contains(&index) {
-                lost.push(index);
+            } else {
+                // It may have ended right before the crash.
+                self.left.push(index);
+                if self.state.wants_launch(index) && !opening.contains(&index) {
+                    lost.push(index);
+                }
             }
             self.dirty.push(index);
         }

@@ -36,6 +36,11 @@ pub(super) fn keep(descriptor: i32) {
     HIGHEST.fetch_max(descriptor, Ordering::SeqCst);
 }
 
+#[cfg(test)]
+pub(super) fn keeps(descriptor: i32) -> bool {
+    descriptor <= HIGHEST.load(Ordering::SeqCst)
+}
+
 /// Installs the handlers. Until [`arm`] is called, a fault is reported on the console and the machine starts over.
 pub fn install() -> io::Result<()> {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;

@@ -1,7 +1,7 @@
 //! Descriptors that were inherited over an exec.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::process::{Resource, getrlimit};
 
@@ -40,9 +40,9 @@ impl Inherited {
     }
 }
 
-/// A descriptor's number, as records keep it; -1: none. What has one is kept over a crash.
-pub fn number(fd: Option<&OwnedFd>) -> RawFd {
-    let number = fd.map_or(-1, AsRawFd::as_raw_fd);
+/// A descriptor's number, as records keep it; -1: none. What is to be kept over a crash must be asked for its number here.
+pub fn number(fd: Option<&impl AsFd>) -> RawFd {
+    let number = fd.map_or(-1, |fd| fd.as_fd().as_raw_fd());
     crash::keep(number);
     number
 }
@@ -53,4 +53,19 @@ fn table_size() -> RawFd {
     let size = status.lines().find_map(|line| line.strip_prefix("FDSize:")?.trim().parse().ok());
     let limit = || getrlimit(Resource::Nofile).current.and_then(|limit| RawFd::try_from(limit).ok());
     size.or_else(limit).unwrap_or(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_for_its_number_is_kept() {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let high = rustix::io::fcntl_dupfd_cloexec(&file, 200).unwrap();
+        assert_eq!(number(Some(&high)), high.as_raw_fd());
+        assert!(crash::keeps(high.as_raw_fd()) && !crash::keeps(high.as_raw_fd() + 1000));
+        assert_eq!(number(None::<&OwnedFd>), -1);
+        assert!(table_size() > high.as_raw_fd());
+    }
 }

@@ -74,6 +74,16 @@ impl AsFd for SignalFd {
     }
 }
 
+/// Sends signal number `signal` to a child that isn't reaped yet, so that its number is its own (kill(2)).
+pub fn kill(pid: i32, signal: i32) -> io::Result<()> {
+    if pid <= 0 {
+        // Groups of processes, to kill(2).
+        return Err(io::Error::from_raw_os_error(libc::ESRCH));
+    }
+    // SAFETY: two integers; no memory of ours is touched.
+    if unsafe { libc::kill(pid, signal) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Sends signal number `signal` (real-time ones included) to the process of a pidfd (pidfd_send_signal(2)).
 pub fn send(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
     let null: *const libc::siginfo_t = std::ptr::null();

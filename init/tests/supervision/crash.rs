@@ -43,7 +43,7 @@ fn survives(signal: i32, reason: &str) {
     assert_eq!(rig.wait_state("ending", "failed")["exit"]["signal"], 9);
     assert!(rig.descriptors() <= descriptors, "{descriptors} → {}", rig.descriptors());
 
-    // Still supervised: started again, in the same user namespace, and heard.
+    // Still supervised: started again, and heard.
     kill(pid(&before, "quiet"), 9);
     let again =
         rig.wait("started again", |s| find(s, "quiet")["restarts"] == 1 && find(s, "quiet")["state"] == "running");

@@ -12,8 +12,8 @@ pub const TESTS: &[(&str, fn())] = &[(
 
 const FEW: usize = 20;
 const MANY: usize = 200;
-/// Of each container: its process, its output, its user namespace, and one more while it is launched.
-const DESCRIPTORS: usize = 4;
+/// Of each container: its output.
+const DESCRIPTORS: usize = 1;
 
 /// So many that run, of which the first has a process of its own besides.
 fn running(count: usize) -> Rig {

@@ -2,13 +2,14 @@
 
 use garboard_runtime::plan::Restart;
 
-use crate::rig::{Rig, Setup, find, kill, shell, with};
+use crate::rig::{Rig, Setup, find, kill, sharing_pids, shell, with};
 
 /// By name.
 pub const TESTS: &[(&str, fn())] = &[
     ("crash::a_panic_loses_nothing", a_panic_loses_nothing),
     ("crash::a_fault_loses_nothing", a_fault_loses_nothing),
     ("crash::an_exit_that_was_seen_is_not_lost", an_exit_that_was_seen_is_not_lost),
+    ("crash::what_outlived_a_container_is_cleared_away", what_outlived_a_container_is_cleared_away),
     ("crash::aborts_and_bus_errors_are_survived", aborts_and_bus_errors_are_survived),
 ];
 
@@ -72,6 +73,23 @@ fn a_panic_loses_nothing() {
 
 fn a_fault_loses_nothing() {
     survives(FAULT, "fatal signal 11 at address 0x8");
+}
+
+/// Its first process has ended and is reaped, another one is still there, and PID 1 crashes before it has seen to that.
+fn what_outlived_a_container_is_cleared_away() {
+    let container = with(Restart::Always, shell("parent", "sleep 10000 & exec sleep 10001"));
+    let mut rig = Rig::new(vec![sharing_pids(container)]);
+    let pid = rig.wait_state("parent", "running")["pid"].as_i64().unwrap() as i32;
+    rig.wait_console("all containers are as declared");
+    rig.signal(19);
+    kill(rig.pid(), 34 + 11);
+    kill(pid, 9);
+    rig.signal(18);
+    rig.wait("resumed", |s| s["notes"].to_string().contains("crashed and goes on"));
+    let again = rig.wait("again", |s| find(s, "parent")["state"] == "running" && find(s, "parent")["restarts"] == 1);
+    assert_ne!(find(&again, "parent")["pid"], pid);
+    // The two of the new run.
+    rig.until("those of the new run", |rig| rig.children().len() == 1);
 }
 
 /// Signals that nobody sent on purpose are no different.

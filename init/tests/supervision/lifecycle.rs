@@ -1,9 +1,8 @@
 //! Starting, ending, starting again.
 
-use garboard_runtime::launch::{IdMapping, Mount, MountFlags, MountSource, Namespace};
 use garboard_runtime::plan::{Condition, Restart};
 
-use crate::rig::{Rig, Setup, after, changed, find, kill, shell, with};
+use crate::rig::{Rig, Setup, after, changed, find, kill, sharing_pids, shell, with};
 
 /// By name.
 pub const TESTS: &[(&str, fn())] = &[
@@ -204,16 +203,7 @@ fn orphans_are_reaped() {
     // Fifty thousand that end at once, with some between them that stay for a moment.
     let script = "i=0; while [ $i -lt 50000 ]; do case $i in *00) (sleep 0.2 &) ;; *) (: &) ;; esac; i=$((i+1)); done; \
                   echo made; sleep 10000";
-    let container = changed(shell("parent", script), |launch| {
-        launch.namespaces.pid = Namespace::Host;
-        // A new proc instance would show the wrong namespace; it isn't needed.
-        launch.mounts.retain(|m| m.target != "/proc");
-        launch.mounts.push(Mount {
-            target: "/proc".into(),
-            source: MountSource::Bind { path: "/proc".into(), recursive: true, idmap: IdMapping::None, create: None },
-            flags: MountFlags::default(),
-        });
-    });
+    let container = sharing_pids(shell("parent", script));
     let mut rig = Rig::new(vec![container]);
     rig.wait_state("parent", "running");
     let until = std::time::Instant::now() + std::time::Duration::from_secs(180);

@@ -70,6 +70,20 @@ pub fn changed(mut container: plan::Container, change: impl FnOnce(&mut Launch))
     container
 }
 
+/// The same in the supervisor's pid namespace.
+pub fn sharing_pids(container: plan::Container) -> plan::Container {
+    changed(container, |launch| {
+        launch.namespaces.pid = Namespace::Host;
+        // A new proc instance would show the wrong namespace; it isn't needed.
+        launch.mounts.retain(|m| m.target != "/proc");
+        launch.mounts.push(Mount {
+            target: "/proc".into(),
+            source: MountSource::Bind { path: "/proc".into(), recursive: true, idmap: IdMapping::None, create: None },
+            flags: MountFlags::default(),
+        });
+    })
+}
+
 /// The same, depending on the container at `on`.
 pub fn after(on: u32, condition: Condition, container: plan::Container) -> plan::Container {
     plan::Container { depends_on: vec![Dependency { container: on, condition }], ..container }

@@ -44,7 +44,7 @@ obey! {
     pub mod shared;
     pub mod start;
     mod sys;
-    pub mod userns;
+    mod userns;
     pub mod volumes;
 }
 

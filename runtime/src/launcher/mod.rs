@@ -215,7 +215,7 @@ fn prepare(pid: i32, launch: &Launch, trees: &Trees, name: &str, mapped: bool) -
     if let Some(ids) = launch.new_map().filter(|_| !mapped) {
         userns::write_maps(pid, ids)?;
     }
-    trees.give_ids(|| userns::of(pid))?;
+    trees.give_ids(pid)?;
     net_devices::give(pid, launch)?;
     if let Some(rdt) = &launch.intel_rdt {
         rdt::assign(rdt, name, pid)?;

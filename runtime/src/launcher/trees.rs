@@ -96,14 +96,8 @@ pub(crate) struct Trees {
     pub(crate) devices: Nodes,
 }
 
-/// How a tree's files get ids other than those on disk.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Mapping<'a> {
-    /// `None`: by the child's user namespace, which is still to be made.
-    userns: Option<BorrowedFd<'a>>,
-    /// The mounts beneath it, too.
-    all: bool,
-}
+/// By which user namespace a tree's files get their ids, and whether those of the mounts beneath it do, too; `None`: those on disk.
+type Mapping<'a> = Option<(BorrowedFd<'a>, bool)>;
 
 impl Trees {
     /// Opens them all, as far as the site hasn't. `joined` is the container's user namespace, if there is one already.
@@ -112,8 +106,12 @@ impl Trees {
         joined: Option<BorrowedFd<'_>>,
         site: &Site<'_>,
     ) -> Result<Self, Failure> {
-        // Without a user namespace ids inside are those on disk.
-        let mapping = |all| launch.in_user_namespace().then_some(Mapping { userns: joined, all });
+        let of_container = |place: Place<'_>, recursive, flags: &MountFlags, all| match joined {
+            Some(userns) => tree(place, recursive, flags, Some((userns, all))),
+            None if launch.in_user_namespace() => unmapped(place, recursive, flags, all),
+            // Without a user namespace ids inside are those on disk.
+            None => tree(place, recursive, flags, None),
+        };
         let mut trees = Self {
             root: None,
             layers: Vec::new(),
@@ -137,14 +135,18 @@ impl Trees {
                 trees.root = Some(tree(path.as_str(), true, &flags, None)?);
             }
             RootSource::Layers { layers, upper } => {
-                // An ordinary user's have the ids that they have on disk.
-                let map = mapping(false).filter(|_| rustix::process::geteuid().is_root());
+                let is_root = rustix::process::geteuid().is_root();
+                let part = |path: &str, attribute| match is_root {
+                    true => of_container(path.into(), false, &with(attribute), false),
+                    // An ordinary user's have the ids that they have on disk.
+                    false => tree(path, false, &with(attribute), None),
+                };
                 for layer in layers {
-                    trees.layers.push(tree(layer.as_str(), false, &with(libc::MOUNT_ATTR_RDONLY), map)?);
+                    trees.layers.push(part(layer, libc::MOUNT_ATTR_RDONLY)?);
                 }
                 if let Upper::Directory(path) = upper {
                     volume::create_upper(path)?;
-                    trees.upper = Some(tree(path.as_str(), false, &with(libc::MOUNT_ATTR_NODEV), map)?);
+                    trees.upper = Some(part(path, libc::MOUNT_ATTR_NODEV)?);
                 }
             }
         }
@@ -160,11 +162,10 @@ impl Trees {
                     let place = Place { path, opened };
                     Some(match idmap {
                         IdMapping::None => tree(place, *recursive, &mount.flags, None)?,
-                        IdMapping::Container { recursive: all } => tree(place, *recursive, &mount.flags, mapping(*all))?,
+                        IdMapping::Container { recursive: all } => of_container(place, *recursive, &mount.flags, *all)?,
                         IdMapping::Own { ids, recursive: all } => {
                             let userns = userns::create(ids)?;
-                            let map = Mapping { userns: Some(userns.as_fd()), all: *all };
-                            tree(place, *recursive, &mount.flags, Some(map))?
+                            tree(place, *recursive, &mount.flags, Some((userns.as_fd(), *all)))?
                         }
                     })
                 }
@@ -177,17 +178,22 @@ impl Trees {
         Ok(trees)
     }
 
-    /// Maps by `userns`, the child's, what was opened before there was one. The child has copies of the descriptors, and so the
+    /// Maps what was opened before there was the user namespace of the child `pid`. It has copies of the descriptors, and so the
     /// same mounts.
-    pub(super) fn give_ids(&self, userns: impl Fn() -> Result<OwnedFd, Failure>) -> Result<(), Failure> {
-        let mut opened = None;
-        for tree in self.layers.iter().chain(&self.upper).chain(self.binds.iter().flatten()) {
-            let Tree::Unmapped { mount, path, recursive, all, flags } = tree else { continue };
-            if opened.is_none() {
-                opened = Some(userns()?);
-            }
-            let map = Mapping { userns: opened.as_ref().map(AsFd::as_fd), all: *all };
-            dress(mount.as_fd(), flags, *recursive, Some(map)).at(Step::IdMapMount, || path.as_str())?;
+    pub(super) fn give_ids(&self, pid: i32) -> Result<(), Failure> {
+        let all = self.layers.iter().chain(&self.upper).chain(self.binds.iter().flatten());
+        let unmapped = all.filter_map(|tree| match tree {
+            Tree::Unmapped { mount, path, recursive, all, flags } => Some((mount, path, *recursive, *all, flags)),
+            Tree::Detached(_) | Tree::Path { .. } => None,
+        });
+        let mut unmapped = unmapped.peekable();
+        if unmapped.peek().is_none() {
+            return Ok(());
+        }
+        let userns = userns::of(pid)?;
+        for (mount, path, recursive, all, flags) in unmapped {
+            let map = Some((userns.as_fd(), all));
+            dress(mount.as_fd(), flags, recursive, map).at(Step::IdMapMount, || path.as_str())?;
         }
         Ok(())
     }
@@ -294,13 +300,9 @@ pub(super) fn tree<'a>(
     place: impl Into<Place<'a>>,
     recursive: bool,
     flags: &MountFlags,
-    map: Option<Mapping<'_>>,
+    map: Mapping<'_>,
 ) -> Result<Tree, Failure> {
     let place = place.into();
-    if let Some(Mapping { userns: None, all }) = map {
-        let mount = open(place, recursive)?;
-        return Ok(Tree::Unmapped { mount, path: place.path.to_owned(), recursive, all, flags: flags.clone() });
-    }
     match clone(place, recursive, flags, map) {
         Ok(fd) => Ok(Tree::Detached(fd)),
         Err(failure)
@@ -314,8 +316,14 @@ pub(super) fn tree<'a>(
     }
 }
 
+/// A tree for [`Trees::give_ids`].
+fn unmapped(place: Place<'_>, recursive: bool, flags: &MountFlags, all: bool) -> Result<Tree, Failure> {
+    let mount = open(place, recursive)?;
+    Ok(Tree::Unmapped { mount, path: place.path.to_owned(), recursive, all, flags: flags.clone() })
+}
+
 /// Clones the mount of a place, from there on.
-fn clone(place: Place<'_>, recursive: bool, flags: &MountFlags, map: Option<Mapping<'_>>) -> Result<OwnedFd, Failure> {
+fn clone(place: Place<'_>, recursive: bool, flags: &MountFlags, map: Mapping<'_>) -> Result<OwnedFd, Failure> {
     let tree = open(place, recursive)?;
     let step = if map.is_some() { Step::IdMapMount } else { Step::MountAttributes };
     dress(tree.as_fd(), flags, recursive, map).at(step, || place.path)?;
@@ -338,16 +346,16 @@ fn open(place: Place<'_>, recursive: bool) -> Result<OwnedFd, Failure> {
 /// Gives a detached mount, `recursive` if there may be others beneath it, its ids, propagation and attributes.
 ///
 /// A clone belongs to the same peers as what it was cloned from, so that a mount made in it would spread to the machine.
-fn dress(mount: BorrowedFd<'_>, flags: &MountFlags, recursive: bool, map: Option<Mapping<'_>>) -> Result<(), Errno> {
+fn dress(mount: BorrowedFd<'_>, flags: &MountFlags, recursive: bool, map: Mapping<'_>) -> Result<(), Errno> {
     let own = Change { set: flags.own.set, clear: flags.own.clear, ..Change::default() };
-    let userns = map.and_then(|map| map.userns);
+    let userns = map.map(|(userns, _)| userns);
     let alone = !recursive && flags.propagation.is_empty();
     if alone {
         // All at once, as most mounts are.
         set_attributes(mount, Change { propagation: libc::MS_PRIVATE, userns, ..own })?;
     } else {
-        if let Some(map) = map {
-            set_attributes(mount, Change { userns, recursive: map.all, ..Change::default() })?;
+        if let Some((_, all)) = map {
+            set_attributes(mount, Change { userns, recursive: all, ..Change::default() })?;
         }
         match flags.propagation.as_slice() {
             [] => set_attributes(mount, Change { propagation: libc::MS_PRIVATE, recursive, ..Change::default() })?,

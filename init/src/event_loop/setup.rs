@@ -24,7 +24,6 @@ use crate::logs::{Journal, Rings};
 use crate::status::{Port, Ports, Uevents};
 use crate::store::Store;
 use crate::supervise::{Event, Goal, Policy, Rules, State};
-use crate::sys::schedule;
 use crate::sys::signal::SignalFd;
 use crate::work::report;
 
@@ -127,10 +126,6 @@ impl Supervisor {
         let Machine { plan, features, cgroup, trace, warnings, console, port } = machine;
         let count = plan.containers.len();
         raise_descriptor_limit(&plan);
-        // A crowd of containers that set themselves up, or one that works without end, would keep it from a processor when one has died.
-        if let Err(e) = schedule::go_first() {
-            log::warn!("put PID 1 before all others: {e}");
-        }
         let signals = SignalFd::replace_mask(&signals::wanted())?;
         let mut seed = [0_u8; 8];
         let _ = rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::INSECURE);

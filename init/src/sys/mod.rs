@@ -8,7 +8,6 @@ pub mod fd;
 pub mod module;
 pub mod net;
 pub mod probe;
-pub mod schedule;
 pub mod signal;
 pub mod vsock;
 pub mod wait;

@@ -2,20 +2,16 @@
 
 use garboard_runtime::plan::Restart;
 
-use crate::rig::{Rig, find, kill, shell, with};
+use crate::rig::{Rig, find, shell, with};
 
 /// By name.
-pub const TESTS: &[(&str, fn())] = &[
-    (
-        "many::there_is_no_process_but_theirs_and_few_descriptors_of_each",
-        there_is_no_process_but_theirs_and_few_descriptors_of_each,
-    ),
-    ("many::pid_1_goes_first_and_nobody_with_it", pid_1_goes_first_and_nobody_with_it),
-];
+pub const TESTS: &[(&str, fn())] = &[(
+    "many::there_is_no_process_but_theirs_and_few_descriptors_of_each",
+    there_is_no_process_but_theirs_and_few_descriptors_of_each,
+)];
 
 const FEW: usize = 20;
 const MANY: usize = 200;
-const PANIC: i32 = 34 + 8;
 /// Of each container: its output.
 const DESCRIPTORS: usize = 1;
 
@@ -50,27 +46,4 @@ fn there_is_no_process_but_theirs_and_few_descriptors_of_each() {
     assert_eq!(own, declared, "PID 1's children are the containers");
     let beneath: Vec<i32> = declared.iter().copied().filter(|pid| !children(*pid).is_empty()).collect();
     assert_eq!(beneath, [pid(0)], "only that one has a child, and it is seen");
-}
-
-/// The 19th field of proc_pid_stat(5), which is the 17th after the name.
-fn niceness(pid: i32) -> i32 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    stat.rsplit_once(") ").unwrap().1.split(' ').nth(16).unwrap().parse().unwrap()
-}
-
-/// Before a crash and after one.
-fn pid_1_goes_first_and_nobody_with_it() {
-    let mut rig = running(2);
-    for incarnation in 0..2 {
-        if incarnation > 0 {
-            kill(rig.pid(), PANIC);
-            rig.wait("resumed", |status| status["notes"].to_string().contains("PID 1 crashed"));
-            // Made by the next incarnation, with no more than the others have.
-            kill(rig.children()[0].0, 9);
-            rig.wait("started again", |status| find(status, "c0")["restarts"] == 1 && status["ready"] == true);
-        }
-        assert_eq!(niceness(rig.pid()), -20);
-        let others: Vec<i32> = rig.children().iter().map(|child| niceness(child.0)).collect();
-        assert_eq!(others, [0, 0]);
-    }
 }

@@ -90,17 +90,43 @@ impl Store {
         }
     }
 
-    /// Both slots are read at once: after a crash there are as many records as containers, and each is waited for.
     fn newest_slot(&self, record: usize) -> Option<(u64, bool, Vec<u8>)> {
-        let size = slot_size(record);
-        let mut both = vec![0; size.saturating_mul(2)];
-        let read = rustix::io::pread(&self.fd, &mut both, offset(record, false)).ok()?;
-        let (first, second) = both.get(..read)?.split_at_checked(size)?;
+        let (both, middle) = if record == LARGE { self.large_slots() } else { self.slots(record) }?;
+        let (first, second) = both.split_at_checked(middle)?;
         let slots = [(false, whole(first)), (true, whole(second))];
         let slots =
             slots.into_iter().filter_map(|(second, slot)| slot.map(|(sequence, payload)| (sequence, second, payload)));
         let (sequence, second, payload) = slots.max_by_key(|(sequence, ..)| *sequence)?;
         Some((sequence, second, payload.to_vec()))
+    }
+
+    /// Both slots, and where the second one begins. They are read at once: after a crash there are as many records as containers, and
+    /// each is waited for.
+    fn slots(&self, record: usize) -> Option<(Vec<u8>, usize)> {
+        let size = slot_size(record);
+        Some((self.bytes(offset(record, false), size.saturating_mul(2))?, size))
+    }
+
+    /// The same of the large record, but no more than is in it: that is a tenth of its room.
+    fn large_slots(&self) -> Option<(Vec<u8>, usize)> {
+        let slot = |second| {
+            let at = offset(LARGE, second);
+            let header = self.bytes(at, HEADER)?;
+            let length = header.get(8..16).and_then(|word| word.try_into().ok()).map_or(0, u64::from_le_bytes);
+            let length = usize::try_from(length).ok()?.saturating_add(HEADER);
+            self.bytes(at, length.min(LARGE_SLOT))
+        };
+        let first = slot(false)?;
+        let middle = first.len();
+        Some(([first, slot(true)?].concat(), middle))
+    }
+
+    /// What is there, at most so many bytes.
+    fn bytes(&self, at: u64, most: usize) -> Option<Vec<u8>> {
+        let mut bytes = vec![0; most];
+        let read = rustix::io::pread(&self.fd, &mut bytes, at).ok()?;
+        bytes.truncate(read);
+        Some(bytes)
     }
 }
 
@@ -216,6 +242,20 @@ mod tests {
         assert_eq!(store.read(1).unwrap(), [7; SLOT - HEADER]);
         assert_eq!(records_in(&store), Some(2));
         assert!(Store::adopt(store.fd, 3).is_err());
+    }
+
+    #[test]
+    fn a_torn_large_record_leaves_the_older_one_whatever_its_header_says() {
+        let mut store = Store::create(1).unwrap();
+        store.write(LARGE, &[1; 3000]).unwrap();
+        store.write(LARGE, &[2; 5000]).unwrap();
+        let (_, second) = store.newest[LARGE].get().unwrap();
+        for length in [0, 1, 4999, 5001, LARGE_SLOT as u64, u64::MAX] {
+            rustix::io::pwrite(&store.fd, &length.to_le_bytes(), offset(LARGE, second) + 8).unwrap();
+            assert_eq!(again(&store, 1).read(LARGE).unwrap(), [1; 3000], "{length}");
+        }
+        rustix::io::pwrite(&store.fd, &5000_u64.to_le_bytes(), offset(LARGE, second) + 8).unwrap();
+        assert_eq!(again(&store, 1).read(LARGE).unwrap(), [2; 5000]);
     }
 
     proptest::proptest! {

@@ -16,6 +16,7 @@ mod process;
 mod read;
 mod scheduling;
 pub mod seccomp;
+mod shorten;
 #[cfg(test)]
 mod tests;
 

@@ -1,4 +1,5 @@
-//! A seccomp profile → classic BPF, by libseccomp; with a prologue that answers ENOSYS to calls newer than the profile.
+//! A seccomp profile → classic BPF, by libseccomp; with a prologue that answers ENOSYS to calls newer than the profile, and then
+//! [shortened](super::shorten).
 
 use libseccomp::{ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall};
 use oci_spec::runtime::{
@@ -30,6 +31,15 @@ const FLAG_WAIT_KILLABLE_RECV: u32 = 1 << 5;
 
 /// Compiles `profile` for x86-64, and for i386 and x32 where it names them. Calls of other ABIs give ENOSYS.
 pub fn compile(profile: &LinuxSeccomp) -> Result<Seccomp, Error> {
+    let listener = listener(profile)?;
+    let flags = flags(profile, listener.is_some())?;
+    let whole = whole(profile)?;
+    let bpf = super::shorten::shorten(&whole, AUDIT_ARCH_X86_64).unwrap_or(whole);
+    Ok(Seccomp { bpf: bpf.into(), flags, listener })
+}
+
+/// The filter as libseccomp makes it, with its prologue.
+fn whole(profile: &LinuxSeccomp) -> Result<Vec<u8>, Error> {
     let default = action(profile.default_action(), profile.default_errno_ret(), "linux.seccomp.defaultErrnoRet")?;
     let mut context = ScmpFilterContext::new(default).map_err(library("create filter"))?;
     context.set_act_badarch(ScmpAction::Errno(ENOSYS.cast_signed())).map_err(library("foreign ABIs"))?;
@@ -42,7 +52,6 @@ pub fn compile(profile: &LinuxSeccomp) -> Result<Seccomp, Error> {
     for arch in architectures {
         context.add_arch(arch).map_err(library("architecture"))?;
     }
-    let listener = listener(profile)?;
     let mut newest = NEWEST_KNOWN;
     for (position, rule) in profile.syscalls().iter().flatten().enumerate() {
         let field = format!("linux.seccomp.syscalls[{position}]");
@@ -75,8 +84,7 @@ pub fn compile(profile: &LinuxSeccomp) -> Result<Seccomp, Error> {
     }
     let body = export(&context)?;
     let with_prologue = matches!(default, ScmpAction::Errno(_));
-    let bpf = if with_prologue { [prologue(newest), body].concat() } else { body };
-    Ok(Seccomp { bpf: bpf.into(), flags: flags(profile, listener.is_some())?, listener })
+    Ok(if with_prologue { [prologue(newest), body].concat() } else { body })
 }
 
 /// Calls that the child makes with the filter in force before it executes the program: to hand over the listener.
@@ -251,48 +259,13 @@ fn library(what: &str) -> impl Fn(libseccomp::error::SeccompError) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use super::super::shorten::tests::run;
     use super::*;
     use crate::spec::seccomp::default_profile;
 
     const ALLOW: u32 = 0x7fff_0000;
     const NOT_PERMITTED: u32 = 0x0005_0001;
     const NO_SUCH_CALL: u32 = 0x0005_0000 | ENOSYS;
-
-    /// Runs a filter as the kernel would: classic BPF on `struct seccomp_data`.
-    fn run(filter: &[u8], arch: u32, number: u32, args: [u64; 6]) -> u32 {
-        let mut data = [0_u8; 64];
-        data[0..4].copy_from_slice(&number.to_ne_bytes());
-        data[4..8].copy_from_slice(&arch.to_ne_bytes());
-        for (n, argument) in args.iter().enumerate() {
-            data[16 + n * 8..24 + n * 8].copy_from_slice(&argument.to_ne_bytes());
-        }
-        let (mut a, mut at) = (0_u32, 0_usize);
-        loop {
-            let [c0, c1, jt, jf, k @ ..]: [u8; 8] = filter[at * 8..at * 8 + 8].try_into().unwrap();
-            let k = u32::from_ne_bytes(k);
-            at += 1;
-            let condition = match u16::from_ne_bytes([c0, c1]) {
-                0x20 => {
-                    a = u32::from_ne_bytes(data[k as usize..k as usize + 4].try_into().unwrap());
-                    continue;
-                }
-                0x54 => {
-                    a &= k;
-                    continue;
-                }
-                0x05 => {
-                    at += k as usize;
-                    continue;
-                }
-                0x06 => return k,
-                0x15 => a == k,
-                0x25 => a > k,
-                0x35 => a >= k,
-                other => panic!("opcode {other:#x}"),
-            };
-            at += usize::from(if condition { jt } else { jf });
-        }
-    }
 
     fn number(name: &str) -> u32 {
         ScmpSyscall::from_name(name).unwrap().as_raw_syscall().try_into().unwrap()
@@ -355,6 +328,39 @@ mod tests {
         let debugger = compile(&default_profile(1 << 19)).unwrap();
         assert_eq!(ask(&debugger, "ptrace", [0; 6]), ALLOW);
         assert_eq!(ask(&debugger, "mount", [0; 6]), NOT_PERMITTED);
+    }
+
+    #[test]
+    fn the_default_filter_is_short_and_means_the_same() {
+        for capabilities in [0, 1 << 21, 1 << 19, u64::MAX] {
+            let whole = whole(&default_profile(capabilities)).unwrap();
+            let filter = compile(&default_profile(capabilities)).unwrap();
+            assert!(filter.bpf.len() * 3 < whole.len(), "{} of {} bytes", filter.bpf.len(), whole.len());
+            let arguments = [
+                0,
+                1,
+                8,
+                16,
+                17,
+                38,
+                40,
+                0x8000_0000,
+                0x1000_0011,
+                0x2_0008,
+                0x3d_0f00,
+                0xffff_ffff,
+                1 << 32,
+                u64::MAX,
+            ];
+            for number in (0..600).chain([X32_BIT, X32_BIT + 1, u32::MAX - 1, u32::MAX]) {
+                for argument in arguments {
+                    for arch in [AUDIT_ARCH_X86_64, 0x4000_0003] {
+                        let of = |filter: &[u8]| run(filter, arch, number, [argument; 6]);
+                        assert_eq!(of(&filter.bpf), of(&whole), "{arch:#x} {number} {argument:#x}");
+                    }
+                }
+            }
+        }
     }
 
     #[test]

@@ -1,0 +1,286 @@
+//! A filter of the same meaning in fewer steps.
+//!
+//! libseccomp compares a call's number with every one that a profile names. The kernel checks and compiles those hundreds of steps at each
+//! start of a container, and where it hides constants from attackers (`net.core.bpf_jit_harden`), it copies all of them again for each one.
+//! But most numbers have neighbours with the same answer: only the ends of such ranges have to be told apart. Steps that look at
+//! arguments stay what they are.
+//!
+//! Steps are classic BPF on `struct seccomp_data` (seccomp(2), `linux/filter.h`).
+
+use std::collections::{BTreeSet, HashMap};
+
+/// Opcodes.
+const LOAD: u16 = 0x20;
+const AND: u16 = 0x54;
+const JUMP: u16 = 0x05;
+const IF_EQUAL: u16 = 0x15;
+const IF_GREATER: u16 = 0x25;
+const IF_GREATER_EQUAL: u16 = 0x35;
+const IF_ANY_BIT: u16 = 0x45;
+const RETURN: u16 = 0x06;
+/// Offsets into the data; arguments are further on.
+const NUMBER: u32 = 0;
+const ARCHITECTURE: u32 = 4;
+const ARGUMENTS: u32 = 16;
+/// A conditional jump's offset is a byte; this leaves room for steps in between.
+const FAR: usize = 250;
+
+/// `struct sock_filter`.
+#[derive(Debug, Clone, Copy)]
+struct Step {
+    code: u16,
+    yes: u8,
+    no: u8,
+    k: u32,
+}
+
+impl Step {
+    fn from_bytes(bytes: [u8; 8]) -> Self {
+        let [c0, c1, yes, no, k @ ..] = bytes;
+        Self { code: u16::from_ne_bytes([c0, c1]), yes, no, k: u32::from_ne_bytes(k) }
+    }
+
+    fn to_bytes(self) -> [u8; 8] {
+        let (c, k) = (self.code.to_ne_bytes(), self.k.to_ne_bytes());
+        [c[0], c[1], self.yes, self.no, k[0], k[1], k[2], k[3]]
+    }
+
+    /// Which way a comparison goes. `None`: it is none of those that depend on nothing but whether `k` is passed.
+    fn decide(self, value: u32) -> Option<bool> {
+        match self.code {
+            IF_EQUAL => Some(value == self.k),
+            IF_GREATER => Some(value > self.k),
+            IF_GREATER_EQUAL => Some(value >= self.k),
+            _ => None,
+        }
+    }
+}
+
+/// What the accumulator holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Holds {
+    Number,
+    Architecture,
+    Argument,
+}
+
+/// What a call gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Answer(u32),
+    /// It depends on arguments.
+    Depends,
+}
+
+/// The shorter filter; `None` if this one isn't of the kind that can be shortened: for one architecture, with one answer to all others.
+pub(super) fn shorten(filter: &[u8], architecture: u32) -> Option<Vec<u8>> {
+    let (steps, rest) = filter.as_chunks::<8>();
+    let steps: Vec<Step> = steps.iter().map(|bytes| Step::from_bytes(*bytes)).collect();
+    if !rest.is_empty() {
+        return None;
+    }
+    // Values between two of these can't be told apart.
+    let compared = steps.iter().filter(|step| !matches!(step.code, LOAD | JUMP | RETURN | AND)).map(|step| step.k);
+    let limits: BTreeSet<u32> = compared.flat_map(|k| [Some(k), k.checked_add(1)]).flatten().chain([0]).collect();
+
+    let source = Source { steps: &steps, architecture };
+    let strangers =
+        [architecture.wrapping_sub(1), architecture.wrapping_add(1)].into_iter().chain(limits.iter().copied());
+    let mut strangers = strangers.filter(|other| *other != architecture);
+    let strange = Source { architecture: strangers.next()?, ..source }.outcome(None)?;
+    let Outcome::Answer(foreign) = strange else { return None };
+    for other in strangers {
+        if (Source { architecture: other, ..source }).outcome(None)? != strange {
+            return None;
+        }
+    }
+
+    let mut ranges: Vec<(u32, Outcome)> = Vec::new();
+    for number in limits {
+        let outcome = source.outcome(Some(number))?;
+        if outcome == Outcome::Depends || ranges.last().is_none_or(|last| last.1 != outcome) {
+            ranges.push((number, outcome));
+        }
+    }
+
+    let mut target = Backwards::default();
+    let mut places = Vec::new();
+    for (number, outcome) in &ranges {
+        places.push(match outcome {
+            Outcome::Answer(_) => None,
+            Outcome::Depends => Some(target.remains(source, *number)?),
+        });
+    }
+    let ranges: Vec<(u32, Outcome, Option<usize>)> =
+        ranges.into_iter().zip(places).map(|((number, outcome), place)| (number, outcome, place)).collect();
+    let native = target.tree(&ranges)?;
+    let native = target.load(NUMBER, native);
+    let foreign = target.answer(foreign);
+    let both = target.test(Step { code: IF_EQUAL, yes: 0, no: 0, k: architecture }, native, foreign);
+    target.load(ARCHITECTURE, both);
+    let shorter: Vec<u8> = target.0.iter().rev().flat_map(|step| step.to_bytes()).collect();
+    (shorter.len() < filter.len()).then_some(shorter)
+}
+
+/// The filter for calls of one architecture.
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    steps: &'a [Step],
+    architecture: u32,
+}
+
+impl Source<'_> {
+    /// The accumulator's value, if it is no argument's.
+    fn known(self, holds: Holds, number: Option<u32>) -> Option<u32> {
+        match holds {
+            Holds::Number => number,
+            Holds::Architecture => Some(self.architecture),
+            Holds::Argument => None,
+        }
+    }
+
+    /// What calls with this number get, or all of them. `None`: it isn't known how to say that.
+    fn outcome(self, number: Option<u32>) -> Option<Outcome> {
+        let (mut at, mut holds) = (0_usize, Holds::Argument);
+        loop {
+            let step = self.steps.get(at)?;
+            at = at.checked_add(1)?;
+            match step.code {
+                LOAD => match loaded(step.k)? {
+                    Holds::Argument => return Some(Outcome::Depends),
+                    other => holds = other,
+                },
+                JUMP => at = at.checked_add(usize::try_from(step.k).ok()?)?,
+                RETURN => return Some(Outcome::Answer(step.k)),
+                _ => {
+                    let decided = step.decide(self.known(holds, number)?)?;
+                    at = at.checked_add(usize::from(if decided { step.yes } else { step.no }))?;
+                }
+            }
+        }
+    }
+}
+
+/// What there is at an offset.
+fn loaded(offset: u32) -> Option<Holds> {
+    match offset {
+        NUMBER => Some(Holds::Number),
+        ARCHITECTURE => Some(Holds::Architecture),
+        ARGUMENTS.. => Some(Holds::Argument),
+        _ => None,
+    }
+}
+
+/// A filter that is written from its end, as jumps only lead forward. A place is how many steps follow, it included.
+#[derive(Default)]
+struct Backwards(Vec<Step>);
+
+impl Backwards {
+    fn push(&mut self, step: Step) -> usize {
+        self.0.push(step);
+        self.0.len()
+    }
+
+    /// So that the next step that is written is followed by the one at `place`.
+    fn follow(&mut self, place: usize) {
+        let distance = self.0.len().saturating_sub(place);
+        if distance > 0 {
+            self.push(Step { code: JUMP, yes: 0, no: 0, k: u32::try_from(distance).unwrap_or(u32::MAX) });
+        }
+    }
+
+    /// The place, or one nearby that leads there.
+    fn near(&mut self, place: usize) -> usize {
+        if self.0.len().saturating_sub(place) > FAR {
+            self.follow(place);
+            return self.0.len();
+        }
+        place
+    }
+
+    fn load(&mut self, offset: u32, next: usize) -> usize {
+        self.follow(next);
+        self.push(Step { code: LOAD, yes: 0, no: 0, k: offset })
+    }
+
+    fn test(&mut self, step: Step, yes: usize, no: usize) -> usize {
+        let (yes, no) = (self.near(yes), self.near(no));
+        let offset = |place: usize| u8::try_from(self.0.len().saturating_sub(place)).unwrap_or(u8::MAX);
+        let step = Step { yes: offset(yes), no: offset(no), ..step };
+        self.push(step)
+    }
+
+    /// An answer that is within reach already, or another one.
+    fn answer(&mut self, k: u32) -> usize {
+        let steps = self.0.iter().enumerate().rev().take(FAR);
+        let found = steps.into_iter().find(|(_, step)| step.code == RETURN && step.k == k).map(|(index, _)| index + 1);
+        found.unwrap_or_else(|| self.push(Step { code: RETURN, yes: 0, no: 0, k }))
+    }
+
+    /// Tells ranges apart by halves.
+    fn tree(&mut self, ranges: &[(u32, Outcome, Option<usize>)]) -> Option<usize> {
+        match ranges {
+            [] => None,
+            [(_, Outcome::Answer(k), _)] => Some(self.answer(*k)),
+            [(_, Outcome::Depends, place)] => *place,
+            _ => {
+                let (below, above) = ranges.split_at(ranges.len() / 2);
+                let k = above.first()?.0;
+                let (above, below) = (self.tree(above)?, self.tree(below)?);
+                Some(self.test(Step { code: IF_GREATER_EQUAL, yes: 0, no: 0, k }, above, below))
+            }
+        }
+    }
+
+    /// What remains of a filter when the number is known: the steps that look at arguments.
+    fn remains(&mut self, source: Source<'_>, number: u32) -> Option<usize> {
+        self.from(source, number, (0, Holds::Argument), &mut HashMap::new())
+    }
+
+    fn from(
+        &mut self,
+        source: Source<'_>,
+        number: u32,
+        (at, holds): (usize, Holds),
+        written: &mut HashMap<(usize, Holds), usize>,
+    ) -> Option<usize> {
+        if let Some(place) = written.get(&(at, holds)) {
+            return Some(*place);
+        }
+        let step = *source.steps.get(at)?;
+        let next = at.checked_add(1)?;
+        let way = |offset: u8| next.checked_add(usize::from(offset));
+        let place = match (step.code, source.known(holds, Some(number))) {
+            (LOAD, _) => {
+                let holds = loaded(step.k)?;
+                let place = self.from(source, number, (next, holds), written)?;
+                if holds == Holds::Argument { self.load(step.k, place) } else { place }
+            }
+            (JUMP, _) => {
+                let to = next.checked_add(usize::try_from(step.k).ok()?)?;
+                self.from(source, number, (to, holds), written)?
+            }
+            (RETURN, _) => self.answer(step.k),
+            (_, Some(value)) => {
+                let to = way(if step.decide(value)? { step.yes } else { step.no })?;
+                self.from(source, number, (to, holds), written)?
+            }
+            (AND, None) => {
+                let place = self.from(source, number, (next, holds), written)?;
+                self.follow(place);
+                self.push(step)
+            }
+            (IF_EQUAL | IF_GREATER | IF_GREATER_EQUAL | IF_ANY_BIT, None) => {
+                let yes = self.from(source, number, (way(step.yes)?, holds), written)?;
+                let no = self.from(source, number, (way(step.no)?, holds), written)?;
+                self.test(step, yes, no)
+            }
+            _ => return None,
+        };
+        written.insert((at, holds), place);
+        Some(place)
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests;

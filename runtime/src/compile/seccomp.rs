@@ -34,7 +34,7 @@ pub fn compile(profile: &LinuxSeccomp) -> Result<Seccomp, Error> {
     let listener = listener(profile)?;
     let flags = flags(profile, listener.is_some())?;
     let whole = whole(profile)?;
-    let bpf = super::shorten::shorten(&whole, AUDIT_ARCH_X86_64).unwrap_or(whole);
+    let bpf = super::shorten::shorten(&whole).unwrap_or(whole);
     Ok(Seccomp { bpf: bpf.into(), flags, listener })
 }
 
@@ -332,29 +332,17 @@ mod tests {
 
     #[test]
     fn the_default_filter_is_short_and_means_the_same() {
-        for capabilities in [0, 1 << 21, 1 << 19, u64::MAX] {
-            let whole = whole(&default_profile(capabilities)).unwrap();
-            let filter = compile(&default_profile(capabilities)).unwrap();
-            assert!(filter.bpf.len() * 3 < whole.len(), "{} of {} bytes", filter.bpf.len(), whole.len());
-            let arguments = [
-                0,
-                1,
-                8,
-                16,
-                17,
-                38,
-                40,
-                0x8000_0000,
-                0x1000_0011,
-                0x2_0008,
-                0x3d_0f00,
-                0xffff_ffff,
-                1 << 32,
-                u64::MAX,
-            ];
-            for number in (0..600).chain([X32_BIT, X32_BIT + 1, u32::MAX - 1, u32::MAX]) {
+        let native = [0, 1 << 21, 1 << 19, u64::MAX].map(default_profile);
+        let mut compatible = default_profile(0);
+        compatible.set_architectures(Some(vec![Arch::ScmpArchX86_64, Arch::ScmpArchX86, Arch::ScmpArchX32]));
+        for profile in native.iter().chain([&compatible]) {
+            let (whole, filter) = (whole(profile).unwrap(), compile(profile).unwrap());
+            assert!(filter.bpf.len() * 5 < whole.len() * 2, "{} of {} bytes", filter.bpf.len(), whole.len());
+            let arguments =
+                [0, 1, 8, 16, 38, 40, 0x8000_0000, 0x1000_0011, 0x2_0008, 0x3d_0f00, 0xffff_ffff, 1 << 32, u64::MAX];
+            for number in (0..600).chain([0, 1, 40, 500, 600].map(|n| X32_BIT + n)).chain([u32::MAX - 1, u32::MAX]) {
                 for argument in arguments {
-                    for arch in [AUDIT_ARCH_X86_64, 0x4000_0003] {
+                    for arch in [AUDIT_ARCH_X86_64, 0x4000_0003, 0] {
                         let of = |filter: &[u8]| run(filter, arch, number, [argument; 6]);
                         assert_eq!(of(&filter.bpf), of(&whole), "{arch:#x} {number} {argument:#x}");
                     }

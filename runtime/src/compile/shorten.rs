@@ -72,54 +72,41 @@ enum Outcome {
     Depends,
 }
 
-/// The shorter filter; `None` if this one isn't of the kind that can be shortened: for one architecture, with one answer to all others.
-pub(super) fn shorten(filter: &[u8], architecture: u32) -> Option<Vec<u8>> {
+/// The shorter filter; `None` if this one isn't of the kind that can be shortened: with one answer for all but a few architectures.
+pub(super) fn shorten(filter: &[u8]) -> Option<Vec<u8>> {
     let (steps, rest) = filter.as_chunks::<8>();
     let steps: Vec<Step> = steps.iter().map(|bytes| Step::from_bytes(*bytes)).collect();
     if !rest.is_empty() {
         return None;
     }
-    // Values between two of these can't be told apart.
+    // Values between two of these can't be told apart, neither numbers nor architectures.
     let compared = steps.iter().filter(|step| !matches!(step.code, LOAD | JUMP | RETURN | AND)).map(|step| step.k);
     let limits: BTreeSet<u32> = compared.flat_map(|k| [Some(k), k.checked_add(1)]).flatten().chain([0]).collect();
 
-    let source = Source { steps: &steps, architecture };
-    let strangers =
-        [architecture.wrapping_sub(1), architecture.wrapping_add(1)].into_iter().chain(limits.iter().copied());
-    let mut strangers = strangers.filter(|other| *other != architecture);
-    let strange = Source { architecture: strangers.next()?, ..source }.outcome(None)?;
-    let Outcome::Answer(foreign) = strange else { return None };
-    for other in strangers {
-        if (Source { architecture: other, ..source }).outcome(None)? != strange {
+    let of = |architecture| Source { steps: &steps, architecture };
+    let foreign = of(0).outcome(None)?;
+    let Outcome::Answer(answer) = foreign else { return None };
+    let mut target = Backwards::default();
+    let mut next = target.answer(answer);
+    for architecture in limits.iter().copied().filter(|architecture| of(*architecture).outcome(None) != Some(foreign)) {
+        // Nothing but equality finds it below.
+        if !limits.contains(&architecture.checked_add(1)?) {
             return None;
         }
+        let calls = target.calls(of(architecture), &limits)?;
+        next = target.test(Step { code: IF_EQUAL, yes: 0, no: 0, k: architecture }, calls, next);
     }
-
-    let mut ranges: Vec<(u32, Outcome)> = Vec::new();
-    for number in limits {
-        let outcome = source.outcome(Some(number))?;
-        if outcome == Outcome::Depends || ranges.last().is_none_or(|last| last.1 != outcome) {
-            ranges.push((number, outcome));
-        }
-    }
-
-    let mut target = Backwards::default();
-    let mut places = Vec::new();
-    for (number, outcome) in &ranges {
-        places.push(match outcome {
-            Outcome::Answer(_) => None,
-            Outcome::Depends => Some(target.remains(source, *number)?),
-        });
-    }
-    let ranges: Vec<(u32, Outcome, Option<usize>)> =
-        ranges.into_iter().zip(places).map(|((number, outcome), place)| (number, outcome, place)).collect();
-    let native = target.tree(&ranges)?;
-    let native = target.load(NUMBER, native);
-    let foreign = target.answer(foreign);
-    let both = target.test(Step { code: IF_EQUAL, yes: 0, no: 0, k: architecture }, native, foreign);
-    target.load(ARCHITECTURE, both);
+    target.load(ARCHITECTURE, next);
     let shorter: Vec<u8> = target.0.iter().rev().flat_map(|step| step.to_bytes()).collect();
     (shorter.len() < filter.len()).then_some(shorter)
+}
+
+/// Numbers from the first one to that of the next range.
+struct Range {
+    first: u32,
+    outcome: Outcome,
+    /// The place of what looks at arguments.
+    remains: Option<usize>,
 }
 
 /// The filter for calls of one architecture.
@@ -217,15 +204,29 @@ impl Backwards {
         found.unwrap_or_else(|| self.push(Step { code: RETURN, yes: 0, no: 0, k }))
     }
 
+    /// What all calls of an architecture get.
+    fn calls(&mut self, source: Source<'_>, limits: &BTreeSet<u32>) -> Option<usize> {
+        let mut ranges: Vec<Range> = Vec::new();
+        for number in limits.iter().copied() {
+            let outcome = source.outcome(Some(number))?;
+            if outcome == Outcome::Depends || ranges.last().is_none_or(|last| last.outcome != outcome) {
+                let remains = if outcome == Outcome::Depends { Some(self.remains(source, number)?) } else { None };
+                ranges.push(Range { first: number, outcome, remains });
+            }
+        }
+        let tree = self.tree(&ranges)?;
+        Some(self.load(NUMBER, tree))
+    }
+
     /// Tells ranges apart by halves.
-    fn tree(&mut self, ranges: &[(u32, Outcome, Option<usize>)]) -> Option<usize> {
+    fn tree(&mut self, ranges: &[Range]) -> Option<usize> {
         match ranges {
             [] => None,
-            [(_, Outcome::Answer(k), _)] => Some(self.answer(*k)),
-            [(_, Outcome::Depends, place)] => *place,
+            [Range { outcome: Outcome::Answer(k), .. }] => Some(self.answer(*k)),
+            [Range { outcome: Outcome::Depends, remains, .. }] => *remains,
             _ => {
                 let (below, above) = ranges.split_at(ranges.len() / 2);
-                let k = above.first()?.0;
+                let k = above.first()?.first;
                 let (above, below) = (self.tree(above)?, self.tree(below)?);
                 Some(self.test(Step { code: IF_GREATER_EQUAL, yes: 0, no: 0, k }, above, below))
             }

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{Gid, Mode, OFlags, RenameFlags, ResolveFlags, Uid};
+use rustix::fs::{FlockOperation, Gid, Mode, OFlags, RenameFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 
 use crate::failure::{Context, Failure, Step};
@@ -61,9 +61,16 @@ fn make(path: &str, create: CreateDir) -> Result<OwnedFd, Errno> {
     while let Some(name) = names.next() {
         directory = match enter(directory.as_fd(), name) {
             Err(Errno::NOENT) => {
-                let wanted = if names.peek().is_none() { create } else { ANCESTOR };
-                make_one(directory.as_fd(), name, wanted)?;
-                enter(directory.as_fd(), name)?
+                // Of several that share a volume, one makes it, and the others wait. Closing the directory lets go of it.
+                rustix::io::retry_on_intr(|| rustix::fs::flock(&directory, FlockOperation::LockExclusive))?;
+                match enter(directory.as_fd(), name) {
+                    Err(Errno::NOENT) => {
+                        let wanted = if names.peek().is_none() { create } else { ANCESTOR };
+                        make_one(directory.as_fd(), name, wanted)?;
+                        enter(directory.as_fd(), name)?
+                    }
+                    other => other?,
+                }
             }
             other => other?,
         };
@@ -91,5 +98,31 @@ fn make_one(parent: BorrowedFd<'_>, name: &str, create: CreateDir) -> Result<(),
     match rustix::fs::renameat_with(parent, &temporary, parent, name, RenameFlags::NOREPLACE) {
         Err(Errno::EXIST) => rustix::fs::unlinkat(parent, &temporary, rustix::fs::AtFlags::REMOVEDIR),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As the workers of containers that share a volume do in a first boot.
+    #[test]
+    fn whoever_comes_at_the_same_time_gets_the_same_directory() {
+        use std::os::unix::fs::MetadataExt;
+        let scratch = tempfile::tempdir().unwrap();
+        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        for round in 0..100 {
+            let path = scratch.path().join(format!("{round}/volumes/shared"));
+            let path = path.to_str().unwrap();
+            let open = || open(path, CreateDir { uid, gid, mode: 0o750 }).map(std::fs::File::from);
+            let opened = std::thread::scope(|scope| {
+                let threads: Vec<_> = (0..4).map(|_| scope.spawn(open)).collect();
+                threads.into_iter().map(|thread| thread.join().unwrap().unwrap()).collect::<Vec<_>>()
+            });
+            let wanted = std::fs::metadata(path).unwrap();
+            assert_eq!(wanted.mode() & 0o7777, 0o750);
+            assert!(opened.iter().all(|file| file.metadata().unwrap().ino() == wanted.ino()), "round {round}");
+            assert_eq!(std::fs::read_dir(scratch.path().join(format!("{round}/volumes"))).unwrap().count(), 1);
+        }
     }
 }

@@ -82,11 +82,6 @@ fn worker(rig: &Rig) -> Option<i32> {
     rig.children().into_iter().map(|(pid, _)| pid).find(is_it)
 }
 
-fn stands_still(pid: i32) -> bool {
-    // proc_pid_stat(5): the state is the word after the name.
-    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") T "))
-}
-
 fn previous(rig: &mut Rig, name: &str, tail: usize) -> Value {
     rig.ask(json!({"request": "logs", "container": name, "previous": true, "tail": tail}))
 }
@@ -172,8 +167,9 @@ fn a_flood_is_bounded_and_what_is_missing_is_told() {
     assert_eq!(previous(&mut rig, "other", 1)["type"], "error");
     rig.until("told", |_| text(&directory).contains("# missing "));
     // Files that are renamed while they are read would be read twice or not at all.
-    kill(worker(&rig).unwrap(), STOP);
-    rig.until("nothing is written", |rig| stands_still(worker(rig).unwrap()));
+    let stopped = worker(&rig).unwrap();
+    kill(stopped, STOP);
+    rig.until("nothing is written", |rig| rig.children().contains(&(stopped, 'T')));
     let lines = printed(&text(&directory));
     // The first one may go on from a file that is gone.
     let strange = lines.iter().skip(1).find(|line| *line != "all work and no play");

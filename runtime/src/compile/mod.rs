@@ -1,6 +1,7 @@
 //! An OCI runtime spec → the launch that is obeyed. Whatever isn't supported is an error that names it, never another meaning.
 
 mod agent;
+mod bpf;
 mod bundle;
 pub mod cgroup;
 pub mod device_filter;

@@ -7,6 +7,7 @@ use oci_spec::runtime::{
 };
 use rustix::fs::{MemfdFlags, SeekFrom};
 
+use super::bpf::{ARCHITECTURE, IF_EQUAL, IF_GREATER, IF_GREATER_EQUAL, LOAD, NUMBER, RETURN, Step};
 use super::text;
 use crate::launch::{Listener, Seccomp};
 use crate::spec::Error;
@@ -230,26 +231,16 @@ fn export(context: &ScmpFilterContext) -> Result<Vec<u8>, Error> {
 
 /// Before libseccomp's filter: native calls above `newest` give ENOSYS. Jumps are relative, so it can stand in front as it is.
 fn prologue(newest: u32) -> Vec<u8> {
-    // Opcodes of `linux/filter.h`; offsets into `struct seccomp_data`: 0 the call's number, 4 the architecture.
-    const LOAD: u16 = 0x20;
-    const JUMP_IF_EQUAL: u16 = 0x15;
-    const JUMP_IF_GREATER: u16 = 0x25;
-    const JUMP_IF_GREATER_EQUAL: u16 = 0x35;
-    const RETURN: u16 = 0x06;
     const SECCOMP_RET_ERRNO: u32 = 0x0005_0000;
-    let instruction = |code: u16, jt: u8, jf: u8, k: u32| -> [u8; 8] {
-        let (c, k) = (code.to_ne_bytes(), k.to_ne_bytes());
-        [c[0], c[1], jt, jf, k[0], k[1], k[2], k[3]]
-    };
-    [
-        instruction(LOAD, 0, 0, 4),
-        instruction(JUMP_IF_EQUAL, 0, 4, AUDIT_ARCH_X86_64),
-        instruction(LOAD, 0, 0, 0),
-        instruction(JUMP_IF_GREATER_EQUAL, 2, 0, X32_BIT),
-        instruction(JUMP_IF_GREATER, 0, 1, newest),
-        instruction(RETURN, 0, 0, SECCOMP_RET_ERRNO | ENOSYS),
-    ]
-    .concat()
+    let steps = [
+        Step::plain(LOAD, ARCHITECTURE),
+        Step::new(IF_EQUAL, 0, 4, AUDIT_ARCH_X86_64),
+        Step::plain(LOAD, NUMBER),
+        Step::new(IF_GREATER_EQUAL, 2, 0, X32_BIT),
+        Step::new(IF_GREATER, 0, 1, newest),
+        Step::plain(RETURN, SECCOMP_RET_ERRNO | ENOSYS),
+    ];
+    steps.iter().flat_map(|step| step.to_bytes()).collect()
 }
 
 fn library(what: &str) -> impl Fn(libseccomp::error::SeccompError) -> Error {

@@ -4,57 +4,15 @@
 //! start of a container, and where it hides constants from attackers (`net.core.bpf_jit_harden`), it copies all of them again for each one.
 //! But most numbers have neighbours with the same answer: only the ends of such ranges have to be told apart. Steps that look at
 //! arguments stay what they are.
-//!
-//! Steps are classic BPF on `struct seccomp_data` (seccomp(2), `linux/filter.h`).
 
 use std::collections::{BTreeSet, HashMap};
 
-/// Opcodes.
-const LOAD: u16 = 0x20;
-const AND: u16 = 0x54;
-const JUMP: u16 = 0x05;
-const IF_EQUAL: u16 = 0x15;
-const IF_GREATER: u16 = 0x25;
-const IF_GREATER_EQUAL: u16 = 0x35;
-const IF_ANY_BIT: u16 = 0x45;
-const RETURN: u16 = 0x06;
-/// Offsets into the data; arguments are further on.
-const NUMBER: u32 = 0;
-const ARCHITECTURE: u32 = 4;
-const ARGUMENTS: u32 = 16;
+use super::bpf::{
+    AND, ARCHITECTURE, ARGUMENTS, IF_ANY_BIT, IF_EQUAL, IF_GREATER, IF_GREATER_EQUAL, JUMP, LOAD, NUMBER, RETURN, Step,
+};
+
 /// A conditional jump's offset is a byte; this leaves room for steps in between.
 const FAR: usize = 250;
-
-/// `struct sock_filter`.
-#[derive(Debug, Clone, Copy)]
-struct Step {
-    code: u16,
-    yes: u8,
-    no: u8,
-    k: u32,
-}
-
-impl Step {
-    fn from_bytes(bytes: [u8; 8]) -> Self {
-        let [c0, c1, yes, no, k @ ..] = bytes;
-        Self { code: u16::from_ne_bytes([c0, c1]), yes, no, k: u32::from_ne_bytes(k) }
-    }
-
-    fn to_bytes(self) -> [u8; 8] {
-        let (c, k) = (self.code.to_ne_bytes(), self.k.to_ne_bytes());
-        [c[0], c[1], self.yes, self.no, k[0], k[1], k[2], k[3]]
-    }
-
-    /// Which way a comparison goes. `None`: it is none of those that depend on nothing but whether `k` is passed.
-    fn decide(self, value: u32) -> Option<bool> {
-        match self.code {
-            IF_EQUAL => Some(value == self.k),
-            IF_GREATER => Some(value > self.k),
-            IF_GREATER_EQUAL => Some(value >= self.k),
-            _ => None,
-        }
-    }
-}
 
 /// What the accumulator holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -94,20 +52,23 @@ pub(super) fn shorten(filter: &[u8]) -> Option<Vec<u8>> {
             return None;
         }
         let calls = target.calls(of(architecture), &limits)?;
-        next = target.test(Step { code: IF_EQUAL, yes: 0, no: 0, k: architecture }, calls, next);
+        next = target.test(Step::plain(IF_EQUAL, architecture), calls, next);
     }
     target.load(ARCHITECTURE, next);
     let shorter: Vec<u8> = target.0.iter().rev().flat_map(|step| step.to_bytes()).collect();
     (shorter.len() < filter.len()).then_some(shorter)
 }
 
-/// Numbers from the first one to that of the next range.
-struct Range {
-    first: u32,
-    outcome: Outcome,
+/// What the numbers of a range lead to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leaf {
+    Answer(u32),
     /// The place of what looks at arguments.
-    remains: Option<usize>,
+    Place(usize),
 }
+
+/// The first number of a range, which ends where the next one begins.
+type Range = (u32, Leaf);
 
 /// The filter for calls of one architecture.
 #[derive(Clone, Copy)]
@@ -172,7 +133,7 @@ impl Backwards {
     fn follow(&mut self, place: usize) {
         let distance = self.0.len().saturating_sub(place);
         if distance > 0 {
-            self.push(Step { code: JUMP, yes: 0, no: 0, k: u32::try_from(distance).unwrap_or(u32::MAX) });
+            self.push(Step::plain(JUMP, u32::try_from(distance).unwrap_or(u32::MAX)));
         }
     }
 
@@ -187,7 +148,7 @@ impl Backwards {
 
     fn load(&mut self, offset: u32, next: usize) -> usize {
         self.follow(next);
-        self.push(Step { code: LOAD, yes: 0, no: 0, k: offset })
+        self.push(Step::plain(LOAD, offset))
     }
 
     fn test(&mut self, step: Step, yes: usize, no: usize) -> usize {
@@ -199,19 +160,21 @@ impl Backwards {
 
     /// An answer that is within reach already, or another one.
     fn answer(&mut self, k: u32) -> usize {
-        let steps = self.0.iter().enumerate().rev().take(FAR);
-        let found = steps.into_iter().find(|(_, step)| step.code == RETURN && step.k == k).map(|(index, _)| index + 1);
-        found.unwrap_or_else(|| self.push(Step { code: RETURN, yes: 0, no: 0, k }))
+        let mut steps = self.0.iter().enumerate().rev().take(FAR);
+        let found = steps.find(|(_, step)| step.code == RETURN && step.k == k).map(|(index, _)| index + 1);
+        found.unwrap_or_else(|| self.push(Step::plain(RETURN, k)))
     }
 
     /// What all calls of an architecture get.
     fn calls(&mut self, source: Source<'_>, limits: &BTreeSet<u32>) -> Option<usize> {
         let mut ranges: Vec<Range> = Vec::new();
         for number in limits.iter().copied() {
-            let outcome = source.outcome(Some(number))?;
-            if outcome == Outcome::Depends || ranges.last().is_none_or(|last| last.outcome != outcome) {
-                let remains = if outcome == Outcome::Depends { Some(self.remains(source, number)?) } else { None };
-                ranges.push(Range { first: number, outcome, remains });
+            let leaf = match source.outcome(Some(number))? {
+                Outcome::Answer(k) => Leaf::Answer(k),
+                Outcome::Depends => Leaf::Place(self.remains(source, number)?),
+            };
+            if ranges.last().is_none_or(|last| last.1 != leaf) {
+                ranges.push((number, leaf));
             }
         }
         let tree = self.tree(&ranges)?;
@@ -222,13 +185,13 @@ impl Backwards {
     fn tree(&mut self, ranges: &[Range]) -> Option<usize> {
         match ranges {
             [] => None,
-            [Range { outcome: Outcome::Answer(k), .. }] => Some(self.answer(*k)),
-            [Range { outcome: Outcome::Depends, remains, .. }] => *remains,
+            [(_, Leaf::Answer(k))] => Some(self.answer(*k)),
+            [(_, Leaf::Place(place))] => Some(*place),
             _ => {
                 let (below, above) = ranges.split_at(ranges.len() / 2);
-                let k = above.first()?.first;
+                let k = above.first()?.0;
                 let (above, below) = (self.tree(above)?, self.tree(below)?);
-                Some(self.test(Step { code: IF_GREATER_EQUAL, yes: 0, no: 0, k }, above, below))
+                Some(self.test(Step::plain(IF_GREATER_EQUAL, k), above, below))
             }
         }
     }

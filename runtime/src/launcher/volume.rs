@@ -61,16 +61,8 @@ fn make(path: &str, create: CreateDir) -> Result<OwnedFd, Errno> {
     while let Some(name) = names.next() {
         directory = match enter(directory.as_fd(), name) {
             Err(Errno::NOENT) => {
-                // Of several that share a volume, one makes it, and the others wait. Closing the directory lets go of it.
-                rustix::io::retry_on_intr(|| rustix::fs::flock(&directory, FlockOperation::LockExclusive))?;
-                match enter(directory.as_fd(), name) {
-                    Err(Errno::NOENT) => {
-                        let wanted = if names.peek().is_none() { create } else { ANCESTOR };
-                        make_one(directory.as_fd(), name, wanted)?;
-                        enter(directory.as_fd(), name)?
-                    }
-                    other => other?,
-                }
+                let wanted = if names.peek().is_none() { create } else { ANCESTOR };
+                make_one(directory.as_fd(), name, wanted)?
             }
             other => other?,
         };
@@ -84,7 +76,14 @@ fn enter(parent: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
 }
 
 /// Made under another name and renamed, so that a crash in between can't leave one with the wrong owner.
-fn make_one(parent: BorrowedFd<'_>, name: &str, create: CreateDir) -> Result<(), Errno> {
+///
+/// Of several that share a volume one makes it, and the others wait, until that one closes the parent.
+fn make_one(parent: BorrowedFd<'_>, name: &str, create: CreateDir) -> Result<OwnedFd, Errno> {
+    rustix::io::retry_on_intr(|| rustix::fs::flock(parent, FlockOperation::LockExclusive))?;
+    match enter(parent, name) {
+        Err(Errno::NOENT) => {}
+        other => return other,
+    }
     let temporary = format!(".{name}.new");
     match rustix::fs::mkdirat(parent, &temporary, Mode::from_raw_mode(0o700)) {
         // Left by such a crash.
@@ -96,9 +95,10 @@ fn make_one(parent: BorrowedFd<'_>, name: &str, create: CreateDir) -> Result<(),
     // After fchown, which may clear the set-id bits.
     rustix::fs::fchmod(&directory, Mode::from_raw_mode(create.mode & 0o7777))?;
     match rustix::fs::renameat_with(parent, &temporary, parent, name, RenameFlags::NOREPLACE) {
-        Err(Errno::EXIST) => rustix::fs::unlinkat(parent, &temporary, rustix::fs::AtFlags::REMOVEDIR),
-        other => other,
+        Err(Errno::EXIST) => rustix::fs::unlinkat(parent, &temporary, rustix::fs::AtFlags::REMOVEDIR)?,
+        other => other?,
     }
+    enter(parent, name)
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use crate::clock::{cpu_us, now_ms};
 const FLUSH_MS: u64 = 200;
 /// Length of the window in which a container's output is measured, in milliseconds.
 const WINDOW_MS: u64 = 100;
-/// Output that is read in one window; more is thrown away unseen, and counted. 2.5 MiB a second is no log, and costs PID 1 little.
+/// Output that is read in one window; more is thrown away unseen, by whole lines, and counted. 2.5 MiB a second is no log, and costs PID 1 little.
 const WINDOW_BYTES: u64 = 256 << 10;
 /// Processor time that reading it may take in one window, in microseconds: a quarter of one processor. On a slow machine this
 /// is reached first, and PID 1 would otherwise do nothing else but take lines apart.
@@ -109,7 +109,9 @@ impl Supervisor {
             return match rustix::pipe::splice(output, None, null, None, megabyte, flags) {
                 Ok(0) => false,
                 Ok(n) => {
-                    self.rings.drop_bytes(index, u64::try_from(n).unwrap_or(0));
+                    let lost = n.saturating_add(unit.lines.lose());
+                    unit.flush_at = None;
+                    self.rings.drop_bytes(index, u64::try_from(lost).unwrap_or(0));
                     true
                 }
                 Err(e) => e == Errno::AGAIN || e == Errno::INTR,
@@ -125,7 +127,7 @@ impl Supervisor {
         let log = u32::try_from(index).unwrap_or(u32::MAX);
         let (watched, ports) = (self.ports.watch(log), &mut self.ports);
         let mut begun_anew = unit.flush_at.is_none();
-        unit.lines.feed(self.buffer.get(..n).unwrap_or_default(), |piece| {
+        let skipped = unit.lines.feed(self.buffer.get(..n).unwrap_or_default(), |piece| {
             begun_anew = true;
             rings.push(piece, now);
             if shown {
@@ -136,6 +138,9 @@ impl Supervisor {
             }
         });
         rings.commit(index);
+        if skipped > 0 {
+            rings.drop_bytes(index, u64::try_from(skipped).unwrap_or(0));
+        }
         if container.kept_log.is_some() {
             self.keeper.look();
         }

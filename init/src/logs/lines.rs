@@ -21,11 +21,25 @@ pub struct Lines {
     partial: Vec<u8>,
     /// A piece of the present line was given out already.
     continues: bool,
+    /// The rest of the present line is not wanted, as some of it was thrown away.
+    skips: bool,
 }
 
 impl Lines {
-    /// Takes what was read and gives out every finished line and full piece.
-    pub fn feed(&mut self, mut bytes: &[u8], mut out: impl FnMut(Piece<'_>)) {
+    /// Takes what was read and gives out every finished line and full piece. Returns how many of the bytes were thrown away, as
+    /// they belong to a line that had [lost](Self::lose) some.
+    pub fn feed(&mut self, mut bytes: &[u8], mut out: impl FnMut(Piece<'_>)) -> usize {
+        let mut skipped = 0;
+        if self.skips {
+            let end = bytes.iter().position(|b| *b == b'\n');
+            skipped = end.map_or(bytes.len(), |at| at.saturating_add(1));
+            bytes = bytes.get(skipped..).unwrap_or_default();
+            self.skips = end.is_none();
+            if !self.skips && self.continues {
+                out(Piece { text: b"", continues: true, unfinished: false });
+                self.continues = false;
+            }
+        }
         while !bytes.is_empty() {
             let room = MAX_LINE.saturating_sub(self.partial.len());
             let (line, finished) = match bytes.iter().take(room.saturating_add(1)).position(|b| *b == b'\n') {
@@ -50,6 +64,14 @@ impl Lines {
                 self.partial.clear();
             }
         }
+        skipped
+    }
+
+    /// What comes next was thrown away unread: so is the rest of the line in which that begins, and of the one in which it ends. They would
+    /// be taken for one that nobody printed. Returns how many bytes had been waiting for the rest of theirs.
+    pub fn lose(&mut self) -> usize {
+        self.skips = true;
+        std::mem::take(&mut self.partial).len()
     }
 
     /// Gives out an unfinished line, when it has waited long enough or nothing more will come.
@@ -60,6 +82,7 @@ impl Lines {
             self.partial = Vec::new();
         }
         self.continues &= !ended;
+        self.skips &= !ended;
     }
 
     /// Something waits for the rest of its line.
@@ -103,6 +126,38 @@ mod tests {
         Lines::default().feed(&[&long[..], b"\n"].concat(), |piece| unfinished.push(piece.unfinished));
         assert_eq!(unfinished, [true, true, false]);
         assert_eq!(all(&[&long[..MAX_LINE], b"\n"]), [("x".repeat(MAX_LINE), false)], "a line that just fits is whole");
+    }
+
+    #[test]
+    fn what_was_thrown_away_leaves_whole_lines() {
+        let mut lines = Lines::default();
+        let mut out = Vec::new();
+        let mut feed = |lines: &mut Lines, bytes: &[u8]| {
+            lines.feed(bytes, |p| out.push((String::from_utf8_lossy(p.text).into_owned(), p.continues, p.unfinished)))
+        };
+        assert_eq!(feed(&mut lines, b"one\nall work and"), 0);
+        assert_eq!((lines.lose(), lines.pending(), lines.lose()), (12, false, 0));
+        assert_eq!(feed(&mut lines, b"work and"), 8);
+        assert_eq!(feed(&mut lines, b" no play\ntwo\n"), 9);
+        // Of a long line a piece was given out before.
+        assert_eq!(feed(&mut lines, &[b'x'; MAX_LINE + 1]), 0);
+        assert_eq!(lines.lose(), 1);
+        assert_eq!(feed(&mut lines, b"x\nthree\n"), 2);
+        // What another process prints begins a line.
+        lines.lose();
+        lines.flush(true, |_| panic!("nothing waits"));
+        assert_eq!(feed(&mut lines, b"four\n"), 0);
+        let long = "x".repeat(MAX_LINE);
+        let expected = [
+            ("one", false, false),
+            ("two", false, false),
+            (&*long, false, true),
+            ("", true, false),
+            ("three", false, false),
+            ("four", false, false),
+        ];
+        let expected = expected.map(|(text, continues, unfinished)| (text.to_owned(), continues, unfinished));
+        assert_eq!(out, expected);
     }
 
     #[test]

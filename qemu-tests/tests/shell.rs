@@ -52,7 +52,8 @@ fn a_shell_over_the_serial_line_is_for_who_says_the_passphrase() {
 
     // It is in the container, on a terminal of its own, and the line is its own too.
     press("test -t 0 && echo is $((6 * 7)) of $(hostname), $(cat /proc/1/comm)\r");
-    wait_screen(&vm, "is 42 of counter, sh");
+    // With the prompt after it, and where the shell asks for the cursor's place: it has said all by then.
+    vm.wait_console("is 42 of counter, sh\r\n/ # \u{1b}[6n", PATIENCE).unwrap();
     let printed = vm.console().transcript().len();
     let log = vm.logs("counter", 1).unwrap();
     vm.wait_status("further lines", PATIENCE, |_| Ok(vm.logs("counter", 1)? != log)).unwrap();

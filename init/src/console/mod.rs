@@ -96,6 +96,13 @@ impl Console {
         rustix::io::fcntl_dupfd_cloexec(fd, 3).ok()
     }
 
+    /// The terminal shows bytes as they are, for whoever has it now; or lines again.
+    pub fn pass_bytes(&self, raw: bool) {
+        if let Some(fd) = &self.fd {
+            terminal::end_lines(fd, !raw);
+        }
+    }
+
     /// Columns and rows of the terminal, where the kernel knows them.
     pub fn size(&self) -> Option<(usize, usize)> {
         self.fd.as_ref().and_then(terminal::size)

@@ -3,8 +3,8 @@
 use std::os::fd::AsFd;
 
 use rustix::termios::{
-    ControlModes, InputModes, LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcgetwinsize,
-    tcsetattr,
+    ControlModes, InputModes, LocalModes, OptionalActions, OutputModes, SpecialCodeIndex, Termios, tcgetattr,
+    tcgetwinsize, tcsetattr,
 };
 
 /// Another screen with no cursor and no wrapping, whose size is asked for. Terminals pass over what they don't know.
@@ -40,7 +40,19 @@ pub(super) fn listen(terminal: impl AsFd) -> bool {
     modes.control_modes.insert(ControlModes::CREAD);
     modes.special_codes[SpecialCodeIndex::VMIN] = 1;
     modes.special_codes[SpecialCodeIndex::VTIME] = 0;
+    modes.output_modes.insert(ENDS_LINES);
     tcsetattr(&terminal, OptionalActions::Now, &modes).is_ok()
+}
+
+/// A line's end brings the cursor to the first column.
+const ENDS_LINES: OutputModes = OutputModes::OPOST.union(OutputModes::ONLCR);
+
+/// Whether a line's end is made more of than it is. A shell has a terminal of its own that does so, unless a program there wants to
+/// go down in its column.
+pub(super) fn end_lines(terminal: impl AsFd, end: bool) {
+    let Ok(mut modes) = tcgetattr(&terminal) else { return };
+    modes.output_modes.set(ENDS_LINES, end);
+    let _ = tcsetattr(&terminal, OptionalActions::Now, &modes);
 }
 
 /// What comes in does nothing by itself.

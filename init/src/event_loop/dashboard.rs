@@ -229,7 +229,10 @@ impl Supervisor {
             [index.as_ref(), plan.as_ref(), pid.as_ref(), cgroups.as_ref(), columns.as_ref(), rows.as_ref()];
         let line = self.keyboard.as_ref().ok_or(std::io::ErrorKind::NotFound.into()).and_then(OwnedFd::try_clone);
         match line.and_then(|line| Worker::spawn_with(Kind::Shell, &arguments, line.into(), now_ms())) {
-            Ok(worker) => self.add_worker(worker),
+            Ok(worker) => {
+                self.console.pass_bytes(true);
+                self.add_worker(worker);
+            }
             Err(e) => {
                 self.show_answer(&format!("start a shell: {e}"));
                 self.take_line_back();
@@ -246,6 +249,7 @@ impl Supervisor {
 
     /// The shell has ended: keys are ours again, and so is the screen.
     pub(super) fn take_line_back(&mut self) {
+        self.console.pass_bytes(false);
         if let Some(session) = &mut self.session {
             self.console.send(session.regain(now_ms()));
         }

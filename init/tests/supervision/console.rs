@@ -118,6 +118,12 @@ fn a_shell_has_the_line_until_it_ends() {
     // It is in the container, and a terminal is its own.
     rig.press("test -t 0 && echo is $((6 * 7)) of $(cat /proc/1/comm)\r");
     rig.wait_screen("is 42 of sh");
+    // A program that goes down in its column does so at the person's terminal too.
+    rig.press("stty -opost; printf 'one\\ntwo%s' '!'; stty opost\r");
+    rig.until("all is said", |rig| {
+        rig.console().rsplit_once("two!").is_some_and(|(_, rest)| rest.ends_with("# \x1b[6n"))
+    });
+    assert!(rig.console().contains("one\ntwo!"), "a line's end became more: {:?}", rig.console());
     let shown = rig.console().len();
     std::thread::sleep(std::time::Duration::from_millis(1_500));
     assert_eq!(rig.console().len(), shown, "nobody else prints meanwhile");
@@ -134,7 +140,7 @@ fn a_shell_has_the_line_until_it_ends() {
     rig.press("jx");
     rig.wait_screen("shell: ");
     rig.press("q");
-    rig.wait_console("lines were not shown meanwhile");
+    rig.wait_console("lines were not shown meanwhile; what containers printed is in their logs\r\n");
 }
 
 fn without_access_no_key_does_anything() {

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -31,16 +32,21 @@ impl fmt::Display for Ending {
     }
 }
 
+/// From QEMU's end until its last words are read, at most.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
 /// What the monitor has told so far.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Monitor {
-    heard: Arc<Mutex<Heard>>,
+    heard: Arc<(Mutex<Heard>, Condvar)>,
 }
 
 #[derive(Debug, Default)]
 struct Heard {
     ending: Option<Ending>,
     resets: u32,
+    /// QEMU has closed the connection: nothing more is told.
+    closed: bool,
 }
 
 impl Monitor {
@@ -52,25 +58,33 @@ impl Monitor {
             // Events come only after the capabilities are settled.
             let _ = (&connection).write_all(b"{\"execute\":\"qmp_capabilities\"}\n");
             for line in BufReader::new(connection).lines().map_while(Result::ok) {
-                let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut heard = heard.0.lock().unwrap_or_else(PoisonError::into_inner);
                 match event(&line) {
                     Some(Event::End(ending)) => heard.ending = Some(ending),
                     Some(Event::Reset) => heard.resets += 1,
                     None => {}
                 }
             }
+            heard.0.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
+            heard.1.notify_all();
         });
         monitor
     }
 
+    /// Waits until all is told that QEMU had to tell, once it has ended.
+    pub fn hear_out(&self) {
+        let heard = self.heard.0.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.heard.1.wait_timeout_while(heard, LAST_WORDS, |heard| !heard.closed));
+    }
+
     /// The reason of the end, if one was told.
     pub fn ending(&self) -> Option<Ending> {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner).ending.clone()
+        self.heard.0.lock().unwrap_or_else(PoisonError::into_inner).ending.clone()
     }
 
     /// How often the machine restarted itself.
     pub fn resets(&self) -> u32 {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner).resets
+        self.heard.0.lock().unwrap_or_else(PoisonError::into_inner).resets
     }
 }
 

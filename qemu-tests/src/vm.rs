@@ -360,6 +360,7 @@ impl Vm {
         }
         // The console's last words, and the monitor's, are still on their way.
         self.console.wait_for("\0no such text", Duration::from_millis(500));
+        self.monitor.hear_out();
         Ok(self.ending().unwrap_or(Ending::Stopped))
     }
 
@@ -373,6 +374,7 @@ impl Vm {
         // QEMU closes its sockets a moment before it ends.
         self.process.run.wait(Duration::from_secs(2));
         self.console.wait_for("\0no such text", Duration::from_millis(200));
+        self.monitor.hear_out();
         let ending = self.ending().unwrap_or_else(|| Ending::Qemu("the connection was closed".into()));
         Error::Ended { what, ending, evidence: self.evidence() }
     }

@@ -37,9 +37,9 @@ cd /bundle
 chmod 1777 /tmp
 for module in /modules/*; do insmod $module; done
 ip link set lo up
-# Until the container runs; until it has printed; the first and the last of what it has printed.
+# Until the container runs; until it has printed two numbers; the first and the last of those that it has printed.
 runs() { for i in 1 2 3 4 5 6 7 8 9 10; do $runtime state $1 2>/dev/null | grep -q running && return; sleep 1; done; }
-prints() { for i in 1 2 3 4 5 6 7 8 9 10; do [ -s $1 ] && return; sleep 1; done; }
+prints() { for i in 1 2 3 4 5 6 7 8 9 10; do [ $(grep -sv whole $1 | wc -l) -gt 1 ] && return; sleep 1; done; }
 ends() { grep -v whole $1 | sed -n '1p;$p'; }
 # Has it tell how much memory it has.
 asks() { $runtime kill one USR1; for i in 1 2 3 4 5; do grep whole $1 && return; sleep 1; done; }
@@ -63,7 +63,7 @@ const IMAGES: &str = r#"
 # It counts. Its streams are pipes, of which others can take the places.
 sleep 1000 | $runtime run --detach one 2>&1 | cat >/tmp/before &
 until $runtime state one 2>/dev/null | grep -q running; do sleep 0.1; done
-sleep 1
+prints /tmp/before
 $runtime checkpoint --image-path /tmp/images one
 echo checkpoint $?
 $runtime state one >/dev/null 2>&1
@@ -71,7 +71,7 @@ echo gone $?
 sleep 1
 sleep 1000 | $runtime restore --detach --image-path /tmp/images one 2>&1 | cat >/tmp/after &
 for i in 1 2 3 4 5 6 7 8 9 10; do $runtime state one 2>/dev/null | grep -q running || sleep 1; done
-sleep 2
+prints /tmp/after
 echo restored $($runtime state one | grep status)
 echo before $(ends /tmp/before)
 echo after $(ends /tmp/after)
@@ -120,7 +120,6 @@ echo parents $(readlink /tmp/second/parent) $(readlink /tmp/images/parent)
 sleep 1000 | $runtime restore --detach --image-path /tmp/images one 2>&1 | cat >/tmp/after &
 runs one
 prints /tmp/after
-sleep 1
 echo restored $($runtime state one | grep status)
 echo before $(ends /tmp/before)
 echo after $(ends /tmp/after)
@@ -168,7 +167,8 @@ sleep 1000 | $runtime run --detach one 2>&1 | cat >/tmp/before &
 prints /tmp/before
 criu page-server --images-dir /tmp/pages --work-dir /tmp/pages --log-file server.log --address 127.0.0.1 --port 9999 &
 server=$!
-sleep 2
+# Until it listens, by the port's number.
+for i in $(seq 100); do grep -q ':270F 00000000:0000 0A' /proc/net/tcp && break; sleep 0.2; done
 $runtime checkpoint --image-path /tmp/images --page-server 127.0.0.1:9999 one
 echo checkpoint $?
 wait $server
@@ -180,7 +180,6 @@ mv /tmp/pages/*.img /tmp/images/
 sleep 1000 | $runtime restore --detach --image-path /tmp/images one 2>&1 | cat >/tmp/after &
 runs one
 prints /tmp/after
-sleep 1
 echo before $(ends /tmp/before)
 echo after $(ends /tmp/after)
 asks /tmp/after
@@ -223,7 +222,6 @@ echo checkpoint $?
 sleep 1000 | $runtime restore --detach --image-path /tmp/images one 2>&1 | cat >/tmp/after &
 runs one
 prints /tmp/after
-sleep 1
 echo map $(cat /proc/$(cat /sys/fs/cgroup/one/cgroup.procs)/uid_map)
 echo before $(ends /tmp/before)
 echo after $(ends /tmp/after)

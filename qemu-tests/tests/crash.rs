@@ -86,6 +86,7 @@ fn a_crash_of_pid_1_loses_no_container_and_no_log() {
     let vm = Vm::boot(&image).unwrap();
     vm.wait_ready(BOOT).unwrap();
     vm.wait_console("beat 3", secs(30)).unwrap();
+    vm.wait_status("its address", BOOT, |status| Ok(status.network.state == "up")).unwrap();
     let before = vm.status().unwrap();
     assert!(!vm.console().contains("strikes"), "the crash came before the test was ready for it");
     assert!(lives(&before).iter().all(|(_, pid, _)| pid.is_some()), "{}", before.table());

@@ -20,8 +20,8 @@ i=0
 while [ $((i += 1)) -lt ORPHANS ]; do
     case $i in *0) (/bin/true &) ;; *) (: &) ;; esac
 done
-(sleep 1 && exec sh -c 'echo parent $PPID' &)
-sleep 3
+(sleep 1 && exec sh -c 'echo parent $PPID; : >/dev/told' &)
+until [ -e /dev/told ]; do sleep 1; done
 echo made ORPHANS
 "#;
 

@@ -8,7 +8,7 @@ use garboard_qemu::{Exit, Image, Snapshot, Vm, scaled, secs};
 use support::{BOOT, Project, fixture};
 
 /// Within so long the status port answers, whatever the containers do.
-const ANSWER: Duration = secs(1);
+const ANSWER: Duration = secs(5);
 
 const BESIEGED: &str = r#"
 name = "besieged"
@@ -60,9 +60,9 @@ restart = "always"
 [containers.witness]
 image = "BUSYBOX"
 command = ["sh", "-c", '''
-cd /sys/class/watchdog
-until grep -q active watchdog0/state; do sleep 1; done
-echo watchdog $(cat watchdog0/state watchdog0/timeout)
+watchdog=/sys/class/watchdog/watchdog0
+until grep -qs active $watchdog/state; do sleep 1; done
+echo watchdog $(cat $watchdog/state $watchdog/timeout)
 exec sleep 1000000
 ''']
 restart = "always"

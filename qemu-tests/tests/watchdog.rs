@@ -5,7 +5,7 @@ mod support;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use garboard_qemu::{Builder, Ending, Image, Machine, Snapshot, Vm, secs};
+use garboard_qemu::{Builder, Ending, Image, Machine, Snapshot, Vm, scaled, secs};
 use support::{BOOT, Project, fixture};
 
 /// `saboteur` waits for somebody to connect to port 7000, then makes PID 1 turn in circles: two bytes of a jump to itself, written to
@@ -25,7 +25,8 @@ fn bake(system: &str) -> (Project, Image) {
         image = "BUSYBOX"
         command = ["sh", "-c", '''
         nc -l -p 7000 </dev/null
-        set -- $(cat /proc/1/syscall)
+        # It is at work now and then, and in no system call.
+        until set -- $(cat /proc/1/syscall) && [ $# -gt 2 ]; do usleep 10000; done
         while [ $# -gt 1 ]; do shift; done
         echo "PID 1 will go on at $1"
         printf '\353\376' | dd of=/proc/1/mem bs=1 seek=$(($1)) conv=notrunc && echo struck
@@ -49,7 +50,7 @@ fn struck(machine: Builder) -> Vm {
     let vm = machine.boot().unwrap();
     vm.wait_ready(BOOT).unwrap();
     // The saboteur may listen a little later, and there may be no address yet. PID 1 can't be asked.
-    let until = Instant::now() + secs(60);
+    let until = Instant::now() + scaled(secs(60));
     while !vm.console().contains("PID 1 will go on at") {
         assert!(Instant::now() < until, "{}", vm.console().transcript());
         let _ = TcpStream::connect(vm.address(7000).unwrap());

@@ -38,6 +38,7 @@ fn a_key_opens_the_dashboard_and_q_brings_lines_back() {
     rig.press(" ");
     rig.wait_screen(">count");
     rig.wait_screen("exited with status 3");
+    rig.wait_screen("q quit");
     assert!(rig.screen().alternate_screen() && rig.screen().hide_cursor());
     let (columns, rows) = TERMINAL;
     let screen: Vec<String> = rig.screen().rows(0, columns).collect();
@@ -64,7 +65,13 @@ fn a_log_is_followed_and_held_while_somebody_reads() {
     rig.wait_screen(&format!("| number {number}"));
     rig.press("\x1b[5~");
     rig.wait_screen("held while you read");
-    let held = rig.screen().contents();
+    // Drawn to the end.
+    let mut held = String::new();
+    rig.until("at rest", |rig| {
+        let before = std::mem::replace(&mut held, rig.screen().contents());
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        before == held
+    });
     std::thread::sleep(std::time::Duration::from_millis(1_500));
     assert_eq!(rig.screen().contents(), held, "what is read stays");
     rig.press("\x1b[F");

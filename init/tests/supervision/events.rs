@@ -24,7 +24,7 @@ fn everything_once_and_in_order() {
             with(Restart::OnFailure(Some(1)), shell("web", "sleep 0.1; exit 3")),
             after(0, Condition::Completed, shell("job", "true")),
             broken,
-            shell("calm", "trap 'exit 0' TERM; while true; do usleep 20000; done"),
+            shell("calm", "trap 'exit 0' TERM; echo ready; while true; do usleep 20000; done"),
         ],
         Setup { quick: true, ..Setup::default() },
     );
@@ -32,6 +32,7 @@ fn everything_once_and_in_order() {
     rig.wait_state("job", "failed");
     rig.wait_state("broken", "failed");
     rig.wait_state("calm", "running");
+    rig.wait_console("calm   | ready");
     let status = rig.status();
     let events = rig.events();
     assert_eq!(status["last_event"], events.len());

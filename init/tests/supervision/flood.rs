@@ -40,7 +40,7 @@ fn flooded(unread: bool) {
         slowest = slowest.max(begun.elapsed());
         std::thread::sleep(Duration::from_millis(50));
     }
-    assert!(slowest < Duration::from_secs(1), "a reply took {slowest:?}");
+    assert!(slowest < Duration::from_secs(5), "a reply took {slowest:?}");
     let after = rig.status();
     let rss = |s: &serde_json::Value| s["pid1_rss_bytes"].as_u64().unwrap();
     assert!(rss(&after) < rss(&before) + (1 << 20), "{} → {}", rss(&before), rss(&after));

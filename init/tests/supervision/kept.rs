@@ -99,14 +99,19 @@ fn each_line_is_kept_once_whoever_dies() {
     rig.wait_console("web | before");
     settle(&rig);
     rig.wait("kept", is("kept"));
+    let mut killed = None;
     for n in 0..6 {
         std::thread::sleep(Duration::from_millis(30));
         if n == 3 {
             kill(rig.pid(), PANIC);
             rig.wait("resumed", |s| s["notes"].to_string().contains("PID 1 crashed"));
         } else {
-            rig.until("at work", |rig| worker(rig).is_some());
-            kill(worker(&rig).unwrap(), 9);
+            let mut next = None;
+            while next == killed || next.is_none() {
+                next = worker(&rig);
+            }
+            killed = next;
+            kill(next.unwrap(), 9);
         }
     }
     while rig.log("web").last().is_none_or(|last| last != "done") {

@@ -159,7 +159,7 @@ fn crash_loops_leak_nothing() {
     };
     // As many events as are kept have happened by then.
     let before = rig.wait("warm", |s| restarts(s) >= 2_000);
-    let descriptors = least_descriptors(&rig);
+    let descriptors = rig.least_descriptors();
     let mut after = before.clone();
     for goal in [4_000, 6_000, 8_000, 10_000] {
         after = rig.wait("long at it", |s| restarts(s) >= goal);
@@ -167,17 +167,8 @@ fn crash_loops_leak_nothing() {
     let rss = |s: &serde_json::Value| s["pid1_rss_bytes"].as_u64().unwrap();
     assert!(rss(&after) <= rss(&before) + (256 << 10), "{} → {}", rss(&before), rss(&after));
     // What leaked by the crash would be eight thousand; as many starts as there are containers may always be under way.
-    let now = least_descriptors(&rig);
+    let now = rig.least_descriptors();
     assert!(now <= descriptors + 8 * 4, "{descriptors} → {now}");
-}
-
-/// What stays open, without what the starts under way at one moment need for it.
-fn least_descriptors(rig: &Rig) -> usize {
-    let sample = |_| {
-        std::thread::sleep(std::time::Duration::from_millis(5));
-        rig.descriptors()
-    };
-    (0..100).map(sample).min().unwrap()
 }
 
 /// All exits at once, while the supervisor is stopped.

@@ -32,9 +32,9 @@ fn children(pid: i32) -> Vec<i32> {
 }
 
 fn there_is_no_process_but_theirs_and_few_descriptors_of_each() {
-    let few = running(FEW).descriptors();
+    let few = running(FEW).least_descriptors();
     let mut rig = running(MANY);
-    let each = (rig.descriptors() - few).div_ceil(MANY - FEW);
+    let each = (rig.least_descriptors() - few).div_ceil(MANY - FEW);
     assert!(each <= DESCRIPTORS, "{each} descriptors of each");
 
     let status = rig.status();

@@ -132,7 +132,7 @@ fn share_under_flood(fate: &'static str) -> (f64, Duration) {
 fn a_flood_of_requests_leaves_pid_1_to_others() {
     let (used, slowest) = share_under_flood("usual");
     assert!(used < 0.15, "PID 1 was busy for {used:.2} of the time");
-    assert!(slowest < Duration::from_secs(1), "an answer to another took {slowest:?}");
+    assert!(slowest < Duration::from_secs(5), "an answer to another took {slowest:?}");
     // The control: without the measure the same flood takes what it gets.
     let (without, _) = share_under_flood("unmeasured");
     assert!(without > 2.0 * used, "{without:.2} without, {used:.2} with it");

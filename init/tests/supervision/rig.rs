@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use garboard_runtime::launch::*;
@@ -137,6 +138,8 @@ pub struct Rig {
     /// The terminal's end of the console, if it is one; keeps an unread console open.
     line: Option<OwnedFd>,
     terminal: Arc<Mutex<vt100::Parser>>,
+    /// Reads the console until it ends.
+    reader: Option<JoinHandle<()>>,
     cgroup: PathBuf,
     scratch: tempfile::TempDir,
     next_id: u64,
@@ -244,16 +247,17 @@ impl Rig {
         let emulator = vt100::Parser::new(rows.try_into().unwrap(), columns.try_into().unwrap(), 0);
         let terminal = Arc::new(Mutex::new(emulator));
         let line = setup.access.is_some().then(|| reader.try_clone().unwrap());
-        let mut unread = None;
+        let (mut unread, mut thread) = (None, None);
         if setup.unread {
             unread = Some(reader);
         } else {
             let (text, terminal) = (Arc::clone(&console), Arc::clone(&terminal));
-            std::thread::spawn(move || collect(reader, &text, &terminal));
+            thread = Some(std::thread::spawn(move || collect(reader, &text, &terminal)));
         }
         let line = line.or(unread);
         let port = BufReader::new(ours);
-        Self { child, port, console, line, terminal, bowl, cgroup, scratch, next_id: 0, told: VecDeque::new() }
+        let told = VecDeque::new();
+        Self { child, port, console, line, terminal, reader: thread, bowl, cgroup, scratch, next_id: 0, told }
     }
 
     /// Lets the children of a frozen rig go on.
@@ -408,7 +412,7 @@ impl Rig {
     }
 
     /// Waits until something is so.
-    pub fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+    pub fn until(&self, what: &str, mut holds: impl FnMut(&Self) -> bool) {
         let until = Instant::now() + PATIENCE;
         while !holds(self) {
             assert!(Instant::now() < until, "not {what}\n{}", self.last_words());
@@ -433,6 +437,12 @@ impl Rig {
             std::thread::sleep(Duration::from_millis(10));
         };
         std::thread::sleep(Duration::from_millis(50));
+        // A pipe ends with the last one who could print. A terminal doesn't.
+        let until = Instant::now() + Duration::from_secs(2);
+        let reads = |rig: &Self| rig.line.is_none() && rig.reader.as_ref().is_some_and(|reader| !reader.is_finished());
+        while reads(&self) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(10));
+        }
         (status.code().unwrap_or(-1), self.console())
     }
 
@@ -447,6 +457,15 @@ impl Rig {
     /// Open descriptors of the supervisor.
     pub fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
+    }
+
+    /// What stays open, without what is at work at one moment needs for it.
+    pub fn least_descriptors(&self) -> usize {
+        let sample = |_| {
+            std::thread::sleep(Duration::from_millis(5));
+            self.descriptors()
+        };
+        (0..100).map(sample).min().unwrap()
     }
 
     /// Children of the supervisor, as `(pid, state letter)`.
@@ -529,12 +548,14 @@ fn collect(reader: OwnedFd, text: &Arc<Mutex<String>>, terminal: &Mutex<vt100::P
             }
             Err(_) => break,
         };
-        terminal.lock().unwrap().process(&buffer[..n]);
+        // Both at once: what one of them shows, the other has.
+        let (mut text, mut terminal) = (text.lock().unwrap(), terminal.lock().unwrap());
+        terminal.process(&buffer[..n]);
+        text.push_str(&String::from_utf8_lossy(&buffer[..n]));
         // Asked where the cursor gets to, a terminal says its size.
         if buffer[..n].windows(4).any(|bytes| bytes == b"\x1b[6n") {
             let (columns, rows) = TERMINAL;
             reader.write_all(format!("\x1b[{rows};{columns}R").as_bytes()).unwrap();
         }
-        text.lock().unwrap().push_str(&String::from_utf8_lossy(&buffer[..n]));
     }
 }

@@ -155,7 +155,7 @@ fn a_flood_of_notifications_holds_nobody_up() {
 }
 
 fn a_program_in_the_container_answers() {
-    let life = "trap 'exit 3' TERM; echo 1 >/dev/ok; while read x </dev/ok; do usleep 50000; done";
+    let life = "trap 'exit 3' TERM; echo 1 >/dev/ok; while true; do usleep 50000; done";
     let mut rig = Rig::new(vec![
         with(
             Restart::Always,
@@ -189,9 +189,17 @@ fn a_port_of_the_container_answers() {
         }
         container
     };
+    // Its server may take a while to begin, and a good answer counts at once.
+    let begins = |container: plan::Container| {
+        let mut container = container;
+        if let Some(health) = &mut container.supervision.health {
+            health.start_period_ms = 30_000;
+        }
+        container
+    };
     let mut rig = Rig::new(vec![
-        asked(HealthTest::Tcp(8080), shell("tcp", serve)),
-        asked(get("/index.html"), shell("http", serve)),
+        begins(asked(HealthTest::Tcp(8080), shell("tcp", serve))),
+        begins(asked(get("/index.html"), shell("http", serve))),
         ignored(asked(get("/absent"), shell("absent", serve))),
         ignored(asked(HealthTest::Tcp(81), shell("closed", serve))),
     ]);

@@ -34,7 +34,8 @@ pub fn run(kind: &str) -> i32 {
     let mut started = File::options().create(true).append(true).open("started").unwrap();
     // Whoever else is there when the last one looks could still mount something.
     let note = if kind == "stop" && siblings() > 0 { ", not alone" } else { "" };
-    writeln!(started, "{kind}{note}").unwrap();
+    // In one piece, as others write to it too.
+    started.write_all(format!("{kind}{note}\n").as_bytes()).unwrap();
     while Path::new(&format!("hold-{kind}")).exists() {
         std::thread::sleep(Duration::from_millis(5));
     }

@@ -355,7 +355,7 @@ fn the_program_can_t_be_overwritten() {
         let site = shell("true");
         let site = if user_namespace { site.with_user_namespace() } else { site };
         let copy = site.directory.join("runtime");
-        std::fs::copy(crate::site::runtime(), &copy).unwrap();
+        crate::site::copy_program(&crate::site::runtime(), &copy);
         let mut command = site.command(&[]);
         let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
         command = std::process::Command::new(&copy);
@@ -371,7 +371,7 @@ fn the_program_can_t_be_overwritten() {
     // Control: a program that doesn't protect itself.
     let site = shell("true");
     let copy = site.directory.join("busybox");
-    std::fs::copy("/bin/busybox", &copy).unwrap();
+    crate::site::copy_program("/bin/busybox".as_ref(), &copy);
     let mut unprotected = std::process::Command::new(&copy).args(["sleep", "1000"]).spawn().unwrap();
     let held = hold(&unprotected.id().to_string());
     unprotected.kill().unwrap();

@@ -455,7 +455,9 @@ fn replace_fuse_overlayfs(bundle: &mut Bundle, script: &str) {
     let programs = bundle.site.directory.join("programs");
     fs::create_dir_all(&programs).unwrap();
     let fake = programs.join("fuse-overlayfs");
-    fs::write(&fake, format!("#!/bin/sh\n{script}\n")).unwrap();
+    let draft = programs.join("draft");
+    fs::write(&draft, format!("#!/bin/sh\n{script}\n")).unwrap();
+    crate::site::copy_program(&draft, &fake);
     fs::set_permissions(&fake, PermissionsExt::from_mode(0o755)).unwrap();
     let path = format!("PATH={}:{}", programs.display(), std::env::var("PATH").unwrap());
     let program = bundle.site.before.pop().unwrap_or_else(|| crate::site::runtime().to_str().unwrap().to_owned());

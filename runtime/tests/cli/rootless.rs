@@ -11,7 +11,7 @@ use rustix::fs::{CWD, FileType, Mode, makedev};
 use rustix::mount::mount_bind;
 use serde_json::{Value, json};
 
-use crate::site::{Site, place, runtime, shell, until};
+use crate::site::{Site, copy_program, place, runtime, shell, until};
 use crate::trials;
 
 pub fn tests() -> Vec<Trial> {
@@ -56,7 +56,7 @@ pub fn account() -> &'static Path {
         fs::set_permissions(&device, PermissionsExt::from_mode(0o666)).unwrap();
         mount_bind(&device, "/dev/fuse").unwrap();
         let program = directory.join("garboard-runtime");
-        fs::copy(runtime(), &program).unwrap();
+        copy_program(&runtime(), &program);
         program
     })
 }

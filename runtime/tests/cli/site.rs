@@ -26,6 +26,13 @@ pub fn runtime() -> PathBuf {
     std::env::var_os("GARBOARD_RUNTIME").unwrap_or_else(|| env!("CARGO_BIN_EXE_garboard-runtime").into()).into()
 }
 
+/// Copies a program to execute it. Another process does so: a fork of this one, made by another test meanwhile, would hold the copy
+/// open for writing for a moment, and what is open for writing can't be executed.
+pub fn copy_program(from: &Path, to: &Path) {
+    let copied = Command::new("cp").args([from, to]).status().expect("start cp");
+    assert!(copied.success(), "copy {} to {}: {copied}", from.display(), to.display());
+}
+
 pub fn place() -> &'static Place {
     PLACE.get().expect("entered by main")
 }

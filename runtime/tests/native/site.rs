@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -331,6 +332,13 @@ pub fn reap(started: &Started) -> i32 {
     wait_readable(started.pidfd.as_fd(), started);
     let status = waitid(WaitId::PidFd(started.pidfd.as_fd()), WaitIdOptions::EXITED).unwrap().unwrap();
     status.exit_status().unwrap_or_else(|| 128 + status.terminating_signal().unwrap_or(0))
+}
+
+/// Copies this program to execute it. Another process does so: a fork of this one, made by another test meanwhile, would hold the copy
+/// open for writing for a moment, and what is open for writing can't be executed.
+pub fn copy_self(to: &Path) {
+    let copied = Command::new("cp").arg(std::env::current_exe().unwrap()).arg(to).status().unwrap();
+    assert!(copied.success(), "copy this program to {}: {copied}", to.display());
 }
 
 /// A directory of this test's own.

@@ -8,7 +8,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::mount::UnmountFlags;
 
 use super::as_machine_root;
-use crate::site::{probe, scratch, shell};
+use crate::site::{copy_self, probe, scratch, shell};
 use crate::{launcher, sys};
 
 pub fn tests() -> Vec<Trial> {
@@ -32,7 +32,7 @@ fn r1_the_launcher_s_program_cannot_be_overwritten() {
     std::fs::write(&trap, "#!/proc/self/exe\n").unwrap();
     std::fs::set_permissions(&trap, PermissionsExt::from_mode(0o755)).unwrap();
     let copy = scratch("r1").join("launcher");
-    std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
+    copy_self(&copy);
 
     let (changed, log) = launcher::attack(&copy, &image, "user");
     assert!(

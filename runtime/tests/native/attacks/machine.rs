@@ -6,7 +6,7 @@ use garboard_runtime::start::Stdio;
 use libtest_mimic::Trial;
 
 use super::{as_machine_root, powerful};
-use crate::site::{BASE_ID, Container, fields, reap, scratch, shell, wait_for_report};
+use crate::site::{BASE_ID, Container, copy_self, fields, reap, scratch, shell, wait_for_report};
 
 pub fn tests() -> Vec<Trial> {
     trials![
@@ -143,7 +143,7 @@ fn r12_root_is_nobody_outside() {
     assert!(host.contains("Uid:\t0\t0\t0\t0"), "control: {host}");
 
     // A setuid file of root's, made in the container, means nothing where the volume is mounted as the machine mounts it.
-    std::fs::copy(std::env::current_exe().unwrap(), volume.join("probe")).unwrap();
+    copy_self(&volume.join("probe"));
     let text = mounted("chmod 4755 /volume/probe; grep ' /volume ' /proc/mounts").output();
     assert!(text.contains("nosuid,nodev"), "{text}");
     let as_user = |container: Container| {

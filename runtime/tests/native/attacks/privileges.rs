@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use libtest_mimic::Trial;
 use rustix::fs::XattrFlags;
 
-use crate::site::{Container, fields, program, scratch, shell};
+use crate::site::{Container, copy_self, fields, program, scratch, shell};
 
 pub fn tests() -> Vec<Trial> {
     trials![
@@ -48,7 +48,7 @@ const NET_ADMIN: u32 = 12;
 fn capped(permitted: u32, inheritable: u32, effective: bool) -> PathBuf {
     let layer = scratch(&format!("r6-{permitted}-{inheritable}"));
     let file = layer.join("capped");
-    std::fs::copy(std::env::current_exe().unwrap(), &file).unwrap();
+    copy_self(&file);
     std::fs::set_permissions(&file, PermissionsExt::from_mode(0o755)).unwrap();
     let magic = 0x0200_0000 | u32::from(effective);
     let data: Vec<u8> = [magic, permitted, inheritable, 0, 0].iter().flat_map(|word| word.to_le_bytes()).collect();

@@ -258,9 +258,10 @@ impl Supervisor {
         }
     }
 
-    /// The dashboard that these work for is gone.
+    /// The dashboard that these work for is gone, and the line is for lines.
     pub(super) fn end_console_workers(&mut self) {
         self.shell = None;
+        self.console.pass_bytes(false);
         let ours = |worker: &&Worker| matches!(worker.kind, Kind::Passphrase | Kind::Shell);
         self.workers.iter().filter(ours).for_each(Worker::kill);
     }

@@ -15,6 +15,7 @@ pub const TESTS: &[(&str, fn())] = &[
     ("console::without_access_no_key_does_anything", without_access_no_key_does_anything),
     ("console::nothing_typed_holds_the_console_up", nothing_typed_holds_the_console_up),
     ("console::a_shell_has_the_line_until_it_ends", a_shell_has_the_line_until_it_ends),
+    ("console::a_shell_leaves_the_line_to_a_machine_that_stops", a_shell_leaves_the_line_to_a_machine_that_stops),
     ("console::wrong_passphrases_are_counted_over_a_crash", wrong_passphrases_are_counted_over_a_crash),
     ("console::the_kernel_is_quiet_while_the_dashboard_is_open", the_kernel_is_quiet_while_the_dashboard_is_open),
     ("console::a_line_that_has_hung_up_is_listened_to_again", a_line_that_has_hung_up_is_listened_to_again),
@@ -148,6 +149,22 @@ fn a_shell_has_the_line_until_it_ends() {
     rig.wait_screen("shell: ");
     rig.press("q");
     rig.wait_console("lines were not shown meanwhile; what containers printed is in their logs\r\n");
+}
+
+fn a_shell_leaves_the_line_to_a_machine_that_stops() {
+    let calm = shell("calm", "trap 'exit 0' TERM; while true; do usleep 20000; done");
+    let mut rig = at_a_terminal(Access::Control(HASH.into()), vec![with_terminals(calm)]);
+    rig.press("\r");
+    rig.wait_screen(">calm");
+    rig.press("x");
+    rig.wait_screen("passphrase (not shown");
+    rig.press("ahoy\r");
+    rig.wait_screen("Ctrl-] leaves this shell");
+    rig.ask(serde_json::json!({"request": "poweroff"}));
+    let (_, console) = rig.end();
+    // Each line begins in the first column again.
+    let (_, lines) = console.rsplit_once("leaves this shell").unwrap();
+    assert!(lines.contains("garboard: ") && !lines.replace("\r\n", "").contains('\n'), "{lines:?}");
 }
 
 fn without_access_no_key_does_anything() {

@@ -11,6 +11,12 @@ pub fn escape_into(out: &mut impl Write, text: &[u8]) {
     let _ = try_escape(out, text);
 }
 
+/// Foreign text to stand in a line of ours: what ends or breaks one is a blank.
+#[must_use]
+pub fn one_line(text: &str) -> String {
+    text.replace(char::is_control, " ")
+}
+
 fn try_escape(out: &mut impl Write, text: &[u8]) -> std::fmt::Result {
     for chunk in text.utf8_chunks() {
         for c in chunk.valid().chars() {

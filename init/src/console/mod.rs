@@ -135,20 +135,22 @@ impl Console {
         self.queue.is_empty()
     }
 
-    /// Prints lines of our own: `text` may have several; each gets the prefix.
+    /// Prints lines of our own, none of whose texts is foreign.
+    pub fn say_lines(&mut self, text: &str) {
+        text.lines().for_each(|line| self.say(line));
+    }
+
+    /// Prints a line of our own. Whatever it quotes, it is one: a foreign line's end in it would make the rest look like ours.
     pub fn say(&mut self, text: &str) {
         if let Some(hidden) = &mut self.hidden {
-            let lines = u64::try_from(text.lines().count()).unwrap_or(0);
-            *hidden = hidden.saturating_add(lines);
+            *hidden = hidden.saturating_add(1);
             return;
         }
-        for line in text.lines() {
-            let mut out = String::with_capacity(line.len().saturating_add(16));
-            out.push_str("garboard: ");
-            escape_into(&mut out, line.as_bytes());
-            out.push('\n');
-            self.queue.push_own(&out);
-        }
+        let mut out = String::with_capacity(text.len().saturating_add(16));
+        out.push_str("garboard: ");
+        escape_into(&mut out, text.as_bytes());
+        out.push('\n');
+        self.queue.push_own(&out);
     }
 
     /// Prints a container's line or part of one.
@@ -234,6 +236,13 @@ mod tests {
         rustix::io::ioctl_fionbio(&line, true).unwrap();
         let n = rustix::io::read(&line, &mut buffer).unwrap_or(0);
         String::from_utf8_lossy(&buffer[..n]).into_owned()
+    }
+
+    #[test]
+    fn what_a_line_quotes_is_no_line_of_its_own() {
+        let mut console = Console::on(None);
+        console.say("failed: open x\ngarboard: all is well");
+        assert_eq!(console.queue.front(), b"garboard: failed: open x\\x0agarboard: all is well\n");
     }
 
     #[test]

@@ -7,8 +7,10 @@ use rustix::termios::{
     tcgetwinsize, tcsetattr,
 };
 
-/// Another screen with no cursor and no wrapping, whose size is asked for. Terminals pass over what they don't know.
-pub(super) const OPEN: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[0m\x1b[2J\x1b7\x1b[999;999H\x1b[6n\x1b8\x1b[18t";
+/// Another screen with no cursor and no wrapping, whose size is asked for. Terminals pass over what they don't know. First goes what
+/// a program in a shell may have left: a scroll region, insert and origin mode, line drawing, application keys, reports of the
+/// mouse, which would be taken for keys, and of what is pasted.
+pub(super) const OPEN: &str = "\x1b[?1049h\x1b[r\x1b[4l\x1b[?6l\x0f\x1b(B\x1b[?1l\x1b>\x1b[?9l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?2004l\x1b[?25l\x1b[?7l\x1b[0m\x1b[2J\x1b7\x1b[999;999H\x1b[6n\x1b8\x1b[18t";
 /// Asks for the size: by where the cursor gets to, and by name.
 pub(super) const ASK_SIZE: &str = "\x1b7\x1b[999;999H\x1b[6n\x1b8\x1b[18t";
 /// Everything as it was: attributes, scroll region, wrapping, cursor, the first screen. Does no harm where nothing was changed,

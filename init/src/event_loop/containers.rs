@@ -12,6 +12,7 @@ use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus, pidf
 use super::signals::CrashPoint;
 use super::sources::Source;
 use super::{Supervisor, Unit};
+use crate::escape::one_line;
 use crate::etc_files;
 use crate::supervise::{Event, Exit, Fault};
 use crate::sys::signal;
@@ -43,7 +44,7 @@ impl Supervisor {
                 let pid = started.pid;
                 self.sources.add_readable(&output, Source::Output(index));
                 self.sources.add_hang_up(&started.report, Source::Report(index));
-                let mut degraded = started.degraded.join("; ");
+                let mut degraded = one_line(&started.degraded.join("; "));
                 degraded.truncate(degraded.floor_char_boundary(LONGEST_DEGRADED));
                 if let Some(unit) = self.units.get_mut(index) {
                     unit.pid = pid;
@@ -242,7 +243,8 @@ fn exit_of(status: WaitIdStatus) -> Option<Exit> {
 }
 
 fn fault(failure: &Failure) -> Fault {
-    let mut text = failure.to_string();
+    // It may quote what an image has: a program's name, a file's.
+    let mut text = one_line(&failure.to_string());
     text.truncate(text.floor_char_boundary(LONGEST_REASON));
     Fault { text, transient: failure.is_temporary() }
 }

@@ -147,6 +147,10 @@ impl Supervisor {
 
     /// When [`Supervisor::pass_dashboard`] has something to do by itself.
     pub(super) fn dashboard_due(&self) -> Option<u64> {
+        // The line has taken what waited for it, and a shell waits for the line.
+        if self.shell.is_some() && self.console.is_idle() && self.session.as_ref().is_some_and(Session::is_open) {
+            return Some(0);
+        }
         self.session.as_ref().and_then(|session| session.deadline(self.console.is_idle()))
     }
 

@@ -2,6 +2,7 @@
 
 use super::Supervisor;
 use crate::clock::now_ms;
+use crate::escape::one_line;
 use crate::events::Kind;
 use crate::supervise::{Event, Exit, Health, Phase, Reason};
 
@@ -33,6 +34,7 @@ impl Supervisor {
 
     /// The same of what is an event of another kind.
     pub(super) fn remember(&mut self, text: String) {
+        let text = one_line(&text);
         log::warn!("{text}");
         self.console.say(&text);
         if self.notes.len() >= 8 {

@@ -85,7 +85,7 @@ impl Supervisor {
             if self.plan.console.status && self.state.common().goal.is_none() {
                 self.announced.last = Some(now);
                 let table = table::render(&self.snapshot());
-                self.console.say(&table);
+                self.console.say_lines(&table);
             }
         }
     }
@@ -99,7 +99,7 @@ impl Supervisor {
             text.push_str(&format!("  {} {} {}\n", millis(step.at_us), millis(took), step.name));
             before = Some(step.at_us);
         }
-        self.console.say(&text);
+        self.console.say_lines(&text);
     }
 
     /// Everything at this moment.

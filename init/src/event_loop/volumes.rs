@@ -8,6 +8,7 @@ use rustix::process::PidfdGetfdFlags;
 
 use super::Supervisor;
 use super::containers::LONGEST_REASON;
+use crate::escape::one_line;
 use crate::supervise::{Action, Exit, Fault};
 use crate::work::report;
 use crate::worker::Kind;
@@ -36,7 +37,7 @@ impl Supervisor {
         let Some((container, unit)) = self.plan.containers.get(index).zip(self.units.get_mut(index)) else { return };
         let Some(worker) = self.workers.iter_mut().find(|worker| worker.kind == Kind::Volumes(index)) else { return };
         if let Some(text) = report.fault {
-            unit.volumes_fault = Some(Fault { text, transient: report.transient });
+            unit.volumes_fault = Some(Fault { text: one_line(&text), transient: report.transient });
             return;
         }
         let launch = container.launch.unpack().unwrap_or_default();

@@ -181,8 +181,9 @@ impl Supervisor {
             self.sources.remove(output);
         }
         self.common_dirty = true;
-        // On the way down nothing follows but the last one's end.
-        if worker.kind == Kind::Stop || self.state.common().goal.is_none() {
+        // On the way down nothing is begun; but who waits for an answer, or for the line, still gets it.
+        let is_awaited = matches!(worker.kind, Kind::Stop | Kind::Previous(_) | Kind::Passphrase | Kind::Shell);
+        if is_awaited || self.state.common().goal.is_none() {
             self.work_ended(worker.kind, exit);
         }
         if self.workers.is_empty() && self.due.contains_key(&Kind::Stop) {
@@ -228,6 +229,8 @@ impl Supervisor {
                 }
                 self.start_at(Kind::Network, now_ms().saturating_add(self.options.network_again_ms));
             }
+            // It has said any other reason itself.
+            Kind::Stopped if matches!(exit, Exit::Signal(_)) => self.not_kept(&how),
             Kind::Data | Kind::Network | Kind::Stopped => {}
             Kind::Volumes(index) => self.volumes_ended(index, exit),
             Kind::Health { container, run } => self.probe_ended(container, run, exit),

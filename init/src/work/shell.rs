@@ -124,19 +124,18 @@ fn relay(shell: &Started, terminal: OwnedFd) -> Result<(), String> {
     let mut over = false;
     while !over || !shown.is_empty() {
         let left = IDLE_MS.saturating_sub(now_ms().saturating_sub(touched));
+        if left == 0 {
+            break;
+        }
         let timeout = Timespec { tv_sec: i64::try_from(left.div_ceil(1000)).unwrap_or(0), tv_nsec: 0 };
-        let (wanted, further) = if shown.is_empty() {
-            (PollFlags::IN, PollFlags::IN)
-        } else {
-            (PollFlags::IN | PollFlags::OUT, PollFlags::empty())
-        };
+        // What waits for the line goes first: an end that can't be acted on yet would be told again and again.
+        let (wanted, watched) = if shown.is_empty() { (PollFlags::IN, 3) } else { (PollFlags::IN | PollFlags::OUT, 1) };
         let mut fds = [
             PollFd::new(&line, wanted),
-            PollFd::from_borrowed_fd(terminal.as_fd(), further),
+            PollFd::from_borrowed_fd(terminal.as_fd(), PollFlags::IN),
             PollFd::new(&shell.pidfd, if over { PollFlags::empty() } else { PollFlags::IN }),
         ];
-        match poll(&mut fds, Some(&timeout)) {
-            Ok(0) => break,
+        match poll(fds.get_mut(..watched).unwrap_or_default(), Some(&timeout)) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(e) => return os("wait for keys", Err(e)),
         }

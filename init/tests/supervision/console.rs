@@ -15,6 +15,8 @@ pub const TESTS: &[(&str, fn())] = &[
     ("console::without_access_no_key_does_anything", without_access_no_key_does_anything),
     ("console::nothing_typed_holds_the_console_up", nothing_typed_holds_the_console_up),
     ("console::a_shell_has_the_line_until_it_ends", a_shell_has_the_line_until_it_ends),
+    ("console::a_shell_opens_where_nothing_else_happens", a_shell_opens_where_nothing_else_happens),
+    ("console::a_program_s_name_is_no_line_of_ours", a_program_s_name_is_no_line_of_ours),
     ("console::a_shell_leaves_the_line_to_a_machine_that_stops", a_shell_leaves_the_line_to_a_machine_that_stops),
     ("console::wrong_passphrases_are_counted_over_a_crash", wrong_passphrases_are_counted_over_a_crash),
     ("console::the_kernel_is_quiet_while_the_dashboard_is_open", the_kernel_is_quiet_while_the_dashboard_is_open),
@@ -151,15 +153,45 @@ fn a_shell_has_the_line_until_it_ends() {
     rig.wait_console("lines were not shown meanwhile; what containers printed is in their logs\r\n");
 }
 
-fn a_shell_leaves_the_line_to_a_machine_that_stops() {
-    let calm = shell("calm", "trap 'exit 0' TERM; while true; do usleep 20000; done");
-    let mut rig = at_a_terminal(Access::Control(HASH.into()), vec![with_terminals(calm)]);
+/// A rig with the first container selected and a shell in it.
+fn in_a_shell(containers: Vec<plan::Container>) -> Rig {
+    let rig = at_a_terminal(Access::Control(HASH.into()), containers);
     rig.press("\r");
-    rig.wait_screen(">calm");
+    rig.wait_screen(">");
     rig.press("x");
     rig.wait_screen("passphrase (not shown");
     rig.press("ahoy\r");
     rig.wait_screen("Ctrl-] leaves this shell");
+    rig
+}
+
+fn a_shell_opens_where_nothing_else_happens() {
+    let rig = in_a_shell(vec![with_terminals(shell("quiet", "exec sleep 10000"))]);
+    for shells in 2..5 {
+        // Insert mode, line drawing and reports of the mouse don't stay.
+        rig.press("printf '\\033[4h\\033(0\\033[?1000h'\r");
+        rig.press("\x1d");
+        rig.wait_screen(">quiet");
+        assert_eq!(rig.screen().mouse_protocol_mode(), vt100::MouseProtocolMode::None);
+        rig.press("x");
+        rig.until("another shell", |rig| rig.console().matches("leaves this shell").count() == shells);
+    }
+}
+
+fn a_program_s_name_is_no_line_of_ours() {
+    let forger = changed(shell("forger", "true"), |launch| {
+        launch.process.args = vec!["/nowhere\ngarboard: all is well".into()];
+    });
+    let mut rig = Rig::new(vec![forger]);
+    rig.wait_state("forger", "failed");
+    rig.wait_console("all is well");
+    assert!(!rig.console().lines().any(|line| line.starts_with("garboard: all is well")), "{}", rig.console());
+    assert!(!rig.status().to_string().contains("\\n"), "{}", rig.status());
+}
+
+fn a_shell_leaves_the_line_to_a_machine_that_stops() {
+    let calm = shell("calm", "trap 'exit 0' TERM; while true; do usleep 20000; done");
+    let mut rig = in_a_shell(vec![with_terminals(calm)]);
     rig.ask(serde_json::json!({"request": "poweroff"}));
     let (_, console) = rig.end();
     // Each line begins in the first column again.

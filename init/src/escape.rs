@@ -11,12 +11,6 @@ pub fn escape_into(out: &mut impl Write, text: &[u8]) {
     let _ = try_escape(out, text);
 }
 
-/// Foreign text to stand in a line of ours: what ends or breaks one is a blank.
-#[must_use]
-pub fn one_line(text: &str) -> String {
-    text.replace(char::is_control, " ")
-}
-
 fn try_escape(out: &mut impl Write, text: &[u8]) -> std::fmt::Result {
     for chunk in text.utf8_chunks() {
         for c in chunk.valid().chars() {
@@ -38,6 +32,12 @@ fn try_escape(out: &mut impl Write, text: &[u8]) -> std::fmt::Result {
 fn hidden(c: char) -> bool {
     matches!(c, '\u{80}'..='\u{9f}' | '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
         | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// Foreign text to stand in a line of ours: what ends or breaks one is a blank.
+#[must_use]
+pub fn one_line(text: &str) -> String {
+    text.replace(char::is_control, " ")
 }
 
 #[cfg(test)]

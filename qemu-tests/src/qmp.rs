@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -53,38 +53,41 @@ impl Monitor {
     /// Listens in a thread until QEMU closes the connection.
     pub fn listen(connection: UnixStream) -> Self {
         let monitor = Self::default();
-        let heard = monitor.heard.clone();
+        let listener = monitor.clone();
         std::thread::spawn(move || {
             // Events come only after the capabilities are settled.
             let _ = (&connection).write_all(b"{\"execute\":\"qmp_capabilities\"}\n");
             for line in BufReader::new(connection).lines().map_while(Result::ok) {
-                let mut heard = heard.0.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut heard = listener.lock();
                 match event(&line) {
                     Some(Event::End(ending)) => heard.ending = Some(ending),
                     Some(Event::Reset) => heard.resets += 1,
                     None => {}
                 }
             }
-            heard.0.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
-            heard.1.notify_all();
+            listener.lock().closed = true;
+            listener.heard.1.notify_all();
         });
         monitor
     }
 
+    fn lock(&self) -> MutexGuard<'_, Heard> {
+        self.heard.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Waits until all is told that QEMU had to tell, once it has ended.
     pub fn hear_out(&self) {
-        let heard = self.heard.0.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(self.heard.1.wait_timeout_while(heard, LAST_WORDS, |heard| !heard.closed));
+        drop(self.heard.1.wait_timeout_while(self.lock(), LAST_WORDS, |heard| !heard.closed));
     }
 
     /// The reason of the end, if one was told.
     pub fn ending(&self) -> Option<Ending> {
-        self.heard.0.lock().unwrap_or_else(PoisonError::into_inner).ending.clone()
+        self.lock().ending.clone()
     }
 
     /// How often the machine restarted itself.
     pub fn resets(&self) -> u32 {
-        self.heard.0.lock().unwrap_or_else(PoisonError::into_inner).resets
+        self.lock().resets
     }
 }
 

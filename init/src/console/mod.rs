@@ -135,7 +135,7 @@ impl Console {
         self.queue.is_empty()
     }
 
-    /// Prints lines of our own, none of whose texts is foreign.
+    /// Prints lines of our own. What is foreign in them must have no line's end ([`crate::escape::one_line`]).
     pub fn say_lines(&mut self, text: &str) {
         text.lines().for_each(|line| self.say(line));
     }

@@ -10,12 +10,17 @@ use rustix::termios::{
 /// Another screen with no cursor and no wrapping, whose size is asked for. Terminals pass over what they don't know. First goes what
 /// a program in a shell may have left: a scroll region, insert and origin mode, line drawing, application keys, reports of the
 /// mouse, which would be taken for keys, and of what is pasted.
-pub(super) const OPEN: &str = "\x1b[?1049h\x1b[r\x1b[4l\x1b[?6l\x0f\x1b(B\x1b[?1l\x1b>\x1b[?9l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?2004l\x1b[?25l\x1b[?7l\x1b[0m\x1b[2J\x1b7\x1b[999;999H\x1b[6n\x1b8\x1b[18t";
+pub(super) const OPEN: &str = "\x1b[?1049h\
+    \x1b[r\x1b[4l\x1b[?6l\x0f\x1b(B\x1b[?1l\x1b>\x1b[?9l\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?2004l\
+    \x1b[?25l\x1b[?7l\x1b[0m\x1b[2J\x1b7\x1b[999;999H\x1b[6n\x1b8\x1b[18t";
 /// Asks for the size: by where the cursor gets to, and by name.
 pub(super) const ASK_SIZE: &str = "\x1b7\x1b[999;999H\x1b[6n\x1b8\x1b[18t";
 /// Everything as it was: attributes, scroll region, wrapping, cursor, the first screen. Does no harm where nothing was changed,
 /// but for rows below the cursor, where nothing is.
 pub(super) const CLOSE: &str = "\x1b[0m\x1b7\x1b[r\x1b8\x1b[?7h\x1b[?25h\x1b[?1049l\r\x1b[J";
+
+/// A line's end brings the cursor to the first column.
+const ENDS_LINES: OutputModes = OutputModes::OPOST.union(OutputModes::ONLCR);
 
 /// Makes a terminal deaf: nobody reads from it, and what comes in must not matter. By default a single Ctrl-S, or a byte of line
 /// noise that looks like one, holds all output back until a Ctrl-Q; everything else would be echoed.
@@ -45,9 +50,6 @@ pub(super) fn listen(terminal: impl AsFd) -> bool {
     modes.output_modes.insert(ENDS_LINES);
     tcsetattr(&terminal, OptionalActions::Now, &modes).is_ok()
 }
-
-/// A line's end brings the cursor to the first column.
-const ENDS_LINES: OutputModes = OutputModes::OPOST.union(OutputModes::ONLCR);
 
 /// Whether a line's end is made more of than it is. A shell has a terminal of its own that does so, unless a program there wants to
 /// go down in its column.

@@ -12,7 +12,8 @@ use crate::clock::{cpu_us, now_ms};
 const FLUSH_MS: u64 = 200;
 /// Length of the window in which a container's output is measured, in milliseconds.
 const WINDOW_MS: u64 = 100;
-/// Output that is read in one window; more is thrown away unseen, by whole lines, and counted. 2.5 MiB a second is no log, and costs PID 1 little.
+/// Output that is read in one window; more is thrown away unseen, by whole lines, and counted. 2.5 MiB a second is no log, and
+/// costs PID 1 little.
 const WINDOW_BYTES: u64 = 256 << 10;
 /// Processor time that reading it may take in one window, in microseconds: a quarter of one processor. On a slow machine this
 /// is reached first, and PID 1 would otherwise do nothing else but take lines apart.

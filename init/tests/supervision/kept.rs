@@ -106,12 +106,12 @@ fn each_line_is_kept_once_whoever_dies() {
             kill(rig.pid(), PANIC);
             rig.wait("resumed", |s| s["notes"].to_string().contains("PID 1 crashed"));
         } else {
-            let mut next = None;
-            while next == killed || next.is_none() {
-                next = worker(&rig);
-            }
-            killed = next;
-            kill(next.unwrap(), 9);
+            let before = killed;
+            rig.until("another at work", |rig| {
+                killed = worker(rig).filter(|pid| Some(*pid) != before);
+                killed.is_some()
+            });
+            kill(killed.unwrap(), 9);
         }
     }
     while rig.log("web").last().is_none_or(|last| last != "done") {

@@ -439,8 +439,8 @@ impl Rig {
         std::thread::sleep(Duration::from_millis(50));
         // A pipe ends with the last one who could print. A terminal doesn't.
         let until = Instant::now() + Duration::from_secs(2);
-        let reads = |rig: &Self| rig.line.is_none() && rig.reader.as_ref().is_some_and(|reader| !reader.is_finished());
-        while reads(&self) && Instant::now() < until {
+        let reader = self.reader.take().filter(|_| self.line.is_none());
+        while reader.as_ref().is_some_and(|reader| !reader.is_finished()) && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(10));
         }
         (status.code().unwrap_or(-1), self.console())

@@ -182,21 +182,13 @@ fn a_program_in_the_container_answers() {
 fn a_port_of_the_container_answers() {
     let serve = "mkdir /dev/www; echo hello >/dev/www/index.html; exec httpd -f -p 8080 -h /dev/www";
     let get = |path: &str| HealthTest::Http { port: 8080, path: path.to_owned() };
-    let ignored = |container: plan::Container| {
-        let mut container = container;
-        if let Some(health) = &mut container.supervision.health {
-            health.restart = false;
-        }
+    let but = |change: fn(&mut HealthCheck), mut container: plan::Container| {
+        container.supervision.health.as_mut().into_iter().for_each(change);
         container
     };
+    let ignored = |container| but(|health| health.restart = false, container);
     // Its server may take a while to begin, and a good answer counts at once.
-    let begins = |container: plan::Container| {
-        let mut container = container;
-        if let Some(health) = &mut container.supervision.health {
-            health.start_period_ms = 30_000;
-        }
-        container
-    };
+    let begins = |container| but(|health| health.start_period_ms = 30_000, container);
     let mut rig = Rig::new(vec![
         begins(asked(HealthTest::Tcp(8080), shell("tcp", serve))),
         begins(asked(get("/index.html"), shell("http", serve))),

@@ -1,7 +1,13 @@
-//! From bytes to keys. Whatever comes in is a key, or is swallowed; nothing is kept but a sequence of at most [`LONGEST`] bytes.
+//! From bytes to keys. Whatever comes in is a key, or is swallowed; nothing of a sequence is kept but its numbers.
 
-/// A longer sequence is none.
+/// A longer sequence is none, in bytes.
 const LONGEST: usize = 32;
+/// Nor is a longer string: what a terminal says in one (its name, a colour, what it can do) is seldom a tenth of that.
+const LONGEST_TEXT: usize = 256;
+/// A mouse in the oldest way of reporting one: a button and two coordinates, each a byte that looks like a key.
+const MOUSE: usize = 3;
+/// The length of a sequence without numbers, but for its escape.
+const BARE: usize = 2;
 
 /// What a person, or the terminal itself, said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +64,8 @@ enum State {
     Sequence,
     /// `ESC O` and the Linux console's `ESC [ [`: one more byte.
     Last,
+    /// `ESC [ M`: so many bytes more, whatever they are.
+    Mouse(usize),
     /// The rest of a string (`ESC ]`, `ESC P`, …).
     Text,
     /// An escape in it, which ends it.
@@ -82,7 +90,7 @@ impl Keys {
     /// Takes a byte and gives out what it makes whole: at most two keys.
     pub fn feed(&mut self, byte: u8, mut out: impl FnMut(Key)) {
         self.length = self.length.saturating_add(1);
-        if self.state != State::Ground && self.length > LONGEST {
+        if self.length > self.longest() {
             self.state = State::Ground;
         }
         self.state = match (self.state, byte) {
@@ -122,6 +130,9 @@ impl Keys {
             }
             (State::Sequence, 0x20..=0x3f) => State::Sequence,
             (State::Sequence, b'[') => State::Last,
+            (State::Sequence, b'M') if self.length == BARE => State::Mouse(MOUSE),
+            (State::Mouse(left), _) if left > 1 => State::Mouse(left.saturating_sub(1)),
+            (State::Mouse(_), _) => State::Ground,
             (State::Sequence, 0x40..=0x7e) => {
                 self.sequence(byte).into_iter().for_each(out);
                 State::Ground
@@ -135,6 +146,15 @@ impl Keys {
             // A control in the middle of a sequence breaks it.
             (State::Sequence, _) => State::Ground,
         };
+    }
+
+    /// How long what is being read may be.
+    fn longest(&self) -> usize {
+        match self.state {
+            State::Ground => usize::MAX,
+            State::Text | State::TextEscape => LONGEST_TEXT,
+            _ => LONGEST,
+        }
     }
 
     /// An escape is all that came, and may be a key or a beginning.
@@ -229,9 +249,13 @@ mod tests {
         assert_eq!(all(b"\x1b[?1;2c\x1b[[Aq\x1b[15~\x1bOP\x1b]0;title\x07j"), [Key::Char(b'q'), Key::Char(b'j')]);
         assert_eq!(all(b"\x1bPx\x1b\\j\0"), [Key::Char(b'j')]);
         assert_eq!(all(b"\x1b[1;\x03A"), [Key::Char(b'A')]);
-        // A string without an end holds nothing up for long.
-        let long = [b"\x1b]".as_slice(), &[b'x'; LONGEST], b"q"].concat();
-        assert_eq!(all(&long).last(), Some(&Key::Char(b'q')));
+        // The oldest way to report a mouse, and a newer one.
+        assert_eq!(all(b"\x1b[M !!j\x1b[32;5;7Mk\x1b[Mq\x1bqj"), [b'j', b'k', b'j'].map(Key::Char));
+        // Some strings are long; one without an end holds nothing up for ever.
+        let long = [b"\x1b]".as_slice(), &[b'x'; LONGEST_TEXT - 2], b"\x07q"].concat();
+        assert_eq!(all(&long), [Key::Char(b'q')]);
+        let endless = [b"\x1b]".as_slice(), &[b'x'; LONGEST_TEXT], b"q"].concat();
+        assert_eq!(all(&endless).last(), Some(&Key::Char(b'q')));
     }
 
     #[test]
@@ -243,8 +267,8 @@ mod tests {
         #[test]
         fn any_bytes_are_keys_or_nothing(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             prop_assert!(all(&bytes).len() <= bytes.len());
-            // It always comes back: after the longest sequence, a letter is a letter.
-            let bytes = [&bytes[..], &[b' '; LONGEST], b"q"].concat();
+            // It always comes back: after the longest string, a letter is a letter.
+            let bytes = [&bytes[..], &[b' '; LONGEST_TEXT], b"q"].concat();
             prop_assert_eq!(all(&bytes).last().copied(), Some(Key::Char(b'q')));
         }
     }

@@ -53,6 +53,8 @@ pub struct Console {
     layout: Layout,
     /// While something else than lines is shown: how many were not.
     hidden: Option<u64>,
+    /// The line has hung up or is broken: nothing goes out of it until it is opened anew.
+    lost: bool,
 }
 
 impl Console {
@@ -65,13 +67,26 @@ impl Console {
     pub fn reopen(&mut self, path: &Path) -> bool {
         let Some(fd) = open(path) else { return false };
         self.fd = Some(fd);
+        self.lost = false;
         true
+    }
+
+    /// Whether the line is seen to have hung up, and was not opened anew since.
+    pub fn is_lost(&self) -> bool {
+        self.lost
+    }
+
+    /// Nothing that comes in matters any more.
+    pub fn ignore_input(&self) {
+        if let Some(fd) = &self.fd {
+            ignore_input(fd);
+        }
     }
 
     /// Writes to `fd`, which must not block.
     pub fn on(fd: Option<OwnedFd>) -> Self {
         let columns = fd.as_ref().and_then(|fd| rustix::termios::tcgetwinsize(fd).ok()).map_or(0, |size| size.ws_col);
-        Self { fd, queue: Queue::default(), layout: Layout::new(usize::from(columns)), hidden: None }
+        Self { fd, queue: Queue::default(), layout: Layout::new(usize::from(columns)), hidden: None, lost: false }
     }
 
     /// Writes to what a process before this one wrote to, which may have crashed in the middle of a line.
@@ -168,7 +183,7 @@ impl Console {
 
     /// Writes what the line takes without waiting. True: something is left; call again when it is writable.
     pub fn flush(&mut self) -> bool {
-        let Some(fd) = &self.fd else {
+        let Some(fd) = self.fd.as_ref().filter(|_| !self.lost) else {
             self.queue = Queue::default();
             return false;
         };
@@ -181,7 +196,7 @@ impl Console {
                 Ok(0) | Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => break,
                 Ok(written) => self.queue.consume(written),
                 Err(_) => {
-                    // Hung up or broken; a hung-up line may come back, so only what waits is given up.
+                    self.lost = true;
                     self.queue = Queue::default();
                     return false;
                 }

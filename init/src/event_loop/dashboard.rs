@@ -34,10 +34,15 @@ impl Supervisor {
             Access::Status => false,
             Access::Control(_) => true,
         };
+        let mut session = Session::new(self.units.len(), control, self.console.size());
+        if let Some(before) = &self.session {
+            *session.attempts() = before.attempted();
+        }
+        // Also without a line to listen to: how often the passphrase was wrong is not forgotten while it is away.
+        self.session = Some(session);
         let Some(keyboard) = self.console.listen(resumed) else { return };
         self.sources.add_readable(&keyboard, Source::Keys);
         self.keyboard = Some(keyboard);
-        self.session = Some(Session::new(self.units.len(), control, self.console.size()));
     }
 
     /// Reads a piece of what was typed.
@@ -65,7 +70,7 @@ impl Supervisor {
     }
 
     /// The line has hung up: what is open of it is dead, and would be ready for ever.
-    fn lose_line(&mut self) {
+    pub(super) fn lose_line(&mut self) {
         if let Some(keyboard) = self.keyboard.take() {
             self.sources.remove(&keyboard);
         }
@@ -78,7 +83,7 @@ impl Supervisor {
         self.common_dirty = true;
     }
 
-    /// Listens again to a line that has hung up, once it is there.
+    /// Prints and listens again to a line that has hung up, once it is there.
     pub(super) fn find_line(&mut self, now: u64) {
         if self.line_at.is_none_or(|at| at > now) {
             return;
@@ -87,15 +92,15 @@ impl Supervisor {
             self.sources.remove(fd);
             self.console_waits = false;
         }
-        let attempts = self.session.as_ref().map(Session::attempted);
-        if self.console.reopen(&self.options.console) {
+        let mut there = self.console.reopen(&self.options.console);
+        if there && matches!(self.plan.console.access, Access::Off) {
+            // A line that hangs up forgets that, too.
+            self.console.ignore_input();
+        } else if there {
             self.listen(true);
+            there = self.keyboard.is_some();
         }
-        if let Some((session, attempts)) = self.session.as_mut().zip(attempts) {
-            *session.attempts() = attempts;
-        }
-        let again = self.keyboard.is_none().then(|| now.saturating_add(LINE_AGAIN_MS));
-        self.look_for_line_at(again);
+        self.look_for_line_at((!there).then(|| now.saturating_add(LINE_AGAIN_MS)));
     }
 
     /// Does what follows from a key or from time.

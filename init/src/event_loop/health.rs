@@ -10,7 +10,7 @@ use crate::work::report;
 use crate::worker::{Kind, Worker};
 
 /// So many questions are asked at once: each is a process, and all that fall due together must not starve what they ask about.
-const AT_ONCE: usize = 8;
+pub(super) const AT_ONCE: usize = 8;
 /// A worker that holds its own time badly is killed so many milliseconds after it.
 const GRACE_MS: u64 = 2_000;
 

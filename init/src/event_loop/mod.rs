@@ -136,6 +136,8 @@ pub struct Supervisor {
     questions: VecDeque<(usize, u32)>,
     watchdog: Option<watchdog::Watchdog>,
     launches: Launches,
+    /// Containers whose volumes are opened when there is room for a worker more.
+    unopened: VecDeque<usize>,
     /// Whose cgroups are left to remove.
     left: Vec<usize>,
     device_filters: DeviceFilters,

@@ -49,16 +49,18 @@ impl Supervisor {
     /// Writes what the console takes; waits for room only while something is left.
     pub(super) fn flush_console(&mut self) {
         let left = self.console.flush();
-        if left == self.console_waits {
-            return;
-        }
-        self.console_waits = left;
-        if let Some(fd) = self.console.fd() {
+        if left != self.console_waits
+            && let Some(fd) = self.console.fd()
+        {
             if left {
                 self.sources.add_writable(fd, Source::Console);
             } else {
                 self.sources.remove(fd);
             }
+        }
+        self.console_waits = left;
+        if self.console.is_lost() && self.line_at.is_none() {
+            self.lose_line();
         }
     }
 

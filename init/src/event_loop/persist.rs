@@ -216,7 +216,67 @@ pub(super) fn history(store: &Store) -> History {
 mod tests {
     use super::*;
     use crate::event_loop::containers::LONGEST_REASON;
+    use crate::event_loop::{health, previous, volumes};
+    use crate::status::subscription;
     use crate::supervise::{Reason, Unit};
+
+    /// As many workers as there can be, each with the largest numbers that the kernel gives, a hundred years after the boot, and a
+    /// subscription to as many logs.
+    #[test]
+    fn the_longest_common_record_fits() {
+        let (pid, n, container, run) = (1 << 22, 1 << 20, 1 << 20, u32::MAX);
+        let late = 100 * 366 * 24 * 3_600_000;
+        let ms = Some(late);
+        let (open, ask, read) = (volumes::AT_ONCE, health::AT_ONCE, previous::MOST.saturating_add(1));
+        let mut kinds = vec![Kind::Volumes(container); open];
+        kinds.extend([Kind::Health { container, run }].repeat(ask));
+        kinds.extend([Kind::Previous(u32::MAX)].repeat(read));
+        let singles = [
+            Kind::Modules,
+            Kind::Data,
+            Kind::Network,
+            Kind::Passphrase,
+            Kind::Shell,
+            Kind::Words,
+            Kind::Keep,
+            Kind::Stopped,
+            Kind::Stop,
+        ];
+        kinds.extend(singles);
+        let worker = |kind| WorkerRecord { kind, pid, pidfd: n, output: n, deadline: ms };
+        let common = supervise::Common {
+            begun: true,
+            data: supervise::DataPhase::Unavailable("\u{fffd}".repeat(LONGEST_REASON / 4)),
+            devices: true,
+            goal: Some(supervise::Goal::Reboot),
+            because: Some(container),
+            finished: true,
+            seed: u64::MAX,
+        };
+        let logs = vec![u32::MAX; subscription::MOST_LOGS];
+        let record = CommonRecord {
+            common,
+            rings: n,
+            cgroup: n,
+            console: n,
+            port: n,
+            watchdog: n,
+            subscription: Subscription { events: ms, all_logs: true, logs },
+            journal: n,
+            vsock: n,
+            keep_progress: n,
+            keep_socket: n,
+            workers: kinds.into_iter().map(worker).collect(),
+            due: singles.map(|kind| (kind, late)).into(),
+            announced: Announced::default(),
+            line_at: ms,
+            kernel_level: Some(u32::MAX),
+            attempts: Attempts::default(),
+        };
+        let mut store = Store::create(records(0)).unwrap();
+        let bytes = postcard::to_stdvec(&record).unwrap();
+        store.write(COMMON, &bytes).unwrap();
+    }
 
     #[test]
     fn the_longest_record_fits() {

@@ -14,7 +14,7 @@ use crate::work::report::{self, DataState};
 use crate::worker::{Kind, Worker};
 
 /// So many are read at once for those who may only read; the machine's own port is never refused.
-const MOST: usize = 8;
+pub(super) const MOST: usize = 8;
 
 /// Who waits.
 #[derive(Debug, Default)]

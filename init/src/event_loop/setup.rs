@@ -212,6 +212,7 @@ impl Supervisor {
             questions: Default::default(),
             watchdog: None,
             launches: Launches::new(),
+            unopened: Default::default(),
             left: Vec::new(),
             device_filters: Default::default(),
             store,

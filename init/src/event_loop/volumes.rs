@@ -13,8 +13,11 @@ use crate::supervise::{Action, Exit, Fault};
 use crate::work::report;
 use crate::worker::Kind;
 
+/// So many work at once: their disk is one, and the record that keeps who is at work has an end.
+pub(super) const AT_ONCE: usize = 8;
+
 impl Supervisor {
-    /// Whether the launch has to wait for a worker, which is started if need be. What it opens is kept for every later start.
+    /// Whether the launch has to wait for a worker, which is started if there is room. What it opens is kept for every later start.
     pub(super) fn opens_volumes_first(&mut self, index: usize) -> bool {
         let Some((container, unit)) = self.plan.containers.get(index).zip(self.units.get(index)) else {
             return false;
@@ -25,11 +28,31 @@ impl Supervisor {
         if self.workers.iter().any(|worker| worker.kind == Kind::Volumes(index)) {
             return true;
         }
+        if self.opens_many() {
+            if !self.unopened.contains(&index) {
+                self.unopened.push_back(index);
+            }
+            return true;
+        }
         // Filled once in a boot at most: what a container makes of its volume later, emptiness included, is its own business.
         let what = if unit.filled { "open" } else { "fill" };
         let (number, plan) = (index.to_string(), self.options.plan.clone());
         self.start_worker(Kind::Volumes(index), &[OsStr::new(what), OsStr::new(&number), plan.as_os_str()]);
         true
+    }
+
+    fn opens_many(&self) -> bool {
+        self.workers.iter().filter(|worker| matches!(worker.kind, Kind::Volumes(_))).count() >= AT_ONCE
+    }
+
+    /// Lets those go on that wait for room, as far as there is some.
+    fn open_more(&mut self) {
+        while !self.opens_many() {
+            let Some(index) = self.unopened.pop_front() else { return };
+            if self.state.wants_launch(index) && !self.opens_volumes_first(index) {
+                self.actions.push_back(Action::Launch(index));
+            }
+        }
     }
 
     /// Takes the opened directories out of the worker, which waits for that; or keeps why it will have failed when it ends.
@@ -65,6 +88,7 @@ impl Supervisor {
 
     /// The launch goes on, or has failed.
     pub(super) fn volumes_ended(&mut self, index: usize, exit: Exit) {
+        self.open_more();
         let Some(unit) = self.units.get_mut(index) else { return };
         let fault = unit.volumes_fault.take();
         if unit.volumes.is_some() {

@@ -21,6 +21,8 @@ pub const TESTS: &[(&str, fn())] = &[
     ("console::wrong_passphrases_are_counted_over_a_crash", wrong_passphrases_are_counted_over_a_crash),
     ("console::the_kernel_is_quiet_while_the_dashboard_is_open", the_kernel_is_quiet_while_the_dashboard_is_open),
     ("console::a_line_that_has_hung_up_is_listened_to_again", a_line_that_has_hung_up_is_listened_to_again),
+    ("console::a_line_without_keys_is_printed_to_again", a_line_without_keys_is_printed_to_again),
+    ("console::a_crash_without_a_line_forgets_no_wrong_passphrase", a_crash_without_a_line_forgets_no_wrong_passphrase),
     ("console::a_crash_gives_the_terminal_its_lines_back", a_crash_gives_the_terminal_its_lines_back),
 ];
 
@@ -243,31 +245,37 @@ fn wrong_passphrases_are_counted_over_a_crash() {
         rig.press("\r");
         rig.wait_screen(">count");
     };
-    let say = |rig: &Rig, words: &str| {
-        // A wait may be due before.
-        rig.until("asked", |rig| {
-            rig.press("r");
-            std::thread::sleep(std::time::Duration::from_millis(100));
-            rig.screen().contents().contains("passphrase (not shown")
-        });
-        // What of those keys was too many is taken back.
-        rig.press(&format!("\x15{words}\r"));
-        rig.wait_screen("that is not the passphrase");
-    };
     begin(&rig);
-    (0..4).for_each(|_| say(&rig, "alas"));
+    (0..4).for_each(|_| say_wrong(&rig));
     rig.signal(crate::crash::PANIC);
     rig.wait("resumed", |s| s["notes"].to_string().contains("crashed"));
     begin(&rig);
     rig.press("r");
     rig.wait_screen("ask again in");
-    say(&rig, "alas");
+    say_wrong(&rig);
     // After the fifth it is closed for a minute; after a first one it would be for a second.
+    assert!(closed_for(&rig) > 8);
+}
+
+/// Says a wrong passphrase for a restart, once one is taken.
+fn say_wrong(rig: &Rig) {
+    rig.until("asked", |rig| {
+        rig.press("r");
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        rig.screen().contents().contains("passphrase (not shown")
+    });
+    // What of those keys was too many is taken back.
+    rig.press("\x15alas\r");
+    rig.wait_screen("that is not the passphrase");
+}
+
+/// In how many seconds another one is taken.
+fn closed_for(rig: &Rig) -> u32 {
     rig.press("r");
     rig.wait_screen("ask again in");
     let screen = rig.screen().contents();
-    let seconds = screen.split("ask again in ").nth(1).and_then(|rest| rest.split(' ').next()?.parse::<u32>().ok());
-    assert!(seconds.is_some_and(|seconds| seconds > 8), "{screen}");
+    let seconds = screen.split("ask again in ").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok());
+    seconds.unwrap_or_else(|| panic!("{screen}"))
 }
 
 fn the_kernel_is_quiet_while_the_dashboard_is_open() {
@@ -342,4 +350,41 @@ fn a_line_that_has_hung_up_is_listened_to_again() {
     rig.until("lines again", |rig| rig.console().matches("number").count() > before + 3);
     rig.press(" ");
     rig.wait_screen(">count");
+}
+
+/// Nobody reads from it, so it is what can't be printed that tells.
+fn a_line_without_keys_is_printed_to_again() {
+    let mut rig = at_a_terminal(Access::Off, vec![counter()]);
+    rig.wait_console("number 2");
+    hang_up(&rig);
+    rig.wait("alive", |s| s["state"] == "running");
+    std::os::unix::fs::symlink(rig.terminal(), rig.file("console")).unwrap();
+    let before = rig.console().matches("number").count();
+    rig.until("lines again", |rig| rig.console().matches("number").count() > before + 3);
+    // It is as deaf as at first: what is typed is not echoed, and holds nothing up.
+    let before = rig.console().matches("number").count();
+    rig.press("echo\x13\n");
+    rig.until("lines go on", |rig| rig.console().matches("number").count() > before + 10);
+    assert!(!rig.console().contains("echo"));
+}
+
+fn a_crash_without_a_line_forgets_no_wrong_passphrase() {
+    let mut rig = at_a_terminal(Access::Control(HASH.into()), vec![counter()]);
+    let begin = |rig: &Rig| {
+        rig.press("\r");
+        rig.wait_screen(">count");
+    };
+    begin(&rig);
+    (0..2).for_each(|_| say_wrong(&rig));
+    hang_up(&rig);
+    rig.wait("alive", |s| s["state"] == "running");
+    rig.signal(crate::crash::PANIC);
+    rig.wait("resumed", |s| s["notes"].to_string().contains("crashed"));
+    std::os::unix::fs::symlink(rig.terminal(), rig.file("console")).unwrap();
+    let before = rig.console().matches("number").count();
+    rig.until("lines again", |rig| rig.console().matches("number").count() > before + 3);
+    begin(&rig);
+    say_wrong(&rig);
+    // The third wrong one closes it for four seconds; a first one would for one.
+    assert!(closed_for(&rig) > 2);
 }

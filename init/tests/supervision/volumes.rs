@@ -15,15 +15,20 @@ pub const TESTS: &[(&str, fn())] = &[
     ("volumes::a_fill_that_fails_fails_its_container_alone", a_fill_that_fails_fails_its_container_alone),
     ("volumes::once_is_enough", once_is_enough),
     ("volumes::a_later_start_asks_no_disk", a_later_start_asks_no_disk),
+    ("volumes::a_crowd_of_volumes_is_opened_by_a_few_workers", a_crowd_of_volumes_is_opened_by_a_few_workers),
 ];
 
 /// A container with the volume `site/volumes/v`, which gets what `site/layer/srv` has.
 fn with_volume(site: &Path, container: Container) -> Container {
+    with_volume_at(site, "volumes/v", container)
+}
+
+fn with_volume_at(site: &Path, volume: &str, container: Container) -> Container {
     let text = |path: &str| site.join(path).to_str().unwrap().to_owned();
     let mut container = container;
-    container.fills = vec![Fill { directory: text("volumes/v"), layers: vec![text("layer")], path: "/srv".to_owned() }];
+    container.fills = vec![Fill { directory: text(volume), layers: vec![text("layer")], path: "/srv".to_owned() }];
     let source = MountSource::Bind {
-        path: text("volumes/v"),
+        path: text(volume),
         recursive: false,
         idmap: IdMapping::Container { recursive: false },
         create: Some(CreateDir { uid: 0, gid: 0, mode: 0o755 }),
@@ -120,4 +125,38 @@ fn a_later_start_asks_no_disk() {
     counted(&mut rig, "1");
     assert_eq!(std::fs::read_to_string(path.join("file")).unwrap(), "again\n", "it isn't filled again");
     assert_eq!(std::fs::read_to_string(away.join("file")).unwrap().lines().count(), 4);
+}
+
+/// The rest waits for them, and waiting holds the machine's end up as little.
+fn a_crowd_of_volumes_is_opened_by_a_few_workers() {
+    const CROWD: usize = 12;
+    let site = site();
+    let volumes = File::open(site.path().join("volumes")).unwrap();
+    let one = |i| {
+        let container = shell(&format!("c{i}"), "cat /mnt/file; sleep 1000");
+        with(Restart::Always, with_volume_at(site.path(), &format!("volumes/v{i}"), container))
+    };
+    let begin = || {
+        flock(&volumes, FlockOperation::LockExclusive).unwrap();
+        let mut rig = Rig::new((0..CROWD).map(one).collect());
+        rig.until("a few at work", |rig| rig.children().len() == 8);
+        // A turn or two later there are no more.
+        rig.status();
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        assert_eq!(rig.children().len(), 8);
+        rig
+    };
+    let mut rig = begin();
+    rig.ask(serde_json::json!({"request": "poweroff"}));
+    rig.until("at its end", Rig::has_ended);
+    let mut rig = begin();
+    flock(&volumes, FlockOperation::Unlock).unwrap();
+    for name in (0..CROWD).map(|i| format!("c{i}")) {
+        rig.wait_state(&name, "running");
+        while rig.log(&name).is_empty() {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        assert_eq!(rig.log(&name), ["from the image"]);
+        assert_eq!(rig.container(&name)["restarts"], 0);
+    }
 }

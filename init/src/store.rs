@@ -2,12 +2,13 @@
 //!
 //! Each record has two slots. A write goes to the older one, with a sequence number and a checksum, in a single `pwrite`; a
 //! reader takes the newest slot whose checksum holds. So a crash in the middle of anything leaves the record as it was before.
-//! Nothing is mapped: a stray pointer in PID 1 can't reach it, and it doesn't count as PID 1's own memory.
+//! Nothing stays mapped: a stray pointer in PID 1 can't reach it, and it doesn't count as PID 1's own memory.
 
 use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use crate::sys::map::Mapped;
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
 
 /// Bytes of a slot of an ordinary record.
@@ -16,6 +17,7 @@ const SLOT: usize = 1536;
 const LARGE_SLOT: usize = 64 << 10;
 /// Sequence number, length, checksum: eight bytes each.
 const HEADER: usize = 24;
+const HEADER_SIZE: u64 = 24;
 
 /// The number of the large record.
 pub const LARGE: usize = 0;
@@ -24,6 +26,9 @@ pub const LARGE: usize = 0;
 #[derive(Debug)]
 pub struct Store {
     fd: OwnedFd,
+    /// All of it, while a process reads what the one before has left: there are as many records as containers, and each call that reads
+    /// one would be waited for. Without memory for that they are read one by one.
+    before: Option<Mapped>,
     /// The newest slot of each record: its sequence number and which of the two it is. `None`: it hasn't been looked at since the
     /// process before, which is done once, when it is first read or written.
     newest: Vec<Cell<Option<(u64, bool)>>>,
@@ -35,7 +40,7 @@ impl Store {
         let fd = rustix::fs::memfd_create("garboard-state", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
         rustix::fs::fallocate(&fd, FallocateFlags::empty(), 0, size(records))?;
         rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW)?;
-        Ok(Self { fd, newest: vec![Cell::new(Some((0, false))); records] })
+        Ok(Self { fd, before: None, newest: vec![Cell::new(Some((0, false))); records] })
     }
 
     /// Takes over the records that [`Store::create`] made before this process executed itself.
@@ -47,7 +52,8 @@ impl Store {
                 format!("state of {found} bytes is not for this plan"),
             ));
         }
-        Ok(Self { fd, newest: vec![Cell::new(None); records] })
+        let before = Mapped::of(&fd, usize::try_from(found).unwrap_or_default()).ok();
+        Ok(Self { fd, before, newest: vec![Cell::new(None); records] })
     }
 
     /// Replaces a record. One that doesn't fit its slot is refused and stays as it was.
@@ -90,39 +96,34 @@ impl Store {
         }
     }
 
+    /// Everything was read that the process before has left: it takes no memory any more.
+    pub fn forget(&mut self) {
+        self.before = None;
+    }
+
     fn newest_slot(&self, record: usize) -> Option<(u64, bool, Vec<u8>)> {
-        let (both, middle) = if record == LARGE { self.large_slots() } else { self.slots(record) }?;
-        let (first, second) = both.split_at_checked(middle)?;
-        let slots = [(false, whole(first)), (true, whole(second))];
-        let slots =
-            slots.into_iter().filter_map(|(second, slot)| slot.map(|(sequence, payload)| (sequence, second, payload)));
-        let (sequence, second, payload) = slots.max_by_key(|(sequence, ..)| *sequence)?;
-        Some((sequence, second, payload.to_vec()))
+        let slot = |second| self.slot(record, second).map(|(sequence, payload)| (sequence, second, payload));
+        [slot(false), slot(true)].into_iter().flatten().max_by_key(|(sequence, ..)| *sequence)
     }
 
-    /// Both slots, and where the second one begins. They are read at once: after a crash there are as many records as containers, and
-    /// each is waited for.
-    fn slots(&self, record: usize) -> Option<(Vec<u8>, usize)> {
-        let size = slot_size(record);
-        Some((self.bytes(offset(record, false), size.saturating_mul(2))?, size))
-    }
-
-    /// The same of the large record, but no more than is in it: that is a tenth of its room.
-    fn large_slots(&self) -> Option<(Vec<u8>, usize)> {
-        let slot = |second| {
-            let at = offset(LARGE, second);
-            let header = self.bytes(at, HEADER)?;
-            let length = header.get(8..16).and_then(|word| word.try_into().ok()).map_or(0, u64::from_le_bytes);
-            let length = usize::try_from(length).ok()?.saturating_add(HEADER);
-            self.bytes(at, length.min(LARGE_SLOT))
-        };
-        let first = slot(false)?;
-        let middle = first.len();
-        Some(([first, slot(true)?].concat(), middle))
+    /// Sequence number and payload of a slot that was written to its end.
+    fn slot(&self, record: usize, second: bool) -> Option<(u64, Vec<u8>)> {
+        let at = offset(record, second);
+        let header = self.bytes(at, HEADER)?;
+        let word = |at: usize| header.get(at..)?.first_chunk().map(|word| u64::from_le_bytes(*word));
+        let (sequence, length, sum) = (word(0)?, usize::try_from(word(8)?).ok()?, word(16)?);
+        if sequence == 0 || length > slot_size(record).saturating_sub(HEADER) {
+            return None;
+        }
+        let payload = self.bytes(at.saturating_add(HEADER_SIZE), length)?;
+        (payload.len() == length && sum == checksum(sequence, &payload)).then_some((sequence, payload))
     }
 
     /// What is there, at most so many bytes.
     fn bytes(&self, at: u64, most: usize) -> Option<Vec<u8>> {
+        if let Some(before) = &self.before {
+            return Some(before.bytes(usize::try_from(at).ok()?, most));
+        }
         let mut bytes = vec![0; most];
         let read = rustix::io::pread(&self.fd, &mut bytes, at).ok()?;
         bytes.truncate(read);
@@ -140,17 +141,6 @@ impl AsFd for Store {
 pub fn records_in(fd: impl AsFd) -> Option<usize> {
     let size = usize::try_from(rustix::fs::fstat(fd).ok()?.st_size).ok()?;
     size.checked_sub(LARGE_SLOT.saturating_mul(2))?.checked_div(SLOT.saturating_mul(2))?.checked_add(1)
-}
-
-/// Sequence number and payload of a slot that was written to its end.
-fn whole(slot: &[u8]) -> Option<(u64, &[u8])> {
-    let (sequence, rest) = slot.split_first_chunk::<8>()?;
-    let (length, rest) = rest.split_first_chunk::<8>()?;
-    let (sum, rest) = rest.split_first_chunk::<8>()?;
-    let sequence = u64::from_le_bytes(*sequence);
-    let payload = rest.get(..usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
-    let whole = sequence > 0 && u64::from_le_bytes(*sum) == checksum(sequence, payload);
-    whole.then_some((sequence, payload))
 }
 
 fn slot_size(record: usize) -> usize {

@@ -1,24 +1,20 @@
 //! The plan: what the builder decided and PID 1 obeys.
 //!
-//! One file, `/garboard/plan` of the system image: [`MAGIC`], a little-endian [`VERSION`], then the [`Plan`] in postcard's
-//! wire format. It lies under the verity root, so it is as trustworthy as PID 1 itself; it is decoded with bounds all the same.
+//! One [`file`](self::file), `/garboard/plan` of the system image. It lies under the verity root, so it is as trustworthy as PID 1
+//! itself; it is decoded with bounds all the same.
 
+mod file;
 mod packed;
 mod status;
 mod supervision;
 
 use serde::{Deserialize, Serialize};
 
+pub use file::{MAGIC, MAX_SIZE, PlanError, VERSION};
 pub use packed::PackedLaunch;
 pub use supervision::{HealthCheck, HealthTest, NOTIFY_TARGET, OnFailure, Pod, Supervision};
 pub use status::{STATUS_SOCKET, status_socket};
 
-/// First bytes of a plan file.
-pub const MAGIC: [u8; 8] = *b"GARBPLAN";
-/// Version of the encoding; PID 1 and its plan are baked together, so only the same version is accepted.
-pub const VERSION: u32 = 4;
-/// No plan is larger, in bytes.
-pub const MAX_SIZE: usize = 64 << 20;
 /// Where the plan lies in the system image.
 pub const PATH: &str = "/garboard/plan";
 /// Where the machine mounts its data filesystem.
@@ -239,129 +235,4 @@ pub enum Condition {
     Healthy,
     /// It ended with status 0.
     Completed,
-}
-
-/// Why bytes are not a plan.
-#[derive(Debug, PartialEq, Eq)]
-pub enum PlanError {
-    /// No [`MAGIC`].
-    NotAPlan,
-    /// Made for another version of PID 1.
-    Version(u32),
-    /// Larger than [`MAX_SIZE`].
-    TooLarge(usize),
-    /// Truncated, followed by more, or not a plan after the header.
-    Malformed(postcard::Error),
-}
-
-impl std::fmt::Display for PlanError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::NotAPlan => write!(f, "not a plan: it does not begin with {:?}", String::from_utf8_lossy(&MAGIC)),
-            Self::Version(v) => {
-                write!(
-                    f,
-                    "plan of version {v}, this PID 1 obeys version {VERSION}: build initrd and system image together"
-                )
-            }
-            Self::TooLarge(n) => write!(f, "plan of {n} bytes; the limit is {MAX_SIZE}"),
-            Self::Malformed(e) => write!(f, "malformed plan: {e}"),
-        }
-    }
-}
-
-impl std::error::Error for PlanError {}
-
-impl Plan {
-    /// The plan file's bytes. Equal plans give equal bytes.
-    pub fn encode(&self) -> Result<Vec<u8>, PlanError> {
-        let header = [&MAGIC[..], &VERSION.to_le_bytes()].concat();
-        let bytes = postcard::to_extend(self, header).map_err(PlanError::Malformed)?;
-        if bytes.len() > MAX_SIZE { Err(PlanError::TooLarge(bytes.len())) } else { Ok(bytes) }
-    }
-
-    /// The plan in a plan file's bytes.
-    pub fn decode(bytes: &[u8]) -> Result<Self, PlanError> {
-        if bytes.len() > MAX_SIZE {
-            return Err(PlanError::TooLarge(bytes.len()));
-        }
-        let rest = bytes.strip_prefix(&MAGIC).ok_or(PlanError::NotAPlan)?;
-        let (version, body) = rest.split_first_chunk::<4>().ok_or(PlanError::NotAPlan)?;
-        match u32::from_le_bytes(*version) {
-            VERSION => {}
-            other => return Err(PlanError::Version(other)),
-        }
-        match postcard::take_from_bytes(body) {
-            Ok((plan, [])) => Ok(plan),
-            Ok(_) => Err(PlanError::Malformed(postcard::Error::DeserializeBadEncoding)),
-            Err(e) => Err(PlanError::Malformed(e)),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// A plan of everything but containers, which `spec::tests` encodes.
-    fn plan() -> Plan {
-        Plan {
-            appliance: "shop".to_owned(),
-            hostname: "shop".to_owned(),
-            modules: vec![Module {
-                path: "/garboard/modules/virtio_net.ko".to_owned(),
-                aliases: vec!["virtio:d00000001v*".to_owned()],
-                parameters: String::new(),
-            }],
-            needs: vec!["memory".to_owned()],
-            sysctls: vec![("vm.swappiness".to_owned(), "0".to_owned())],
-            network: Network { address: Addressing::Dhcp, interface: None, dns: vec!["192.0.2.1".to_owned()] },
-            data: Some(Data { uuid: [7; 16], required: true }),
-            memory_volumes: vec![MemoryVolume { path: "/run/garboard/volumes/cache".to_owned(), size: Some(1 << 20) }],
-            console: Console { logs: true, status: true, access: Access::Status },
-            log_budget: 8 << 20,
-            watchdog_seconds: Some(30),
-            status_vsock: Some(1024),
-            pods: vec![Pod { name: "shop".to_owned() }],
-            containers: Vec::new(),
-        }
-    }
-
-    #[test]
-    fn a_plan_comes_back() {
-        assert_eq!(Plan::decode(&plan().encode().unwrap()), Ok(plan()));
-    }
-
-    #[test]
-    fn what_is_no_plan_is_named() {
-        let good = plan().encode().unwrap();
-        assert_eq!(Plan::decode(b"GARB"), Err(PlanError::NotAPlan));
-        assert_eq!(Plan::decode(&MAGIC), Err(PlanError::NotAPlan));
-        let mut other = good.clone();
-        other[MAGIC.len()] ^= 0xff;
-        assert!(matches!(Plan::decode(&other), Err(PlanError::Version(_))));
-        assert!(matches!(Plan::decode(&good[..good.len() - 1]), Err(PlanError::Malformed(_))));
-        assert!(matches!(Plan::decode(&[&good[..], &[0]].concat()), Err(PlanError::Malformed(_))));
-        assert_eq!(Plan::decode(&vec![0; MAX_SIZE + 1]), Err(PlanError::TooLarge(MAX_SIZE + 1)));
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_are_a_plan_or_an_error(body in proptest::collection::vec(any::<u8>(), 0..512)) {
-            let bytes = [&MAGIC[..], &VERSION.to_le_bytes(), &body].concat();
-            if let Ok(plan) = Plan::decode(&bytes) {
-                prop_assert_eq!(Plan::decode(&plan.encode().unwrap()), Ok(plan));
-            }
-        }
-
-        #[test]
-        fn one_changed_byte_never_panics(at in any::<proptest::sample::Index>(), flip in 1_u8..) {
-            let mut bytes = plan().encode().unwrap();
-            let at = at.index(bytes.len());
-            bytes[at] ^= flip;
-            let _ = Plan::decode(&bytes);
-        }
-    }
 }

@@ -1,12 +1,14 @@
 //! The namespaces that a pod's containers share: made before the first of them is launched, kept until none is left.
 
+use std::os::fd::OwnedFd;
+
 use garboard_runtime::failure::Failure;
 use garboard_runtime::launch::Launch;
 use garboard_runtime::shared::Shared;
 
 use super::Supervisor;
 use super::persist::Descriptors;
-use crate::sys::fd::{Inherited, number};
+use crate::sys::fd::number;
 
 impl Supervisor {
     /// Puts a launch into its container's pod, if it has one.
@@ -33,7 +35,7 @@ impl Supervisor {
 
 /// For the next incarnation.
 pub(super) fn descriptors(shared: Option<&Shared>) -> Descriptors {
-    let number = |pick: fn(&Shared) -> Option<&std::os::fd::OwnedFd>| number(shared.and_then(pick));
+    let number = |pick: fn(&Shared) -> Option<&OwnedFd>| number(shared.and_then(pick));
     [
         number(|s| s.user.as_ref()),
         number(|s| s.network.as_ref()),
@@ -43,13 +45,9 @@ pub(super) fn descriptors(shared: Option<&Shared>) -> Descriptors {
 }
 
 /// From the one before; `None`: there were none.
-pub(super) fn adopt([user, network, ipc, uts]: Descriptors, inherited: &mut Inherited) -> Option<Shared> {
-    let shared = Shared {
-        user: inherited.take(user),
-        network: inherited.take(network),
-        ipc: inherited.take(ipc),
-        uts: inherited.take(uts),
-    };
+pub(super) fn adopt(numbers: Descriptors, take: impl FnMut(i32) -> Option<OwnedFd>) -> Option<Shared> {
+    let [user, network, ipc, uts] = numbers.map(take);
+    let shared = Shared { user, network, ipc, uts };
     let any = shared.user.is_some() || shared.network.is_some() || shared.ipc.is_some() || shared.uts.is_some();
     any.then_some(shared)
 }

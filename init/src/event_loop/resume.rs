@@ -95,6 +95,7 @@ impl Supervisor {
         again.adopt_workers(common, &mut inherited);
         again.end_console_workers();
         again.adopt_units(units, &mut inherited);
+        again.store.forget();
         again.miss_questions();
         again.watch_data(now_ms());
         again.stops_may_have_changed(&(0..count).collect::<Vec<_>>());
@@ -110,27 +111,34 @@ impl Supervisor {
         let mut listeners = Vec::new();
         for (index, (unit, record)) in self.units.iter_mut().zip(records).enumerate() {
             let Some(record) = record else { continue };
+            // One that is gone must not be taken for another that gets its number.
+            let mut whole = true;
+            let mut take = |number| {
+                let taken = inherited.take(number);
+                whole &= taken.is_some() || number < 0;
+                taken
+            };
             unit.seen = Some(record.unit.phase);
             unit.health = record.unit.watch.health;
-            listeners.extend(inherited.take(record.status).map(|fd| (index, fd)));
+            listeners.extend(take(record.status).map(|fd| (index, fd)));
             unit.filled = record.filled;
             unit.heard = record.heard;
             unit.out_of_memory = record.out_of_memory;
             unit.degraded = record.degraded;
             unit.says = record.says;
-            unit.shared = pods::adopt(record.shared, inherited);
-            unit.notify = inherited.take(record.notify);
+            unit.shared = pods::adopt(record.shared, &mut take);
+            unit.notify = take(record.notify);
             if let Some(socket) = &unit.notify {
                 self.sources.add_readable(socket, Source::Notify(index));
             }
             if record.pid != 0 {
                 unit.pid = record.pid;
-                unit.output = inherited.take(record.output);
+                unit.output = take(record.output);
                 self.pids.insert(record.pid, index);
                 if let Some(output) = &unit.output {
                     self.sources.add_readable(output, Source::Output(index));
                 }
-                if let Some(report) = inherited.take(record.report) {
+                if let Some(report) = take(record.report) {
                     self.sources.add_hang_up(&report, Source::Report(index));
                     self.reports.insert(index, report);
                 }
@@ -141,7 +149,10 @@ impl Supervisor {
                     lost.push(index);
                 }
             }
-            self.dirty.push(index);
+            // Else it is kept already, as it is.
+            if !whole {
+                self.dirty.push(index);
+            }
         }
         for (index, fd) in listeners {
             self.use_listener(u32::try_from(index).unwrap_or(u32::MAX), fd);

@@ -8,6 +8,9 @@ use rustix::process::{Resource, getrlimit};
 use super::crash;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// The kernel answers for no more than the process may have, which may be as few as this on the smallest machines.
+const ASKED_AT_ONCE: usize = 256;
+
 /// Every descriptor above standard error that this process was born with. Those not taken are closed when it is dropped.
 #[derive(Debug, Default)]
 pub struct Inherited(BTreeMap<RawFd, OwnedFd>);
@@ -20,16 +23,14 @@ impl Inherited {
         if TAKEN.swap(true, Ordering::SeqCst) {
             return Self::default();
         }
+        // What is open is made close-on-exec, as all of ours are.
+        // SAFETY: close_range(2) with this flag closes nothing, and touches no memory.
+        unsafe { libc::close_range(3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC as i32) };
         let mut all = BTreeMap::new();
-        // Trying is quicker than a listing of `/proc/self/fd`, for which the kernel makes a file of each.
-        for number in 3..table_size() {
-            // What is open is made close-on-exec, as all of ours are.
-            // SAFETY: fcntl(2) with an integer argument touches no memory; a closed descriptor gives EBADF.
-            if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } == 0 {
-                // SAFETY: it is open, and nothing owns it: it was inherited, and this function hands each out once (`TAKEN`).
-                all.insert(number, unsafe { OwnedFd::from_raw_fd(number) });
-                crash::keep(number);
-            }
+        for number in open_numbers(table_size()) {
+            // SAFETY: it is open, and nothing owns it: it was inherited, and this function hands each out once (`TAKEN`).
+            all.insert(number, unsafe { OwnedFd::from_raw_fd(number) });
+            crash::keep(number);
         }
         Self(all)
     }
@@ -47,6 +48,29 @@ pub fn number(fd: Option<&impl AsFd>) -> RawFd {
     number
 }
 
+/// Which descriptors above standard error and below `end` are open. The kernel is asked about many at once, instead of about each, or for
+/// a listing of `/proc/self/fd`, for which it makes a file of each.
+fn open_numbers(end: RawFd) -> Vec<RawFd> {
+    let mut open = Vec::new();
+    let mut numbers = 3..end;
+    loop {
+        let ask = |fd| libc::pollfd { fd, events: 0, revents: 0 };
+        let mut asked: Vec<libc::pollfd> = numbers.by_ref().take(ASKED_AT_ONCE).map(ask).collect();
+        if asked.is_empty() {
+            return open;
+        }
+        let count = libc::nfds_t::try_from(asked.len()).unwrap_or(0);
+        // SAFETY: the array is writable and as long as is said; with no time to wait the call returns at once.
+        let answered = unsafe { libc::poll(asked.as_mut_ptr(), count, 0) } >= 0;
+        let is_open = |asked: &&libc::pollfd| {
+            // SAFETY: fcntl(2) with this command touches no memory; a closed descriptor gives EBADF.
+            let by_itself = || unsafe { libc::fcntl(asked.fd, libc::F_GETFD) } >= 0;
+            if answered { asked.revents & libc::POLLNVAL == 0 } else { by_itself() }
+        };
+        open.extend(asked.iter().filter(is_open).map(|asked| asked.fd));
+    }
+}
+
 /// Every open descriptor is below it (proc_pid_status(5): FDSize; without `/proc` the limit, as it has seldom been lowered).
 fn table_size() -> RawFd {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -58,6 +82,16 @@ fn table_size() -> RawFd {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_open_is_found_and_nothing_else() {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        // Far above what other tests open meanwhile.
+        let high = [700, 1023].map(|least| rustix::io::fcntl_dupfd_cloexec(&file, least).unwrap());
+        let found = open_numbers(1024);
+        assert!(high.iter().all(|fd| found.contains(&fd.as_raw_fd())));
+        assert_eq!(found.iter().filter(|number| **number > 650).count(), 2);
+    }
 
     #[test]
     fn what_is_asked_for_its_number_is_kept() {

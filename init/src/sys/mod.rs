@@ -5,6 +5,7 @@ pub mod block;
 pub mod crash;
 pub mod dm;
 pub mod fd;
+pub mod map;
 pub mod module;
 pub mod net;
 pub mod probe;

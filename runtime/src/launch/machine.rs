@@ -51,7 +51,6 @@ pub struct DeviceSetting {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seccomp {
     /// Classic BPF, 8-byte `sock_filter` structures in the machine's byte order.
-    #[serde(with = "super::alike")]
     pub bpf: Arc<[u8]>,
     /// `SECCOMP_FILTER_FLAG_*` for `seccomp(2)`.
     pub flags: u32,

@@ -4,7 +4,6 @@
 //! container are absolute and as the image or the declaration gave them, hostile until resolved by file descriptor; paths
 //! *outside* are absolute paths of the machine that launches.
 
-mod alike;
 mod machine;
 mod mount;
 mod process;

@@ -2,8 +2,8 @@
 //!
 //! libseccomp compares a call's number with every one that a profile names. The kernel checks and compiles those hundreds of steps at each
 //! start of a container, and where it hides constants from attackers (`net.core.bpf_jit_harden`), it copies all of them again for each one.
-//! But most numbers have neighbours with the same answer: only the ends of such ranges have to be told apart. Steps that look at
-//! arguments stay what they are.
+//! But most numbers have neighbours with the same answer: only the ends of such ranges have to be told apart, and single numbers in
+//! them. Steps that look at arguments stay what they are.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -13,6 +13,8 @@ use super::bpf::{
 
 /// A conditional jump's offset is a byte; this leaves room for steps in between.
 const FAR: usize = 250;
+/// A range has so many exceptions at most: they are looked for one after the other.
+const EXCEPTIONS: usize = 4;
 
 /// What the accumulator holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -20,6 +22,8 @@ enum Holds {
     Number,
     Architecture,
     Argument,
+    /// Nothing of an argument: a mask has left none of its bits.
+    Zero,
 }
 
 /// What a call gets.
@@ -55,7 +59,7 @@ pub(super) fn shorten(filter: &[u8]) -> Option<Vec<u8>> {
         next = target.test(Step::plain(IF_EQUAL, architecture), calls, next);
     }
     target.load(ARCHITECTURE, next);
-    let shorter: Vec<u8> = target.0.iter().rev().flat_map(|step| step.to_bytes()).collect();
+    let shorter: Vec<u8> = target.steps.iter().rev().flat_map(|step| step.to_bytes()).collect();
     (shorter.len() < filter.len()).then_some(shorter)
 }
 
@@ -84,6 +88,7 @@ impl Source<'_> {
             Holds::Number => number,
             Holds::Architecture => Some(self.architecture),
             Holds::Argument => None,
+            Holds::Zero => Some(0),
         }
     }
 
@@ -121,17 +126,24 @@ fn loaded(offset: u32) -> Option<Holds> {
 
 /// A filter that is written from its end, as jumps only lead forward. A place is how many steps follow, it included.
 #[derive(Default)]
-struct Backwards(Vec<Step>);
+struct Backwards {
+    steps: Vec<Step>,
+    /// What was written, by what it does and where it goes on: what is to do the same is the same.
+    written: HashMap<Written, usize>,
+}
+
+/// Code and constant of a step, and the places where it goes on: if the test holds, and else.
+type Written = (u16, u32, usize, usize);
 
 impl Backwards {
     fn push(&mut self, step: Step) -> usize {
-        self.0.push(step);
-        self.0.len()
+        self.steps.push(step);
+        self.steps.len()
     }
 
     /// So that the next step that is written is followed by the one at `place`.
     fn follow(&mut self, place: usize) {
-        let distance = self.0.len().saturating_sub(place);
+        let distance = self.steps.len().saturating_sub(place);
         if distance > 0 {
             self.push(Step::plain(JUMP, u32::try_from(distance).unwrap_or(u32::MAX)));
         }
@@ -139,28 +151,50 @@ impl Backwards {
 
     /// The place, or one nearby that leads there.
     fn near(&mut self, place: usize) -> usize {
-        if self.0.len().saturating_sub(place) > FAR {
+        if self.steps.len().saturating_sub(place) > FAR {
             self.follow(place);
-            return self.0.len();
+            return self.steps.len();
         }
         place
     }
 
     fn load(&mut self, offset: u32, next: usize) -> usize {
+        // What is loaded anew at once need not be loaded.
+        let overwritten = next.checked_sub(1).and_then(|index| self.steps.get(index)).is_some_and(|s| s.code == LOAD);
+        if overwritten {
+            return next;
+        }
+        self.then(Step::plain(LOAD, offset), next)
+    }
+
+    /// A step that goes on at one place.
+    fn then(&mut self, step: Step, next: usize) -> usize {
+        let same = (step.code, step.k, next, next);
+        if let Some(place) = self.written.get(&same) {
+            return *place;
+        }
         self.follow(next);
-        self.push(Step::plain(LOAD, offset))
+        let place = self.push(step);
+        self.written.insert(same, place);
+        place
     }
 
     fn test(&mut self, step: Step, yes: usize, no: usize) -> usize {
+        let same = (step.code, step.k, yes, no);
+        if let Some(place) = self.written.get(&same) {
+            return *place;
+        }
         let (yes, no) = (self.near(yes), self.near(no));
-        let offset = |place: usize| u8::try_from(self.0.len().saturating_sub(place)).unwrap_or(u8::MAX);
+        let offset = |place: usize| u8::try_from(self.steps.len().saturating_sub(place)).unwrap_or(u8::MAX);
         let step = Step { yes: offset(yes), no: offset(no), ..step };
-        self.push(step)
+        let place = self.push(step);
+        self.written.insert(same, place);
+        place
     }
 
     /// An answer that is within reach already, or another one.
     fn answer(&mut self, k: u32) -> usize {
-        let mut steps = self.0.iter().enumerate().rev().take(FAR);
+        let mut steps = self.steps.iter().enumerate().rev().take(FAR);
         let found = steps.find(|(_, step)| step.code == RETURN && step.k == k).map(|(index, _)| index + 1);
         found.unwrap_or_else(|| self.push(Step::plain(RETURN, k)))
     }
@@ -177,16 +211,50 @@ impl Backwards {
                 ranges.push((number, leaf));
             }
         }
+        let ranges = self.exceptions(&ranges);
         let tree = self.tree(&ranges)?;
         Some(self.load(NUMBER, tree))
+    }
+
+    /// The ranges of which some have exceptions: a single number between two ranges of the same answer takes one test that way instead of
+    /// two.
+    fn exceptions(&mut self, ranges: &[Range]) -> Vec<Range> {
+        let mut wider: Vec<Range> = Vec::new();
+        // What the last of these leads to but for its exceptions, and how many it has.
+        let (mut usual, mut count) = (None, 0);
+        let mut ranges = ranges.iter().copied().peekable();
+        while let Some((first, leaf)) = ranges.next() {
+            let goes_on = ranges.peek().is_some_and(|(end, after)| *end == first + 1 && Some(*after) == usual);
+            match wider.last().copied() {
+                Some((begin, before)) if goes_on && count < EXCEPTIONS => {
+                    let (yes, no) = (self.place(leaf), self.place(before));
+                    let place = self.test(Step::plain(IF_EQUAL, first), yes, no);
+                    wider.pop();
+                    wider.push((begin, Leaf::Place(place)));
+                    ranges.next();
+                    count += 1;
+                }
+                _ => {
+                    wider.push((first, leaf));
+                    (usual, count) = (Some(leaf), 0);
+                }
+            }
+        }
+        wider
+    }
+
+    fn place(&mut self, leaf: Leaf) -> usize {
+        match leaf {
+            Leaf::Answer(k) => self.answer(k),
+            Leaf::Place(place) => place,
+        }
     }
 
     /// Tells ranges apart by halves.
     fn tree(&mut self, ranges: &[Range]) -> Option<usize> {
         match ranges {
             [] => None,
-            [(_, Leaf::Answer(k))] => Some(self.answer(*k)),
-            [(_, Leaf::Place(place))] => Some(*place),
+            [(_, leaf)] => Some(self.place(*leaf)),
             _ => {
                 let (below, above) = ranges.split_at(ranges.len() / 2);
                 let k = above.first()?.0;
@@ -229,10 +297,10 @@ impl Backwards {
                 let to = way(if step.decide(value)? { step.yes } else { step.no })?;
                 self.from(source, number, (to, holds), written)?
             }
+            (AND, None) if step.k == 0 => self.from(source, number, (next, Holds::Zero), written)?,
             (AND, None) => {
                 let place = self.from(source, number, (next, holds), written)?;
-                self.follow(place);
-                self.push(step)
+                self.then(step, place)
             }
             (IF_EQUAL | IF_GREATER | IF_GREATER_EQUAL | IF_ANY_BIT, None) => {
                 let yes = self.from(source, number, (way(step.yes)?, holds), written)?;

@@ -66,6 +66,47 @@ fn neighbours_are_compared_at_their_ends() {
 }
 
 #[test]
+fn an_exception_takes_one_step() {
+    let exceptions = [50, 60, 61, 70, 80, 90, 100, 199];
+    let filter = bytes(&list((10..200).filter(|number| !exceptions.contains(number))));
+    let shorter = shorten(&filter).unwrap();
+    // Besides a test for each but for the neighbours, there are two for the ends, and where many are, one for some of them.
+    assert!(shorter.len() / 8 < 7 + exceptions.len() + 4, "{} steps", shorter.len() / 8);
+    for number in (0..400).chain([u32::MAX]) {
+        assert_eq!(run(&shorter, NATIVE, number, [0; 6]), run(&filter, NATIVE, number, [0; 6]), "{number}");
+    }
+}
+
+#[test]
+fn what_a_mask_leaves_nothing_of_is_not_looked_at() {
+    let masked = |mask| {
+        let steps = [
+            step(LOAD, 0, 0, 4),
+            step(IF_EQUAL, 1, 0, NATIVE),
+            step(RETURN, 0, 0, 7),
+            step(LOAD, 0, 0, 0),
+            step(IF_EQUAL, 0, 6, 10),
+            step(LOAD, 0, 0, 20),
+            step(AND, 0, 0, mask),
+            step(IF_EQUAL, 0, 3, 0),
+            step(LOAD, 0, 0, 16),
+            step(IF_EQUAL, 0, 1, 5),
+            step(RETURN, 0, 0, 1),
+            step(RETURN, 0, 0, 2),
+        ];
+        (bytes(&steps), shorten(&bytes(&steps)).unwrap_or_else(|| bytes(&steps)))
+    };
+    for mask in [0, 1] {
+        let (filter, shorter) = masked(mask);
+        for argument in [5, 6, 5 | 1 << 32, 5 | 2 << 32] {
+            let of = |filter: &[u8]| run(filter, NATIVE, 10, [argument; 6]);
+            assert_eq!(of(&shorter), of(&filter), "{mask} {argument:#x}");
+        }
+    }
+    assert_eq!(masked(1).1.len() - masked(0).1.len(), 3 * 8);
+}
+
+#[test]
 fn each_architecture_has_its_own_numbers() {
     const OTHER: u32 = 0x4000_0003;
     let second = list(40..90);

@@ -1,7 +1,7 @@
 //! The `/etc` files that PID 1 writes for containers, in a tmpfs. The plan's mounts bind them.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 
 use garboard_runtime::plan::{Etc, Network};
@@ -33,10 +33,17 @@ pub fn prepare_resolv_conf(run: &Path, network: &Network) -> io::Result<()> {
     write_resolv_conf(run, &network.dns)
 }
 
-/// Writes `resolv.conf` beneath `run`, in place. See resolv.conf(5): the resolver looks at three name servers at most.
+/// Writes `resolv.conf` beneath `run`, in place, and so that who reads it meanwhile finds no empty one, which would send it to itself. See
+/// resolv.conf(5): the resolver looks at three name servers at most.
 pub fn write_resolv_conf(run: &Path, servers: &[String]) -> io::Result<()> {
     let lines: String = servers.iter().take(3).map(|server| format!("nameserver {server}\n")).collect();
-    fs::write(run.join("resolv.conf"), lines)
+    let path = run.join("resolv.conf");
+    if fs::read(&path).is_ok_and(|now| now == lines.as_bytes()) {
+        return Ok(());
+    }
+    let mut file = fs::File::options().write(true).create(true).truncate(false).open(&path)?;
+    file.write_all(lines.as_bytes())?;
+    file.set_len(u64::try_from(lines.len()).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]

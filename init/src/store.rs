@@ -198,6 +198,7 @@ mod tests {
         store.write(1, b"one").unwrap();
         store.write(1, b"two").unwrap();
         let mut next = again(&store, 2);
+        next.forget();
         next.write(1, b"three").unwrap();
         assert_eq!((again(&store, 2).read(1).unwrap(), next.newest_slot(1).unwrap().0), (b"three".to_vec(), 3));
         // It went over the oldest: torn, it leaves the one before.

@@ -85,9 +85,9 @@ impl Kind {
             Self::Network | Self::Shell | Self::Keep => None,
             // As long as the disks get further; see `shutdown::Patience`.
             Self::Stop => None,
-            Self::Passphrase | Self::Previous(_) | Self::Stopped => Some(30_000),
-            // As slow as a disk may be; nobody waits for it.
-            Self::Words => Some(600_000),
+            Self::Passphrase | Self::Stopped => Some(30_000),
+            // As slow as a disk may be; nobody waits for it but who has asked.
+            Self::Words | Self::Previous(_) => Some(600_000),
             // As large as an image may be; only the containers that wait for it wait.
             Self::Volumes(_) => Some(600_000),
             // Its check says.

@@ -119,7 +119,7 @@ impl Keys {
             (State::Text | State::TextEscape, 0x18 | 0x1a) => State::Ground,
             (State::Text, _) => State::Text,
             (State::TextEscape, _) => State::Ground,
-            (State::Sequence | State::Last, 0x1b) => self.begin(),
+            (State::Sequence | State::Last | State::Mouse(_), 0x1b) => self.begin(),
             (State::Sequence, b'0'..=b'9') => {
                 self.digit(byte);
                 State::Sequence
@@ -250,7 +250,10 @@ mod tests {
         assert_eq!(all(b"\x1bPx\x1b\\j\0"), [Key::Char(b'j')]);
         assert_eq!(all(b"\x1b[1;\x03A"), [Key::Char(b'A')]);
         // The oldest way to report a mouse, and a newer one.
-        assert_eq!(all(b"\x1b[M !!j\x1b[32;5;7Mk\x1b[Mq\x1bqj"), [b'j', b'k', b'j'].map(Key::Char));
+        assert_eq!(
+            all(b"\x1b[M !!j\x1b[32;5;7Mk\x1b[Mq\x1b[1~j"),
+            [Key::Char(b'j'), Key::Char(b'k'), Key::Home, Key::Char(b'j')]
+        );
         // Some strings are long; one without an end holds nothing up for ever.
         let long = [b"\x1b]".as_slice(), &[b'x'; LONGEST_TEXT - 2], b"\x07q"].concat();
         assert_eq!(all(&long), [Key::Char(b'q')]);

@@ -227,7 +227,7 @@ mod tests {
         let (pid, n, container, run) = (1 << 22, 1 << 20, 1 << 20, u32::MAX);
         let late = 100 * 366 * 24 * 3_600_000;
         let ms = Some(late);
-        let (open, ask, read) = (volumes::AT_ONCE, health::AT_ONCE, previous::MOST.saturating_add(1));
+        let (open, ask, read) = (2 * volumes::AT_ONCE, health::AT_ONCE, previous::MOST_IN_ALL);
         let mut kinds = vec![Kind::Volumes(container); open];
         kinds.extend([Kind::Health { container, run }].repeat(ask));
         kinds.extend([Kind::Previous(u32::MAX)].repeat(read));
@@ -243,6 +243,8 @@ mod tests {
             Kind::Stop,
         ];
         kinds.extend(singles);
+        // One that was killed may still be there when its successor is.
+        kinds.extend([Kind::Passphrase, Kind::Shell]);
         let worker = |kind| WorkerRecord { kind, pid, pidfd: n, output: n, deadline: ms };
         let common = supervise::Common {
             begun: true,

@@ -13,8 +13,10 @@ use crate::work::keep::LONGEST_LOG;
 use crate::work::report::{self, DataState};
 use crate::worker::{Kind, Worker};
 
-/// So many are read at once for those who may only read; the machine's own port is never refused.
-pub(super) const MOST: usize = 8;
+/// So many are read at once for those who may only read,
+const MOST: usize = 8;
+/// and for all: the machine's own ports have the rest. A worker that a disk holds up counts also when nobody waits for it any more.
+pub(super) const MOST_IN_ALL: usize = 12;
 
 /// Who waits.
 #[derive(Debug, Default)]
@@ -58,7 +60,8 @@ impl Supervisor {
             let why = if self.data.detail.is_empty() { "not yet mounted" } else { &self.data.detail };
             return Err(format!("the data filesystem is not there: {why}"));
         }
-        if entry.rights != Rights::Full && self.previous.asked.len() >= MOST {
+        let reading = self.workers.iter().filter(|worker| matches!(worker.kind, Kind::Previous(_))).count();
+        if reading >= if entry.rights == Rights::Full { MOST_IN_ALL } else { MOST } {
             return Err("other kept logs are being read; ask again".to_owned());
         }
         let ticket = self.previous.next;

@@ -81,6 +81,13 @@ impl Supervisor {
 
     /// It is tried again when something changes.
     pub(super) fn not_kept(&mut self, why: &str) {
-        self.note(format!("what was stopped by hand starts again at the next boot: {why}"));
+        self.note(format!(
+            "which containers were stopped by hand is not kept, the next boot goes by what was kept before: {why}"
+        ));
+    }
+
+    /// Nobody knows, so all of them start.
+    pub(super) fn not_known(&mut self, why: &str) {
+        self.note(format!("which containers were stopped by hand is not known, so they are started: {why}"));
     }
 }

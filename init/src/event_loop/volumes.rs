@@ -13,8 +13,9 @@ use crate::supervise::{Action, Exit, Fault};
 use crate::work::report;
 use crate::worker::Kind;
 
-/// So many work at once: their disk is one, and the record that keeps who is at work has an end.
-pub(super) const AT_ONCE: usize = 8;
+/// So many work at once on the data filesystem, and as many where there is memory: one that doesn't answer holds up its own. The record that
+/// keeps who is at work has an end.
+pub(super) const AT_ONCE: usize = 4;
 
 impl Supervisor {
     /// Whether the launch has to wait for a worker, which is started if there is room. What it opens is kept for every later start.
@@ -28,7 +29,7 @@ impl Supervisor {
         if self.workers.iter().any(|worker| worker.kind == Kind::Volumes(index)) {
             return true;
         }
-        if self.opens_many() {
+        if self.opens_many(container.launch.uses_data()) {
             if !self.unopened.contains(&index) {
                 self.unopened.push_back(index);
             }
@@ -41,14 +42,17 @@ impl Supervisor {
         true
     }
 
-    fn opens_many(&self) -> bool {
-        self.workers.iter().filter(|worker| matches!(worker.kind, Kind::Volumes(_))).count() >= AT_ONCE
+    /// Whether there is no room for a worker more, on the data filesystem or elsewhere.
+    fn opens_many(&self, on_data: bool) -> bool {
+        let there = |index: usize| self.plan.containers.get(index).is_some_and(|c| c.launch.uses_data() == on_data);
+        let working = self.workers.iter().filter(|w| matches!(w.kind, Kind::Volumes(index) if there(index)));
+        working.count() >= AT_ONCE
     }
 
     /// Lets those go on that wait for room, as far as there is some.
     fn open_more(&mut self) {
-        while !self.opens_many() {
-            let Some(index) = self.unopened.pop_front() else { return };
+        for index in std::mem::take(&mut self.unopened) {
+            // Who still finds no room waits again.
             if self.state.wants_launch(index) && !self.opens_volumes_first(index) {
                 self.actions.push_back(Action::Launch(index));
             }
@@ -83,6 +87,7 @@ impl Supervisor {
         // Nobody hears it any more: that ends it.
         if let Some(output) = worker.output.take() {
             self.sources.remove(&output);
+            self.common_dirty = true;
         }
     }
 
@@ -96,7 +101,8 @@ impl Supervisor {
             return;
         }
         let unsaid = || format!("open its volumes: the worker {}", super::telling::ending(exit));
-        let mut fault = fault.unwrap_or_else(|| Fault { text: unsaid(), transient: false });
+        // One that ended well has said what it opened to a process that crashed since.
+        let mut fault = fault.unwrap_or_else(|| Fault { text: unsaid(), transient: exit.success() });
         fault.text.truncate(fault.text.floor_char_boundary(LONGEST_REASON));
         self.launch_failed(index, fault);
     }

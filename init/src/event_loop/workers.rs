@@ -115,7 +115,7 @@ impl Supervisor {
             Kind::Data => serde_json::from_slice(line).map(|r: report::Mounted| {
                 self.data_settled(r.data, r.stopped);
                 if let Some(fault) = r.fault {
-                    self.not_kept(&fault);
+                    self.not_known(&fault);
                 }
             }),
             Kind::Stopped => serde_json::from_slice(line).map(|r: report::Stopped| self.not_kept(&r.fault)),

@@ -8,11 +8,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use garboard_runtime::plan::KeptLog;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawMode, ResolveFlags};
 use rustix::io::Errno;
+use rustix::path::Arg;
 
 use super::{LOGS, OWN};
 
 /// The file that is written to.
 const NEWEST: &str = "log";
+/// What stands in the way may be as deep.
+const DEEPEST: usize = 64;
 
 /// One container's.
 #[derive(Debug)]
@@ -45,7 +48,7 @@ pub fn open_logs(data: &str) -> Result<OwnedFd, String> {
 /// Opens that of one container's log to be read; `None`: there is none.
 pub fn find(data: &str, container: &str) -> Option<OwnedFd> {
     let root = rustix::fs::open(data, directory_flags(), Mode::empty()).ok()?;
-    [OWN, LOGS, container].iter().try_fold(root, |parent, name| beneath(&parent, name, directory_flags()).ok())
+    [OWN, LOGS, container].iter().try_fold(root, |parent, name| beneath(&parent, *name, directory_flags()).ok())
 }
 
 /// Removes all logs, where there are any.
@@ -57,10 +60,12 @@ pub fn forget(data: &str) -> Result<(), String> {
     }
 }
 
-/// Removes the logs of all containers but these.
+/// Removes the logs of all containers but these. What can't be removed was not made here, and stays: it holds up no other's.
 pub fn retain(logs: &OwnedFd, wanted: impl Fn(&str) -> bool) -> Result<(), String> {
     for name in names(logs).map_err(|e| format!("list {LOGS}: {e}"))?.into_iter().filter(|name| !wanted(name)) {
-        remove(logs, &name).map_err(|e| format!("remove {LOGS}/{name}: {e}"))?;
+        if let Err(e) = remove(logs, name.as_str()) {
+            log::warn!("remove {LOGS}/{name}: {e}");
+        }
     }
     Ok(())
 }
@@ -220,7 +225,7 @@ pub fn numbered(number: u32) -> String {
 }
 
 /// Opens what has this name in a directory: no link is followed, and no other filesystem entered.
-pub fn beneath(directory: &OwnedFd, name: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+pub fn beneath(directory: &OwnedFd, name: impl Arg, flags: OFlags) -> Result<OwnedFd, Errno> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
     rustix::fs::openat2(directory, name, flags | OFlags::CLOEXEC, Mode::empty(), resolve)
 }
@@ -259,14 +264,23 @@ fn is_plain(mode: RawMode, links: impl Into<u64>) -> bool {
     FileType::from_raw_mode(mode) == FileType::RegularFile && links.into() == 1
 }
 
-/// Removes what has this name, whatever it is. Nothing there is fine.
-fn remove(directory: &OwnedFd, name: &str) -> Result<(), Errno> {
+/// Removes what has this name, whatever it is, but for directories in more than [`DEEPEST`] others. Nothing there is fine.
+pub(crate) fn remove(directory: &OwnedFd, name: impl Arg + Copy) -> Result<(), Errno> {
+    remove_within(directory, name, DEEPEST)
+}
+
+fn remove_within(directory: &OwnedFd, name: impl Arg + Copy, depth: usize) -> Result<(), Errno> {
     match rustix::fs::unlinkat(directory, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(Errno::ISDIR) => {
             let inner = beneath(directory, name, directory_flags())?;
-            for name in names(&inner)? {
-                remove(&inner, &name)?;
+            // Each of them is open until it is empty.
+            let depth = depth.checked_sub(1).ok_or(Errno::LOOP)?;
+            for entry in rustix::fs::Dir::read_from(inner.as_fd())? {
+                let entry = entry?;
+                if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                    remove_within(&inner, entry.file_name(), depth)?;
+                }
             }
             rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR)
         }

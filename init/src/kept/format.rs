@@ -10,6 +10,10 @@ use crate::logs::Entry;
 
 /// No line that was written here is longer, in bytes: a piece of a line, every byte of it written out, and what stands before.
 pub const LONGEST: usize = 11 << 10;
+/// How a boot's line begins.
+pub const BOOT: &[u8] = b"# boot ";
+/// The same of a boot's id; the kernel's have 36.
+const LONGEST_ID: usize = 64;
 
 /// A boot, as far as its lines' times are concerned.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,7 +84,9 @@ pub fn parse(line: &[u8]) -> Option<Line<'_>> {
     if let Some(own) = line.strip_prefix(b"# ") {
         let words: Vec<&str> = std::str::from_utf8(own).ok()?.split(' ').collect();
         return match words[..] {
-            ["boot", id, "began", time] => Some(Line::Boot(Boot { id: id.to_owned(), began_ms: ms(time)? })),
+            ["boot", id, "began", time] if is_id(id) => {
+                Some(Line::Boot(Boot { id: id.to_owned(), began_ms: ms(time)? }))
+            }
             ["missing", bytes, "bytes"] => Some(Line::Gap(bytes.parse().ok()?)),
             _ => None,
         };
@@ -96,6 +102,11 @@ pub fn parse(line: &[u8]) -> Option<Line<'_>> {
     let known = stream == b"stdout" || stream == b"stderr";
     let time_ms = ms(std::str::from_utf8(time).ok()?)?;
     known.then_some(Line::Printed { time_ms, unfinished, text })
+}
+
+/// Whether it looks like a boot's, as the kernel makes them: whoever reads the line keeps it beside each of the boot's.
+fn is_id(id: &str) -> bool {
+    id.len() <= LONGEST_ID && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
 fn ms(time: &str) -> Option<u64> {

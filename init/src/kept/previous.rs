@@ -74,6 +74,10 @@ impl Tail<'_> {
             self.boot = Some(boot);
             return;
         }
+        if line.starts_with(format::BOOT) {
+            // Of which boot what follows is can't be said.
+            self.boot = None;
+        }
         if self.boot.as_ref().is_some_and(|boot| boot.id == self.this) {
             return;
         }

@@ -9,7 +9,7 @@ use super::ring::{Entry, HEADER, Layout, OVERHEAD, split_first};
 /// Bytes of a ring that are read at once: several entries of the greatest length.
 const PIECE: u64 = 64 << 10;
 /// So often is a piece read anew that was overwritten meanwhile. PID 1 writes a ring full no faster than it is read, but for once.
-const ATTEMPTS: usize = 4;
+const ATTEMPTS: u64 = 4;
 
 /// The rings of the process that writes them.
 #[derive(Debug)]
@@ -56,8 +56,10 @@ impl Follower {
 
     /// The entries after `place`, a piece at a time; without any there are none.
     pub fn after(&self, index: usize, place: Place) -> Batch {
-        for _ in 0..ATTEMPTS {
-            if let Some(batch) = self.try_after(index, place) {
+        for attempt in 0..ATTEMPTS {
+            // While the oldest entry is looked for, it is overwritten where much is printed: some are left to that.
+            let margin = self.layout.room().saturating_div(8).saturating_mul(attempt);
+            if let Some(batch) = self.try_after(index, place, margin) {
                 return batch;
             }
         }
@@ -67,7 +69,7 @@ impl Follower {
     }
 
     /// `None`: it was overwritten while it was read, or can't be read.
-    fn try_after(&self, index: usize, place: Place) -> Option<Batch> {
+    fn try_after(&self, index: usize, place: Place, margin: u64) -> Option<Batch> {
         let head = self.layout.head(&self.fd, index)?;
         let oldest = head.oldest(self.layout);
         let mut batch = self.gap(place, place.read, head.dropped);
@@ -75,7 +77,7 @@ impl Follower {
             return Some(self.gap(place, head.written, head.dropped));
         }
         if place.read < oldest {
-            let first = self.first_after(index, head.written, oldest)?;
+            let first = self.first_after(index, head.written, oldest.saturating_add(margin))?;
             batch = self.gap(place, first, head.dropped);
         }
         let length = head.written.saturating_sub(batch.from.read);

@@ -23,15 +23,19 @@ impl Inherited {
         if TAKEN.swap(true, Ordering::SeqCst) {
             return Self::default();
         }
-        // What is open is made close-on-exec, as all of ours are.
-        // SAFETY: close_range(2) with this flag closes nothing, and touches no memory.
-        unsafe { libc::close_range(3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC as i32) };
         let mut all = BTreeMap::new();
+        let mut next = 3;
         for number in open_numbers(table_size()) {
+            close_unlisted(next, number);
+            next = number.saturating_add(1);
             // SAFETY: it is open, and nothing owns it: it was inherited, and this function hands each out once (`TAKEN`).
             all.insert(number, unsafe { OwnedFd::from_raw_fd(number) });
             crash::keep(number);
         }
+        close_unlisted(next, RawFd::MAX);
+        // What is left is made close-on-exec, as all of ours are.
+        // SAFETY: close_range(2) with this flag closes nothing, and touches no memory.
+        unsafe { libc::close_range(3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC as i32) };
         Self(all)
     }
 
@@ -48,7 +52,17 @@ pub fn number(fd: Option<&impl AsFd>) -> RawFd {
     number
 }
 
-/// Which descriptors above standard error and below `end` are open. The kernel is asked about many at once, instead of about each, or for
+/// Closes those from one number to before another: of a path only (O_PATH), which the kernel doesn't list, and the next incarnation has no
+/// use for. One that stayed open would keep the filesystem that it lies on from being unmounted.
+fn close_unlisted(first: RawFd, end: RawFd) {
+    let (Ok(first), Ok(last)) = (u32::try_from(first), u32::try_from(end.saturating_sub(1))) else { return };
+    if first <= last {
+        // SAFETY: nothing owns them: nothing was opened since this process was executed.
+        unsafe { libc::close_range(first, last, 0) };
+    }
+}
+
+/// Which descriptors above standard error and below `end` are open, but for those of a path only. The kernel is asked about many at once, instead of about each, or for
 /// a listing of `/proc/self/fd`, for which it makes a file of each.
 fn open_numbers(end: RawFd) -> Vec<RawFd> {
     let mut open = Vec::new();

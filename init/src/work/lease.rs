@@ -66,6 +66,8 @@ pub struct Client {
     xid: u32,
     state: State,
     attempt: u32,
+    /// How often a server refused what it had offered, without a lease since.
+    refused: u32,
     deadline: u64,
 }
 
@@ -73,7 +75,7 @@ impl Client {
     /// A client that has no lease and wants to ask at once. `seed` makes its transactions its own.
     pub fn new(mac: [u8; 6], hostname: &str, seed: u32, now: u64) -> Self {
         let hostname = hostname.to_owned();
-        Self { mac, hostname, xid: seed, state: State::Selecting, attempt: 0, deadline: now }
+        Self { mac, hostname, xid: seed, state: State::Selecting, attempt: 0, refused: 0, deadline: now }
     }
 
     /// When [`Self::tick`] wants to be called, in milliseconds of the same clock.
@@ -84,6 +86,11 @@ impl Client {
     /// How often it has asked without an answer.
     pub fn attempts(&self) -> u32 {
         self.attempt
+    }
+
+    /// How often in a row a server has refused what was offered.
+    pub fn refusals(&self) -> u32 {
+        self.refused
     }
 
     /// The deadline has passed.
@@ -113,7 +120,7 @@ impl Client {
             (State::Requesting { .. } | State::Bound { .. }, Kind::Ack) if is_usable(reply.address) => {
                 self.bind(&reply, now)
             }
-            (State::Requesting { .. }, Kind::Nak) => self.restart(now),
+            (State::Requesting { .. }, Kind::Nak) => self.refuse(now),
             (State::Bound { times, .. }, Kind::Nak) if now >= times.renew => {
                 let mut actions = vec![Action::Deconfigure];
                 actions.extend(self.restart(now));
@@ -158,14 +165,16 @@ impl Client {
         // No lease time, or the longest: for ever.
         let length = seconds(ack.lease.filter(|s| *s != u32::MAX)).unwrap_or(u64::MAX).max(MINUTE);
         let part = |eighths: u64| length.checked_div(8).unwrap_or(0).saturating_mul(eighths);
-        let rebind = seconds(ack.rebind).filter(|t| *t < length).unwrap_or_else(|| part(7));
-        let renew = seconds(ack.renew).filter(|t| *t < rebind).unwrap_or_else(|| part(4).min(rebind));
+        // No sooner, whatever the server says: it would be asked without a pause.
+        let least = MINUTE.saturating_div(2);
+        let rebind = seconds(ack.rebind).filter(|t| (least..length).contains(t)).unwrap_or_else(|| part(7));
+        let renew = seconds(ack.renew).filter(|t| (least..rebind).contains(t)).unwrap_or_else(|| part(4).min(rebind));
         let times = Times {
             renew: now.saturating_add(renew),
             rebind: now.saturating_add(rebind),
             expire: now.saturating_add(length),
         };
-        self.attempt = 0;
+        (self.attempt, self.refused) = (0, 0);
         self.deadline = times.renew;
         let server = match &self.state {
             State::Requesting { offer } => ack.server.or(offer.server),
@@ -179,6 +188,16 @@ impl Client {
             routes: routes(ack),
             dns: ack.dns.clone(),
         })]
+    }
+
+    /// Asks anew, but not at once: who offers and refuses may do so for ever.
+    fn refuse(&mut self, now: u64) -> Vec<Action> {
+        let wait = FIRST_WAIT.checked_shl(self.refused).unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT);
+        self.refused = self.refused.saturating_add(1).min(32);
+        self.state = State::Selecting;
+        self.attempt = 0;
+        self.deadline = now.saturating_add(wait);
+        Vec::new()
     }
 
     fn restart(&mut self, now: u64) -> Vec<Action> {
@@ -296,14 +315,51 @@ mod tests {
         let mut client = Client::new(MAC, "demo", 1, 0);
         let asked = client.tick(0);
         let requested = client.receive(&reply(2, xid(&asked), &[SERVER]), 10);
-        assert!(matches!(client.receive(&reply(6, xid(&requested), &[]), 20)[..], [Action::Broadcast(_)]));
-        assert_eq!(client.state, State::Selecting);
+        assert_eq!(client.receive(&reply(6, xid(&requested), &[]), 20), []);
+        assert_eq!((&client.state, client.deadline()), (&State::Selecting, 1_020));
         let asked = client.tick(client.deadline());
         client.receive(&reply(2, xid(&asked), &[SERVER]), 30);
         for _ in 0..REQUESTS {
             client.tick(client.deadline());
         }
         assert_eq!(client.state, State::Selecting);
+    }
+
+    #[test]
+    fn who_offers_and_refuses_is_asked_more_and_more_rarely() {
+        let mut client = Client::new(MAC, "demo", 1, 0);
+        let mut now = 0;
+        let waits: Vec<u64> = (0..8)
+            .map(|_| {
+                let asked = client.tick(now);
+                let requested = client.receive(&reply(2, xid(&asked), &[SERVER]), now);
+                client.receive(&reply(6, xid(&requested), &[]), now);
+                let wait = client.deadline() - now;
+                now = client.deadline();
+                wait
+            })
+            .collect();
+        assert_eq!(waits, [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 64_000]);
+        assert_eq!(client.refusals(), 8);
+        let asked = client.tick(now);
+        let requested = client.receive(&reply(2, xid(&asked), &[SERVER]), now);
+        client.receive(&reply(5, xid(&requested), &[SERVER, HOUR]), now);
+        assert_eq!(client.refusals(), 0);
+    }
+
+    #[test]
+    fn no_server_has_itself_asked_without_a_pause() {
+        for (renew, rebind) in [(0, 0), (0, 100), (1, 3599), (29, 30), (40, 20), (30, 40)] {
+            let mut client = bound();
+            let asked = client.tick(1_800_020);
+            let message = reply(
+                5,
+                xid(&asked),
+                &[HOUR, &[58, 4, 0, 0, 0, renew], &[59, 4, 0, 0, (rebind >> 8) as u8, rebind as u8]],
+            );
+            client.receive(&message, 1_800_030);
+            assert!(client.deadline() >= 1_800_030 + 30_000, "{renew} {rebind}");
+        }
     }
 
     #[test]

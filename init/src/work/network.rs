@@ -19,6 +19,8 @@ use crate::sys::net;
 /// How long the uplink's interface, and then its carrier, may take to appear.
 const PATIENCE: Duration = Duration::from_secs(10);
 const CARRIER_PATIENCE: Duration = Duration::from_secs(5);
+/// Whether the interface is still the same is looked at as often, in milliseconds.
+const LOOK_MS: u64 = 60_000;
 const PAUSE: Duration = Duration::from_millis(20);
 /// `ARPHRD_ETHER`
 const ETHERNET: &str = "1";
@@ -139,22 +141,29 @@ fn keep_lease(interface: &str, plan: &Plan) -> Result<Network, String> {
     let start = Instant::now();
     let now = || u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
     let mut client = Client::new(mac, &plan.hostname, seed(), now());
-    let uplink = Uplink { interface, socket: &socket, plan };
-    uplink.report_asking(0);
+    let number = index(&socket, interface)?;
+    let mut uplink = Uplink { interface, socket: &socket, plan, applied: None };
+    uplink.report_asking("asking for a DHCP lease");
     let mut buffer = [0; dhcp::MAX_LENGTH];
     loop {
         let wait = client.deadline().saturating_sub(now());
         let actions = if wait == 0 {
             let actions = client.tick(now());
             if client.attempts() == 4 {
-                uplink.report_asking(client.attempts());
+                uplink.report_asking("no DHCP server has answered yet");
             }
             actions
         } else {
-            // A day at most: a timeout of centuries is an error to the kernel.
-            let _ = socket.set_read_timeout(Some(Duration::from_millis(wait.clamp(1, 86_400_000))));
+            let _ = socket.set_read_timeout(Some(Duration::from_millis(wait.clamp(1, LOOK_MS))));
             match socket.recv(&mut buffer) {
-                Ok(length) => client.receive(buffer.get(..length).unwrap_or_default(), now()),
+                Ok(length) => {
+                    let refusals = client.refusals();
+                    let actions = client.receive(buffer.get(..length).unwrap_or_default(), now());
+                    if refusals < 4 && client.refusals() == 4 {
+                        uplink.report_asking("a DHCP server refuses the address that it offers");
+                    }
+                    actions
+                }
                 Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) => {
                     Vec::new()
                 }
@@ -166,7 +175,15 @@ fn keep_lease(interface: &str, plan: &Plan) -> Result<Network, String> {
             }
         };
         actions.into_iter().for_each(|action| uplink.perform(action));
+        if index(&socket, interface)? != number {
+            return Err(format!("interface {interface} is another one than before"));
+        }
     }
+}
+
+/// The interface's number. One that went away and came back has another, and sockets of the old one are deaf.
+fn index(socket: &UdpSocket, interface: &str) -> Result<u32, String> {
+    rustix::net::netdevice::name_to_index(socket, interface).map_err(|e| format!("find interface {interface}: {e}"))
 }
 
 /// What the actions of the conversation are done with.
@@ -174,10 +191,12 @@ struct Uplink<'a> {
     interface: &'a str,
     socket: &'a UdpSocket,
     plan: &'a Plan,
+    /// The lease that was last applied.
+    applied: Option<Lease>,
 }
 
 impl Uplink<'_> {
-    fn perform(&self, action: Action) {
+    fn perform(&mut self, action: Action) {
         match action {
             // What can't be sent now is sent again: the conversation does not count on any message.
             Action::Broadcast(message) => {
@@ -188,13 +207,20 @@ impl Uplink<'_> {
             }
             Action::Configure(lease) => {
                 let text = format!("{}/{}", lease.address, lease.prefix);
+                // A route that a server gives no more would stay, and stay in front of others; without the address there are none.
+                let other = |before: &Lease| (before.prefix, &before.routes) != (lease.prefix, &lease.routes);
+                if self.applied.as_ref().is_some_and(other) {
+                    let _ = net::clear_address(self.socket.as_fd(), self.interface);
+                }
                 let detail = match self.configure(&lease) {
                     Ok(()) => String::new(),
                     Err(e) => format!("the lease could not be applied in full: {e}"),
                 };
                 self.report(vec![text], NetworkState::Up, detail);
+                self.applied = Some(lease);
             }
             Action::Deconfigure => {
+                self.applied = None;
                 let _ = net::clear_address(self.socket.as_fd(), self.interface);
                 self.report(Vec::new(), NetworkState::Configuring, "the DHCP lease ended and was not renewed".into());
             }
@@ -219,8 +245,7 @@ impl Uplink<'_> {
         if faults.is_empty() { Ok(()) } else { Err(faults.join("; ")) }
     }
 
-    fn report_asking(&self, attempts: u32) {
-        let detail = if attempts == 0 { "asking for a DHCP lease" } else { "no DHCP server has answered yet" };
+    fn report_asking(&self, detail: &str) {
         self.report(Vec::new(), NetworkState::Configuring, detail.into());
     }
 

@@ -9,6 +9,8 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, fsync, mkdirat, openat, renameat, unlinkat};
 use rustix::io::Errno;
 
+use crate::kept::files;
+
 /// Its first `limit` bytes. Whatever lies there is neither followed nor waited for.
 pub(super) fn read(directory: &Path, name: &str, limit: u64) -> io::Result<Vec<u8>> {
     let file = open(&open_directory(directory)?, name, OFlags::RDONLY)?;
@@ -23,11 +25,16 @@ pub(super) fn replace(directory: &Path, name: &str, bytes: &[u8]) -> io::Result<
     let directory = open_directory(directory)?;
     let new = format!("{name}.new");
     // What a power cut left; also whatever else it may be.
-    let _ = unlinkat(&directory, &new, AtFlags::empty());
+    let _ = files::remove(&directory, new.as_str());
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let mut file = File::from(openat(&directory, &new, flags, Mode::from_raw_mode(0o600))?);
     let whole = file.write_all(bytes).and_then(|()| file.sync_all());
-    let renamed = whole.and_then(|()| Ok(renameat(&directory, &new, &directory, name)?));
+    let rename = || renameat(&directory, &new, &directory, name);
+    let renamed = whole.and_then(|()| match rename() {
+        // A directory in its place was not made here.
+        Err(Errno::ISDIR) => Ok(files::remove(&directory, name).and_then(|()| rename())?),
+        other => Ok(other?),
+    });
     if renamed.is_err() {
         let _ = unlinkat(&directory, &new, AtFlags::empty());
     }

@@ -103,6 +103,7 @@ fn tell_kernel(pmsg: &str, end: &End) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::ffi::CString;
+    use std::os::unix::ffi::OsStrExt;
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
     use std::path::PathBuf;
 
@@ -157,15 +158,20 @@ mod tests {
         std::fs::create_dir(&directory).unwrap();
         let path = PathBuf::from(&directory).join(NAME);
         std::fs::write(data.path().join("elsewhere"), "precious").unwrap();
+        let new = PathBuf::from(&directory).join(format!("{NAME}.new"));
         let clear = || {
             let _ = std::fs::remove_file(&path);
         };
-        let cases: [(&str, &dyn Fn()); 6] = [
+        let cases: [(&str, &dyn Fn()); 7] = [
             ("garbage", &|| std::fs::write(&path, [0xff; 100]).unwrap()),
             ("torn", &|| std::fs::write(&path, &Record::new(1, "a", None).encode()[..25]).unwrap()),
             ("empty", &|| std::fs::write(&path, "").unwrap()),
             ("huge", &|| std::fs::File::create(&path).unwrap().set_len(1 << 40).unwrap()),
             ("link", &|| symlink(data.path().join("elsewhere"), &path).unwrap()),
+            ("directories", &|| {
+                std::fs::create_dir_all(path.join("in/it")).unwrap();
+                std::fs::create_dir_all(new.join(OsStr::from_bytes(b"no \xff text"))).unwrap();
+            }),
             ("pipe", &|| {
                 let mode = Mode::from_raw_mode(0o600);
                 rustix::fs::mknodat(rustix::fs::CWD, &path, FileType::Fifo, mode, 0).unwrap();

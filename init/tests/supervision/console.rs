@@ -375,7 +375,7 @@ fn a_crash_without_a_line_forgets_no_wrong_passphrase() {
         rig.wait_screen(">count");
     };
     begin(&rig);
-    (0..2).for_each(|_| say_wrong(&rig));
+    (0..3).for_each(|_| say_wrong(&rig));
     hang_up(&rig);
     rig.wait("alive", |s| s["state"] == "running");
     rig.signal(crate::crash::PANIC);
@@ -385,6 +385,6 @@ fn a_crash_without_a_line_forgets_no_wrong_passphrase() {
     rig.until("lines again", |rig| rig.console().matches("number").count() > before + 3);
     begin(&rig);
     say_wrong(&rig);
-    // The third wrong one closes it for four seconds; a first one would for one.
+    // The fourth wrong one closes it for eight seconds; a first one would for one.
     assert!(closed_for(&rig) > 2);
 }

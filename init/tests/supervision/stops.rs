@@ -127,7 +127,7 @@ fn what_can_not_be_kept_is_told() {
     let mut rig = machine(&[("data", MOUNTED), (".garboard", "")]);
     rig.wait_state("web", "running");
     begin(&rig, "s");
-    let told = rig.wait("told", |s| s["notes"].to_string().contains("starts again at the next boot"));
+    let told = rig.wait("told", |s| s["notes"].to_string().contains("stopped by hand is not kept"));
     let notes = told["notes"].to_string();
     assert!(notes.contains("write ./.garboard/stopped: Not a directory"), "{notes}");
 }

@@ -139,11 +139,11 @@ fn a_crowd_of_volumes_is_opened_by_a_few_workers() {
     let begin = || {
         flock(&volumes, FlockOperation::LockExclusive).unwrap();
         let mut rig = Rig::new((0..CROWD).map(one).collect());
-        rig.until("a few at work", |rig| rig.children().len() == 8);
+        rig.until("a few at work", |rig| rig.children().len() == 4);
         // A turn or two later there are no more.
         rig.status();
         std::thread::sleep(std::time::Duration::from_millis(200));
-        assert_eq!(rig.children().len(), 8);
+        assert_eq!(rig.children().len(), 4);
         rig
     };
     let mut rig = begin();

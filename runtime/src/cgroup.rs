@@ -201,6 +201,8 @@ fn configure(
         check_name(file)?;
         match write(dir, file, value) {
             Err(Errno::NOENT) if changes_nothing(file, value) => {}
+            // The kernel has the controller, but no swap, so none is what there is.
+            Err(Errno::NOENT) if (file.as_str(), value.as_str()) == ("memory.swap.max", "0") && has(dir, "memory.max") => {}
             Err(Errno::NOENT) if absent == AbsentController::Record => {
                 left_out.push(format!("{file}={value}: the controller is absent"));
             }
@@ -214,6 +216,10 @@ fn configure(
         device_filter::apply(filters, dir, &settings.device_filter)?;
     }
     Ok(left_out)
+}
+
+fn has(dir: BorrowedFd<'_>, file: &str) -> bool {
+    rustix::fs::statat(dir, file, AtFlags::SYMLINK_NOFOLLOW).is_ok()
 }
 
 /// Whether a setting is what there is without its controller: no limit, and every cgroup's share alike (cgroup-v2.rst).
@@ -348,6 +354,22 @@ mod tests {
 
     fn pair(file: &str, value: &str) -> (String, String) {
         (file.to_owned(), value.to_owned())
+    }
+
+    #[test]
+    fn without_swap_there_is_none_to_be_forbidden() {
+        let settings = Cgroup {
+            settings: vec![pair("memory.max", "67108864"), pair("memory.swap.max", "0")],
+            ..Cgroup::default()
+        };
+        let (_directory, fd) = fake(&[("memory.max", "")]);
+        assert_eq!(apply(&fd, &settings, AbsentController::Fail), Ok(Vec::new()));
+        // Without the controller it would hold no memory back.
+        let (_directory, fd) = fake(&[]);
+        assert!(apply(&fd, &settings, AbsentController::Fail).is_err());
+        let some = Cgroup { settings: vec![pair("memory.swap.max", "4096")], ..Cgroup::default() };
+        let (_directory, fd) = fake(&[("memory.max", "")]);
+        assert!(apply(&fd, &some, AbsentController::Fail).is_err());
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub struct Hook {
     pub path: String,
     /// Its arguments, the first being its name; empty means just the path.
     pub args: Vec<String>,
-    /// Its whole environment, as `NAME=value`; `None`: this process's own.
+    /// Its whole environment, as `NAME=value`; `None`: the usual one.
     pub env: Option<Vec<String>>,
     /// How long it may take; `None`: as long as it likes.
     pub timeout: Option<Duration>,
@@ -39,18 +39,23 @@ pub fn run_all(hooks: &[Hook], state: &[u8]) -> Result<(), Failure> {
     hooks.iter().try_for_each(|hook| run(hook, state))
 }
 
-/// Runs `hook` in this process's namespaces, with `state` (JSON) on its standard input. ETIMEDOUT: it was killed at its deadline;
-/// ECANCELED: it failed, as the object says.
+/// The same with `usual` as the environment of those that have none of their own.
+pub(crate) fn run_all_with(hooks: &[Hook], state: &[u8], usual: &[String]) -> Result<(), Failure> {
+    hooks.iter().try_for_each(|hook| run_with(hook, state, usual))
+}
+
+/// Runs `hook` in this process's namespaces, with `state` (JSON) on its standard input, and this process's environment if it has none of
+/// its own. ETIMEDOUT: it was killed at its deadline; ECANCELED: it failed, as the object says.
 pub fn run(hook: &Hook, state: &[u8]) -> Result<(), Failure> {
+    if hook.env.is_some() { run_with(hook, state, &[]) } else { run_with(hook, state, &own_environment()) }
+}
+
+fn run_with(hook: &Hook, state: &[u8], usual: &[String]) -> Result<(), Failure> {
     let refuse = |errno, how: &str| Failure::new(Step::RunHook, format!("{} {}{how}", hook.kind, hook.path), errno);
     let path = CString::new(hook.path.as_str()).map_err(|_| refuse(Errno::INVAL, ""))?;
     let own_name = [hook.path.clone()];
     let args = Strings::new(if hook.args.is_empty() { &own_name } else { &hook.args }).map_err(|e| refuse(e, ""))?;
-    let env = match &hook.env {
-        Some(env) => Strings::new(env),
-        None => Strings::new(&own_environment()),
-    };
-    let env = env.map_err(|e| refuse(e, ""))?;
+    let env = Strings::new(hook.env.as_deref().unwrap_or(usual)).map_err(|e| refuse(e, ""))?;
     let stdin = state_file(state).at(Step::RunHook, || "state for a hook")?;
     let child = sys::clone::fork_into(UnshareFlags::empty(), None, libc::SIGCHLD, || {
         sys::process::reset_signals();

@@ -65,6 +65,25 @@ fn is_own_id_alone(gids: &[IdRange]) -> bool {
     matches!(gids, [IdRange { outside, size: 1, .. }] if *outside == rustix::process::getegid().as_raw())
 }
 
+/// The maps of a process's user namespace; what is outside are ids of this process's own.
+pub(crate) fn maps_of(pid: i32) -> Result<IdMap, Failure> {
+    let read = |name: &str| {
+        let path = format!("/proc/{pid}/{name}");
+        let text = std::fs::read_to_string(&path).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO));
+        text.at(Step::Open, || path).map(|text| parse(&text))
+    };
+    Ok(IdMap { uids: read("uid_map")?, gids: read("gid_map")? })
+}
+
+/// What [`render`] writes, and the kernel with spaces before each number.
+fn parse(text: &str) -> Vec<IdRange> {
+    let range = |line: &str| {
+        let mut numbers = line.split_whitespace().map(|number| number.parse().ok());
+        Some(IdRange { inside: numbers.next()??, outside: numbers.next()??, size: numbers.next()?? })
+    };
+    text.lines().filter_map(range).collect()
+}
+
 /// The id on the machine that `id` of the container stands for; its own without a user namespace, `None` if it has none.
 pub(crate) fn outside(id: u32, ranges: Option<&[IdRange]>) -> Option<u32> {
     let Some(ranges) = ranges else { return Some(id) };

@@ -52,7 +52,7 @@ fn enter_and_execute(entrant: &Entrant<'_>) -> Result<(), Failure> {
         sys::process::new_session_keyring().at(Step::JoinKeyring, || "of the process's own")?;
     }
     // While the machine's `/proc` is at hand.
-    super::label::set(entrant.process)?;
+    super::label::open(entrant.process)?.set()?;
     let listener = entrant.seccomp.and_then(|seccomp| seccomp.listener.as_ref());
     let message = listener.map(listener::message).transpose()?;
     if !entrant.namespaces.is_empty() {

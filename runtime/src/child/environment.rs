@@ -1,5 +1,7 @@
-//! `HOME` of a program whose configuration doesn't say: what its `/etc/passwd` says, as other runtimes do.
+//! The environment of a program, as other runtimes make it of what the configuration says: each variable once, the last word counts, and
+//! `HOME` of one that isn't told is what the container's `/etc/passwd` says.
 
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
@@ -10,14 +12,35 @@ const MAX_PASSWD: usize = 1 << 20;
 /// For users without an entry.
 const NOWHERE: &str = "/";
 
-/// The environment with `HOME` in it. The root is the container's by now; its files are hostile.
-pub(super) fn with_home(env: &[String], uid: u32) -> Vec<String> {
-    let mut env = env.to_vec();
-    if !env.iter().any(|variable| variable.starts_with("HOME=")) {
+/// The environment, complete. The root is the container's by now; its files are hostile.
+pub(super) fn complete(env: &[String], uid: u32) -> Vec<String> {
+    let mut env = once(env);
+    env.retain(|variable| variable != "HOME=");
+    if !env.iter().any(|variable| name(variable) == "HOME") {
         let passwd = read_passwd().unwrap_or_default();
         env.push(format!("HOME={}", home(&passwd, uid).unwrap_or(NOWHERE)));
     }
     env
+}
+
+/// Each variable once, where it is first named, with its last value.
+fn once(env: &[String]) -> Vec<String> {
+    let mut places: HashMap<&str, usize> = HashMap::with_capacity(env.len());
+    let mut variables: Vec<&String> = Vec::with_capacity(env.len());
+    for variable in env {
+        match places.get(name(variable)).and_then(|place| variables.get_mut(*place)) {
+            Some(earlier) => *earlier = variable,
+            None => {
+                places.insert(name(variable), variables.len());
+                variables.push(variable);
+            }
+        }
+    }
+    variables.into_iter().cloned().collect()
+}
+
+fn name(variable: &str) -> &str {
+    variable.split_once('=').map_or(variable, |(name, _)| name)
 }
 
 /// Never waits: a fifo or a device of that name has no entries.
@@ -68,7 +91,16 @@ mod tests {
     #[test]
     fn what_is_said_stays() {
         let env = vec!["A=1".to_owned(), "HOME=/said".to_owned()];
-        assert_eq!(with_home(&env, 0), env);
+        assert_eq!(complete(&env, 0), env);
+    }
+
+    #[test]
+    fn the_last_word_on_a_variable_counts() {
+        let env = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let said = env("A=1 B=2 HOME=/x A=3= C B= AA=4 A HOME=/y");
+        assert_eq!(complete(&said, 0), env("A B= HOME=/y C AA=4"));
+        let none = complete(&env("HOME=/x HOME="), u32::MAX);
+        assert_eq!(none, ["HOME=/"], "an empty one is none");
     }
 
     proptest::proptest! {

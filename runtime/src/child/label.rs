@@ -1,4 +1,5 @@
-//! Labels of the security modules, which take effect when the program is executed (apparmor(7), SELinux).
+//! Labels of the security modules, which take effect when the program is executed (apparmor(7), SELinux). A process that is forked before that
+//! would execute its program with them, too: hooks that are the machine's are not the container's.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -9,10 +10,29 @@ use super::hide::expect_procfs;
 use crate::failure::{Context, Failure, Step};
 use crate::launch::Process;
 
-/// Sets the labels, through the machine's own `/proc`, before the root is changed: nothing of the image can stand in its way.
-pub(crate) fn set(process: &Process) -> Result<(), Failure> {
+/// Labels that are about to be set.
+#[derive(Debug, Default)]
+pub(crate) struct Labels(Vec<Label>);
+
+#[derive(Debug)]
+struct Label {
+    file: OwnedFd,
+    text: String,
+    /// What it is, for errors.
+    object: String,
+}
+
+impl Labels {
+    /// Sets them, for this thread's next program.
+    pub(crate) fn set(self) -> Result<(), Failure> {
+        self.0.iter().try_for_each(|label| write(&label.file, &label.text).at(Step::SetLabel, || label.object.clone()))
+    }
+}
+
+/// Opens where the labels are set, through the machine's own `/proc`, before the root is changed: nothing of the image can stand in the way.
+pub(crate) fn open(process: &Process) -> Result<Labels, Failure> {
     if process.apparmor_profile.is_none() && process.selinux_label.is_none() {
-        return Ok(());
+        return Ok(Labels::default());
     }
     let proc = super::open_directory("/proc")?;
     expect_procfs(proc.as_fd(), "/proc", Step::SetLabel)?;
@@ -20,30 +40,31 @@ pub(crate) fn set(process: &Process) -> Result<(), Failure> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let attributes = rustix::fs::openat(&proc, "thread-self/attr", flags, Mode::empty())
         .at(Step::SetLabel, || "/proc/thread-self/attr")?;
-    set_in(attributes.as_fd(), process)
+    open_in(attributes.as_fd(), process)
 }
 
 /// The same in `attr`, or what stands for it.
-fn set_in(attributes: BorrowedFd<'_>, process: &Process) -> Result<(), Failure> {
+fn open_in(attributes: BorrowedFd<'_>, process: &Process) -> Result<Labels, Failure> {
+    let mut labels = Vec::new();
     if let Some(profile) = &process.apparmor_profile {
-        let object = || format!("AppArmor profile {profile}");
+        let object = format!("AppArmor profile {profile}");
         // Its own directory since Linux 5.8, as another module may have the common file.
-        let file = match open(attributes, "apparmor/exec") {
-            Err(Errno::NOENT) => open(attributes, "exec"),
+        let file = match open_file(attributes, "apparmor/exec") {
+            Err(Errno::NOENT) => open_file(attributes, "exec"),
             other => other,
         };
-        let file = file.at(Step::SetLabel, object)?;
-        write(&file, &format!("exec {profile}")).at(Step::SetLabel, object)?;
+        let file = file.at(Step::SetLabel, || object.clone())?;
+        labels.push(Label { file, text: format!("exec {profile}"), object });
     }
     if let Some(label) = &process.selinux_label {
-        let object = || format!("SELinux label {label}");
-        let file = open(attributes, "exec").at(Step::SetLabel, object)?;
-        write(&file, label).at(Step::SetLabel, object)?;
+        let object = format!("SELinux label {label}");
+        let file = open_file(attributes, "exec").at(Step::SetLabel, || object.clone())?;
+        labels.push(Label { file, text: label.clone(), object });
     }
-    Ok(())
+    Ok(Labels(labels))
 }
 
-fn open(attributes: BorrowedFd<'_>, path: &str) -> Result<OwnedFd, Errno> {
+fn open_file(attributes: BorrowedFd<'_>, path: &str) -> Result<OwnedFd, Errno> {
     let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     rustix::fs::openat2(attributes, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty(), how)
 }
@@ -78,11 +99,13 @@ mod tests {
     #[test]
     fn a_profile_goes_to_apparmor_s_own_file_or_the_common_one() {
         let (directory, fd) = fake(&["exec", "apparmor/exec"]);
-        set_in(fd.as_fd(), &process(Some("docker-default"), Some("a:b:c:s0"))).unwrap();
+        let labels = open_in(fd.as_fd(), &process(Some("docker-default"), Some("a:b:c:s0"))).unwrap();
         let read = |file: &str| std::fs::read_to_string(directory.path().join(file)).unwrap();
+        assert_eq!(read("exec"), "", "not before it is said");
+        labels.set().unwrap();
         assert_eq!((read("apparmor/exec").as_str(), read("exec").as_str()), ("exec docker-default", "a:b:c:s0"));
         let (directory, fd) = fake(&["exec"]);
-        set_in(fd.as_fd(), &process(Some("docker-default"), None)).unwrap();
+        open_in(fd.as_fd(), &process(Some("docker-default"), None)).unwrap().set().unwrap();
         assert_eq!(std::fs::read_to_string(directory.path().join("exec")).unwrap(), "exec docker-default");
     }
 
@@ -90,7 +113,7 @@ mod tests {
     fn without_a_security_module_a_label_is_an_error() {
         let (_directory, fd) = fake(&[]);
         for process in [process(Some("p"), None), process(None, Some("p"))] {
-            let failure = set_in(fd.as_fd(), &process).unwrap_err().to_string();
+            let failure = open_in(fd.as_fd(), &process).unwrap_err().to_string();
             assert!(failure.contains("p: ENOENT: the security module isn't active"), "{failure}");
         }
     }

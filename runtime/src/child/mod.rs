@@ -7,7 +7,7 @@ mod console;
 mod devices;
 mod enter;
 mod hide;
-mod home;
+mod environment;
 pub(crate) mod identity;
 mod label;
 mod landlock;
@@ -109,13 +109,15 @@ fn set_up_and_execute(inherited: &Inherited<'_>) -> Result<(), Failure> {
     if launch.in_user_namespace() {
         identity::become_root(inherited.theatre.stages().keep_groups)?;
     }
-    label::set(&launch.process)?;
+    let labels = label::open(&launch.process)?;
     let listener = launch.seccomp.as_ref().and_then(|seccomp| seccomp.listener.as_ref());
     let message = listener.map(listener::message).transpose()?;
     if launch.namespaces.cgroup == Namespace::New {
         sys::process::unshare(UnshareFlags::NEWCGROUP).at(Step::Unshare, || "cgroup namespace")?;
     }
     let (cwd, terminal) = build_root(inherited)?;
+    // Not before: the hooks that were run for it are the machine's.
+    labels.set()?;
     if launch.namespaces.uts != Namespace::Host {
         set_names(launch)?;
     }

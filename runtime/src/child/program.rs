@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use rustix::fs::{FileType, Mode};
 use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 
-use super::{Theatre, home, identity, landlock, listener};
+use super::{Theatre, environment, identity, landlock, listener};
 use crate::failure::{Context, Failure, Step};
 use crate::launch::{Process, Seccomp};
 use crate::report;
@@ -45,10 +45,11 @@ pub(crate) fn execute(program: &Program<'_>) -> Result<(), Failure> {
     let process = program.process;
     // Everything that allocates comes before the filter.
     let name = process.args.first().map_or("", String::as_str);
-    let candidates = candidates(name, &process.env).at(Step::Execute, || name)?;
+    let completed = program.theatre.stages().find_home.then(|| environment::complete(&process.env, process.uid));
+    let variables = completed.as_ref().unwrap_or(&process.env);
+    let candidates = candidates(name, variables).at(Step::Execute, || name)?;
     let arguments = Strings::new(&process.args).at(Step::Execute, || name)?;
-    let found = program.theatre.stages().find_home.then(|| home::with_home(&process.env, process.uid));
-    let environment = Strings::new(found.as_ref().unwrap_or(&process.env)).at(Step::Execute, || name)?;
+    let environment = Strings::new(variables).at(Step::Execute, || name)?;
     let filter = match program.seccomp {
         Some(seccomp) => {
             Some(SeccompFilter::new(&seccomp.bpf, seccomp.flags).at(Step::LoadSeccomp, || "malformed filter")?)
@@ -79,11 +80,12 @@ pub(crate) fn execute(program: &Program<'_>) -> Result<(), Failure> {
         // So that a wrong program is an error of `create`, not of `start`.
         expect_program(process, &candidates)?;
     }
-    program.theatre.ready()?;
     let restricted = filter.is_some() || rules.is_some();
     let retained = if restricted && !process.no_new_privileges { identity::MAY_RESTRICT_ITSELF } else { 0 };
     identity::become_user(process, stages.keep_groups, retained)?;
     rustix::process::umask(process.umask.map_or(program.umask, Mode::from_raw_mode));
+    // Hooks that it still has to run are of the container's files: they have no more rights than the program.
+    program.theatre.ready(variables)?;
     reset_signals();
     if process.no_new_privileges {
         rustix::thread::set_no_new_privs(true).at(Step::NoNewPrivileges, || name)?;

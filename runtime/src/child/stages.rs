@@ -53,8 +53,9 @@ impl<'a> Theatre<'a> {
         hook::run_all(hooks.create_container, &(hooks.state)("created", own_pid()))
     }
 
-    /// Only the program itself is missing: waits until the gate is opened, if there is one, then runs the last hooks.
-    pub(crate) fn ready(&self) -> Result<(), Failure> {
+    /// Only the program itself is missing: waits until the gate is opened, if there is one, then runs the last hooks, with the program's
+    /// environment.
+    pub(crate) fn ready(&self, environment: &[String]) -> Result<(), Failure> {
         if let Some(gate) = self.stages.gate {
             self.tell(StageMessage::AtGate)?;
             let opener = wait_at(gate)?;
@@ -63,7 +64,7 @@ impl<'a> Theatre<'a> {
         }
         match &self.stages.hooks {
             Some(hooks) if !hooks.start_container.is_empty() => {
-                hook::run_all(hooks.start_container, &(hooks.state)("created", own_pid()))
+                hook::run_all_with(hooks.start_container, &(hooks.state)("created", own_pid()), environment)
             }
             _ => Ok(()),
         }

@@ -61,7 +61,7 @@ pub fn bundle(spec: &Spec, bundle: Bundle<'_>) -> Result<Bundled, Error> {
 }
 
 /// `linux` is optional: then there is nothing of it.
-fn nothing() -> oci_spec::runtime::Linux {
+pub(crate) fn nothing() -> oci_spec::runtime::Linux {
     let mut linux = oci_spec::runtime::Linux::default();
     linux.set_namespaces(None).set_resources(None).set_masked_paths(None).set_readonly_paths(None);
     linux

@@ -134,9 +134,8 @@ pub(crate) fn console_size(process: &SpecProcess) -> Option<(u16, u16)> {
 pub(crate) fn process_alone(spec: &mut Spec, mut process: SpecProcess) -> Result<Launch> {
     process.set_terminal(None);
     spec.set_process(Some(process)).set_hooks(None).set_mounts(None);
-    if let Some(linux) = spec.linux_mut() {
-        linux.set_seccomp(None).set_cgroups_path(None).set_resources(None);
-    }
+    let linux = spec.linux_mut().get_or_insert_with(compile::nothing);
+    linux.set_seccomp(None).set_cgroups_path(None).set_resources(None);
     let source = RootSource::Directory("/".to_owned());
     Ok(compile::launch(spec, Root { source, ..Root::default() }, &[])?)
 }

@@ -248,7 +248,7 @@ fn enter_scope(record: &mut Record, (scope, properties): &(Scope, Properties), l
     let missing = || Error::new(format!("open the cgroup of {}: there is no cgroup2 mount", scope.unit));
     let group = cgroup::open(record)?.ok_or_else(missing)?;
     crate::cgroup::apply(&group, &launch.cgroup, AbsentController::Fail)?;
-    Ok(crate::launcher::give_cgroup(launch, group.as_fd())?)
+    Ok(crate::launcher::give_cgroup(launch, record.pid, group.as_fd())?)
 }
 
 /// An ordinary user without cgroups: limits can't hold, so asking for them is an error. Device rules need none: the user can't

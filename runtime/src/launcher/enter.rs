@@ -14,7 +14,7 @@ use rustix::thread::{ThreadNameSpaceType, UnshareFlags, move_into_thread_name_sp
 use crate::failure::{Context, Failure, Step};
 use crate::launch::{Process, Seccomp};
 use crate::start::{Running, Stages, Started, Stdio};
-use crate::{affinity, child, report, sys};
+use crate::{affinity, child, report, sys, userns};
 
 /// Namespaces by their files in `/proc/PID/ns`. The first two are the go-between's to enter.
 const NAMESPACES: [(&str, ThreadNameSpaceType); 8] = [
@@ -42,6 +42,8 @@ pub(crate) fn enter(
     let stdio = [stdio.stdin, stdio.stdout, stdio.stderr].map(|fd| fd.unwrap_or(null.as_fd()));
     let pipe = |what: &'static str| pipe_with(PipeFlags::CLOEXEC).at(Step::Pipe, || what);
     let agent = super::agent::connect_to(seccomp)?;
+    let ids = kinds.contains(ThreadNameSpaceType::USER).then(|| userns::maps_of(running.pid)).transpose()?;
+    super::give_pipes(process, ids.as_ref(), &stdio);
     let (pid_reader, pid_writer) = pipe("from the go-between")?;
     let (go_reader, go_writer) = pipe("to the child")?;
     let (report_reader, report_writer) = pipe("from the child")?;
@@ -64,7 +66,7 @@ pub(crate) fn enter(
     affinity::set(0, &process.exec_affinity.initial)?;
     let go_between = sys::clone::fork_into(UnshareFlags::empty(), running.cgroup, libc::SIGCHLD, || {
         drop(go_writer.take());
-        let passed = pass(running.pidfd, kinds.intersection(BY_GO_BETWEEN), || {
+        let passed = pass(running.pidfd, process, kinds.intersection(BY_GO_BETWEEN), || {
             drop(pid_writer.take());
             child::enter(&entrant)
         });
@@ -116,13 +118,20 @@ fn last_processors(process: &Process) -> &[u8] {
 }
 
 /// In the go-between: enters what only a passer-by can, and makes the process. Returns its id.
-fn pass(pidfd: BorrowedFd<'_>, kinds: ThreadNameSpaceType, process: impl FnOnce() -> i32) -> Result<i32, Failure> {
+fn pass(
+    pidfd: BorrowedFd<'_>,
+    process: &Process,
+    kinds: ThreadNameSpaceType,
+    enter: impl FnOnce() -> i32,
+) -> Result<i32, Failure> {
+    // As long as its files in `/proc` are its own: those of a process that nobody may look into are root's.
+    super::set_oom_score("self", process)?;
     // Nobody inside may look into this copy of the launcher; the process inherits that until it executes its program.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).at(Step::BecomeRoot, || "non-dumpable")?;
     if !kinds.is_empty() {
         move_into_thread_name_spaces(pidfd, kinds).at(Step::JoinNamespace, || "user and pid of the container")?;
     }
-    let process = sys::clone::fork_sibling(UnshareFlags::empty(), process).at(Step::Clone, || "in the container")?;
+    let process = sys::clone::fork_sibling(UnshareFlags::empty(), enter).at(Step::Clone, || "in the container")?;
     Ok(process.pid)
 }
 

@@ -12,6 +12,7 @@ mod staged;
 mod trees;
 pub(crate) mod volume;
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -23,7 +24,7 @@ use rustix::process::Signal;
 use rustix::thread::UnshareFlags;
 
 use crate::failure::{Context, Failure, Step};
-use crate::launch::{Launch, Namespace, Process};
+use crate::launch::{IdMap, Launch, Namespace, Process};
 use crate::start::{Site, Stages, Started, Stdio};
 use crate::{cgroup, check, child, device, sys, userns};
 
@@ -53,16 +54,11 @@ pub(crate) fn start(
     let trees = Trees::open(launch, joined.as_ref().map(AsFd::as_fd), site)?;
     let null = open_null()?;
     let stdio = [stdio.stdin, stdio.stdout, stdio.stderr].map(|fd| fd.unwrap_or(null.as_fd()));
-    give_pipes_to(launch, &stdio);
 
     let Some(parent) = site.cgroup_parent else {
         return run(launch, name, &trees, None, stdio, agent, stages);
     };
     let (group, mut degraded) = cgroup::create_with(parent, name, &settings, site.absent_controller, site.device_filters)?;
-    if let Err(failure) = give_cgroup(launch, group.as_fd()) {
-        let _ = cgroup::remove(parent, name);
-        return Err(failure);
-    }
     match run(launch, name, &trees, Some(group.as_fd()), stdio, agent, stages) {
         Ok(started) => {
             degraded.extend(started.degraded);
@@ -170,7 +166,12 @@ fn run(
     }
     let mapped = stage.as_ref().is_some_and(staged::Stage::is_mapped);
     let recorded = || stages.record.map_or(Ok(()), |record| record(child.pid));
-    match prepare(child.pid, launch, trees, name, mapped).and_then(|()| recorded()).and_then(|()| let_go(go_writer.take())) {
+    let given = || give(child.pid, launch, &stdio, group);
+    match prepare(child.pid, launch, trees, name, mapped)
+        .and_then(|()| given())
+        .and_then(|()| recorded())
+        .and_then(|()| let_go(go_writer.take()))
+    {
         Ok(()) => Ok(Started {
             pid: child.pid,
             pidfd: child.pidfd,
@@ -220,6 +221,7 @@ fn prepare(pid: i32, launch: &Launch, trees: &Trees, name: &str, mapped: bool) -
     if let Some(rdt) = &launch.intel_rdt {
         rdt::assign(rdt, name, pid)?;
     }
+    set_oom_score(&pid.to_string(), &launch.process)?;
     prepare_process(pid, &launch.process)
 }
 
@@ -237,19 +239,45 @@ fn prepare_process(pid: i32, process: &Process) -> Result<(), Failure> {
         sys::process::raise_limit(pid, limit)
             .at(Step::SetResourceLimit, || format!("{} to {}:{}", limit.resource, limit.soft, limit.hard))?;
     }
-    if let Some(score) = process.oom_score_adj {
-        let path = format!("/proc/{pid}/oom_score_adj");
-        rustix::fs::open(&path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
-            .and_then(|file| rustix::io::write(&file, score.to_string().as_bytes()))
-            .at(Step::SetOomScore, || format!("oom_score_adj to {score}"))?;
-    }
     Ok(())
 }
 
-/// Gives the cgroup to the container's user, if that is asked for and it has an id outside.
-pub(crate) fn give_cgroup(launch: &Launch, group: BorrowedFd<'_>) -> Result<(), Failure> {
+/// What the kernel thinks of a process, by its name in `/proc`, when memory is short; its children inherit that.
+pub(crate) fn set_oom_score(whose: &str, process: &Process) -> Result<(), Failure> {
+    let Some(score) = process.oom_score_adj else { return Ok(()) };
+    let path = format!("/proc/{whose}/oom_score_adj");
+    rustix::fs::open(&path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+        .and_then(|file| rustix::io::write(&file, score.to_string().as_bytes()))
+        .map(drop)
+        .at(Step::SetOomScore, || format!("oom_score_adj to {score}"))
+}
+
+/// Makes what is the container's user's own that user's. The child, which is in its user namespace, waits meanwhile, or has not come to
+/// its program.
+fn give(pid: i32, launch: &Launch, stdio: &[BorrowedFd<'_>; 3], group: Option<BorrowedFd<'_>>) -> Result<(), Failure> {
+    let ids = ids(launch, pid)?;
+    give_pipes(&launch.process, ids.as_deref(), stdio);
+    group.map_or(Ok(()), |group| give_group(launch, ids.as_deref(), group))
+}
+
+/// What the container's ids are outside; `None`: themselves. A namespace that is joined has maps of its own, whatever the launch says.
+fn ids(launch: &Launch, pid: i32) -> Result<Option<Cow<'_, IdMap>>, Failure> {
+    match &launch.ids {
+        Some(ids) => Ok(Some(Cow::Borrowed(ids))),
+        None if launch.in_user_namespace() => userns::maps_of(pid).map(Cow::Owned).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Gives the cgroup to the user of the container of this process, if that is asked for and it has an id outside.
+#[cfg(feature = "cli")]
+pub(crate) fn give_cgroup(launch: &Launch, pid: i32, group: BorrowedFd<'_>) -> Result<(), Failure> {
+    give_group(launch, ids(launch, pid)?.as_deref(), group)
+}
+
+fn give_group(launch: &Launch, ids: Option<&IdMap>, group: BorrowedFd<'_>) -> Result<(), Failure> {
     let Some(uid) = launch.cgroup.owner else { return Ok(()) };
-    let outside = userns::outside(uid, launch.ids.as_ref().map(|ids| ids.uids.as_slice()));
+    let outside = userns::outside(uid, ids.map(|ids| ids.uids.as_slice()));
     outside.map_or(Ok(()), |uid| cgroup::give_to(group, uid))
 }
 
@@ -273,13 +301,9 @@ pub(crate) fn open_null() -> Result<OwnedFd, Failure> {
 
 /// Makes the container's user the owner of its pipes, so that `/dev/stdout` can be opened by name. Nothing else is touched:
 /// a terminal or a file stays its owner's. Where it isn't allowed (an ordinary user's own pipes), it isn't needed.
-fn give_pipes_to(launch: &Launch, stdio: &[BorrowedFd<'_>; 3]) {
-    if launch.in_user_namespace() && launch.ids.is_none() {
-        // Whose map isn't known here.
-        return;
-    }
-    let uid = userns::outside(launch.process.uid, launch.ids.as_ref().map(|ids| ids.uids.as_slice()));
-    let gid = userns::outside(launch.process.gid, launch.ids.as_ref().map(|ids| ids.gids.as_slice()));
+pub(crate) fn give_pipes(process: &Process, ids: Option<&IdMap>, stdio: &[BorrowedFd<'_>; 3]) {
+    let uid = userns::outside(process.uid, ids.map(|ids| ids.uids.as_slice()));
+    let gid = userns::outside(process.gid, ids.map(|ids| ids.gids.as_slice()));
     for fd in stdio {
         let is_pipe = rustix::fs::fstat(fd)
             .is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Fifo);

@@ -24,6 +24,7 @@ pub fn tests() -> Vec<Trial> {
         the_agent_is_told_of_a_process,
         the_program_can_t_be_overwritten,
         descriptors_are_preserved,
+        streams_can_be_opened_by_name,
     ]);
     tests
 }
@@ -41,6 +42,8 @@ pub fn for_everybody() -> Vec<Trial> {
         a_working_directory_is_inside,
         what_can_t_be_executed_is_said,
         processors_are_those_of_an_exec,
+        how_dear_it_is_to_the_kernel_is_the_container_s,
+        the_last_word_on_a_variable_counts,
     ]
 }
 
@@ -409,4 +412,31 @@ fn processors_are_those_of_an_exec() {
         let its = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         assert!(its.contains(&format!("Cpus_allowed_list:\t{all}\n")), "{its}");
     }
+}
+
+/// By users of the container, too, though the pipes are the caller's.
+fn streams_can_be_opened_by_name() {
+    for site in [running(), start(shell("sleep 1000").with_user_namespace())] {
+        let script = "echo out > /dev/stdout; echo err > /dev/stderr";
+        let done = site.command(&["exec", "--user", "1000:1000", &site.id, "/bin/sh", "-c", script]).output().unwrap();
+        assert_eq!((done.stdout.as_slice(), done.stderr.as_slice()), (&b"out\n"[..], &b"err\n"[..]));
+    }
+}
+
+fn how_dear_it_is_to_the_kernel_is_the_container_s() {
+    let site = start(shell("sleep 1000").change(|c| c["process"]["oomScoreAdj"] = json!(700)));
+    assert_eq!(output(&site, &[], "cat /proc/self/oom_score_adj"), "700\n");
+}
+
+fn the_last_word_on_a_variable_counts() {
+    let site = start(
+        shell("sleep 1000").change(|c| c["process"]["env"] = json!(["PATH=/nowhere", "A=1", "PATH=/bin", "HOME="])),
+    );
+    // Found by the second PATH, and shown once.
+    let text = output(
+        &site,
+        &["--env", "A=2", "--env", "A=3"],
+        "busybox env | busybox grep -c ^A=; echo $A ${HOME:+set} $PATH",
+    );
+    assert_eq!(text, "1\n3 set /bin\n");
 }

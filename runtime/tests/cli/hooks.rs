@@ -9,6 +9,7 @@ use crate::trials;
 pub fn tests() -> Vec<Trial> {
     trials![
         hooks_run_in_order_with_the_state,
+        the_last_hooks_of_a_container_are_as_its_program,
         hooks_run_where_the_specification_says,
         a_failing_hook_of_create_undoes_it,
         a_failing_hook_of_start_destroys_the_container,
@@ -125,6 +126,35 @@ fn hooks_run_where_the_specification_says() {
         let root = std::fs::read_to_string(log.join(format!("{kind}.root"))).unwrap();
         assert_eq!(root.contains("boot"), kind != "startContainer", "{kind}: {root}");
     }
+}
+
+/// They are the container's programs, with its files: they may do no more, and know no more of the machine.
+fn the_last_hooks_of_a_container_are_as_its_program() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let site = shell("true");
+    let log = site.directory.join("log");
+    std::fs::create_dir(&log).unwrap();
+    std::fs::set_permissions(&log, std::fs::Permissions::from_mode(0o777)).unwrap();
+    let site = site.change(|c| {
+        c["mounts"].as_array_mut().unwrap().push(json!({
+            "destination": "/tmp", "type": "bind", "source": log, "options": ["bind", "rw"],
+        }));
+        c["process"]["user"] = json!({"uid": 1000, "gid": 1000, "umask": 0o27});
+        c["process"]["env"] = json!(["ONE=two", "PATH=/bin"]);
+        let script = "(umask; echo $ONE $HOME; cat /proc/self/status; echo $CARGO_PKG_NAME) > /tmp/seen";
+        c["hooks"]["startContainer"] = json!([{"path": "/bin/sh", "args": ["sh", "-c", script]}]);
+    });
+    site.ok(&["run", &site.id]);
+    let seen = std::fs::read_to_string(log.join("seen")).unwrap();
+    let (first, rest) = seen.split_at(seen.find("Name:").unwrap());
+    assert_eq!(first, "0027\ntwo /\n");
+    let (status, last) = rest.trim_end_matches('\n').rsplit_once('\n').unwrap();
+    assert!(
+        status.contains("Uid:\t1000\t1000\t1000\t1000") && status.contains("CapEff:\t0000000000000000"),
+        "{status}"
+    );
+    assert!(last.starts_with("nonvoluntary"), "nothing of the runtime's environment: {last}");
 }
 
 fn a_failing_hook_of_create_undoes_it() {

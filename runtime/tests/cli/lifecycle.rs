@@ -19,6 +19,7 @@ pub fn tests() -> Vec<Trial> {
         containers_and_processes_are_listed,
         the_configuration_counts_as_it_was_at_create,
         a_new_network_is_there_when_the_program_begins,
+        a_cgroup_is_the_user_s_of_a_user_namespace_that_is_joined,
         the_cgroup_is_where_the_configuration_says,
         a_cgroup_in_use_is_left_alone,
         no_limit_needs_no_controller,
@@ -225,6 +226,24 @@ fn a_new_network_is_there_when_the_program_begins() {
         let expected = format!("{}\n0x9\nlo\n", network.display());
         until("all is shown", || std::fs::read_to_string(&output).unwrap() == expected);
         site.ok(&["delete", "--force", &site.id]);
+    }
+}
+
+/// Its maps are the namespace's, whatever the configuration says of them.
+fn a_cgroup_is_the_user_s_of_a_user_namespace_that_is_joined() {
+    let first = shell("sleep 1000").with_user_namespace();
+    first.create(&[]);
+    let namespace = format!("/proc/{}/ns/user", first.state()["pid"]);
+    for uid in [0, 7] {
+        let second = shell("busybox stat -c %u /sys/fs/cgroup/cgroup.procs").change(|c| {
+            c["process"]["user"] = json!({"uid": uid, "gid": uid});
+            c["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user", "path": namespace}));
+            c["mounts"].as_array_mut().unwrap().retain(|mount| mount["destination"] != "/sys/fs/cgroup");
+            c["mounts"].as_array_mut().unwrap().push(json!({
+                "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid", "rw"],
+            }));
+        });
+        assert_eq!(second.ok(&["run", &second.id]), format!("{uid}\n"));
     }
 }
 

@@ -19,6 +19,7 @@ pub fn tests() -> Vec<Trial> {
         what_was_mounted_there_before_stays,
         a_root_beneath_a_shared_mount_keeps_its_mounts_to_itself,
         another_process_finds_its_root,
+        a_container_of_no_namespaces_is_entered,
         hooks_find_its_mounts,
         a_failing_start_leaves_no_mount,
         a_runtime_killed_at_any_step_of_create_leaves_no_mount,
@@ -119,6 +120,22 @@ fn another_process_finds_its_root() {
     assert_eq!(site.ok(&["exec", &site.id, "/bin/ls", "/"]), "bin\ndev\netc\nproc\nrun\nsys\ntmp\n");
     let inode = site.ok(&["exec", "--cwd", "/etc", &site.id, "/bin/stat", "-c", "%i", "."]);
     assert_eq!(inode.trim(), std::fs::metadata(root(&site).join("etc")).unwrap().ino().to_string());
+}
+
+/// `linux` may be missing altogether.
+fn a_container_of_no_namespaces_is_entered() {
+    let site = sharing("sleep 1000").change(|c| {
+        let c = c.as_object_mut().unwrap();
+        for key in ["linux", "mounts", "hostname"] {
+            c.remove(key);
+        }
+    });
+    site.create(&[]);
+    site.ok(&["start", &site.id]);
+    assert_eq!(
+        site.ok(&["exec", &site.id, "/bin/sh", "-c", "echo in; ls /"]).lines().take(2).collect::<Vec<_>>(),
+        ["in", "bin"]
+    );
 }
 
 fn hooks_find_its_mounts() {

@@ -3,8 +3,12 @@
 mod support;
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixListener;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
-use support::{Project, garboard, text};
+use support::{GARBOARD, Project, garboard, text};
 
 #[test]
 fn help_begins_with_examples_and_ends_with_exit_statuses() {
@@ -42,6 +46,38 @@ fn asking_a_machine_that_does_not_run_says_how_to_start_it() {
         project.refused(command, &["no machine of out is running", "garboard run"]);
     }
     project.refused(&["status", "--socket", "nowhere"], &["connect to nowhere"]);
+}
+
+/// Who follows and isn't read any more (`| grep -m1`) ends, and leaves the port to the next one.
+#[test]
+fn what_follows_ends_when_nobody_reads_it() {
+    for command in [&["events"][..], &["logs", "web"]] {
+        let project = Project::empty();
+        let listener = UnixListener::bind(project.path("status")).unwrap();
+        let mut child = Command::new(GARBOARD)
+            .args(command)
+            .args(["--follow", "--socket"])
+            .arg(project.path("status"))
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        // The machine: it answers what is asked, and says nothing of its own. Here the asking ends with the program.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let (stream, _) = listener.accept().unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        for line in BufReader::new(&stream).lines().map_while(Result::ok).filter(|line| !line.is_empty()) {
+            let request: serde_json::Value = serde_json::from_str(&line).unwrap();
+            let reply = serde_json::json!({"id": request["id"], "type": "ok", "newest": 0});
+            writeln!(&stream, "{reply}").unwrap();
+        }
+        let ended = Instant::now() < deadline;
+        if !ended {
+            child.kill().unwrap();
+        }
+        let status = child.wait().unwrap();
+        assert!(ended && status.success(), "{command:?}: {status}");
+    }
 }
 
 #[test]
@@ -152,12 +188,50 @@ fn an_altered_image_is_refused() {
     project.told(&["check"], &["images/demo", "sha256:"]);
 }
 
+/// Not to one whose image has a name that is part of the other's.
+#[test]
+fn a_broken_layer_is_told_of_the_container_that_has_it() {
+    let project = Project::demo();
+    fs::rename(project.path("images/demo"), project.path("demo")).unwrap();
+    let mut files = project.files("demo");
+    let layer = files.values_mut().max_by_key(|bytes| bytes.len()).unwrap();
+    layer[0] ^= 1;
+    for (name, bytes) in files {
+        let path = project.path("broken/demo").join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+    let declaration = "name = \"x\"\n[containers.a]\nimage = \"demo\"\n[containers.b]\nimage = \"broken/demo\"\n";
+    fs::write(project.path("appliance.toml"), declaration).unwrap();
+    project.told(&["check"], &["container b: image broken/demo", "appliance.toml:5:9"]);
+}
+
 #[test]
 fn a_broken_archive_is_refused() {
     let project = Project::demo();
     fs::write(project.path("images/demo.tar"), "this is no archive").unwrap();
     project.replace("image = \"images/demo\"", "image = \"oci-archive:images/demo.tar\"");
     project.told(&["check"], &["images/demo.tar"]);
+}
+
+#[test]
+fn files_that_a_volume_of_the_image_hides_are_told() {
+    let project = Project::demo();
+    project.configure_image(|config| config["config"]["Volumes"] = serde_json::json!({ "/etc": {}, "/state": {} }));
+    let warnings = |keys: &str| {
+        let declaration = format!("name = \"x\"\n[volumes.v]\n[containers.a]\nimage = \"images/demo\"\n{keys}\n");
+        fs::write(project.path("appliance.toml"), declaration).unwrap();
+        let output = project.garboard(&["check"]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        text(&output.stderr)
+    };
+    let told = warnings("read_only = true");
+    assert!(told.contains("container a: the image's files in /etc are hidden"), "{told}");
+    assert!(!told.contains("files in /state"), "there are none: {told}");
+    // What is written there goes to the root, or to the volume.
+    for keys in ["", "read_only = true\nvolumes = [\"v:/etc\"]"] {
+        assert!(!warnings(keys).contains("are hidden"), "{keys}");
+    }
 }
 
 #[test]

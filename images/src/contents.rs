@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::{Digest, Error, Result};
+use crate::{Digest, Error, Limits, Result};
 
 /// Unit in which zeros are recognised: a filesystem block.
 const BLOCK: usize = 4096;
@@ -51,6 +52,10 @@ pub(crate) struct ContentId(pub(crate) u32);
 #[derive(Debug)]
 pub(crate) struct Contents {
     spool: File,
+    /// Where the spool is, for messages.
+    directory: PathBuf,
+    /// Bytes that may be kept.
+    limit: u64,
     /// End of what is kept in the spool.
     end: u64,
     known: HashMap<Content, ContentId>,
@@ -59,14 +64,31 @@ pub(crate) struct Contents {
     shared: u64,
 }
 
-fn spool_error(operation: &'static str) -> impl FnOnce(io::Error) -> Error {
-    Error::io(operation, "the scratch file for file contents")
+fn spool_error(operation: &'static str, directory: &Path) -> impl FnOnce(io::Error) -> Error {
+    Error::scratch(operation, "the scratch file for file contents", directory)
 }
 
 impl Contents {
-    /// Keeps them in `spool`, an empty file.
-    pub(crate) fn new(spool: File) -> Self {
-        Self { spool, end: 0, known: HashMap::new(), list: Vec::new(), shared: 0 }
+    /// Keeps them in a nameless file in `directory`.
+    pub(crate) fn new(directory: &Path, limits: &Limits) -> Result<Self> {
+        Ok(Self {
+            spool: tempfile::tempfile_in(directory).map_err(spool_error("create", directory))?,
+            directory: directory.into(),
+            limit: limits.content_bytes,
+            end: 0,
+            known: HashMap::new(),
+            list: Vec::new(),
+            shared: 0,
+        })
+    }
+
+    /// Refuses `bytes`, here or in the image, if they are more than may be.
+    pub(crate) fn require_room(&self, bytes: u64) -> Result<()> {
+        if bytes > self.limit {
+            let object = "the contents of all files".into();
+            return Err(Error::Limit { object, limit: self.limit, unit: "bytes", name: "content_bytes" });
+        }
+        Ok(())
     }
 
     pub(crate) fn get(&self, id: ContentId) -> &Content {
@@ -115,7 +137,9 @@ impl Contents {
             if in_hole {
                 part.fill(0);
             } else {
-                self.spool.read_exact_at(part, start + offset - skipped).map_err(spool_error("read"))?;
+                self.spool
+                    .read_exact_at(part, start + offset - skipped)
+                    .map_err(spool_error("read", &self.directory))?;
             }
             offset += count as u64;
             buffer = rest;
@@ -224,6 +248,8 @@ impl Writer<'_> {
         if count >= SHORTEST_HOLE && self.holes.len() < MOST_HOLES {
             self.holes.push(Hole { start: stored / BLOCK as u64 + holes, count });
         } else {
+            // Before the first of them is written: a gap that a few bytes declare may be longer than the disk.
+            self.require_room(count * BLOCK as u64)?;
             for _ in 0..count {
                 self.keep(&[0; BLOCK])?;
             }
@@ -231,14 +257,20 @@ impl Writer<'_> {
         Ok(())
     }
 
+    fn require_room(&self, more: u64) -> Result<()> {
+        self.contents.require_room((self.end + self.gathered.len() as u64).saturating_add(more))
+    }
+
     fn keep(&mut self, bytes: &[u8]) -> Result<()> {
+        self.require_room(bytes.len() as u64)?;
         self.hasher.update(bytes);
         self.gathered.extend_from_slice(bytes);
         if self.gathered.len() >= GATHER { self.spill() } else { Ok(()) }
     }
 
     fn spill(&mut self) -> Result<()> {
-        self.contents.spool.write_all_at(&self.gathered, self.end).map_err(spool_error("write"))?;
+        let Contents { spool, directory, .. } = &*self.contents;
+        spool.write_all_at(&self.gathered, self.end).map_err(spool_error("write", directory))?;
         self.end += self.gathered.len() as u64;
         self.gathered.clear();
         Ok(())
@@ -246,83 +278,4 @@ impl Writer<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn contents() -> Contents {
-        Contents::new(tempfile::tempfile().unwrap())
-    }
-
-    fn put(contents: &mut Contents, pieces: &[(bool, usize)]) -> ContentId {
-        let mut writer = contents.writer();
-        for &(zero, length) in pieces {
-            if zero {
-                writer.write_zeros(length as u64).unwrap();
-            } else {
-                writer.write(&vec![b'x'; length]).unwrap();
-            }
-        }
-        writer.finish().unwrap()
-    }
-
-    proptest! {
-        /// However it is cut into pieces, holes declared or written out: one content, which reads back anywhere.
-        #[test]
-        fn contents_come_back(
-            pieces in prop::collection::vec((any::<bool>(), 0usize..200_000), 0..8),
-            cuts in prop::collection::vec(1usize..100_000, 1..5),
-            at in any::<prop::sample::Index>(),
-        ) {
-            let whole: Vec<u8> = pieces.iter().flat_map(|&(zero, n)| vec![if zero { 0 } else { b'x' }; n]).collect();
-            let mut contents = contents();
-            let id = put(&mut contents, &pieces);
-            let mut writer = contents.writer();
-            let mut rest = &whole[..];
-            for cut in cuts.iter().cycle() {
-                let (part, others) = rest.split_at(rest.len().min(*cut));
-                writer.write(part).unwrap();
-                rest = others;
-                if rest.is_empty() {
-                    break;
-                }
-            }
-            prop_assert_eq!(writer.finish().unwrap(), id);
-            let content = contents.get(id);
-            prop_assert_eq!(content.size, whole.len() as u64);
-            if content.holes.is_empty() {
-                prop_assert_eq!(content.digest, Digest::of(&whole));
-            }
-            let from = if whole.is_empty() { 0 } else { at.index(whole.len()) };
-            let mut read = vec![1; whole.len() - from];
-            contents.read_at(id, from as u64, &mut read).unwrap();
-            prop_assert!(read == whole[from..]);
-        }
-    }
-
-    #[test]
-    fn holes_are_found_and_bounded() {
-        let mut contents = contents();
-        let id = put(&mut contents, &[(false, 4096), (true, 16 * 4096), (false, 4096), (true, 15 * 4096), (false, 1)]);
-        assert_eq!(*contents.get(id).holes, [Hole { start: 1, count: 16 }]);
-        assert_eq!(contents.get(id).stored(), 4096 * 17 + 1);
-        let many: Vec<_> = (0..MOST_HOLES + 10).flat_map(|_| [(false, 4096), (true, 16 * 4096)]).collect();
-        let id = put(&mut contents, &many);
-        assert_eq!(contents.get(id).holes.len(), MOST_HOLES);
-    }
-
-    /// Two contents with the same bytes between different holes differ.
-    #[test]
-    fn holes_are_part_of_what_is_compared() {
-        let mut contents = contents();
-        let first = put(&mut contents, &[(false, 4096), (true, 1 << 20), (false, 4096)]);
-        let second = put(&mut contents, &[(false, 8192), (true, 1 << 20)]);
-        let third = put(&mut contents, &[(false, 8192)]);
-        assert_eq!(contents.get(first).digest, contents.get(third).digest);
-        assert!(first != second && second != third && first != third);
-        assert_eq!(contents.shared(), 0);
-        assert_eq!(put(&mut contents, &[(false, 8192)]), third);
-        assert_eq!(contents.shared(), 8192);
-    }
-}
+mod tests;

@@ -1,6 +1,7 @@
 //! What can go wrong with an image, in sentences that name operation, object and cause.
 
 use std::io;
+use std::path::Path;
 
 use crate::digest::Digest;
 
@@ -99,11 +100,46 @@ impl Error {
         move |cause| Self::Io { operation, object, cause }
     }
 
+    /// For `map_err`: an [`Error::Io`] about a scratch file in `directory`, with the way out if there is no room in the one for
+    /// temporary files: nobody has named that one.
+    pub(crate) fn scratch(operation: &'static str, file: &str, directory: &Path) -> impl FnOnce(io::Error) -> Self {
+        let object = format!("{file} in {}", directory.display());
+        let temporary = directory == std::env::temp_dir();
+        move |cause| {
+            let full = matches!(cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+            let cause = if full && temporary {
+                io::Error::new(cause.kind(), format!("{cause}; set TMPDIR to a directory with more room"))
+            } else {
+                cause
+            };
+            Self::Io { operation, object, cause }
+        }
+    }
+
     pub(crate) fn malformed(object: impl Into<String>, detail: impl Into<String>) -> Self {
         Self::Malformed { object: object.into(), detail: detail.into() }
     }
 
     pub(crate) fn unsupported(object: impl Into<String>, detail: impl Into<String>) -> Self {
         Self::Unsupported { object: object.into(), detail: detail.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_directory_is_named_with_the_way_out() {
+        let text = |directory: &Path, kind: io::ErrorKind| {
+            Error::scratch("write", "the scratch file", directory)(io::Error::from(kind)).to_string()
+        };
+        let temporary = std::env::temp_dir();
+        let full = text(&temporary, io::ErrorKind::StorageFull);
+        assert!(full.starts_with(&format!("write the scratch file in {}: ", temporary.display())), "{full}");
+        assert!(full.ends_with("; set TMPDIR to a directory with more room"), "{full}");
+        // Where it helps nothing, it isn't advised.
+        assert!(!text(Path::new("/else"), io::ErrorKind::StorageFull).contains("TMPDIR"));
+        assert!(!text(&temporary, io::ErrorKind::NotFound).contains("TMPDIR"));
     }
 }

@@ -15,6 +15,7 @@ fn limits() -> Limits {
     Limits {
         layer_bytes: 16 << 20,
         file_bytes: 1 << 30,
+        content_bytes: 64 << 20,
         entries: 10_000,
         metadata_bytes: 8 << 20,
         depth: 64,
@@ -35,13 +36,12 @@ pub fn layer_tar(bytes: &[u8]) {
 
 fn bake(bytes: &[u8], compression: Option<Algorithm>) -> Result<Vec<u8>> {
     let limits = limits();
-    let scratch = || tempfile::tempfile().map_err(crate::Error::io("create", "a scratch file"));
     let mut tree = Tree::new(&limits);
-    let mut contents = Contents::new(scratch()?);
+    let mut contents = Contents::new(&std::env::temp_dir(), &limits)?;
     let target = Target { limits: &limits, tree: &mut tree, contents: &mut contents };
     let layer = layer::entries("fuzz", bytes, target)?;
     tree.link(Tree::ROOT, b"layer", layer.root)?;
-    let mut out = scratch()?;
+    let mut out = tempfile::tempfile().map_err(crate::Error::io("create", "a scratch file"))?;
     let summary = crate::erofs::write(&tree, &contents, compression, &mut out)?;
     let mut image = vec![0; (summary.blocks * crate::erofs::BLOCK_SIZE) as usize];
     std::os::unix::fs::FileExt::read_exact_at(&out, &mut image, 0).map_err(crate::Error::io("read", "the image"))?;

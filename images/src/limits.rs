@@ -18,6 +18,9 @@ pub struct Limits {
     pub layer_bytes: u64,
     /// Bytes of one file as it appears, holes included.
     pub file_bytes: u64,
+    /// Bytes of all contents in one store, all layers together: in the scratch file, and in the blocks of the image. Holes aren't
+    /// counted, but there are contents that keep their zeros. Bounds what `file_bytes` and `layer_bytes` alone don't.
+    pub content_bytes: u64,
     /// Files, directories, links and devices in one store, all layers together.
     pub entries: u64,
     /// Bytes of memory for names, link targets, attributes and entries in one store. Bounds what `entries` alone doesn't.
@@ -39,6 +42,7 @@ impl Default for Limits {
             layers: 500,
             layer_bytes: 32 << 30,
             file_bytes: 64 << 30,
+            content_bytes: 64 << 30,
             entries: 2_000_000,
             metadata_bytes: 768 << 20,
             depth: 512,

@@ -64,12 +64,11 @@ impl Store {
 
     /// [`Store::new`] with other limits.
     pub fn with_limits(scratch: &Path, limits: Limits) -> Result<Self> {
-        let spool = tempfile::tempfile_in(scratch)
-            .map_err(Error::io("create", format!("a scratch file in {}", scratch.display())))?;
+        let contents = Contents::new(scratch, &limits)?;
         let mut tree = Tree::new(&limits);
         let layers = tree.add(Node::directory(Attributes::made(0o755)))?;
         tree.link(Tree::ROOT, LAYERS.as_bytes(), layers)?;
-        Ok(Self { limits, tree, contents: Contents::new(spool), layers: Vec::new(), compression: None })
+        Ok(Self { limits, tree, contents, layers: Vec::new(), compression: None })
     }
 
     /// Reads, verifies and checks layer `n` (0 is the bottom) of `image`, whose lower layers must have been added.

@@ -283,6 +283,28 @@ fn i7_sparse_files() {
     assert_eq!(inode.size, 1 << 40);
 }
 
+/// Gaps that aren't holes any more, and the zeros that a large chunk holds around a byte, are paid for in full.
+#[test]
+fn i7_gaps_that_cost_space_end_at_a_limit() {
+    let limits = Limits { content_bytes: 32 << 20, ..Limits::default() };
+    let sparse = |count: u64, distance: u64, last: u64| {
+        let extents: Vec<_> = (1..=count).map(|n| n * distance).chain([last]).map(|at| format!("{at},1")).collect();
+        let entry = Entry {
+            records: vec![
+                (b"GNU.sparse.size".to_vec(), (last + 1).to_string().into_bytes()),
+                (b"GNU.sparse.map".to_vec(), extents.join(",").into_bytes()),
+            ],
+            ..file("sparse", vec![b'x'; extents.len()])
+        };
+        bake_with(&[gzipped(&tarball(&[entry]))], &limits)
+    };
+    // Too many holes in front of the last one.
+    assert!(message(sparse(5000, 128 << 10, 60 << 30)).contains("content_bytes"));
+    // One byte in each chunk of 1 MiB.
+    assert!(message(sparse(100, 1 << 20, 60 << 30)).contains("content_bytes"));
+    assert!(sparse(10, 1 << 20, 60 << 30).is_ok(), "control");
+}
+
 #[test]
 fn i8_what_differs_from_its_digest_is_refused() {
     let tar = tarball(&[file("a", vec![7; 100_000])]);

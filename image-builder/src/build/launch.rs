@@ -61,8 +61,8 @@ fn one(
     launch.cgroup.devices = made.devices;
     launch.cgroup.device_settings = device_limits(&container.resources.io);
     let health = health::of(container, &image.config_json)?;
-    let warnings =
-        made.warnings.into_iter().map(|warning| format!("container {}: {warning}", container.name)).collect();
+    let warnings = made.warnings.into_iter().chain(volumes::hidden(image, &options, &files.0)?);
+    let warnings = warnings.map(|warning| format!("container {}: {warning}", container.name)).collect();
     Ok(Compiled { launch, stop_signal: made.stop_signal, exposed_ports: made.exposed_ports, health, warnings })
 }
 

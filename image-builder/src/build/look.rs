@@ -35,10 +35,9 @@ fn containers(
     let of_first = |error: anyhow::Error| containers.first().map(|first| faults::of_container(first, &error));
     let sources = Sources::open(declaration)?;
     let mut store = Store::new(&std::env::temp_dir()).map_err(|error| Vec::from_iter(of_first(error.into())))?;
-    sources.store_layers(&mut store, progress).map_err(|error| {
-        let text = crate::sentence(&error);
-        let concerned = containers.iter().find(|container| text.contains(&container.image));
-        Vec::from_iter(concerned.map(|container| faults::of_container(container, &error)).or_else(|| of_first(error)))
+    sources.store_layers(&mut store, progress).map_err(|(reference, error)| {
+        let concerned = containers.iter().find(|container| container.image == reference);
+        Vec::from_iter(concerned.map(|container| faults::of_container(container, &error)))
     })?;
     let launches = launch::all(declaration, &sources, &store, release)?;
     Ok(launches.into_iter().flat_map(|compiled| compiled.warnings).collect())

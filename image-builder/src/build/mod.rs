@@ -64,7 +64,7 @@ pub fn build(options: &Options<'_>, progress: &Progress) -> Result<Manifest> {
     let output = Output::begin(options.output)?;
     let mut store = Store::new(output.scratch())?;
     store.compress(compression);
-    sources.store_layers(&mut store, progress)?;
+    sources.store_layers(&mut store, progress).map_err(|(_, error)| error)?;
 
     progress.step("compiling the plan");
     let launches = launch::all(declaration, &sources, &store, Some(&kernel.release));

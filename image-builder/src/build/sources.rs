@@ -36,17 +36,18 @@ impl Sources {
         self.images.get(reference).with_context(|| format!("image {reference} was not opened"))
     }
 
-    /// Reads and verifies all layers into the store.
-    pub fn store_layers(&self, store: &mut Store, progress: &Progress) -> Result<()> {
+    /// Reads and verifies all layers into the store; else says what is wrong, and with the image of which reference.
+    pub fn store_layers(&self, store: &mut Store, progress: &Progress) -> Result<(), (&str, anyhow::Error)> {
         progress.bytes(
             "reading layers",
             self.images.values().flat_map(|image| &image.layers).map(|layer| layer.size).sum(),
         );
-        for image in self.images.values() {
+        for (reference, image) in &self.images {
             for n in 0..image.layers.len() {
                 store
                     .add_layer(image, n, &mut |bytes| progress.advance(bytes))
-                    .with_context(|| format!("image {}", image.reference))?;
+                    .with_context(|| format!("image {reference}"))
+                    .map_err(|error| (reference.as_str(), error))?;
             }
         }
         Ok(())

@@ -1,11 +1,15 @@
-//! Where volumes lie on the machine, and what new ones are filled with.
+//! Where volumes lie on the machine, what new ones are filled with, and what an image's own ones hide.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use garboard_config::{Appliance, Container, MountSource, Volume};
+use garboard_images::source::Image;
 use garboard_images::store::Store;
+use garboard_images::view::View;
 use garboard_runtime::plan::Fill;
+use garboard_runtime::spec::Options;
 
 use super::sources::Sources;
 
@@ -43,6 +47,23 @@ pub fn fills(appliance: &Appliance, sources: &Sources, store: &Store) -> Result<
         fills.insert(name.to_owned(), fill);
     }
     Ok(fills)
+}
+
+/// What the empty tmpfs hides that is mounted on a volume of the image where nothing is declared to be, in sentences.
+pub fn hidden(image: &Image, options: &Options, files: &View<'_>) -> Result<Vec<String>> {
+    let volumes = image.config.config().as_ref().and_then(|config| config.volumes().as_ref());
+    let mut hidden = Vec::new();
+    for volume in volumes.filter(|_| options.image_volumes.is_some()).into_iter().flatten() {
+        let declared = options.mounts.iter().any(|mount| Path::new(&mount.target) == Path::new(volume));
+        if !declared && files.has_entries(volume).with_context(|| format!("volume {volume} of the image"))? {
+            hidden.push(format!(
+                "the image's files in {volume} are hidden: with `read_only` an empty tmpfs is mounted there; a volume that is \
+                 declared there is filled with them"
+            ));
+        }
+    }
+    hidden.sort();
+    Ok(hidden)
 }
 
 /// Every mount of a volume that may be copied to: container, volume and target.

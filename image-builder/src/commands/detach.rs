@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -24,9 +25,7 @@ impl Links {
         let mut links = Self(Vec::new());
         for (name, socket) in [("console", vm.console_socket()), ("status", vm.status_socket())] {
             let link = state.join(name);
-            if link.is_symlink() {
-                fs::remove_file(&link).with_context(|| format!("remove {}", link.display()))?;
-            }
+            unlink(&link)?;
             if socket.exists() {
                 symlink(&socket, &link).with_context(|| format!("make {}", link.display()))?;
                 links.0.push(link);
@@ -44,11 +43,27 @@ impl Drop for Links {
     }
 }
 
-/// Starts this command again in the background, and waits until its machine runs.
-pub fn run(state: &Path, directory: &Path) -> Result<ExitCode> {
-    if fs::read_link(state.join("status")).is_ok_and(|socket| socket.exists()) {
+/// Refuses to start beside a machine that runs. One that was killed left its link, and perhaps its socket, to which nobody
+/// listens: they would be taken for the new machine's.
+fn make_way(state: &Path, directory: &Path) -> Result<()> {
+    let link = state.join("status");
+    if fs::read_link(&link).is_ok_and(|socket| UnixStream::connect(socket).is_ok()) {
         bail!("a machine of {} runs already: switch it off first", directory.display());
     }
+    unlink(&link)
+}
+
+/// Removes a link, if it is there.
+fn unlink(link: &Path) -> Result<()> {
+    if link.is_symlink() {
+        fs::remove_file(link).with_context(|| format!("remove {}", link.display()))?;
+    }
+    Ok(())
+}
+
+/// Starts this command again in the background, and waits until its machine runs.
+pub fn run(state: &Path, directory: &Path) -> Result<ExitCode> {
+    make_way(state, directory)?;
     fs::create_dir_all(state).with_context(|| format!("make {}", state.display()))?;
     let words = std::env::args_os().skip(1).map(|word| if word == "--detach" { "--detached".into() } else { word });
     let path = state.join("run.log");
@@ -74,4 +89,27 @@ pub fn run(state: &Path, directory: &Path) -> Result<ExitCode> {
         child.id()
     );
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn a_machine_that_runs_is_left_alone_and_one_that_was_killed_is_forgotten() {
+        let directory = tempfile::tempdir().unwrap();
+        let (socket, link) = (directory.path().join("socket"), directory.path().join("status"));
+        let way = || make_way(directory.path(), Path::new("out"));
+        way().unwrap();
+        let machine = UnixListener::bind(&socket).unwrap();
+        symlink(&socket, &link).unwrap();
+        assert!(way().unwrap_err().to_string().contains("a machine of out runs already"));
+        assert!(link.is_symlink());
+        drop(machine);
+        assert!(socket.exists(), "a socket stays when its listener is gone");
+        way().unwrap();
+        assert!(!link.is_symlink());
+    }
 }

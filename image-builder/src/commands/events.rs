@@ -18,8 +18,7 @@ pub fn run(options: &cli::Events) -> Result<ExitCode> {
     if options.follow {
         let mut last = reply["newest"].as_u64().unwrap_or(0);
         port.ask(&port::subscription(last))?;
-        loop {
-            let line = port.told()?;
+        while let Some(line) = port.told()? {
             let number = line["event"]["number"].as_u64().unwrap_or(0);
             // After a crash of PID 1 some may come again.
             if line["type"] == "event" && number > last {

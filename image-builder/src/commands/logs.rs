@@ -29,14 +29,14 @@ pub fn run(options: &cli::Logs) -> Result<ExitCode> {
     if !options.follow {
         return Ok(ExitCode::SUCCESS);
     }
-    loop {
-        let line = port.told()?;
+    while let Some(line) = port.told()? {
         match line["type"].as_str() {
             Some("log") if line["container"] == json!(options.container) => print(&line, options.target.json)?,
             Some("missed") => eprintln!("garboard: {} lines came too fast and are missing here", line["lines"]),
             _ => {}
         }
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn print(line: &Value, as_json: bool) -> Result<()> {

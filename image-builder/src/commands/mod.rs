@@ -16,6 +16,7 @@ pub mod status;
 use std::io::{self, Write};
 
 use anyhow::{Context, Result};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// Prints what a command found. A reader that has enough (`| head`) is no error.
 pub fn print(text: &str) -> Result<()> {
@@ -23,6 +24,14 @@ pub fn print(text: &str) -> Result<()> {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("write to standard output"),
         _ => Ok(()),
     }
+}
+
+/// Whether nobody reads standard output any more: the other end of a pipe, or the terminal, is gone.
+pub fn unread() -> bool {
+    // Nothing is asked for: what is told is an error or a hang-up.
+    let stdout = io::stdout();
+    let mut found = [PollFd::new(&stdout, PollFlags::empty())];
+    poll(&mut found, Some(&Timespec::default())).is_ok() && !found[0].revents().is_empty()
 }
 
 /// Prints a value as indented JSON.

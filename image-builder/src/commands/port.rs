@@ -85,15 +85,17 @@ impl Port {
         )
     }
 
-    /// The next line that is asked for by a subscription; waits as long as it takes.
-    pub fn told(&mut self) -> Result<Value> {
-        loop {
+    /// The next line that is asked for by a subscription; waits as long as it takes, or until nobody reads what is printed:
+    /// who follows (`| grep -m1`) would hold the port for nothing.
+    pub fn told(&mut self) -> Result<Option<Value>> {
+        while !super::unread() {
             if let Some(line) = self.line(Instant::now() + PATIENCE)?
                 && line["id"].is_null()
             {
-                return Ok(line);
+                return Ok(Some(line));
             }
         }
+        Ok(None)
     }
 
     /// The next line of JSON that comes in time.

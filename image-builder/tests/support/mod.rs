@@ -8,6 +8,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use serde_json::Value;
+use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 /// The program under test.
@@ -80,6 +82,29 @@ impl Project {
         for word in words {
             assert!(message.contains(word), "'{word}' is not in: {message}");
         }
+    }
+
+    /// Changes the configuration of the demo's image, and what names it by digest.
+    pub fn configure_image(&self, edit: impl FnOnce(&mut Value)) {
+        let layout = self.path("images/demo");
+        let path = |descriptor: &Value| {
+            layout.join("blobs").join(descriptor["digest"].as_str().unwrap().replacen(':', "/", 1))
+        };
+        let read = |path: &Path| -> Value { serde_json::from_slice(&fs::read(path).unwrap()).unwrap() };
+        let put = |value: &Value, descriptor: &mut Value| {
+            let bytes = value.to_string();
+            let digest: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+            descriptor["digest"] = format!("sha256:{digest}").into();
+            descriptor["size"] = bytes.len().into();
+            fs::write(path(descriptor), bytes).unwrap();
+        };
+        let mut index = read(&layout.join("index.json"));
+        let mut manifest = read(&path(&index["manifests"][0]));
+        let mut config = read(&path(&manifest["config"]));
+        edit(&mut config);
+        put(&config, &mut manifest["config"]);
+        put(&manifest, &mut index["manifests"][0]);
+        fs::write(layout.join("index.json"), index.to_string()).unwrap();
     }
 
     /// Replaces text of the declaration, which must be there.

@@ -24,6 +24,10 @@ pub(crate) fn write(
     out: &mut File,
 ) -> Result<Summary> {
     let order = order::order(tree, contents);
+    // Chunks of a large file with holes are large, and hold the zeros around what is in them.
+    let ids = order.early.iter().chain(&order.late);
+    let blocks: u64 = ids.map(|id| layout::block_count(contents.get(*id))).sum();
+    contents.require_room(blocks.saturating_mul(BLOCK_SIZE))?;
     let mut output = Output::new(out)?;
     let places = pack::write(&mut output, contents, &order.early, compression, &order.plain)?;
     let content_blocks = output.position / BLOCK_SIZE - 1;

@@ -58,7 +58,9 @@ fn spool(file: File, shown: &str, limits: &Limits) -> Result<File> {
     let limit = limits.archive_bytes;
     let damaged = |e: io::Error| Error::malformed(shown, e.to_string());
     let mut reader = decoder(BufReader::new(file)).map_err(damaged)?;
-    let spool = tempfile::tempfile().map_err(Error::io("create", "a scratch file for the archive"))?;
+    let directory = std::env::temp_dir();
+    let failed = |operation| Error::scratch(operation, "the scratch file for the archive", &directory);
+    let spool = tempfile::tempfile_in(&directory).map_err(failed("create"))?;
     let mut writer = BufWriter::with_capacity(1 << 20, spool);
     let mut buffer = vec![0; 256 << 10];
     let mut total = 0;
@@ -72,11 +74,10 @@ fn spool(file: File, shown: &str, limits: &Limits) -> Result<File> {
             let (unit, name) = ("bytes decompressed", "archive_bytes");
             return Err(Error::Limit { object: shown.into(), limit, unit, name });
         }
-        writer.write_all(&buffer[..count]).map_err(Error::io("write", "the scratch file for the archive"))?;
+        writer.write_all(&buffer[..count]).map_err(failed("write"))?;
     }
-    let mut spool =
-        writer.into_inner().map_err(|e| Error::io("write", "the scratch file for the archive")(e.into_error()))?;
-    spool.rewind().map_err(Error::io("read", "the scratch file for the archive"))?;
+    let mut spool = writer.into_inner().map_err(|e| failed("write")(e.into_error()))?;
+    spool.rewind().map_err(failed("read"))?;
     Ok(spool)
 }
 

@@ -40,7 +40,7 @@ pub(super) fn parse(bytes: &[u8], name: Option<&str>) -> Result<Entry, String> {
 }
 
 /// A name in full, as Docker completes it.
-fn familiar(name: &str) -> String {
+pub(super) fn familiar(name: &str) -> String {
     let name = name.strip_prefix("docker.io/").unwrap_or(name);
     let name = name.strip_prefix("library/").unwrap_or(name);
     let tagged = name.rsplit('/').next().is_some_and(|last| last.contains(':'));

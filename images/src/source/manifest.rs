@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use oci_spec::image::{Arch, Descriptor, ImageConfiguration, ImageIndex, ImageManifest, Os};
 
+use super::docker::familiar;
 use crate::{Digest, Limits};
 
 /// Where a tag stands in a layout's index.
@@ -40,14 +41,22 @@ impl Blob {
 }
 
 /// The one entry of a layout's index that `tag` means; of an index for several platforms (no tag) that for linux/amd64.
+///
+/// `docker save` writes the tag alone where others write the name, and the name in full beside it: what is no tag is looked for
+/// among those, completed as Docker does (`redis`, `redis:7`).
 pub(super) fn select(index: &[u8], tag: Option<&str>) -> Result<Blob, String> {
     let index: ImageIndex = serde_json::from_slice(index).map_err(|e| format!("malformed index: {e}"))?;
     let manifests: Vec<_> = index.manifests().iter().filter(|manifest| is_image(manifest)).collect();
-    let named = |manifest: &&&Descriptor| {
-        let annotation = |key| manifest.annotations().as_ref().and_then(|all| all.get(key));
-        tag.is_none_or(|tag| [REF_NAME, IMAGE_NAME].iter().any(|key| annotation(*key).is_some_and(|name| name == tag)))
+    let where_name = |key: &str, fits: &dyn Fn(&str) -> bool| -> Vec<&Descriptor> {
+        manifests.iter().copied().filter(|manifest| annotation(manifest, key).is_some_and(fits)).collect()
     };
-    let found: Vec<_> = manifests.iter().filter(named).collect();
+    let found = match tag {
+        None => manifests.clone(),
+        Some(tag) => match where_name(REF_NAME, &|name| name == tag) {
+            none if none.is_empty() => where_name(IMAGE_NAME, &|name| familiar(name) == familiar(tag)),
+            found => found,
+        },
+    };
     match found.as_slice() {
         [] => Err(match tag {
             Some(tag) => format!("it has no tag `{tag}`; {}", tags(&manifests)),
@@ -97,8 +106,14 @@ fn is_image(manifest: &Descriptor) -> bool {
     !attestation && manifest.artifact_type().is_none()
 }
 
+fn annotation<'a>(manifest: &'a Descriptor, key: &str) -> Option<&'a str> {
+    manifest.annotations().as_ref()?.get(key).map(String::as_str)
+}
+
+/// What to choose from, by the full names where there are any: several images may have the same tag.
 fn tags(manifests: &[&Descriptor]) -> String {
-    let names = manifests.iter().filter_map(|manifest| manifest.annotations().as_ref()?.get(REF_NAME));
+    let name = |manifest| annotation(manifest, IMAGE_NAME).or_else(|| annotation(manifest, REF_NAME));
+    let names = manifests.iter().filter_map(|manifest| name(manifest));
     let names: Vec<String> = names.map(|name| name.escape_debug().to_string()).collect();
     match names.len() {
         0 => "none of its images is tagged".into(),
@@ -155,4 +170,42 @@ pub(crate) fn parse_anything(bytes: &[u8]) {
     let _ = parse_manifest(bytes, &limits);
     let _ = parse_config(bytes, &limits);
     let _ = super::docker::parse(bytes, Some("latest"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As `docker save nginx redis redis:7` writes it.
+    #[test]
+    fn an_image_is_found_by_the_name_that_docker_saved_it_under() {
+        let images = [("nginx", "latest"), ("redis", "latest"), ("redis", "7")];
+        let manifests: Vec<_> = images
+            .iter()
+            .map(|(name, tag)| {
+                let name = format!("docker.io/library/{name}:{tag}");
+                serde_json::json!({
+                    "mediaType": "application/vnd.oci.image.manifest.v1+json", "size": 1,
+                    "digest": format!("sha256:{}", Digest::of(name.as_bytes()).hex()),
+                    "annotations": { IMAGE_NAME: name, REF_NAME: tag },
+                })
+            })
+            .collect();
+        let index = serde_json::json!({ "schemaVersion": 2, "manifests": manifests }).to_string();
+        let select = |name| select(index.as_bytes(), name).map(|blob| blob.digest);
+        for (wanted, full) in [
+            ("redis", "docker.io/library/redis:latest"),
+            ("redis:latest", "docker.io/library/redis:latest"),
+            ("redis:7", "docker.io/library/redis:7"),
+            ("docker.io/library/nginx:latest", "docker.io/library/nginx:latest"),
+            ("7", "docker.io/library/redis:7"),
+        ] {
+            assert_eq!(select(Some(wanted)), Ok(Digest::of(full.as_bytes())), "{wanted}");
+        }
+        for wanted in [None, Some("latest"), Some("nginx:7")] {
+            let text = select(wanted).unwrap_err();
+            let all = "docker.io/library/nginx:latest, docker.io/library/redis:latest, docker.io/library/redis:7";
+            assert!(text.contains(all), "{text}");
+        }
+    }
 }

@@ -26,6 +26,7 @@ use oci_spec::runtime::{Linux, Spec};
 use crate::launch::{CreateDir, Launch, Propagation, Root};
 use crate::spec::Error;
 
+#[cfg(feature = "cli")]
 pub(crate) use bundle::nothing;
 pub use bundle::{Bundle, Bundled, bundle, fuzz};
 pub use cgroup::cgroup as resources;

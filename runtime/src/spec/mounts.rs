@@ -1,4 +1,4 @@
-//! The mounts of a spec: the kernel's filesystems first, then what was declared, then the image's own volumes.
+//! The mounts of a spec: the kernel's filesystems first, then what was declared and the image's own volumes, outer ones first.
 
 use std::path::PathBuf;
 
@@ -23,6 +23,7 @@ pub(super) struct Mounts {
 /// Puts the mounts of `options` together. `image_volumes` are the paths that the image declares.
 pub(super) fn collect(options: &Options, image_volumes: &[String], files: &dyn ImageFiles) -> Result<Mounts, Error> {
     let mut made = Mounts { mounts: kernel_filesystems(options), volumes: Vec::new(), uncovered: Vec::new() };
+    let of_kernel = made.mounts.len();
     for mount in &options.mounts {
         check_target(&mount.target)?;
         made.add(options, mount, files)?;
@@ -47,6 +48,8 @@ pub(super) fn collect(options: &Options, image_volumes: &[String], files: &dyn I
             made.add(options, &Mount { target: target.clone(), kind, read_only: false, noexec: false }, files)?;
         }
     }
+    // A mount covers what was mounted beneath it before: the outer one goes first, as with Docker, whoever wants it.
+    made.mounts[of_kernel..].sort_by_key(|mount| mount.destination().components().count());
     Ok(made)
 }
 

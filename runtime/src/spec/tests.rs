@@ -186,6 +186,19 @@ fn image_volumes_are_tmpfs_with_the_image_s_owner() {
 }
 
 #[test]
+fn no_mount_covers_another_that_is_declared_beneath_it() {
+    let mount = |target: &str, kind| Mount { target: target.to_owned(), kind, read_only: false, noexec: false };
+    let volume = |target: &str| mount(target, MountKind::Volume { source: format!("/data/volumes{target}") });
+    let tmpfs = |target: &str| mount(target, MountKind::Tmpfs { size: None, mode: None, uid: None, gid: None });
+    // The volume of the image is a tmpfs that lies between them.
+    let mounts = vec![volume("/var/lib/redis/data"), tmpfs("/b/"), volume("/a"), tmpfs("//var/./lib")];
+    let launch = launch(&Options { mounts, image_volumes: Some(4096), ..safe() });
+    let targets: Vec<&str> = launch.mounts.iter().map(|mount| mount.target.as_str()).collect();
+    let of_kernel = self::launch(&safe()).mounts.len();
+    assert_eq!(targets[of_kernel..], ["/b", "/a", "/var/lib", "/var/lib/redis", "/var/lib/redis/data"]);
+}
+
+#[test]
 fn shared_namespaces_get_mounts_that_the_kernel_allows() {
     let shared = Options { network: NamespaceChoice::Host, pid: NamespaceChoice::Host, ..safe() };
     let launch = launch(&shared);

@@ -146,7 +146,10 @@ impl Supervisor {
                 // It may have ended right before the crash.
                 self.left.push(index);
                 if self.state.wants_launch(index) && !opening.contains(&index) {
-                    lost.push(index);
+                    // One whose volumes were never whole has waited for that: no child was made of it.
+                    let has_volumes = self.plan.containers.get(index).is_some_and(|c| c.launch.has_volumes());
+                    let waits = has_volumes && !record.filled;
+                    if waits { self.unopened.push_back(index) } else { lost.push(index) }
                 }
             }
             // Else it is kept already, as it is.
@@ -157,6 +160,7 @@ impl Supervisor {
         for (index, fd) in listeners {
             self.use_listener(u32::try_from(index).unwrap_or(u32::MAX), fd);
         }
+        self.open_more();
         for index in lost {
             // A child may have been made that nobody knows; its cgroup does.
             self.kill_cgroup(index);

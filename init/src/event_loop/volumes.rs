@@ -50,7 +50,7 @@ impl Supervisor {
     }
 
     /// Lets those go on that wait for room, as far as there is some.
-    fn open_more(&mut self) {
+    pub(super) fn open_more(&mut self) {
         for index in std::mem::take(&mut self.unopened) {
             // Who still finds no room waits again.
             if self.state.wants_launch(index) && !self.opens_volumes_first(index) {

@@ -150,6 +150,9 @@ fn a_crowd_of_volumes_is_opened_by_a_few_workers() {
     rig.ask(serde_json::json!({"request": "poweroff"}));
     rig.until("at its end", Rig::has_ended);
     let mut rig = begin();
+    // Nor does who waits lose anything in a crash.
+    kill(rig.pid(), 34 + 8);
+    rig.wait("resumed", |s| s["notes"].as_array().is_some_and(|notes| notes.len() == 1));
     flock(&volumes, FlockOperation::Unlock).unwrap();
     for name in (0..CROWD).map(|i| format!("c{i}")) {
         rig.wait_state(&name, "running");

@@ -17,7 +17,6 @@ const SLOT: usize = 1536;
 const LARGE_SLOT: usize = 64 << 10;
 /// Sequence number, length, checksum: eight bytes each.
 const HEADER: usize = 24;
-const HEADER_SIZE: u64 = 24;
 
 /// The number of the large record.
 pub const LARGE: usize = 0;
@@ -115,7 +114,7 @@ impl Store {
         if sequence == 0 || length > slot_size(record).saturating_sub(HEADER) {
             return None;
         }
-        let payload = self.bytes(at.saturating_add(HEADER_SIZE), length)?;
+        let payload = self.bytes(at.saturating_add(u64::try_from(HEADER).ok()?), length)?;
         (payload.len() == length && sum == checksum(sequence, &payload)).then_some((sequence, payload))
     }
 

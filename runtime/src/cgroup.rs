@@ -10,6 +10,7 @@ use rustix::process::{Pid, Signal};
 use crate::device_filter::{self, DeviceFilters};
 use crate::failure::{Context, Failure, Step};
 use crate::launch::Cgroup;
+use crate::small_file;
 
 /// What to do when a setting's file is absent because its controller is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -270,17 +271,7 @@ pub(crate) fn write(dir: BorrowedFd<'_>, file: &str, value: &str) -> Result<(), 
 pub(crate) fn read(dir: BorrowedFd<'_>, file: &str) -> Result<String, Errno> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let file = rustix::fs::openat(dir, file, flags, Mode::empty())?;
-    let mut text = Vec::new();
-    let mut buffer = [0_u8; 4096];
-    while text.len() < 65_536 {
-        match rustix::io::read(&file, &mut buffer) {
-            Ok(0) => break,
-            Ok(n) => text.extend_from_slice(buffer.get(..n).unwrap_or(&[])),
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(String::from_utf8_lossy(&text).into_owned())
+    small_file::read(&file, 65_536)
 }
 
 /// For kernels without `cgroup.kill`: frozen first so that a fork bomb can't outrun it.

@@ -42,6 +42,7 @@ obey! {
     pub mod plan;
     pub mod report;
     pub mod shared;
+    mod small_file;
     pub mod start;
     mod sys;
     mod userns;

@@ -173,6 +173,32 @@ pub struct Container {
     pub fills: Vec<Fill>,
 }
 
+impl Container {
+    /// Nothing but a name and how to start it: never again, and stopped as Docker stops what says nothing. Whatever else it wants is the
+    /// caller's to set.
+    #[must_use]
+    pub fn bare(name: &str, launch: PackedLaunch) -> Self {
+        Self {
+            name: name.to_owned(),
+            image: name.to_owned(),
+            launch,
+            weakened: vec![],
+            labels: vec![],
+            ports: vec![],
+            restart: Restart::No,
+            depends_on: vec![],
+            supervision: Supervision::default(),
+            reads_status: false,
+            kept_log: None,
+            pod: None,
+            stop_signal: 15,
+            stop_grace_ms: 10_000,
+            etc: Etc::default(),
+            fills: vec![],
+        }
+    }
+}
+
 /// How much of a container's output is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeptLog {

@@ -37,22 +37,10 @@ pub fn of(site: &Site, count: usize, chain: usize) -> Plan {
             resolv_conf: true,
         };
         let mut container = Container {
-            name,
             image: "busybox".into(),
-            launch: PackedLaunch::of(launch).expect("encode a launch"),
-            weakened: vec![],
-            labels: vec![],
-            ports: vec![],
             restart: Restart::Always,
-            depends_on: vec![],
-            supervision: Default::default(),
-            reads_status: false,
-            kept_log: None,
-            pod: None,
-            stop_signal: 15,
-            stop_grace_ms: 10_000,
             etc,
-            fills: vec![],
+            ..Container::bare(&name, PackedLaunch::of(launch).expect("encode a launch"))
         };
         if number >= count {
             container.restart = Restart::No;

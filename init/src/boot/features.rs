@@ -262,24 +262,7 @@ pub(crate) mod tests {
             watchdog_seconds: None,
             status_vsock: None,
             pods: vec![],
-            containers: vec![plan::Container {
-                name: "web".into(),
-                image: "web".into(),
-                launch: plan::PackedLaunch::of(launch).unwrap(),
-                weakened: vec![],
-                labels: vec![],
-                ports: vec![],
-                restart: plan::Restart::No,
-                depends_on: vec![],
-                supervision: Default::default(),
-                reads_status: false,
-                kept_log: None,
-                pod: None,
-                stop_signal: 15,
-                stop_grace_ms: 0,
-                etc: plan::Etc::default(),
-                fills: vec![],
-            }],
+            containers: vec![plan::Container::bare("web", plan::PackedLaunch::of(launch).unwrap())],
         }
     }
 

@@ -34,7 +34,7 @@ impl Supervisor {
     }
 
     fn asks_many(&self) -> bool {
-        self.workers.iter().filter(|worker| matches!(worker.kind, Kind::Health { .. })).count() >= AT_ONCE
+        self.at_work(|kind| matches!(kind, Kind::Health { .. })) >= AT_ONCE
     }
 
     /// A question about a run that is over is nobody's any more.

@@ -60,8 +60,8 @@ impl Supervisor {
             let why = if self.data.detail.is_empty() { "not yet mounted" } else { &self.data.detail };
             return Err(format!("the data filesystem is not there: {why}"));
         }
-        let reading = self.workers.iter().filter(|worker| matches!(worker.kind, Kind::Previous(_))).count();
-        if reading >= if entry.rights == Rights::Full { MOST_IN_ALL } else { MOST } {
+        let most = if entry.rights == Rights::Full { MOST_IN_ALL } else { MOST };
+        if self.at_work(|kind| matches!(kind, Kind::Previous(_))) >= most {
             return Err("other kept logs are being read; ask again".to_owned());
         }
         let ticket = self.previous.next;

@@ -45,8 +45,7 @@ impl Supervisor {
     /// Whether there is no room for a worker more, on the data filesystem or elsewhere.
     fn opens_many(&self, on_data: bool) -> bool {
         let there = |index: usize| self.plan.containers.get(index).is_some_and(|c| c.launch.uses_data() == on_data);
-        let working = self.workers.iter().filter(|w| matches!(w.kind, Kind::Volumes(index) if there(index)));
-        working.count() >= AT_ONCE
+        self.at_work(|kind| matches!(kind, Kind::Volumes(index) if there(index))) >= AT_ONCE
     }
 
     /// Lets those go on that wait for room, as far as there is some.

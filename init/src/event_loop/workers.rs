@@ -69,6 +69,11 @@ impl Supervisor {
         self.common_dirty = true;
     }
 
+    /// How many workers of such kinds there are.
+    pub(super) fn at_work(&self, is_such: impl Fn(Kind) -> bool) -> usize {
+        self.workers.iter().filter(|worker| is_such(worker.kind)).count()
+    }
+
     fn not_started(&mut self, kind: Kind, why: &str) {
         if let Kind::Volumes(index) = kind {
             self.launch_failed(index, Fault { text: why.to_owned(), transient: true });

@@ -181,7 +181,8 @@ pub fn add_default_route6(name: &str, gateway: Ipv6Addr) -> io::Result<()> {
     unless_there(result)
 }
 
-fn index(socket: &UdpSocket, name: &str) -> io::Result<libc::c_int> {
+/// The interface's number. One that went away and came back has another.
+pub fn index(socket: &UdpSocket, name: &str) -> io::Result<libc::c_int> {
     let index = rustix::net::netdevice::name_to_index(socket, name)?;
     libc::c_int::try_from(index).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))
 }

@@ -192,7 +192,7 @@ impl Client {
 
     /// Asks anew, but not at once: who offers and refuses may do so for ever.
     fn refuse(&mut self, now: u64) -> Vec<Action> {
-        let wait = FIRST_WAIT.checked_shl(self.refused).unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT);
+        let wait = patience(self.refused);
         self.refused = self.refused.saturating_add(1).min(32);
         self.state = State::Selecting;
         self.attempt = 0;
@@ -209,7 +209,7 @@ impl Client {
     /// Sets the deadline for an answer: doubled with every attempt, with up to a second of jitter, so that machines which
     /// started together don't ask together.
     fn wait(&mut self, now: u64) {
-        let wait = FIRST_WAIT.checked_shl(self.attempt).unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT);
+        let wait = patience(self.attempt);
         let jitter = u64::from(self.xid.wrapping_mul(0x9e37_79b9) >> 22);
         self.attempt = self.attempt.saturating_add(1).min(32);
         self.deadline = now.saturating_add(wait).saturating_add(jitter);
@@ -228,6 +228,11 @@ fn routes(ack: &Reply) -> Vec<Route> {
     }
     let by = |router: &Ipv4Addr| Route { destination: Ipv4Addr::UNSPECIFIED, prefix: 0, gateway: Some(*router) };
     ack.routers.first().map(by).into_iter().collect()
+}
+
+/// How long to wait after so many times in vain.
+fn patience(times: u32) -> u64 {
+    FIRST_WAIT.checked_shl(times).unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT)
 }
 
 /// Not every address can be an interface's.

@@ -141,7 +141,9 @@ fn keep_lease(interface: &str, plan: &Plan) -> Result<Network, String> {
     let start = Instant::now();
     let now = || u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
     let mut client = Client::new(mac, &plan.hostname, seed(), now());
-    let number = index(&socket, interface)?;
+    // Sockets of an interface that is gone are deaf, also if another one of that name comes.
+    let number = || net::index(&socket, interface).map_err(|e| format!("find interface {interface}: {e}"));
+    let first = number()?;
     let mut uplink = Uplink { interface, socket: &socket, plan, applied: None };
     uplink.report_asking("asking for a DHCP lease");
     let mut buffer = [0; dhcp::MAX_LENGTH];
@@ -175,15 +177,10 @@ fn keep_lease(interface: &str, plan: &Plan) -> Result<Network, String> {
             }
         };
         actions.into_iter().for_each(|action| uplink.perform(action));
-        if index(&socket, interface)? != number {
+        if number()? != first {
             return Err(format!("interface {interface} is another one than before"));
         }
     }
-}
-
-/// The interface's number. One that went away and came back has another, and sockets of the old one are deaf.
-fn index(socket: &UdpSocket, interface: &str) -> Result<u32, String> {
-    rustix::net::netdevice::name_to_index(socket, interface).map_err(|e| format!("find interface {interface}: {e}"))
 }
 
 /// What the actions of the conversation are done with.

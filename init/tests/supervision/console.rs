@@ -241,20 +241,21 @@ fn a_crash_gives_the_terminal_its_lines_back() {
 
 fn wrong_passphrases_are_counted_over_a_crash() {
     let mut rig = at_a_terminal(Access::Control(HASH.into()), vec![counter()]);
-    let begin = |rig: &Rig| {
-        rig.press("\r");
-        rig.wait_screen(">count");
-    };
-    begin(&rig);
+    open_dashboard(&rig);
     (0..4).for_each(|_| say_wrong(&rig));
     rig.signal(crate::crash::PANIC);
     rig.wait("resumed", |s| s["notes"].to_string().contains("crashed"));
-    begin(&rig);
+    open_dashboard(&rig);
     rig.press("r");
     rig.wait_screen("ask again in");
     say_wrong(&rig);
     // After the fifth it is closed for a minute; after a first one it would be for a second.
     assert!(closed_for(&rig) > 8);
+}
+
+fn open_dashboard(rig: &Rig) {
+    rig.press("\r");
+    rig.wait_screen(">count");
 }
 
 /// Says a wrong passphrase for a restart, once one is taken.
@@ -325,6 +326,13 @@ fn hang_up(rig: &Rig) {
     command.status().expect("util-linux and perl are installed");
 }
 
+/// The line is there again, and lines go out of it.
+fn come_back(rig: &Rig) {
+    let before = rig.console().matches("number").count();
+    std::os::unix::fs::symlink(rig.terminal(), rig.file("console")).unwrap();
+    rig.until("lines again", |rig| rig.console().matches("number").count() > before + 3);
+}
+
 fn a_line_that_has_hung_up_is_listened_to_again() {
     let mut rig = at_a_terminal(Access::Control(HASH.into()), vec![counter()]);
     rig.wait_console("number 2");
@@ -333,9 +341,7 @@ fn a_line_that_has_hung_up_is_listened_to_again() {
     hang_up(&rig);
     // Nobody hears that: there is no line.
     rig.wait("alive", |s| s["state"] == "running");
-    let before = rig.console().matches("number").count();
-    std::os::unix::fs::symlink(rig.terminal(), rig.file("console")).unwrap();
-    rig.until("lines again", |rig| rig.console().matches("number").count() > before + 3);
+    come_back(&rig);
     assert!(!rig.screen().alternate_screen(), "what the dashboard had made of the terminal is undone");
     rig.press(" ");
     rig.wait_screen(">count");
@@ -345,9 +351,7 @@ fn a_line_that_has_hung_up_is_listened_to_again() {
     rig.wait("alive", |s| s["state"] == "running");
     rig.signal(crate::crash::PANIC);
     rig.wait("resumed", |s| s["notes"].to_string().contains("crashed"));
-    std::os::unix::fs::symlink(rig.terminal(), rig.file("console")).unwrap();
-    let before = rig.console().matches("number").count();
-    rig.until("lines again", |rig| rig.console().matches("number").count() > before + 3);
+    come_back(&rig);
     rig.press(" ");
     rig.wait_screen(">count");
 }
@@ -358,9 +362,7 @@ fn a_line_without_keys_is_printed_to_again() {
     rig.wait_console("number 2");
     hang_up(&rig);
     rig.wait("alive", |s| s["state"] == "running");
-    std::os::unix::fs::symlink(rig.terminal(), rig.file("console")).unwrap();
-    let before = rig.console().matches("number").count();
-    rig.until("lines again", |rig| rig.console().matches("number").count() > before + 3);
+    come_back(&rig);
     // It is as deaf as at first: what is typed is not echoed, and holds nothing up.
     let before = rig.console().matches("number").count();
     rig.press("echo\x13\n");
@@ -370,20 +372,14 @@ fn a_line_without_keys_is_printed_to_again() {
 
 fn a_crash_without_a_line_forgets_no_wrong_passphrase() {
     let mut rig = at_a_terminal(Access::Control(HASH.into()), vec![counter()]);
-    let begin = |rig: &Rig| {
-        rig.press("\r");
-        rig.wait_screen(">count");
-    };
-    begin(&rig);
+    open_dashboard(&rig);
     (0..3).for_each(|_| say_wrong(&rig));
     hang_up(&rig);
     rig.wait("alive", |s| s["state"] == "running");
     rig.signal(crate::crash::PANIC);
     rig.wait("resumed", |s| s["notes"].to_string().contains("crashed"));
-    std::os::unix::fs::symlink(rig.terminal(), rig.file("console")).unwrap();
-    let before = rig.console().matches("number").count();
-    rig.until("lines again", |rig| rig.console().matches("number").count() > before + 3);
-    begin(&rig);
+    come_back(&rig);
+    open_dashboard(&rig);
     say_wrong(&rig);
     // The fourth wrong one closes it for eight seconds; a first one would for one.
     assert!(closed_for(&rig) > 2);

@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use garboard_runtime::launch::*;
-use garboard_runtime::plan::{self, Addressing, Condition, Dependency, Etc, Network, PackedLaunch, Plan, Restart};
+use garboard_runtime::plan::{self, Addressing, Condition, Dependency, Network, PackedLaunch, Plan, Restart};
 use rustix::fs::{Mode, OFlags};
 use rustix::pty::{OpenptFlags, openpt, ptsname, unlockpt};
 use serde_json::Value;
@@ -45,24 +45,7 @@ pub fn shell(name: &str, script: &str) -> plan::Container {
         mounts: vec![mount("/proc", filesystem("proc")), mount("/dev", filesystem("tmpfs"))],
         ..Launch::default()
     };
-    plan::Container {
-        name: name.into(),
-        image: "test".into(),
-        launch: PackedLaunch::of(launch).unwrap(),
-        weakened: vec![],
-        labels: vec![],
-        ports: vec![],
-        restart: Restart::No,
-        depends_on: vec![],
-        supervision: Default::default(),
-        reads_status: false,
-        kept_log: None,
-        pod: None,
-        stop_signal: 15,
-        stop_grace_ms: 10_000,
-        etc: Etc::default(),
-        fills: vec![],
-    }
+    plan::Container { image: "test".into(), ..plan::Container::bare(name, PackedLaunch::of(launch).unwrap()) }
 }
 
 /// The same, launched otherwise.

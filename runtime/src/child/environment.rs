@@ -7,6 +7,8 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use crate::small_file;
+
 /// No sensible passwd file is longer, in bytes. What stands behind that isn't looked at.
 const MAX_PASSWD: usize = 1 << 20;
 /// For users without an entry.
@@ -52,17 +54,7 @@ fn read_passwd() -> Result<String, Errno> {
     if FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) != FileType::RegularFile {
         return Err(Errno::INVAL);
     }
-    let mut text = Vec::new();
-    let mut buffer = [0_u8; 4096];
-    while text.len() < MAX_PASSWD {
-        match rustix::io::read(&file, &mut buffer) {
-            Ok(0) => break,
-            Ok(n) => text.extend_from_slice(buffer.get(..n).unwrap_or(&[])),
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(String::from_utf8_lossy(&text).into_owned())
+    small_file::read(&file, MAX_PASSWD)
 }
 
 /// The home directory of `uid` in a passwd(5) file.

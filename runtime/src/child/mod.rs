@@ -6,8 +6,8 @@
 mod console;
 mod devices;
 mod enter;
-mod hide;
 mod environment;
+mod hide;
 pub(crate) mod identity;
 mod label;
 mod landlock;

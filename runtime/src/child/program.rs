@@ -78,7 +78,7 @@ pub(crate) fn execute(program: &Program<'_>) -> Result<(), Failure> {
     }
     if stages.gate.is_some() && !stages.without_program {
         // So that a wrong program is an error of `create`, not of `start`.
-        expect_program(process, &candidates)?;
+        expect_program(process, variables, &candidates)?;
     }
     let restricted = filter.is_some() || rules.is_some();
     let retained = if restricted && !process.no_new_privileges { identity::MAY_RESTRICT_ITSELF } else { 0 };
@@ -107,7 +107,7 @@ pub(crate) fn execute(program: &Program<'_>) -> Result<(), Failure> {
             }
         }
     }
-    Err(Failure::new(Step::Execute, program_text(process), failure))
+    Err(Failure::new(Step::Execute, program_text(process, variables), failure))
 }
 
 /// What the program and all that it starts will have instead of the machine's usual.
@@ -138,7 +138,7 @@ fn load(filter: Option<&SeccompFilter>, agent: Option<BorrowedFd<'_>>, message: 
 }
 
 /// Whether one of the candidates is a file that somebody may execute; what else is wrong with it only exec can tell.
-fn expect_program(process: &Process, candidates: &[CString]) -> Result<(), Failure> {
+fn expect_program(process: &Process, variables: &[String], candidates: &[CString]) -> Result<(), Failure> {
     let mut failure = Errno::NOENT;
     for candidate in candidates {
         let kind = rustix::fs::stat(candidate.as_c_str()).map(|stat| FileType::from_raw_mode(stat.st_mode));
@@ -149,14 +149,14 @@ fn expect_program(process: &Process, candidates: &[CString]) -> Result<(), Failu
             Err(errno) => failure = errno,
         }
     }
-    Err(Failure::new(Step::Execute, program_text(process), failure))
+    Err(Failure::new(Step::Execute, program_text(process, variables), failure))
 }
 
 /// The program for an error message: by name, and where it was looked for.
-fn program_text(process: &Process) -> String {
+fn program_text(process: &Process, variables: &[String]) -> String {
     match process.args.first() {
         Some(name) if name.contains('/') => name.clone(),
-        Some(name) => format!("{name} (in PATH {})", search_path(&process.env)),
+        Some(name) => format!("{name} (in PATH {})", search_path(variables)),
         None => String::new(),
     }
 }

@@ -169,26 +169,28 @@ impl Backwards {
 
     /// A step that goes on at one place.
     fn then(&mut self, step: Step, next: usize) -> usize {
-        let same = (step.code, step.k, next, next);
-        if let Some(place) = self.written.get(&same) {
-            return *place;
-        }
-        self.follow(next);
-        let place = self.push(step);
-        self.written.insert(same, place);
-        place
+        self.once((step.code, step.k, next, next), |target| {
+            target.follow(next);
+            target.push(step)
+        })
     }
 
     fn test(&mut self, step: Step, yes: usize, no: usize) -> usize {
-        let same = (step.code, step.k, yes, no);
-        if let Some(place) = self.written.get(&same) {
+        self.once((step.code, step.k, yes, no), |target| {
+            let (yes, no) = (target.near(yes), target.near(no));
+            let offset = |place: usize| u8::try_from(target.steps.len().saturating_sub(place)).unwrap_or(u8::MAX);
+            let step = Step { yes: offset(yes), no: offset(no), ..step };
+            target.push(step)
+        })
+    }
+
+    /// Where this was written, or is now.
+    fn once(&mut self, what: Written, write: impl FnOnce(&mut Self) -> usize) -> usize {
+        if let Some(place) = self.written.get(&what) {
             return *place;
         }
-        let (yes, no) = (self.near(yes), self.near(no));
-        let offset = |place: usize| u8::try_from(self.steps.len().saturating_sub(place)).unwrap_or(u8::MAX);
-        let step = Step { yes: offset(yes), no: offset(no), ..step };
-        let place = self.push(step);
-        self.written.insert(same, place);
+        let place = write(self);
+        self.written.insert(what, place);
         place
     }
 

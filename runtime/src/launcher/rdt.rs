@@ -7,6 +7,7 @@ use rustix::io::Errno;
 
 use crate::failure::{Context, Failure, Step};
 use crate::launch::IntelRdt;
+use crate::small_file;
 
 /// Puts process `pid` into its class, as container `name`.
 pub(super) fn assign(rdt: &IntelRdt, name: &str, pid: i32) -> Result<(), Failure> {
@@ -110,17 +111,7 @@ fn write_file(directory: BorrowedFd<'_>, name: &str, text: &str) -> Result<(), E
 fn read_file(directory: Option<BorrowedFd<'_>>, name: &str) -> Result<String, Errno> {
     let directory = directory.unwrap_or(rustix::fs::CWD);
     let file = rustix::fs::openat(directory, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    let mut text = Vec::new();
-    let mut buffer = [0_u8; 4096];
-    while text.len() < 1 << 20 {
-        match rustix::io::read(&file, &mut buffer) {
-            Ok(0) => break,
-            Ok(n) => text.extend_from_slice(buffer.get(..n).unwrap_or(&[])),
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    Ok(String::from_utf8_lossy(&text).into_owned())
+    small_file::read(&file, 1 << 20)
 }
 
 #[cfg(test)]

@@ -97,7 +97,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::{
-        Access, Addressing, Console, Container, Data, Etc, MemoryVolume, Module, Network, PackedLaunch, Pod, Restart,
+        Access, Addressing, Console, Container, Data, MemoryVolume, Module, Network, PackedLaunch, Pod,
     };
     use super::*;
     use crate::launch::{Launch, Root};
@@ -148,24 +148,7 @@ mod tests {
     fn container(filter: Option<u8>) -> Container {
         let seccomp = filter.map(|byte| Seccomp { bpf: vec![byte; 800].into(), flags: 0, listener: None });
         let launch = Launch { seccomp, ..Launch::bare(Root::default()) };
-        Container {
-            name: "web".to_owned(),
-            image: "nginx".to_owned(),
-            launch: PackedLaunch::of(launch).unwrap(),
-            weakened: vec![],
-            labels: vec![],
-            ports: vec![],
-            restart: Restart::No,
-            depends_on: vec![],
-            supervision: Default::default(),
-            reads_status: false,
-            kept_log: None,
-            pod: None,
-            stop_signal: 15,
-            stop_grace_ms: 10_000,
-            etc: Etc::default(),
-            fills: vec![],
-        }
+        Container::bare("web", PackedLaunch::of(launch).unwrap())
     }
 
     fn with_filters(filters: &[Option<u8>]) -> Plan {

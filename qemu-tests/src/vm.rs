@@ -265,6 +265,14 @@ impl Vm {
         self.wait_container(name, "healthy", timeout, ContainerStatus::is_healthy)
     }
 
+    /// Waits until the container is as the declaration wants it: one that is to run has done so for a second, too.
+    ///
+    /// # Errors
+    /// As [`Vm::wait_healthy`].
+    pub fn wait_as_declared(&self, name: &str, timeout: Duration) -> Result<&Self> {
+        self.wait_container(name, "as declared", timeout, |container| container.as_declared)
+    }
+
     /// Waits until the container is in this state (`running`, `backoff`, `exited`, `failed`, …).
     ///
     /// # Errors

@@ -50,6 +50,7 @@ fn whole(profile: &LinuxSeccomp) -> Result<Vec<u8>, Error> {
     context.set_ctl_optimize(2).map_err(library("optimise"))?;
     let architectures = architectures(profile)?;
     let compatible = !architectures.is_empty();
+    let x32 = architectures.contains(&ScmpArch::X32);
     for arch in architectures {
         context.add_arch(arch).map_err(library("architecture"))?;
     }
@@ -85,7 +86,7 @@ fn whole(profile: &LinuxSeccomp) -> Result<Vec<u8>, Error> {
     }
     let body = export(&context)?;
     let with_prologue = matches!(default, ScmpAction::Errno(_));
-    Ok(if with_prologue { [prologue(newest), body].concat() } else { body })
+    Ok(if with_prologue { [prologue(newest, x32), body].concat() } else { body })
 }
 
 /// Calls that the child makes with the filter in force before it executes the program: to hand over the listener.
@@ -229,18 +230,16 @@ fn export(context: &ScmpFilterContext) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
-/// Before libseccomp's filter: native calls above `newest` give ENOSYS. Jumps are relative, so it can stand in front as it is.
-fn prologue(newest: u32) -> Vec<u8> {
+/// Before libseccomp's filter: native calls above `newest` give ENOSYS, but for those of x32 if there is that ABI. Jumps are relative, so
+/// it can stand in front as it is.
+fn prologue(newest: u32, x32: bool) -> Vec<u8> {
     const SECCOMP_RET_ERRNO: u32 = 0x0005_0000;
-    let steps = [
-        Step::plain(LOAD, ARCHITECTURE),
-        Step::new(IF_EQUAL, 0, 4, AUDIT_ARCH_X86_64),
-        Step::plain(LOAD, NUMBER),
-        Step::new(IF_GREATER_EQUAL, 2, 0, X32_BIT),
-        Step::new(IF_GREATER, 0, 1, newest),
-        Step::plain(RETURN, SECCOMP_RET_ERRNO | ENOSYS),
-    ];
-    steps.iter().flat_map(|step| step.to_bytes()).collect()
+    let numbers = [Step::new(IF_GREATER, 0, 1, newest), Step::plain(RETURN, SECCOMP_RET_ERRNO | ENOSYS)];
+    let others = x32.then(|| Step::new(IF_GREATER_EQUAL, 2, 0, X32_BIT));
+    let native = Step::new(IF_EQUAL, 0, if x32 { 4 } else { 3 }, AUDIT_ARCH_X86_64);
+    let steps = [Step::plain(LOAD, ARCHITECTURE), native, Step::plain(LOAD, NUMBER)];
+    let steps = steps.into_iter().chain(others).chain(numbers);
+    steps.flat_map(Step::to_bytes).collect()
 }
 
 fn library(what: &str) -> impl Fn(libseccomp::error::SeccompError) -> Error {

@@ -5,8 +5,11 @@
 //! But most numbers have neighbours with the same answer: only the ends of such ranges have to be told apart, and single numbers in
 //! them. Steps that look at arguments stay what they are.
 
+mod order;
+
 use std::collections::{BTreeSet, HashMap};
 
+use self::order::{Order, Weight};
 use super::bpf::{
     AND, ARCHITECTURE, ARGUMENTS, IF_ANY_BIT, IF_EQUAL, IF_GREATER, IF_GREATER_EQUAL, JUMP, LOAD, NUMBER, RETURN, Step,
 };
@@ -15,6 +18,8 @@ use super::bpf::{
 const FAR: usize = 250;
 /// A range has so many exceptions at most: they are looked for one after the other.
 const EXCEPTIONS: usize = 4;
+/// Numbers from this one on are no system calls in any kernel so far.
+const CALLS: u32 = 512;
 
 /// What the accumulator holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -71,8 +76,14 @@ enum Leaf {
     Place(usize),
 }
 
-/// The first number of a range, which ends where the next one begins.
-type Range = (u32, Leaf);
+/// Numbers, up to where the next range begins.
+#[derive(Debug, Clone)]
+struct Range {
+    first: u32,
+    leaf: Leaf,
+    /// Single numbers that lead elsewhere.
+    exceptions: Vec<(u32, Leaf)>,
+}
 
 /// The filter for calls of one architecture.
 #[derive(Clone, Copy)]
@@ -203,7 +214,7 @@ impl Backwards {
 
     /// What all calls of an architecture get.
     fn calls(&mut self, source: Source<'_>, limits: &BTreeSet<u32>) -> Option<usize> {
-        let mut ranges: Vec<Range> = Vec::new();
+        let mut ranges: Vec<(u32, Leaf)> = Vec::new();
         for number in limits.iter().copied() {
             let leaf = match source.outcome(Some(number))? {
                 Outcome::Answer(k) => Leaf::Answer(k),
@@ -213,36 +224,10 @@ impl Backwards {
                 ranges.push((number, leaf));
             }
         }
-        let ranges = self.exceptions(&ranges);
-        let tree = self.tree(&ranges)?;
+        let ranges = with_exceptions(&ranges);
+        let order = Order::of(&weights(&ranges));
+        let tree = self.tree(&ranges, 0, &order)?;
         Some(self.load(NUMBER, tree))
-    }
-
-    /// The ranges of which some have exceptions: a single number between two ranges of the same answer takes one test that way instead of
-    /// two.
-    fn exceptions(&mut self, ranges: &[Range]) -> Vec<Range> {
-        let mut wider: Vec<Range> = Vec::new();
-        // What the last of these leads to but for its exceptions, and how many it has.
-        let (mut usual, mut count) = (None, 0);
-        let mut ranges = ranges.iter().copied().peekable();
-        while let Some((first, leaf)) = ranges.next() {
-            let goes_on = ranges.peek().is_some_and(|(end, after)| *end == first + 1 && Some(*after) == usual);
-            match wider.last().copied() {
-                Some((begin, before)) if goes_on && count < EXCEPTIONS => {
-                    let (yes, no) = (self.place(leaf), self.place(before));
-                    let place = self.test(Step::plain(IF_EQUAL, first), yes, no);
-                    wider.pop();
-                    wider.push((begin, Leaf::Place(place)));
-                    ranges.next();
-                    count += 1;
-                }
-                _ => {
-                    wider.push((first, leaf));
-                    (usual, count) = (Some(leaf), 0);
-                }
-            }
-        }
-        wider
     }
 
     fn place(&mut self, leaf: Leaf) -> usize {
@@ -252,18 +237,30 @@ impl Backwards {
         }
     }
 
-    /// Tells ranges apart by halves.
-    fn tree(&mut self, ranges: &[Range]) -> Option<usize> {
-        match ranges {
-            [] => None,
-            [(_, leaf)] => Some(self.place(*leaf)),
-            _ => {
-                let (below, above) = ranges.split_at(ranges.len() / 2);
-                let k = above.first()?.0;
-                let (above, below) = (self.tree(above)?, self.tree(below)?);
-                Some(self.test(Step::plain(IF_GREATER_EQUAL, k), above, below))
-            }
+    /// Tells ranges apart, of which the first one is so many-th of all.
+    fn tree(&mut self, ranges: &[Range], first: usize, order: &Order) -> Option<usize> {
+        if let [range] = ranges {
+            return Some(self.range(range));
         }
+        let (below, above) = ranges.split_at_checked(order.below(first, ranges.len()))?;
+        let k = above.first()?.first;
+        let middle = first.checked_add(below.len())?;
+        // What is written last is what comes next, so that one of the two ways need not be a jump.
+        let (below, above) = if leads_elsewhere(below) {
+            (self.tree(below, first, order)?, self.tree(above, middle, order)?)
+        } else {
+            let above = self.tree(above, middle, order)?;
+            (self.tree(below, first, order)?, above)
+        };
+        Some(self.test(Step::plain(IF_GREATER_EQUAL, k), above, below))
+    }
+
+    fn range(&mut self, range: &Range) -> usize {
+        let usual = self.place(range.leaf);
+        range.exceptions.iter().fold(usual, |next, (number, leaf)| {
+            let yes = self.place(*leaf);
+            self.test(Step::plain(IF_EQUAL, *number), yes, next)
+        })
     }
 
     /// What remains of a filter when the number is known: the steps that look at arguments.
@@ -314,6 +311,38 @@ impl Backwards {
         written.insert((at, holds), place);
         Some(place)
     }
+}
+
+/// The ranges, of which some have exceptions: a single number between two ranges of the same answer takes one test that way instead of
+/// two.
+fn with_exceptions(ranges: &[(u32, Leaf)]) -> Vec<Range> {
+    let mut wider: Vec<Range> = Vec::new();
+    let mut ranges = ranges.iter().copied().peekable();
+    while let Some((first, leaf)) = ranges.next() {
+        let after = ranges.peek().filter(|(end, _)| Some(*end) == first.checked_add(1)).map(|(_, leaf)| *leaf);
+        match wider.last_mut() {
+            Some(range) if after == Some(range.leaf) && range.exceptions.len() < EXCEPTIONS => {
+                range.exceptions.push((first, leaf));
+                ranges.next();
+            }
+            _ => wider.push(Range { first, leaf, exceptions: Vec::new() }),
+        }
+    }
+    wider
+}
+
+fn weights(ranges: &[Range]) -> Vec<Weight> {
+    let ends = ranges.iter().skip(1).map(|range| range.first).chain([u32::MAX]);
+    let weight = |(range, end): (&Range, u32)| Weight {
+        calls: end.min(CALLS).saturating_sub(range.first),
+        elsewhere: range.exceptions.is_empty(),
+    };
+    ranges.iter().zip(ends).map(weight).collect()
+}
+
+/// Whether it is nothing but steps that stand elsewhere.
+fn leads_elsewhere(ranges: &[Range]) -> bool {
+    matches!(ranges, [range] if range.exceptions.is_empty())
 }
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ impl Problems {
     /// Notes an error at `span`.
     pub(crate) fn error(&mut self, span: &Span, message: impl Into<String>) -> &mut Problem {
         let problem = Problem { span: span.clone(), message: message.into(), help: None, related: None };
-        if self.found.len() >= MAX_KEPT {
+        if self.is_full() {
             self.omitted = self.omitted.saturating_add(1);
             self.overflow = problem;
             return &mut self.overflow;
@@ -59,6 +59,11 @@ impl Problems {
         self.found.push(problem);
         let last = self.found.len() - 1;
         &mut self.found[last]
+    }
+
+    /// Whether further ones are only counted, so that a costly help is wasted on them.
+    pub(crate) fn is_full(&self) -> bool {
+        self.found.len() >= MAX_KEPT
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -71,6 +71,15 @@ fn deep_nesting_needs_little_stack() {
     thread.unwrap().join().unwrap();
 }
 
+/// Containers each of which depends on all before it, with more keys, in which `{i}` is its number.
+fn all_earlier(keys: &str) -> String {
+    let one = |i: usize| {
+        let earlier: String = (0..i).map(|other| format!("\"c{other}\",")).collect();
+        format!("[containers.c{i}]\nimage=\"x\"\ndepends_on=[{earlier}]\n{}", keys.replace("{i}", &i.to_string()))
+    };
+    (0..420).map(one).collect()
+}
+
 /// Each of these fills a whole file with whatever multiplies: errors, keys, containers, ports, edges.
 #[test]
 fn a_full_file_of_anything_is_bounded() {
@@ -91,8 +100,41 @@ fn a_full_file_of_anything_is_bounded() {
         format!("name=\"a\"\n[containers.a]\nimage=\"x\"\ndepends_on=[\n{}]", "\"b\",\n".repeat(150_000)),
         numbered(|i| format!("[containers.c{i}]\nimage=\"x\"\ndepends_on=[\"c{}\"]\n", (i + 1) % 4_096), 4_096),
         numbered(|i| format!("[containers.c{i}]\nimage=\"x\"\ndepends_on=[\"c{}\"]\n", i ^ 1), 4_096),
+        // Words that look like many others.
+        format!(
+            "name=\"a\"\n[containers.a]\nimage=\"x\"\nvolumes=[\n{}]\n{}",
+            numbered(|i| format!("\"{i:x>62}:/{i}\",\n"), 7_000),
+            numbered(|i| format!("[volumes.{i:y>62}]\n"), 7_000)
+        ),
+        numbered(|i| format!("[containers.{i:y>62}]\nimage=\"x\"\ndepends_on=[\"{i:x>62}\"]\n"), 4_096),
+        format!("name=\"a\"\n[containers.a]\nimage=\"x\"\n{}", numbered(|i| format!("{i:x>60}=1\n"), 15_500)),
+        // As many edges as there is room for, between pods of one container and in circles.
+        format!("nmae=\"a\"\n{}", all_earlier("pod=\"p{i}\"\n")),
+        format!("{}\n[containers.a]\nimage=\"x\"\npod=\"p1\"\ndepends_on=[\"c300\"]\n", all_earlier("pod=\"p{i}\"\n")),
+        numbered(
+            |i| {
+                let others: String =
+                    (0..380).filter(|other| *other != i).map(|other| format!("\"c{other}\",")).collect();
+                format!("[containers.c{i}]\nimage=\"x\"\ndepends_on=[{others}]\n")
+            },
+            380,
+        ),
+        // Each port in each container.
+        numbered(
+            |i| {
+                let ranges: String =
+                    (0..64).map(|r| format!("\"{}-{}\",", r * 1024 + 1, (r + 1) * 1024 - r / 63)).collect();
+                format!("[containers.c{i}]\nimage=\"x\"\nnetwork_mode=\"host\"\nports=[{ranges}]\n")
+            },
+            1_120,
+        ),
+        format!(
+            "nmae=\"a\"\n[containers.a]\nimage=\"x\"\n[containers.a.blkio_config]\ndevice_read_iops=[\n{}]",
+            numbered(|i| format!("{{path=\"/dev/{i}\",rate=1}},\n"), 30_000)
+        ),
     ];
     for input in inputs {
+        assert!(input.len() <= MAX_SIZE, "{}", input.len());
         let start = Instant::now();
         let (errors, drawn) = refused(&input);
         let beginning: String = input.chars().take(40).collect();

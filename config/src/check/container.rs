@@ -25,6 +25,7 @@ pub(super) fn draft(
     mut keys: ContainerKeys,
     index: usize,
     volumes: &BTreeMap<String, Volume>,
+    taken: &mut ports::Taken,
     problems: &mut Problems,
 ) -> Draft {
     let missing = format!("`image` of the container {} is missing", quote(&name.value));
@@ -51,7 +52,7 @@ pub(super) fn draft(
             .help("leave it out, or leave out `uts`; the machine's host name is `hostname` in [system]");
     }
     let kept_log = logging::kept(keys.logging, problems);
-    let (ports, port_places) = ports::ports(keys.ports, network, problems);
+    let ports = ports::ports(keys.ports, network, &name.value, taken, problems);
     let mounts = mounts::mounts(keys.volumes, keys.tmpfs, volumes, ids, problems);
     let devices = mounts::devices(keys.devices, problems);
     let hosts = extra_hosts(keys.extra_hosts, problems);
@@ -113,7 +114,7 @@ pub(super) fn draft(
         name: name.value,
     };
     let container = Container { weakened: isolation::weakened(&container), ..container };
-    Draft { container, name: name.span, depends_on: places, ports: port_places, restart, kept_log, unsupervised, pod }
+    Draft { container, name: name.span, depends_on: places, restart, kept_log, unsupervised, pod }
 }
 
 /// The ids of the container declared at `index`: the machine's own stay below all of them, and no two ranges touch.

@@ -18,7 +18,7 @@ use crate::container::{Container, KeptLog};
 use crate::errors::quote;
 use crate::keys::ApplianceKeys;
 use crate::problems::{Problems, Span};
-use crate::read::{At, Fault, Field, Table, Word, nearest};
+use crate::read::{At, Field, Table, Word, nearest};
 use crate::syntax::{ContainerName, VolumeName};
 
 /// More containers than one machine runs; bounds the id ranges as well.
@@ -30,8 +30,6 @@ struct Draft {
     name: Span,
     /// The names in `depends_on`, in the order of [`Container::depends_on`].
     depends_on: Vec<Span>,
-    /// The places in `ports`, in the order of [`Container::ports`].
-    ports: Vec<Span>,
     /// The value of `restart`.
     restart: Option<Span>,
     /// What is kept of its log, at its key.
@@ -61,7 +59,6 @@ pub(crate) fn appliance(keys: ApplianceKeys, problems: &mut Problems) -> Applian
     let declared = value(keys.containers).map(|named| named.0).unwrap_or_default();
     let mut drafts = containers(declared, &volumes, problems);
     pods::unite(&mut drafts, problems);
-    ports::check_clashes(&drafts, problems);
     logging::check_room(&drafts, &data, problems);
     Appliance {
         name,
@@ -86,9 +83,10 @@ fn containers(
         return Vec::new();
     }
     let mut drafts = Vec::with_capacity(declared.len());
+    let mut taken = ports::Taken::new();
     for (index, (name, keys)) in declared.into_iter().enumerate() {
         check_name::<ContainerName>(&name, problems);
-        drafts.push(container::draft(name, keys.value, index, volumes, problems));
+        drafts.push(container::draft(name, keys.value, index, volumes, &mut taken, problems));
     }
     drafts
 }
@@ -123,11 +121,21 @@ fn require<T: Table>(keys: &T, key: &str, place: &Span, message: &str, help: &st
     }
 }
 
-/// What to say about a name that names nothing declared.
-fn undeclared<'a>(what: &str, name: &str, declared: impl IntoIterator<Item = &'a str>) -> Fault {
-    let fault = Fault::new(format!("there is no {what} {}", quote(name)));
-    match nearest(name, declared) {
-        Some(meant) => fault.help(format!("did you mean `{meant}`?")),
-        None => fault.help(format!("declare it in a table [{what}s.NAME]")),
+/// Notes a name that names nothing declared.
+fn undeclared<'a>(
+    what: &str,
+    name: &str,
+    declared: impl IntoIterator<Item = &'a str>,
+    place: &Span,
+    problems: &mut Problems,
+) {
+    let full = problems.is_full();
+    let problem = problems.error(place, format!("there is no {what} {}", quote(name)));
+    if full {
+        return;
     }
+    match nearest(name, declared) {
+        Some(meant) => problem.help(format!("did you mean `{meant}`?")),
+        None => problem.help(format!("declare it in a table [{what}s.NAME]")),
+    };
 }

@@ -34,7 +34,7 @@ pub(super) fn mounts(
             if let MountSource::Volume(name) = &mount.source
                 && !declared.contains_key(name)
             {
-                undeclared("volume", name, declared.keys().map(String::as_str)).report(&entry.span, problems);
+                undeclared("volume", name, declared.keys().map(String::as_str), &entry.span, problems);
             }
             mounts.push((entry.span, mount));
         }

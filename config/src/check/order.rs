@@ -20,7 +20,7 @@ pub(super) fn sorted(drafts: Vec<Draft>, problems: &mut Problems) -> Vec<Contain
                 Some(&index) => known.push((index, entry)),
                 None => {
                     let others = names.keys().copied().filter(|name| *name != draft.container.name);
-                    undeclared("container", &dependency.container, others).report(span, problems);
+                    undeclared("container", &dependency.container, others, span, problems);
                 }
             }
         }

@@ -56,44 +56,82 @@ pub(super) fn unite(drafts: &mut [Draft], problems: &mut Problems) {
 pub(super) fn check_order(drafts: &[Draft], edges: &[Vec<(usize, usize)>], problems: &mut Problems) {
     // A container stands for its pod by the pod's first.
     let mut first: BTreeMap<&str, usize> = BTreeMap::new();
-    for (index, draft) in drafts.iter().enumerate() {
-        if let Some(pod) = &draft.pod {
-            first.entry(pod.value.as_str()).or_insert(index);
-        }
-    }
-    let group = |index: usize| match &drafts[index].pod {
-        Some(pod) => first.get(pod.value.as_str()).copied().unwrap_or(index),
-        None => index,
-    };
-    let mut needs: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
+    let group: Vec<usize> = (drafts.iter().enumerate())
+        .map(|(index, draft)| match &draft.pod {
+            Some(pod) => *first.entry(pod.value.as_str()).or_insert(index),
+            None => index,
+        })
+        .collect();
+    let mut needs: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); drafts.len()];
     for (index, known) in edges.iter().enumerate() {
-        let others = known.iter().map(|(other, _)| group(*other)).filter(|other| *other != group(index));
-        needs.entry(group(index)).or_default().extend(others);
+        needs[group[index]].extend(known.iter().map(|(other, _)| group[*other]));
     }
-    for (name, &pod) in &first {
-        for (index, draft) in drafts.iter().enumerate().filter(|(index, _)| group(*index) == pod) {
-            let leaves =
-                edges[index].iter().find(|(other, _)| group(*other) != pod && reaches(&needs, group(*other), pod));
-            if let Some((other, entry)) = leaves {
-                let (other, place) = (&drafts[*other].container.name, &draft.depends_on[*entry]);
-                problems
-                    .error(place, format!("{} waits for the pod {} itself", quote(other), quote(name)))
-                    .help("a pod starts when all of its containers can: take one of them out of it, or out of this `depends_on`");
-                break;
-            }
+    let circle = circles(&needs);
+    let mut told = BTreeSet::new();
+    for (index, draft) in drafts.iter().enumerate() {
+        let (Some(pod), here) = (&draft.pod, group[index]) else { continue };
+        let leaves = |other: usize| group[other] != here && circle[group[other]] == circle[here];
+        let Some((other, entry)) = edges[index].iter().find(|(other, _)| leaves(*other)) else { continue };
+        if told.insert(here) {
+            let (other, place) = (&drafts[*other].container.name, &draft.depends_on[*entry]);
+            problems.error(place, format!("{} waits for the pod {} itself", quote(other), quote(&pod.value))).help(
+                "a pod starts when all of its containers can: take one of them out of it, or out of this `depends_on`",
+            );
         }
     }
 }
 
-fn reaches(needs: &BTreeMap<usize, BTreeSet<usize>>, from: usize, to: usize) -> bool {
-    let (mut seen, mut left) = (BTreeSet::new(), vec![from]);
-    while let Some(here) = left.pop() {
-        if here == to {
-            return true;
+/// For each node of a graph one that stands for all that it reaches and is reached by (Kosaraju's algorithm). `edges` are those that
+/// lead away from a node.
+fn circles(edges: &[BTreeSet<usize>]) -> Vec<usize> {
+    let mut back: Vec<Vec<usize>> = vec![Vec::new(); edges.len()];
+    for (from, others) in edges.iter().enumerate() {
+        others.iter().for_each(|to| back[*to].push(from));
+    }
+    // The nodes in the order in which a search ends with them. A search keeps how far it got in each of them.
+    let (mut ended, mut seen) = (Vec::with_capacity(edges.len()), vec![false; edges.len()]);
+    for start in 0..edges.len() {
+        let mut path = Vec::new();
+        if !std::mem::replace(&mut seen[start], true) {
+            path.push((start, edges[start].iter()));
         }
-        if seen.insert(here) {
-            left.extend(needs.get(&here).into_iter().flatten());
+        while let Some((here, others)) = path.last_mut() {
+            match others.find(|other| !seen[**other]) {
+                Some(&next) => {
+                    seen[next] = true;
+                    path.push((next, edges[next].iter()));
+                }
+                None => {
+                    ended.push(*here);
+                    path.pop();
+                }
+            }
         }
     }
-    false
+    let mut circle: Vec<Option<usize>> = vec![None; edges.len()];
+    for start in ended.into_iter().rev() {
+        let mut left = vec![start];
+        while let Some(here) = left.pop() {
+            if circle[here].is_none() {
+                circle[here] = Some(start);
+                left.extend(&back[here]);
+            }
+        }
+    }
+    circle.into_iter().enumerate().map(|(node, circle)| circle.unwrap_or(node)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::circles;
+
+    #[test]
+    fn nodes_of_a_circle_stand_together() {
+        let edges = [vec![1], vec![2], vec![0, 3], vec![4], vec![3, 5], vec![], vec![0]];
+        let found = circles(&edges.map(|others| others.into_iter().collect()));
+        let same = |one: usize, other: usize| found[one] == found[other];
+        assert!(same(0, 1) && same(1, 2) && same(3, 4), "{found:?}");
+        assert!(!same(2, 3) && !same(4, 5) && !same(0, 6) && !same(5, 6), "{found:?}");
+        assert!(circles(&[]).is_empty());
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Draft, require, value};
+use super::{require, value};
 use crate::container::{NetworkMode, Port, Protocol};
 use crate::errors::quote;
 use crate::keys::PortKeys;
@@ -13,14 +13,20 @@ use crate::syntax::{PortNumbers, PortShort, check_published};
 /// A container that listens on more is written wrongly; also bounds what a few bytes can make of themselves.
 const MAX_RANGE: u16 = 1024;
 
-/// The ports of one container, each with its place.
+/// The ports of all containers so far, each with its container's name and its place. A port is in it once, so that it is bounded by what
+/// ports there are, whatever is declared.
+pub(super) type Taken = BTreeMap<Port, (String, Span)>;
+
+/// The ports of one container that nobody has `taken`.
 pub(super) fn ports(
     field: Option<Field<List<ShortOrLong<PortShort, PortKeys>>>>,
     network: NetworkMode,
+    container: &str,
+    taken: &mut Taken,
     problems: &mut Problems,
-) -> (Vec<Port>, Vec<Span>) {
+) -> Vec<Port> {
     let Some(field) = field else {
-        return (Vec::new(), Vec::new());
+        return Vec::new();
     };
     if network == NetworkMode::None && !field.value.0.is_empty() {
         problems
@@ -28,9 +34,9 @@ pub(super) fn ports(
             .help(
                 "add: network_mode = \"host\" (networks between the machine and its containers aren't supported yet)",
             );
-        return (Vec::new(), Vec::new());
+        return Vec::new();
     }
-    let mut ports: BTreeMap<Port, Span> = BTreeMap::new();
+    let mut ports = Vec::new();
     for entry in field.value.0 {
         let port = match entry.value {
             ShortOrLong::Short(port) => Some(port),
@@ -44,14 +50,33 @@ pub(super) fn ports(
             continue;
         }
         for number in first..=last {
-            if let Some(before) = ports.insert(Port { protocol, number }, entry.span.clone()) {
-                let message = format!("port {number}/{protocol} is given twice");
-                problems.error(&entry.span, message).help("leave out one of them").related(&before, "first given here");
+            let port = Port { protocol, number };
+            if let Some((other, place)) = taken.get(&port) {
+                clash(port, container, other, &entry.span, place, problems);
                 break;
             }
+            taken.insert(port, (container.to_owned(), entry.span.clone()));
+            ports.push(port);
         }
     }
-    ports.into_iter().unzip()
+    ports.sort_unstable();
+    ports
+}
+
+/// Notes a port that is declared already. Each entry has one such complaint, however many ports it stands for.
+fn clash(port: Port, container: &str, other: &str, span: &Span, place: &Span, problems: &mut Problems) {
+    let Port { protocol, number } = port;
+    if container == other {
+        problems
+            .error(span, format!("port {number}/{protocol} is given twice"))
+            .help("leave out one of them")
+            .related(place, "first given here");
+    } else {
+        problems
+            .error(span, format!("port {number}/{protocol} is already taken by the container {}", quote(other)))
+            .help("let one of them listen on another port: they share the machine's network")
+            .related(place, "taken here");
+    }
 }
 
 fn long(keys: PortKeys, span: &Span, problems: &mut Problems) -> Option<PortShort> {
@@ -63,34 +88,4 @@ fn long(keys: PortKeys, span: &Span, problems: &mut Problems) -> Option<PortShor
         fault.report(&published.span, problems);
     }
     Some(PortShort { numbers: target.value, protocol: value(keys.protocol).unwrap_or(Protocol::Tcp) })
-}
-
-/// Notes ports that two containers declare.
-pub(super) fn check_clashes(drafts: &[Draft], problems: &mut Problems) {
-    let mut taken: BTreeMap<Port, (&str, &Span)> = BTreeMap::new();
-    for draft in drafts {
-        let mut last = None;
-        for (port, span) in draft.container.ports.iter().zip(&draft.ports) {
-            // One complaint for each entry, however many ports it stands for.
-            if last == Some(span) {
-                continue;
-            }
-            match taken.get(port) {
-                Some((other, place)) => {
-                    let Port { number, protocol } = port;
-                    problems
-                        .error(
-                            span,
-                            format!("port {number}/{protocol} is already taken by the container {}", quote(other)),
-                        )
-                        .help("let one of them listen on another port: they share the machine's network")
-                        .related(place, "taken here");
-                    last = Some(span);
-                }
-                None => {
-                    taken.insert(*port, (&draft.container.name, span));
-                }
-            }
-        }
-    }
 }

@@ -114,7 +114,7 @@ pub(super) fn pids(field: Option<Field<Int<-1, 4_194_304>>>, default: Limit, pro
 }
 
 pub(super) fn io(keys: BlkioKeys, problems: &mut Problems) -> Io {
-    let mut devices = Devices { found: Vec::new(), problems };
+    let mut devices = Devices { found: Vec::new(), places: BTreeMap::new(), problems };
     for Weighted { path, weight, .. } in entries(keys.weight_device, &mut devices) {
         devices.set(path, weight, |device| &mut device.weight, |weight| u16::try_from(weight.unsigned()).ok());
     }
@@ -170,6 +170,8 @@ rated! { Weighted: weight; BytesRate: rate; CountRate: rate; }
 /// Settings by device, collected from lists by setting.
 struct Devices<'a> {
     found: Vec<IoDevice>,
+    /// Where each path is in `found`.
+    places: BTreeMap<String, usize>,
     problems: &'a mut Problems,
 }
 
@@ -188,7 +190,7 @@ impl Devices<'_> {
                 .help("write a rate such as \"10m\"");
             return;
         };
-        let index = self.found.iter().position(|device| device.path == path.value.0).unwrap_or_else(|| {
+        let index = *self.places.entry(path.value.0.clone()).or_insert_with(|| {
             self.found.push(IoDevice { path: path.value.0.clone(), ..IoDevice::default() });
             self.found.len() - 1
         });

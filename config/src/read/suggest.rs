@@ -2,6 +2,8 @@
 
 /// Longer words are no typing errors; and comparing costs the product of the lengths.
 const MAX_LEN: usize = 64;
+/// So many candidates of a likely length are compared: who has declared more may have to find the word without help.
+const MAX_COMPARED: usize = 256;
 
 /// The candidate that `word` most likely was meant to be, if any is near.
 pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
@@ -9,12 +11,19 @@ pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a s
         return None;
     }
     let word = plain(word);
+    let length = word.chars().count();
     candidates
         .into_iter()
         .filter_map(|candidate| {
             let other = plain(candidate);
+            let other_length = other.chars().count();
+            let longest = length.max(other_length);
+            // No distance is less than the difference of the lengths.
+            (length.abs_diff(other_length) <= longest.div_ceil(4)).then_some((other, longest, candidate))
+        })
+        .take(MAX_COMPARED)
+        .filter_map(|(other, longest, candidate)| {
             let distance = strsim::osa_distance(&word, &other);
-            let longest = word.chars().count().max(other.chars().count());
             let near = distance <= longest.div_ceil(4) && distance < longest;
             (near && distance < other.len()).then_some((distance, candidate))
         })

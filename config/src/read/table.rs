@@ -48,7 +48,11 @@ pub(crate) fn check_unknown<T: Table>(key: &str, span: &Span, problems: &mut Pro
         problems.error(span, format!("`{key}` can't be set here")).help(*reason);
         return None;
     }
+    let full = problems.is_full();
     let problem = problems.error(span, format!("unknown key {} in {}", quote(key), T::WHAT));
+    if full {
+        return None;
+    }
     let meant = nearest(key, T::KEYS.iter().copied());
     let refused = nearest(key, T::REFUSED.iter().map(|(name, _)| *name));
     let refused = refused.and_then(|meant| T::REFUSED.iter().find(|(name, _)| *name == meant));

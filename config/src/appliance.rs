@@ -131,7 +131,7 @@ pub enum Address {
     Static {
         /// At least one.
         addresses: Vec<Cidr>,
-        /// Default gateway; it lies in the network of one of the addresses.
+        /// Default gateway: in the network of one of the addresses, link-local, or an IPv4 one on the link if an address is a `/32`.
         gateway: Option<IpAddr>,
     },
 }

@@ -259,6 +259,55 @@ fn networks() {
 }
 
 #[test]
+fn a_gateway_is_on_the_link_of_an_address_that_is_a_network_of_its_own() {
+    let accepted = |address: &str, gateway: &str| {
+        let network = format!("[network]\naddress = [{address}]\ngateway = \"{gateway}\"");
+        parse("x", &format!("name = \"demo\"\n{network}\n[containers.web]\nimage = \"x\"")).is_ok()
+    };
+    assert!(accepted("\"192.0.2.7/32\"", "198.51.100.1"));
+    assert!(!accepted("\"192.0.2.7/31\"", "198.51.100.1"));
+    assert!(accepted("\"192.0.2.6/31\"", "192.0.2.7"), "a network of two has no broadcast");
+    // PID 1 makes no route to a gateway of IPv6 that no network of the machine has.
+    assert!(!accepted("\"2001:db8::7/128\"", "2001:db8::1"));
+    assert!(!accepted("\"192.0.2.7/32\"", "2001:db8::1"));
+    assert!(!accepted("\"192.0.2.7/32\"", "255.255.255.255"));
+}
+
+#[test]
+fn open_files_are_as_many_as_the_machine_lets_them_be() {
+    let accepted = |nr_open: &str, nofile: u64| {
+        let system = format!("[system.sysctls]\n{nr_open}\n[containers.web]\nimage = \"x\"");
+        parse("x", &format!("name = \"demo\"\n{system}\nulimits = {{ nofile = {nofile} }}")).is_ok()
+    };
+    assert!(accepted("", 1_048_576) && !accepted("", 1_048_577));
+    assert!(accepted("\"fs.nr_open\" = 2000000", 2_000_000) && !accepted("\"fs.nr_open\" = 2000000", 2_000_001));
+    assert!(!accepted("\"fs.nr_open\" = 5000", 5001));
+}
+
+#[test]
+fn what_is_given_to_a_program_is_no_longer_than_the_kernel_takes() {
+    // Lines are shorter than that, so that it takes some.
+    let text = |length: usize| format!("\"\"\"{}\"\"\"", "x\n".repeat(length / 2) + &"y".repeat(length % 2));
+    let accepted = |keys: &str| {
+        parse("x", &format!("name = \"demo\"\n[containers.web]\nimage = \"x\"\n{keys}")).map(|_| ()).is_ok()
+    };
+    const MOST: usize = 131_071;
+    for (before, after, more) in [
+        ("command = [", "]", 0),
+        ("environment = { A = ", " }", 2),
+        ("environment = [", "]", 0),
+        ("healthcheck = { test = ", " }", 0),
+        ("healthcheck = { test = [\"CMD\", \"x\", ", "] }", 0),
+    ] {
+        let keys = |length: usize| format!("{before}{}{after}", text(length - more).replacen('\n', "=", 1));
+        assert!(accepted(&keys(MOST)), "{before}");
+        assert!(!accepted(&keys(MOST + 1)), "{before}");
+    }
+    let word = |length: usize| format!("entrypoint = \"\"\"sh -c '{}'\"\"\"", "x\n".repeat(length / 2));
+    assert!(accepted(&word(MOST)) && !accepted(&word(MOST + 1)));
+}
+
+#[test]
 fn an_address_knows_its_network() {
     let cidr = |text: &str, prefix| Cidr { address: text.parse().unwrap(), prefix };
     for (cidr, other, expected) in [

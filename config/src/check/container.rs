@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Draft, isolation, logging, mounts, pods, ports, require, resources, supervision, value};
-use crate::appliance::Volume;
+use super::{Draft, Machine, isolation, logging, mounts, pods, ports, require, resources, supervision, value};
 use crate::container::{Container, Dependency, Id, IdRange, Limit, NetworkMode, Resources};
 use crate::errors::quote;
 use crate::keys::{ContainerKeys, DependsOn, HostOrPrivate, StorageKeys};
@@ -24,7 +23,7 @@ pub(super) fn draft(
     name: At<String>,
     mut keys: ContainerKeys,
     index: usize,
-    volumes: &BTreeMap<String, Volume>,
+    machine: &Machine<'_>,
     taken: &mut ports::Taken,
     problems: &mut Problems,
 ) -> Draft {
@@ -53,8 +52,9 @@ pub(super) fn draft(
     }
     let kept_log = logging::kept(keys.logging, problems);
     let ports = ports::ports(keys.ports, network, &name.value, taken, problems);
-    let mounts = mounts::mounts(keys.volumes, keys.tmpfs, volumes, ids, problems);
+    let mounts = mounts::mounts(keys.volumes, keys.tmpfs, machine.volumes, ids, problems);
     let devices = mounts::devices(keys.devices, problems);
+    let (mounts, devices) = mounts::apart(mounts, devices, problems);
     let hosts = extra_hosts(keys.extra_hosts, problems);
     let restart = keys.restart.as_ref().map(|field| field.span.clone());
     let (depends_on, places) = depends_on(keys.depends_on, &name, problems);
@@ -105,7 +105,7 @@ pub(super) fn draft(
         seccomp: isolation.seccomp,
         sysctls: isolation.sysctls,
         resources,
-        ulimits: resources::ulimits(keys.ulimits, problems),
+        ulimits: resources::ulimits(keys.ulimits, machine.most_files, problems),
         oom_score_adj: keys.oom_score_adj.and_then(|field| i32::try_from(field.value.get()).ok()),
         kept_log: kept_log.as_ref().map(|kept| kept.value),
         labels: pairs(keys.labels).into_iter().collect(),

@@ -1,11 +1,11 @@
 //! The machine's own tables.
 
-use crate::appliance::{Address, Console, ConsoleAccess, Data, Kernel, Network, System, Volume};
+use crate::appliance::{Console, ConsoleAccess, Data, Kernel, System, Volume};
 use crate::errors::quote;
-use crate::keys::{Access, ConsoleKeys, DataKeys, KernelKeys, NetworkKeys, SystemKeys, VolumeKeys, VolumeKind};
+use crate::keys::{Access, ConsoleKeys, DataKeys, KernelKeys, SystemKeys, VolumeKeys, VolumeKind};
 use crate::problems::Problems;
-use crate::read::{At, Field, OneOrMany, Pairs, Table, Text};
-use crate::syntax::{AddressEntry, sysctl_fault};
+use crate::read::{At, Fault, Field, OneOrMany, Pairs, Table, Text, nearest};
+use crate::syntax::{decimal, sysctl_fault};
 
 /// MiB. Enough for a handful of containers, and QEMU starts with it at once.
 const DEFAULT_MEMORY: u32 = 512;
@@ -49,6 +49,12 @@ pub(super) fn system(keys: Option<SystemKeys>, name: &str, problems: &mut Proble
     });
     let status_vsock = keys.status_vsock.and_then(|field| u32::try_from(field.value.get()).ok());
     (hostname, System { memory_mb: memory, sysctls, log_budget, compression, watchdog, status_vsock })
+}
+
+/// The most files that a program may have open: Linux's default of `fs.nr_open`, or what `system` sets it to.
+pub(super) fn most_files(system: &System) -> u64 {
+    let declared = system.sysctls.iter().rev().find(|(name, _)| name == "fs.nr_open");
+    declared.and_then(|(_, value)| decimal(value)).unwrap_or(1 << 20)
 }
 
 fn sysctls(pairs: Pairs, problems: &mut Problems) -> Vec<(String, String)> {
@@ -102,6 +108,8 @@ fn cmdline(parts: OneOrMany<Text>, problems: &mut Problems) -> Vec<String> {
                 problems
                     .error(&span, format!("the kernel parameter `{parameter}` is set by the builder"))
                     .help("leave it out: it decides which system is booted and verified");
+            } else if let Some(fault) = option_fault(word) {
+                fault.report(&span, problems);
             } else if word == "--" {
                 problems.error(&span, "`--` would end the kernel's own parameters").help("leave it out");
             } else if !word.bytes().all(|b| b.is_ascii_graphic()) {
@@ -118,6 +126,20 @@ fn cmdline(parts: OneOrMany<Text>, problems: &mut Problems) -> Vec<String> {
         }
     }
     words
+}
+
+/// What is wrong with a word that is for PID 1, which boots with none that it doesn't know (`init/src/boot/cmdline.rs`).
+fn option_fault(word: &str) -> Option<Fault> {
+    const STOPS: [&str; 3] = ["garboard.stop=poweroff", "garboard.stop=reboot", "garboard.stop=halt"];
+    let name = word.split_once('=').map_or(word, |(name, _)| name);
+    if !name.starts_with("garboard.") || name == "garboard.trace" || STOPS.contains(&word) {
+        return None;
+    }
+    let fault = Fault::new(format!("{} isn't an option of Garboard's", quote(word)));
+    Some(match nearest(word, STOPS.into_iter().chain(["garboard.trace"])) {
+        Some(meant) => fault.help(format!("did you mean `{meant}`?")),
+        None => fault.help(format!("the options are: garboard.trace, {}", STOPS.join(", "))),
+    })
 }
 
 pub(super) fn console(keys: Option<ConsoleKeys>, problems: &mut Problems) -> Console {
@@ -153,66 +175,6 @@ fn console_access(field: Option<Field<Access>>) -> ConsoleAccess {
         Access::Status => ConsoleAccess::Status,
         Access::Off | Access::Control => ConsoleAccess::Off,
     }
-}
-
-pub(super) fn network(keys: Option<NetworkKeys>, problems: &mut Problems) -> Network {
-    let keys = keys.unwrap_or_default();
-    let broken = keys.given("address") && keys.address.is_none();
-    let mut address = keys.address.map(|field| address(field.value, &field.span, problems)).unwrap_or_default();
-    if let Some(field) = keys.gateway.filter(|_| !broken) {
-        let found = field.value.0;
-        match &mut address {
-            Address::Static { addresses, gateway } => {
-                let reachable = addresses.iter().any(|cidr| cidr.contains(found));
-                // A link-local gateway is reached over the link itself.
-                let link_local = matches!(found, std::net::IpAddr::V6(ip) if ip.is_unicast_link_local());
-                if !reachable && !link_local {
-                    problems
-                        .error(&field.span, format!("the gateway {found} isn't in the network of any address"))
-                        .help("check the gateway, the address and the length of its prefix");
-                }
-                *gateway = Some(found);
-            }
-            Address::Dhcp => {
-                problems
-                    .error(&field.key, "DHCP names the gateway")
-                    .help("leave it out, or give the machine a fixed `address`");
-            }
-            Address::None => {
-                problems
-                    .error(&field.key, "without an uplink there is no gateway")
-                    .help("leave it out, or give the machine an `address`");
-            }
-        }
-    }
-    Network {
-        address,
-        interface: keys.interface.map(|field| field.value.0),
-        dns: keys.dns.map(|field| field.value.0.into_iter().map(|ip| ip.value.0).collect()).unwrap_or_default(),
-    }
-}
-
-fn address(entries: OneOrMany<AddressEntry>, span: &crate::problems::Span, problems: &mut Problems) -> Address {
-    let mut addresses = Vec::new();
-    let alone = entries.0.len() == 1;
-    for At { span, value } in &entries.0 {
-        match value {
-            AddressEntry::None if alone => return Address::None,
-            AddressEntry::Dhcp if alone => return Address::Dhcp,
-            AddressEntry::None | AddressEntry::Dhcp => {
-                problems
-                    .error(span, "\"dhcp\" and \"none\" can't stand beside other addresses")
-                    .help("write one or the other");
-            }
-            AddressEntry::Static(cidr) => addresses.push(*cidr),
-        }
-    }
-    if entries.0.is_empty() {
-        problems
-            .error(span, "the list of addresses is empty")
-            .help("write \"none\" for a machine without an uplink, or \"dhcp\"");
-    }
-    Address::Static { addresses, gateway: None }
 }
 
 pub(super) fn data(keys: Option<DataKeys>, problems: &mut Problems) -> Data {

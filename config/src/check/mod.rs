@@ -5,6 +5,7 @@ mod isolation;
 mod logging;
 mod machine;
 mod mounts;
+mod network;
 mod order;
 mod pods;
 mod ports;
@@ -19,10 +20,18 @@ use crate::errors::quote;
 use crate::keys::ApplianceKeys;
 use crate::problems::{Problems, Span};
 use crate::read::{At, Field, Table, Word, nearest};
-use crate::syntax::{ContainerName, VolumeName};
+use crate::syntax::{ContainerName, VolumeName, cgroup_fault};
 
 /// More containers than one machine runs; bounds the id ranges as well.
 pub(crate) const MAX_CONTAINERS: usize = 4096;
+
+/// What containers need to know of the machine.
+struct Machine<'a> {
+    /// The declared volumes.
+    volumes: &'a BTreeMap<String, Volume>,
+    /// The kernel's limit of open files, `fs.nr_open`.
+    most_files: u64,
+}
 
 /// A container with what is needed to check it against the others.
 struct Draft {
@@ -57,7 +66,8 @@ pub(crate) fn appliance(keys: ApplianceKeys, problems: &mut Problems) -> Applian
     let data = machine::data(value(keys.data), problems);
     let (hostname, system) = machine::system(value(keys.system), &name, problems);
     let declared = value(keys.containers).map(|named| named.0).unwrap_or_default();
-    let mut drafts = containers(declared, &volumes, problems);
+    let machine = Machine { volumes: &volumes, most_files: machine::most_files(&system) };
+    let mut drafts = containers(declared, &machine, problems);
     pods::unite(&mut drafts, problems);
     logging::check_room(&drafts, &data, problems);
     Appliance {
@@ -66,7 +76,7 @@ pub(crate) fn appliance(keys: ApplianceKeys, problems: &mut Problems) -> Applian
         system,
         kernel: machine::kernel(value(keys.kernel), problems),
         console: machine::console(value(keys.console), problems),
-        network: machine::network(value(keys.network), problems),
+        network: network::network(value(keys.network), problems),
         data,
         volumes,
         containers: order::sorted(drafts, problems),
@@ -75,7 +85,7 @@ pub(crate) fn appliance(keys: ApplianceKeys, problems: &mut Problems) -> Applian
 
 fn containers(
     declared: Vec<(At<String>, At<crate::keys::ContainerKeys>)>,
-    volumes: &BTreeMap<String, Volume>,
+    machine: &Machine<'_>,
     problems: &mut Problems,
 ) -> Vec<Draft> {
     if let Some((name, _)) = declared.get(MAX_CONTAINERS) {
@@ -86,7 +96,10 @@ fn containers(
     let mut taken = ports::Taken::new();
     for (index, (name, keys)) in declared.into_iter().enumerate() {
         check_name::<ContainerName>(&name, problems);
-        drafts.push(container::draft(name, keys.value, index, volumes, &mut taken, problems));
+        if let Some(fault) = cgroup_fault(&name.value) {
+            fault.report(&name.span, problems);
+        }
+        drafts.push(container::draft(name, keys.value, index, machine, &mut taken, problems));
     }
     drafts
 }

@@ -10,18 +10,18 @@ use crate::errors::quote;
 use crate::keys::{DeviceKeys, MountType, VolumeMountKeys};
 use crate::problems::{Problems, Span};
 use crate::read::{Field, List, OneOrMany, ShortOrLong, Table};
-use crate::syntax::{DeviceEntry, Permissions, TmpfsEntry, VolumeShort, mount_target, no_room};
+use crate::syntax::{DeviceEntry, Permissions, TmpfsEntry, VolumeShort, device_target, mount_target, no_room};
 
 type Volumes = Option<Field<List<ShortOrLong<VolumeShort, VolumeMountKeys>>>>;
 
-/// The mounts, a directory before what is mounted beneath it, else in the order of declaration.
+/// The mounts in the order of declaration, each with its place.
 pub(super) fn mounts(
     volumes: Volumes,
     tmpfs: Option<Field<OneOrMany<TmpfsEntry>>>,
     declared: &BTreeMap<String, Volume>,
     ids: Option<IdRange>,
     problems: &mut Problems,
-) -> Vec<Mount> {
+) -> Vec<(Span, Mount)> {
     let mut mounts: Vec<(Span, Mount)> = Vec::new();
     for entry in value(volumes).map(|list| list.0).unwrap_or_default() {
         let mount = match entry.value {
@@ -48,9 +48,7 @@ pub(super) fn mounts(
         }
         mounts.push((entry.span, Mount { target, source: MountSource::Tmpfs(options), read_only, nocopy: false }));
     }
-    check_targets(mounts.iter().map(|(span, mount)| (span, mount.target.as_str())), problems);
-    mounts.sort_by_key(|(_, mount)| mount.target.matches('/').count());
-    mounts.into_iter().map(|(_, mount)| mount).collect()
+    mounts
 }
 
 fn long(keys: VolumeMountKeys, span: &Span, problems: &mut Problems) -> Option<Mount> {
@@ -114,40 +112,59 @@ fn long(keys: VolumeMountKeys, span: &Span, problems: &mut Problems) -> Option<M
     Some(Mount { target, source, read_only, nocopy })
 }
 
-/// The devices, each at its own path.
+/// The devices in the order of declaration, each with its place.
 pub(super) fn devices(
     field: Option<Field<List<ShortOrLong<DeviceEntry, DeviceKeys>>>>,
     problems: &mut Problems,
-) -> Vec<Device> {
+) -> Vec<(Span, Device)> {
     let mut devices: Vec<(Span, Device)> = Vec::new();
     for entry in value(field).map(|list| list.0).unwrap_or_default() {
-        match entry.value {
-            ShortOrLong::Short(device) => devices.push((entry.span, device.0)),
-            ShortOrLong::Long(keys) => match keys.source {
-                Some(source) => {
-                    let source = source.value.0;
-                    let target = value(keys.target).map_or_else(|| source.clone(), |path| path.0);
-                    let permissions = value(keys.permissions).unwrap_or_default();
-                    let Permissions { read, write, mknod } = permissions;
-                    devices.push((entry.span, Device { source, target, read, write, mknod }));
-                }
-                None if keys.given("source") => {}
-                None => {
-                    problems
-                        .error(&entry.span, "`source` of the device is missing")
-                        .help("add: source = \"/dev/NAME\"");
-                }
-            },
-        }
+        let device = match entry.value {
+            ShortOrLong::Short(device) => Some(device.0),
+            ShortOrLong::Long(keys) => long_device(keys, &entry.span, problems),
+        };
+        devices.extend(device.map(|device| (entry.span, device)));
     }
-    check_targets(devices.iter().map(|(span, device)| (span, device.target.as_str())), problems);
-    devices.into_iter().map(|(_, device)| device).collect()
+    devices
 }
 
-/// Notes paths at which two things would be.
-fn check_targets<'a>(targets: impl Iterator<Item = (&'a Span, &'a str)>, problems: &mut Problems) {
+fn long_device(keys: DeviceKeys, span: &Span, problems: &mut Problems) -> Option<Device> {
+    if !keys.given("source") {
+        problems.error(span, "`source` of the device is missing").help("add: source = \"/dev/NAME\"");
+    }
+    if keys.given("target") && keys.target.is_none() {
+        return None;
+    }
+    let source = keys.source?;
+    let (place, target) = match keys.target {
+        Some(field) => (field.span, field.value.0),
+        None => (source.span, source.value.0.clone()),
+    };
+    if let Err(fault) = device_target(&target) {
+        fault.report(&place, problems);
+    }
+    let Permissions { read, write, mknod } = value(keys.permissions).unwrap_or_default();
+    Some(Device { source: source.value.0, target, read, write, mknod })
+}
+
+/// Mounts and devices without their places, a directory before what is mounted beneath it. Notes paths at which two things would be, and
+/// those that would lie in a device.
+pub(super) fn apart(
+    mut mounts: Vec<(Span, Mount)>,
+    devices: Vec<(Span, Device)>,
+    problems: &mut Problems,
+) -> (Vec<Mount>, Vec<Device>) {
+    let nodes: BTreeMap<&str, &Span> = devices.iter().map(|(span, device)| (device.target.as_str(), span)).collect();
     let mut seen: BTreeMap<&str, &Span> = BTreeMap::new();
-    for (span, target) in targets {
+    let of_mounts = mounts.iter().map(|(span, mount)| (span, mount.target.as_str()));
+    let of_devices = devices.iter().map(|(span, device)| (span, device.target.as_str()));
+    for (span, target) in of_mounts.chain(of_devices) {
+        if let Some(first) = inside(target, &nodes) {
+            problems
+                .error(span, format!("{} would lie in a device", quote(target)))
+                .help("choose another path inside the container")
+                .related(first, "the device");
+        }
         match seen.get(target) {
             Some(first) => {
                 problems
@@ -160,4 +177,14 @@ fn check_targets<'a>(targets: impl Iterator<Item = (&'a Span, &'a str)>, problem
             }
         }
     }
+    mounts.sort_by_key(|(_, mount)| mount.target.matches('/').count());
+    (mounts.into_iter().map(|(_, mount)| mount).collect(), devices.into_iter().map(|(_, device)| device).collect())
+}
+
+/// The place of the device beneath which `target` is.
+fn inside<'a>(target: &str, nodes: &BTreeMap<&str, &'a Span>) -> Option<&'a Span> {
+    if nodes.is_empty() {
+        return None;
+    }
+    target.match_indices('/').find_map(|(at, _)| nodes.get(target.get(..at)?).copied())
 }

@@ -8,7 +8,7 @@ use crate::errors::quote;
 use crate::keys::{BlkioKeys, BytesRate, ContainerKeys, CountRate, UlimitKeys, Weighted};
 use crate::problems::{Problems, Span};
 use crate::read::{At, Field, Int, List, Named, ShortOrLong, Table, nearest};
-use crate::syntax::{Rlim, ULIMITS};
+use crate::syntax::{MOST_CPUS, Rlim, ULIMITS};
 
 /// A tiny static program runs in it; in half of it, none does.
 const MIN_MEMORY: u64 = 512 << 10;
@@ -87,6 +87,11 @@ pub(super) fn cpu(keys: &ContainerKeys, problems: &mut Problems) -> Option<CpuQu
     match (quota, period) {
         (Some(quota), period) => {
             let period_us = period.as_ref().map_or(DEFAULT_PERIOD, |field| field.value.0);
+            if quota.value.0 > period_us.saturating_mul(MOST_CPUS.into()) {
+                problems
+                    .error(&quota.span, format!("the quota is more than {MOST_CPUS} processors' time"))
+                    .help("a number without a unit is in microseconds; leave it out for no limit");
+            }
             Some(CpuQuota { quota_us: quota.value.0, period_us })
         }
         (None, Some(period)) if !keys.given("cpu_quota") => {
@@ -205,6 +210,7 @@ impl Devices<'_> {
 
 pub(super) fn ulimits(
     field: Option<Field<Named<ShortOrLong<Rlim, UlimitKeys>>>>,
+    most_files: u64,
     problems: &mut Problems,
 ) -> Vec<Ulimit> {
     let mut found: BTreeMap<u32, Ulimit> = BTreeMap::new();
@@ -213,8 +219,8 @@ pub(super) fn ulimits(
             unknown_ulimit(&name, problems);
             continue;
         };
-        let (soft, hard) = match limit.value {
-            ShortOrLong::Short(both) => (both, both),
+        let (soft, hard, place) = match limit.value {
+            ShortOrLong::Short(both) => (both, both, limit.span),
             ShortOrLong::Long(UlimitKeys { soft: Some(soft), hard: Some(hard), .. }) => {
                 if soft.value.0 > hard.value.0 {
                     problems
@@ -222,7 +228,7 @@ pub(super) fn ulimits(
                         .help("write at most the hard limit")
                         .related(&hard.span, "the hard limit");
                 }
-                (soft.value, hard.value)
+                (soft.value, hard.value, hard.span)
             }
             ShortOrLong::Long(keys) if keys.given("soft") && keys.given("hard") => continue,
             ShortOrLong::Long(_) => {
@@ -232,6 +238,11 @@ pub(super) fn ulimits(
                 continue;
             }
         };
+        if *known == "nofile" && hard.0 > most_files {
+            problems
+                .error(&place, format!("the kernel lets no program have more than {most_files} open files"))
+                .help(format!("write at most {most_files}, or raise \"fs.nr_open\" in [system] `sysctls`"));
+        }
         found.insert(*resource, Ulimit { name: known, resource: *resource, soft: soft.0, hard: hard.0 });
     }
     found.into_values().collect()

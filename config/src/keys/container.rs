@@ -121,7 +121,8 @@ keys! {
         pids_limit: Int<-1, 4_194_304>,
         /// Shares and limits of disk I/O.
         blkio_config: BlkioKeys,
-        /// Resource limits by name, such as nofile: a number, or a table with `soft` and `hard`; -1 for no limit.
+        /// Resource limits by name, such as nofile: a number, or a table with `soft` and `hard`. -1 is no limit, except for nofile, which is
+        /// at most the machine's sysctl fs.nr_open, by default 1048576.
         ulimits: Named<ShortOrLong<Rlim, UlimitKeys>>,
         /// -1000 to 1000: how early it is killed when the machine is out of memory.
         oom_score_adj: Int<-1000, 1000>,

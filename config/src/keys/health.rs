@@ -7,7 +7,7 @@ use crate::errors::quote;
 use crate::problems::Problems;
 use crate::read::{At, Choice, Fault, Int, Item, List, Shape, Switch, Text, Word, keys, wrong_type};
 use crate::supervision::OnFailure;
-use crate::syntax::Period;
+use crate::syntax::{Period, decimal};
 
 keys! {
     /// `healthcheck`: whether the container works, asked again and again. One of `test`, `tcp` and `http` says how; what is left out is as in
@@ -124,8 +124,7 @@ impl Word for HttpUrl {
             return Err(Fault::new(format!("the host {} isn't the container itself", quote(host)))
                 .help("write localhost: the question is asked from inside the container's network"));
         }
-        let port = port.parse().ok().filter(|number| *number > 0 && port.bytes().all(|b| b.is_ascii_digit()));
-        let port = port.ok_or_else(|| wrong("has no port from 1 to 65535"))?;
+        let port = decimal(port).filter(|number| *number > 0).ok_or_else(|| wrong("has no port from 1 to 65535"))?;
         // It is written into a request line as it is.
         if !path.bytes().all(|b| b.is_ascii_graphic() && b != b'#') {
             return Err(wrong(
@@ -137,7 +136,7 @@ impl Word for HttpUrl {
     }
 
     fn word_schema() -> Value {
-        json!({ "type": "string", "pattern": r"^http://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?([/?][!-~]*)?$" })
+        json!({ "type": "string", "pattern": r"^http://(localhost|127\.0\.0\.1|\[::1\])(:[1-9][0-9]{0,4})?([/?][!-~]*)?$" })
     }
 }
 
@@ -193,6 +192,7 @@ mod tests {
             ("localhost:80", None),
             ("http://localhost:0/", None),
             ("http://localhost:+80/", None),
+            ("http://localhost:080/", None),
             ("http://localhost:65536/", None),
             ("http://localhost/a b", None),
             ("http://localhost/a\r\nHost: x", None),

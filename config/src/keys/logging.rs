@@ -6,7 +6,7 @@
 use serde_json::{Value, json};
 
 use crate::read::{Choice, Fault, Word, keys};
-use crate::syntax::Bytes;
+use crate::syntax::{Bytes, decimal};
 
 keys! {
     /// `logging`
@@ -78,9 +78,9 @@ impl Word for FileCount {
     const EXPECTED: &'static str = "a number of files";
 
     fn parse(text: &str) -> Result<Self, Fault> {
-        match text.parse() {
-            Ok(number) => Self::of(number),
-            Err(_) => Err(Fault::new(format!("{} isn't a number of files", crate::errors::quote(text)))
+        match decimal(text) {
+            Some(number) => Self::of(number),
+            None => Err(Fault::new(format!("{} isn't a number of files", crate::errors::quote(text)))
                 .help("write a whole number from 2 to 100")),
         }
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use toml::de::DeValue;
 
-use super::scalars::integer;
+use super::scalars::{integer, length_fault};
 use super::{At, Item, Shape, Table, Text, Word, wrong_type};
 use crate::errors::quote;
 use crate::problems::Problems;
@@ -81,7 +81,13 @@ impl Shape for Words {
                 .map(|list| Self(list.0.into_iter().map(|word| word.value.0).collect())),
             DeValue::String(text) if text.contains('\0') => Text::read(item, problems).map(|_| Self(Vec::new())),
             DeValue::String(text) => match shell_words::split(text) {
-                Ok(words) => Some(Self(words)),
+                Ok(words) => match words.iter().find_map(|word| length_fault(word.len())) {
+                    Some(fault) => {
+                        fault.report(&item.span(), problems);
+                        None
+                    }
+                    None => Some(Self(words)),
+                },
                 Err(_) => {
                     problems
                         .error(&item.span(), "a quote in this command is never closed")
@@ -181,6 +187,8 @@ fn unique(entries: Vec<(At<String>, At<String>)>, problems: &mut Problems) -> Ve
         } else if let Some(first) = seen.get(&name.value) {
             let message = format!("{} is given twice", quote(&name.value));
             problems.error(&name.span, message).help("leave out one of them").related(first, "first given here");
+        } else if let Some(fault) = length_fault(name.value.len() + 1 + value.value.len()) {
+            fault.report(&value.span, problems);
         } else {
             seen.insert(name.value.clone(), name.span.clone());
             kept.push((name, value));

@@ -115,7 +115,21 @@ pub(crate) fn quoted_list(words: &[&str]) -> String {
     words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(", ")
 }
 
-/// Any text without NUL, which no system call could take.
+/// Bytes of the longest argument or `NAME=value` that a program can be given: `MAX_ARG_STRLEN` in Linux is one more, for the NUL.
+pub(crate) const LONGEST_TEXT: usize = (128 << 10) - 1;
+
+/// What is wrong with a text of so many bytes, if anything.
+pub(crate) fn length_fault(length: usize) -> Option<Fault> {
+    let fault = || {
+        Fault::new(format!(
+            "the text has {length} bytes; the kernel gives no program more than {LONGEST_TEXT} in one piece"
+        ))
+        .help("put it into a file of the image")
+    };
+    (length > LONGEST_TEXT).then(fault)
+}
+
+/// Any text that a program can be given: without NUL, which no system call could take.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Text(pub(crate) String);
 
@@ -123,7 +137,11 @@ impl Word for Text {
     const EXPECTED: &'static str = "a string";
 
     fn parse(text: &str) -> Result<Self, Fault> {
-        if text.contains('\0') { Err(Fault::new("the text holds a NUL character")) } else { Ok(Self(text.to_owned())) }
+        match length_fault(text.len()) {
+            _ if text.contains('\0') => Err(Fault::new("the text holds a NUL character")),
+            Some(fault) => Err(fault),
+            None => Ok(Self(text.to_owned())),
+        }
     }
 
     fn word_schema() -> Value {

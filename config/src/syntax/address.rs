@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
+use super::digits::decimal;
 use crate::appliance::Cidr;
 use crate::errors::quote;
 use crate::read::{Fault, Word};
@@ -32,7 +33,7 @@ impl Word for AddressEntry {
     }
 
     fn word_schema() -> Value {
-        json!({ "type": "string", "pattern": "^(dhcp|none|[0-9A-Fa-f:.]+/[0-9]{1,3})$" })
+        json!({ "type": "string", "pattern": "^(dhcp|none|[0-9A-Fa-f:.]+/[1-9][0-9]{0,2})$" })
     }
 }
 
@@ -73,9 +74,8 @@ fn cidr(text: &str) -> Result<Cidr, Fault> {
     };
     let address: IpAddr = address.parse().map_err(|_| wrong())?;
     let bits = if address.is_ipv4() { 32 } else { 128 };
-    let digits = !prefix.is_empty() && prefix.bytes().all(|b| b.is_ascii_digit());
-    match prefix.parse::<u8>() {
-        Ok(prefix) if digits && (1..=bits).contains(&prefix) => Ok(Cidr { address, prefix }),
+    match decimal::<u8>(prefix) {
+        Some(prefix) if (1..=bits).contains(&prefix) => Ok(Cidr { address, prefix }),
         _ => Err(Fault::new(format!("{} isn't a prefix length", quote(prefix)))
             .help(format!("write a number from 1 to {bits}"))),
     }
@@ -119,6 +119,7 @@ mod tests {
             "192.0.2.7/0",
             "192.0.2.7/33",
             "192.0.2.7/+24",
+            "192.0.2.7/024",
             "192.0.2/24",
             "::1/129",
             "DHCP",

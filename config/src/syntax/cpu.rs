@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use toml::de::DeValue;
 
+use super::digits::decimal;
 use super::duration::Period;
 use crate::errors::quote;
 use crate::problems::Problems;
@@ -22,7 +23,7 @@ pub(crate) struct Micros(pub(crate) u64);
 pub(crate) struct CpuSet(pub(crate) String);
 
 /// The kernel's `NR_CPUS` at its largest.
-const MOST_CPUS: u32 = 8192;
+pub(crate) const MOST_CPUS: u32 = 8192;
 
 impl Shape for Cpus {
     fn read(item: &Item<'_>, problems: &mut Problems) -> Option<Self> {
@@ -87,10 +88,7 @@ impl Word for CpuSet {
     const EXPECTED: &'static str = "a list of processors such as \"0-3,5\"";
 
     fn parse(text: &str) -> Result<Self, Fault> {
-        let number = |text: &str| {
-            let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-            text.parse::<u32>().ok().filter(|number| digits && *number < MOST_CPUS)
-        };
+        let number = |text: &str| decimal::<u32>(text).filter(|number| *number < MOST_CPUS);
         let good = text.split(',').all(|part| match part.split_once('-') {
             Some((first, last)) => matches!((number(first), number(last)), (Some(first), Some(last)) if first <= last),
             None => number(part).is_some(),
@@ -108,7 +106,7 @@ impl Word for CpuSet {
 
     fn word_schema() -> Value {
         json!({ "anyOf": [
-            { "type": "string", "pattern": "^[0-9]+(-[0-9]+)?(,[0-9]+(-[0-9]+)?)*$" },
+            { "type": "string", "pattern": "^(0|[1-9][0-9]*)(-(0|[1-9][0-9]*))?(,(0|[1-9][0-9]*)(-(0|[1-9][0-9]*))?)*$" },
             { "type": "integer", "minimum": 0, "maximum": MOST_CPUS - 1 },
         ] })
     }
@@ -142,7 +140,7 @@ mod tests {
         for text in ["0", "0-3", "0-3,5,7-8"] {
             assert!(CpuSet::parse(text).is_ok(), "{text}");
         }
-        for text in ["", ",", "3-0", "a", "0-", "0--1", "9999", "+1"] {
+        for text in ["", ",", "3-0", "a", "0-", "0--1", "9999", "+1", "01"] {
             assert!(CpuSet::parse(text).is_err(), "{text:?}");
         }
         assert_eq!(Micros::parse("50ms"), Ok(Micros(50_000)));

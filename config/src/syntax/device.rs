@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::mount::device_target;
 use super::path::AbsolutePath;
 use crate::container::Device;
 use crate::errors::quote;
@@ -71,16 +72,17 @@ impl Word for DeviceEntry {
         let mut parts = text.split(':');
         let source = DevicePath::parse(parts.next().unwrap_or_default())?.0;
         let (target, permissions) = match (parts.next(), parts.next(), parts.next()) {
-            (None, ..) => (source.clone(), Permissions::default()),
-            (Some(word), None, _) if !word.starts_with('/') => (source.clone(), Permissions::parse(word)?),
-            (Some(target), None, _) => (AbsolutePath::parse(target)?.0, Permissions::default()),
-            (Some(target), Some(word), None) => (AbsolutePath::parse(target)?.0, Permissions::parse(word)?),
+            (None, ..) => (source.as_str(), Permissions::default()),
+            (Some(word), None, _) if !word.starts_with('/') => (source.as_str(), Permissions::parse(word)?),
+            (Some(target), None, _) => (target, Permissions::default()),
+            (Some(target), Some(word), None) => (target, Permissions::parse(word)?),
             _ => {
                 return Err(
                     Fault::new(format!("{} has too many parts", quote(text))).help("write \"SOURCE:TARGET:rwm\"")
                 );
             }
         };
+        let target = device_target(target)?;
         let Permissions { read, write, mknod } = permissions;
         Ok(Self(Device { source, target, read, write, mknod }))
     }
@@ -106,9 +108,28 @@ mod tests {
             let device = Device { source: source.into(), target: target.into(), read, write, mknod };
             assert_eq!(DeviceEntry::parse(text), Ok(DeviceEntry(device)), "{text}");
         }
-        for text in
-            ["", "kvm", "/etc/passwd", "/dev/../etc", "/dev/kvm:x", "/dev/kvm:", "/dev/a:/b:r:w", "/dev/a:/b:", "/dev/"]
-        {
+        for text in ["/dev/urandom:/dev/random", "/dev/a:/dev/shm/a", "/dev/tty"] {
+            assert!(DeviceEntry::parse(text).is_ok(), "{text:?}");
+        }
+        for text in [
+            "",
+            "kvm",
+            "/etc/passwd",
+            "/dev/../etc",
+            "/dev/kvm:x",
+            "/dev/kvm:",
+            "/dev/a:/b:r:w",
+            "/dev/a:/b:",
+            "/dev/",
+            "/dev/a:/",
+            "/dev/a:/dev",
+            "/dev/a:/dev/pts",
+            "/dev/a:/dev/shm",
+            "/dev/a:/dev/null/a",
+            "/dev/a:/dev/stdin",
+            "/dev/a:/proc/a",
+            "/dev/pts/0",
+        ] {
             assert!(DeviceEntry::parse(text).is_err(), "{text:?}");
         }
     }

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::digits::decimal;
 use crate::container::{Id, User};
 use crate::errors::quote;
 use crate::read::{Fault, Word};
@@ -17,8 +18,8 @@ pub(crate) struct UserEntry(pub(crate) User);
 /// useradd(8) allows 32 bytes; directories (LDAP) give out longer ones.
 const LONGEST_NAME: usize = 256;
 /// The largest id; the one above means "none" to the kernel.
-const LARGEST: u32 = u32::MAX - 1;
-const PATTERN: &str = r"^([0-9]{1,10}|[A-Za-z_.][A-Za-z0-9_.@\\-]*\$?)";
+pub(super) const LARGEST: u32 = u32::MAX - 1;
+const PATTERN: &str = r"^(0|[1-9][0-9]{0,9}|[A-Za-z_.][A-Za-z0-9_.@\\-]*\$?)";
 
 impl Word for IdEntry {
     const EXPECTED: &'static str = "a name or a number";
@@ -80,7 +81,7 @@ fn id(text: &str) -> Result<Id, Fault> {
         return Err(Fault::new("a user or group is empty").help("write \"user\" or \"user:group\", by name or number"));
     }
     if text.bytes().all(|b| b.is_ascii_digit()) {
-        return text.parse().map_err(|_| out_of_range(text)).and_then(from_number);
+        return decimal(text).ok_or_else(|| out_of_range(text)).and_then(from_number);
     }
     if text.starts_with(|c: char| c.is_ascii_digit()) {
         return Err(Fault::new(format!("{} begins like a number but isn't one", quote(text)))
@@ -114,6 +115,7 @@ mod tests {
             "1x:0",
             "0:1x",
             "0x10",
+            "010",
             "root:",
             ":root",
             "a:b:c",

@@ -4,6 +4,7 @@ mod address;
 mod capability;
 mod cpu;
 mod device;
+mod digits;
 mod duration;
 mod id;
 mod image;
@@ -18,13 +19,16 @@ mod ulimit;
 
 pub(crate) use address::{AddressEntry, Ip, host_entry};
 pub(crate) use capability::Capability;
-pub(crate) use cpu::{CpuSet, Cpus, Micros};
+pub(crate) use cpu::{CpuSet, Cpus, MOST_CPUS, Micros};
 pub(crate) use device::{DeviceEntry, DevicePath, Permissions};
+pub(crate) use digits::decimal;
 pub(crate) use duration::Period;
 pub(crate) use id::{IdEntry, UserEntry};
 pub(crate) use image::ImageName;
-pub(crate) use mount::{Mode, TmpfsEntry, VolumeShort, mount_target, no_room};
-pub(crate) use name::{ContainerName, HostName, InterfaceName, MachineName, PodName, VolumeName, sysctl_fault};
+pub(crate) use mount::{Mode, TmpfsEntry, VolumeShort, device_target, mount_target, no_room};
+pub(crate) use name::{
+    ContainerName, HostName, InterfaceName, MachineName, PodName, VolumeName, cgroup_fault, sysctl_fault,
+};
 pub(crate) use path::{AbsolutePath, FilePath};
 pub(crate) use policy::{RestartPolicy, SecurityOption};
 pub(crate) use port::{PortNumbers, PortShort, check_published};

@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use super::digits::decimal;
+use super::id::LARGEST as LARGEST_ID;
 use super::name::VolumeName;
 use super::path::AbsolutePath;
 use super::size::Bytes;
@@ -34,7 +36,7 @@ impl Word for Mode {
     const EXPECTED: &'static str = "permission bits such as \"1777\"";
 
     fn parse(text: &str) -> Result<Self, Fault> {
-        let digits = !text.is_empty() && text.bytes().all(|b| (b'0'..=b'7').contains(&b));
+        let digits = (1..=5).contains(&text.len()) && text.bytes().all(|b| (b'0'..=b'7').contains(&b));
         u32::from_str_radix(text, 8).ok().filter(|mode| digits && *mode <= 0o7777).map(Self).ok_or_else(|| {
             Fault::new(format!("{} isn't a set of permission bits", quote(text)))
                 .help("write them in octal, such as \"1777\" or \"0755\"")
@@ -110,9 +112,37 @@ fn bind_fault(text: &str) -> Fault {
     )
 }
 
-/// A mount's target: not the root, and not where the container's isolation lies.
+/// What the runtime puts into every `/dev`: nodes, and links and filesystems that no device can take the place of.
+const NODES: [&str; 6] = ["full", "null", "random", "tty", "urandom", "zero"];
+const TAKEN: [&str; 7] = ["fd", "mqueue", "ptmx", "pts", "stderr", "stdin", "stdout"];
+
+/// A mount's target: not the root, not where the container's isolation lies, and nothing that every `/dev` has. Memory of another size
+/// or a volume can be mounted on `/dev/shm`.
 pub(crate) fn mount_target(text: &str) -> Result<String, Fault> {
+    target(text, |name, _| NODES.contains(&name))
+}
+
+/// A device's target: as a mount's, but a node may take the place of one that is there anyway, and none of a directory.
+pub(crate) fn device_target(text: &str) -> Result<String, Fault> {
+    target(text, |name, beneath| if beneath { NODES.contains(&name) } else { name == "shm" })
+}
+
+/// `taken`: whether a name in `/dev`, or what would lie beneath it, is taken besides [`TAKEN`].
+fn target(text: &str, taken: fn(&str, bool) -> bool) -> Result<String, Fault> {
     let path = AbsolutePath::parse(text)?.0;
+    if let Some(rest) = path.strip_prefix("/dev").filter(|rest| rest.is_empty() || rest.starts_with('/')) {
+        let (name, beneath) = rest
+            .trim_start_matches('/')
+            .split_once('/')
+            .map_or((rest.trim_start_matches('/'), false), |(name, _)| (name, true));
+        if name.is_empty() || TAKEN.contains(&name) || taken(name, beneath) {
+            return Err(Fault::new(format!(
+                "nothing can be put at {}: it belongs to every container's /dev",
+                quote(&path)
+            ))
+            .help("choose another path"));
+        }
+    }
     if path == "/" {
         return Err(Fault::new("nothing can be mounted over the container's root").help("name a directory beneath it"));
     }
@@ -151,11 +181,10 @@ impl TmpfsEntry {
     fn apply(&mut self, option: &str) -> Result<(), Fault> {
         let (key, value) = option.split_once('=').unwrap_or((option, ""));
         let id = |text: &str| {
-            let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-            text.parse::<u32>()
-                .ok()
-                .filter(|_| digits)
-                .ok_or_else(|| Fault::new(format!("{} isn't an id", quote(text))).help("write a number"))
+            decimal(text).filter(|id| *id <= LARGEST_ID).ok_or_else(|| {
+                Fault::new(format!("{} isn't an id", quote(text)))
+                    .help(format!("write a number from 0 to {LARGEST_ID}"))
+            })
         };
         match key {
             "size" => match Bytes::parse(value)?.0 {
@@ -216,6 +245,9 @@ mod tests {
             "data:/",
             "data:/proc",
             "data:/sys/fs",
+            "data:/dev",
+            "data:/dev/null",
+            "data:/dev/pts/x",
             "data:/../x",
             "data:/x:z",
             "data:/x:foo",
@@ -226,7 +258,9 @@ mod tests {
         ] {
             assert!(VolumeShort::parse(text).is_err(), "{text:?}");
         }
-        assert!(VolumeShort::parse("data:/process").is_ok());
+        for text in ["data:/process", "data:/devices", "data:/dev/x", "data:/dev/shm", "data:/dev/shm/x"] {
+            assert!(VolumeShort::parse(text).is_ok(), "{text:?}");
+        }
     }
 
     #[test]
@@ -247,7 +281,10 @@ mod tests {
             "/run:size=0.0001k",
             "/run:mode=9",
             "/run:mode=77777",
+            "/run:mode=000755",
             "/run:uid=a",
+            "/run:uid=4294967295",
+            "/run:gid=+1",
             "/run:suid",
             "/run:huge=always",
         ] {

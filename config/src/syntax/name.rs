@@ -85,6 +85,21 @@ fn is_file_name(text: &str) -> bool {
         && text.starts_with(|c: char| c.is_ascii_alphanumeric())
 }
 
+/// What is wrong with a container's name if its control group would lie where the kernel has a file, or a later one may. (`*_cftypes` in Linux: a
+/// controller's name, a dot and the file's.)
+pub(crate) fn cgroup_fault(name: &str) -> Option<Fault> {
+    const OWNERS: [&str; 11] =
+        ["cgroup", "cpu", "cpuset", "dmem", "hugetlb", "io", "irq", "memory", "misc", "pids", "rdma"];
+    let owner = name.split_once('.').map(|(owner, _)| owner).filter(|owner| OWNERS.contains(owner))?;
+    Some(
+        Fault::new(format!(
+            "{} is how the kernel calls a file of control groups, among which the container's own is",
+            quote(name)
+        ))
+        .help(format!("choose a name that doesn't begin with `{owner}.`")),
+    )
+}
+
 /// What is wrong with the dotted name of a sysctl, if anything.
 pub(crate) fn sysctl_fault(name: &str) -> Option<Fault> {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b':');
@@ -130,6 +145,11 @@ mod tests {
         }
         for (text, good) in [("eth0", true), ("", false), ("..", false), ("a/b", false), ("sixteen-bytes-xx", false)] {
             assert_eq!(InterfaceName::parse(text).is_ok(), good, "interface {text:?}");
+        }
+        for (text, good) in
+            [("memory.max", false), ("cgroup.procs", false), ("cpu", true), ("cpus.x", true), ("a.cpu.b", true)]
+        {
+            assert_eq!(cgroup_fault(text).is_none(), good, "{text:?}");
         }
         for (text, good) in [
             ("net.core.somaxconn", true),

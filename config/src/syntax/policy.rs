@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::digits::decimal;
 use super::path::FilePath;
 use crate::container::{Restart, Seccomp};
 use crate::errors::quote;
@@ -36,13 +37,12 @@ impl Word for RestartPolicy {
     }
 
     fn word_schema() -> Value {
-        json!({ "type": "string", "pattern": "^(no|always|on-failure(:[0-9]+)?|unless-stopped)$" })
+        json!({ "type": "string", "pattern": "^(no|always|on-failure(:[1-9][0-9]*)?|unless-stopped)$" })
     }
 }
 
 fn retries(text: &str) -> Result<u32, Fault> {
-    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    text.parse::<u32>().ok().filter(|times| digits && *times > 0).ok_or_else(|| {
+    decimal::<u32>(text).filter(|times| *times > 0).ok_or_else(|| {
         Fault::new(format!("{} isn't a number of restarts", quote(text)))
             .help("write \"on-failure:3\", or \"no\" for none at all")
     })
@@ -99,6 +99,7 @@ mod tests {
             ("on-failure:0", None),
             ("on-failure:", None),
             ("on-failure:+3", None),
+            ("on-failure:03", None),
             ("on-failure:x", None),
             ("Always", None),
             ("", None),

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::digits::decimal;
 use crate::container::Protocol;
 use crate::errors::quote;
 use crate::read::{Choice, Fault, Word};
@@ -29,10 +30,7 @@ impl Word for PortNumbers {
     const EXPECTED: &'static str = "a port from 1 to 65535";
 
     fn parse(text: &str) -> Result<Self, Fault> {
-        let number = |text: &str| {
-            let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-            text.parse::<u16>().ok().filter(|number| digits && *number > 0)
-        };
+        let number = |text: &str| decimal::<u16>(text).filter(|number| *number > 0);
         let (first, last) = text.split_once('-').unwrap_or((text, text));
         match (number(first), number(last)) {
             (Some(first), Some(last)) if first <= last => Ok(Self { first, last }),
@@ -47,7 +45,7 @@ impl Word for PortNumbers {
 
     fn word_schema() -> Value {
         json!({ "anyOf": [
-            { "type": "string", "pattern": "^[0-9]{1,5}(-[0-9]{1,5})?$" },
+            { "type": "string", "pattern": "^[1-9][0-9]{0,4}(-[1-9][0-9]{0,4})?$" },
             { "type": "integer", "minimum": 1, "maximum": 65535 },
         ] })
     }
@@ -86,7 +84,7 @@ impl Word for PortShort {
 
     fn word_schema() -> Value {
         json!({ "anyOf": [
-            { "type": "string", "pattern": r"^([^/]*:)?[0-9]{1,5}(-[0-9]{1,5})?(/(tcp|udp))?$" },
+            { "type": "string", "pattern": r"^([^/]*:)?[1-9][0-9]{0,4}(-[1-9][0-9]{0,4})?(/(tcp|udp))?$" },
             { "type": "integer", "minimum": 1, "maximum": 65535 },
         ] })
     }
@@ -148,6 +146,7 @@ mod tests {
             "65536",
             "-1",
             "+80",
+            "080",
             "80/sctp",
             "8080:80",
             "80:",

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::digits::decimal;
 use crate::errors::quote;
 use crate::read::{Fault, Word, nearest};
 
@@ -24,7 +25,7 @@ impl Word for Signal {
 
     fn parse(text: &str) -> Result<Self, Fault> {
         if text.bytes().all(|b| b.is_ascii_digit()) {
-            return text.parse().ok().and_then(numbered).ok_or_else(|| out_of_range(text));
+            return decimal(text).and_then(numbered).ok_or_else(|| out_of_range(text));
         }
         let upper = text.to_ascii_uppercase();
         let name = upper.strip_prefix("SIG").unwrap_or(&upper);
@@ -112,6 +113,7 @@ mod tests {
             ("SIG", None),
             ("SIGFOO", None),
             ("+15", None),
+            ("015", None),
         ] {
             assert_eq!(Signal::parse(text).ok().map(|signal| signal.0), number, "{text:?}");
         }

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::digits::decimal;
 use crate::errors::quote;
 use crate::read::{Fault, Word};
 
@@ -32,10 +33,9 @@ impl Word for Rlim {
     const EXPECTED: &'static str = "a number, or -1 for no limit";
 
     fn parse(text: &str) -> Result<Self, Fault> {
-        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
         match text {
             "-1" | "unlimited" => Ok(Self(u64::MAX)),
-            _ => text.parse::<u64>().ok().filter(|_| digits).map(Self).ok_or_else(|| {
+            _ => decimal(text).map(Self).ok_or_else(|| {
                 Fault::new(format!("{} isn't a limit", quote(text))).help("write a number, or -1 for no limit")
             }),
         }
@@ -48,7 +48,7 @@ impl Word for Rlim {
     fn word_schema() -> Value {
         json!({ "anyOf": [
             { "type": "integer", "minimum": -1 },
-            { "type": "string", "pattern": "^([0-9]+|-1|unlimited)$" },
+            { "type": "string", "pattern": "^(0|[1-9][0-9]*|-1|unlimited)$" },
         ] })
     }
 }
@@ -62,7 +62,7 @@ mod tests {
         assert_eq!(Rlim::parse("1024"), Ok(Rlim(1024)));
         assert_eq!(Rlim::parse("unlimited"), Ok(Rlim(u64::MAX)));
         assert_eq!(Rlim::from_integer(-1), Some(Ok(Rlim(u64::MAX))));
-        for text in ["", "-2", "+1", "1k", "99999999999999999999"] {
+        for text in ["", "-2", "+1", "01", "1k", "99999999999999999999"] {
             assert!(Rlim::parse(text).is_err(), "{text:?}");
         }
     }

@@ -31,9 +31,10 @@ pub struct Appliance {
 }
 
 impl Appliance {
-    /// Whether any volume lies on the data partition, or any log is kept there, so that the machine needs one.
+    /// Whether the machine has a data partition: it is declared, any volume lies on it, or any log is kept there.
     pub fn needs_data(&self) -> bool {
-        self.volumes.values().any(|volume| *volume == Volume::Data)
+        self.data != Data::default()
+            || self.volumes.values().any(|volume| *volume == Volume::Data)
             || self.containers.iter().any(|container| container.kept_log.is_some())
     }
 

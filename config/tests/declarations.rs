@@ -123,6 +123,7 @@ fn a_table_or_a_list_means_the_same() {
             "devices = [{ source = \"/dev/fuse\", target = \"/dev/f\", permissions = \"wr\" }]",
         ),
         ("extra_hosts = { db = \"10.0.0.2\" }", "extra_hosts = [\"db:10.0.0.2\"]"),
+        ("extra_hosts = { db = \"[::1]\" }", "extra_hosts = [\"db=[::1]\"]"),
         ("ulimits = { nofile = 5 }", "ulimits = { nofile = { soft = 5, hard = \"5\" } }"),
         ("cpus = 0.5", "cpu_quota = \"50ms\"\ncpu_period = 100000"),
         ("cpus = \"2\"", "cpus = 2"),
@@ -139,6 +140,20 @@ fn a_table_or_a_list_means_the_same() {
         ),
     ] {
         assert_eq!(container(one), container(other), "{one}\n{other}");
+    }
+}
+
+#[test]
+fn nothing_of_a_command_is_lost_as_a_comment() {
+    for command in ["a '#b' c", "a b#c", r"a \#b", "a \"# b\" c", "a ''#b", "a", ""] {
+        let web = container(&format!("command = '''{command}'''"));
+        let left: usize = web.command.unwrap().iter().map(|word| word.matches('#').count()).sum();
+        assert_eq!(left, command.matches('#').count(), "{command}");
+    }
+    for command in ["a #b", "#", "a\n# it's\nb", "a #", "a \\\n#b"] {
+        let text = format!("name = \"demo\"\n[containers.web]\nimage = \"x\"\ncommand = '''{command}'''");
+        let errors = parse("x", &text).expect_err(command);
+        assert!(errors.iter().all(|error| error.help.as_deref().unwrap().contains("quotes")), "{errors}");
     }
 }
 
@@ -355,6 +370,13 @@ fn the_machines_tables() {
     assert_eq!(appliance.data, Data { size: Some(1 << 30), required: true });
     assert_eq!(appliance.volumes["fast"], Volume::Tmpfs { size: Some(16 << 20) });
     assert!(appliance.needs_data());
+}
+
+#[test]
+fn a_declared_data_partition_is_there_without_volumes() {
+    let needs = |data: &str| appliance(&format!("[data]\n{data}\n[containers.web]\nimage = \"x\"")).needs_data();
+    assert!(needs("size = \"64m\"") && needs("required = true"));
+    assert!(!needs("") && !needs("required = false"));
 }
 
 #[test]

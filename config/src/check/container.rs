@@ -38,7 +38,8 @@ pub(super) fn draft(
     let supervision = supervision::supervision(&mut keys, problems);
     let unsupervised = problems.count() > sound;
     // One that can't be read is not held against `ports` as well.
-    let unknown_network = if keys.given("network_mode") { NetworkMode::Host } else { NetworkMode::None };
+    let unconnected = keys.given("network_mode") && keys.network_mode.is_none();
+    let unknown_network = if unconnected { NetworkMode::Host } else { NetworkMode::None };
     let network = value(keys.network_mode.clone()).unwrap_or(unknown_network);
     let host_ipc = matches!(value(keys.ipc.clone()), Some(HostOrPrivate::Host));
     let isolation = isolation::isolation(&keys, network, host_ipc, problems);
@@ -50,8 +51,13 @@ pub(super) fn draft(
             .error(&field.key, "a container with uts = \"host\" has the machine's names")
             .help("leave it out, or leave out `uts`; the machine's host name is `hostname` in [system]");
     }
+    if let (Some(size), true) = (&keys.shm_size, host_ipc) {
+        problems
+            .error(&size.key, "a container with ipc = \"host\" has the machine's /dev/shm")
+            .help("leave it out, or leave out `ipc`");
+    }
     let kept_log = logging::kept(keys.logging, problems);
-    let ports = ports::ports(keys.ports, network, &name.value, taken, problems);
+    let ports = ports::ports(keys.ports, (network, keys.network_mode.is_some()), &name.value, taken, problems);
     let mounts = mounts::mounts(keys.volumes, keys.tmpfs, machine.volumes, ids, problems);
     let devices = mounts::devices(keys.devices, problems);
     let (mounts, devices) = mounts::apart(mounts, devices, problems);
@@ -114,7 +120,8 @@ pub(super) fn draft(
         name: name.value,
     };
     let container = Container { weakened: isolation::weakened(&container), ..container };
-    Draft { container, name: name.span, depends_on: places, restart, kept_log, unsupervised, pod }
+    let sysctls = isolation.sysctl_places;
+    Draft { container, name: name.span, depends_on: places, restart, kept_log, unsupervised, sysctls, unconnected, pod }
 }
 
 /// The ids of the container declared at `index`: the machine's own stay below all of them, and no two ranges touch.

@@ -3,8 +3,8 @@
 use crate::container::{Container, NetworkMode, Seccomp};
 use crate::errors::quote;
 use crate::keys::ContainerKeys;
-use crate::problems::Problems;
-use crate::read::{Field, List};
+use crate::problems::{Problems, Span};
+use crate::read::{At, Field, List, Table};
 use crate::syntax::{Capability, SecurityOption, sysctl_fault};
 
 /// The part of a [`Container`] that this module decides.
@@ -14,6 +14,8 @@ pub(super) struct Isolation {
     pub(super) no_new_privileges: bool,
     pub(super) seccomp: Seccomp,
     pub(super) sysctls: Vec<(String, String)>,
+    /// The places of the sysctls' names.
+    pub(super) sysctl_places: Vec<Span>,
 }
 
 pub(super) fn isolation(
@@ -33,12 +35,14 @@ pub(super) fn isolation(
                  security_opt = [\"seccomp=unconfined\"], userns_mode = \"host\"",
             );
     }
+    let (sysctls, sysctl_places) = sysctls(keys, network, host_ipc, problems);
     let mut isolation = Isolation {
         cap_add: capabilities(keys.cap_add.as_ref(), problems),
         cap_drop: capabilities(keys.cap_drop.as_ref(), problems),
         no_new_privileges: true,
         seccomp: Seccomp::Default,
-        sysctls: sysctls(keys, network, host_ipc, problems),
+        sysctls,
+        sysctl_places,
     };
     for name in keys.cap_add.iter().flat_map(|field| &field.value.0) {
         if name.value.0 != "ALL" && isolation.cap_drop.contains(&name.value.0) {
@@ -47,6 +51,7 @@ pub(super) fn isolation(
                 .help("leave out one or the other");
         }
     }
+    check_reach(keys, network, problems);
     security_options(keys, &mut isolation, problems);
     isolation
 }
@@ -61,6 +66,39 @@ fn capabilities(field: Option<&Field<List<Capability>>>, problems: &mut Problems
         }
     }
     names
+}
+
+/// A capability counts in the container's own user namespace, so that some have nothing there to act on. Only those are told of which that
+/// holds whatever the program does: `SYS_ADMIN` can make namespaces in which others mean something.
+fn check_reach(keys: &ContainerKeys, network: NetworkMode, problems: &mut Problems) {
+    /// Those that the kernel asks for with `capable()`, which means the machine's own user namespace, and what they are about.
+    const OF_MACHINE: [(&str, &str); 6] = [
+        ("CAP_SYS_TIME", "the clock"),
+        ("CAP_SYS_MODULE", "the kernel's modules"),
+        ("CAP_SYS_RAWIO", "raw access to memory and disks"),
+        ("CAP_SYSLOG", "the kernel's log"),
+        ("CAP_SYS_PACCT", "process accounting"),
+        ("CAP_BLOCK_SUSPEND", "the machine's sleep"),
+    ];
+    let added = keys.cap_add.iter().flat_map(|field| &field.value.0);
+    let nests = added.clone().any(|name| matches!(name.value.0.as_str(), "ALL" | "CAP_SYS_ADMIN"));
+    if nests || keys.given("userns_mode") {
+        return;
+    }
+    for At { span, value } in added {
+        let name = value.0.as_str();
+        let about = match OF_MACHINE.iter().find(|(known, _)| *known == name) {
+            Some((_, about)) => *about,
+            None if name == "CAP_NET_ADMIN" && network == NetworkMode::Host && keys.network_mode.is_some() => {
+                "the machine's network"
+            }
+            None => continue,
+        };
+        let name = name.trim_start_matches("CAP_");
+        problems
+            .error(span, format!("{name} has no effect on {about} from a container with ids of its own"))
+            .help("add userns_mode = \"host\", which makes root in the container root of the machine; or leave the capability out");
+    }
 }
 
 fn security_options(keys: &ContainerKeys, isolation: &mut Isolation, problems: &mut Problems) {
@@ -85,13 +123,13 @@ fn security_options(keys: &ContainerKeys, isolation: &mut Isolation, problems: &
     }
 }
 
-/// Sysctls that belong to one of the container's own namespaces; all others are the machine's, whoever sets them.
+/// Sysctls that belong to one of the container's own namespaces, with their places; all others are the machine's, whoever sets them.
 fn sysctls(
     keys: &ContainerKeys,
     network: NetworkMode,
     host_ipc: bool,
     problems: &mut Problems,
-) -> Vec<(String, String)> {
+) -> (Vec<(String, String)>, Vec<Span>) {
     const IPC: [&str; 8] = [
         "kernel.msgmax",
         "kernel.msgmnb",
@@ -102,7 +140,7 @@ fn sysctls(
         "kernel.shmmni",
         "kernel.shm_rmid_forced",
     ];
-    let mut sysctls = Vec::new();
+    let (mut sysctls, mut places) = (Vec::new(), Vec::new());
     for (name, value) in keys.sysctls.iter().flat_map(|field| &field.value.0) {
         if let Some(fault) = sysctl_fault(&name.value) {
             fault.report(&name.span, problems);
@@ -121,11 +159,12 @@ fn sysctls(
             )
         } else {
             sysctls.push((name.value.clone(), value.value.clone()));
+            places.push(name.span.clone());
             continue;
         };
         problems.error(&name.span, format!("the sysctl {} {message}", quote(&name.value))).help(help);
     }
-    sysctls
+    (sysctls, places)
 }
 
 /// What makes this container's isolation weaker than the default, in the declaration's words.

@@ -45,6 +45,10 @@ struct Draft {
     kept_log: Option<At<KeptLog>>,
     /// What it says about how it is watched is wrong, and told already.
     unsupervised: bool,
+    /// The names in `sysctls`, in the order of [`Container::sysctls`].
+    sysctls: Vec<Span>,
+    /// Its network mode can't be read, and that is told already.
+    unconnected: bool,
     /// The value of `pod`.
     pod: Option<At<String>>,
 }

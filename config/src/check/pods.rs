@@ -33,12 +33,14 @@ pub(super) fn check_member(keys: &ContainerKeys, problems: &mut Problems) {
 /// Gives the containers of each pod what they share: the ids of its first, and a host name.
 pub(super) fn unite(drafts: &mut [Draft], problems: &mut Problems) {
     let mut first: BTreeMap<String, usize> = BTreeMap::new();
+    check_sysctls(drafts, problems);
     for index in 0..drafts.len() {
         let Some(At { value: pod, span }) = drafts[index].pod.clone() else { continue };
         let founder = *first.entry(pod.clone()).or_insert(index);
         let (ids, network) = (drafts[founder].container.ids, drafts[founder].container.network);
         let other = drafts[founder].name.clone();
-        if drafts[index].container.network != network {
+        let unknown = drafts[index].unconnected || drafts[founder].unconnected;
+        if drafts[index].container.network != network && !unknown {
             problems
                 .error(
                     &span,
@@ -49,6 +51,30 @@ pub(super) fn unite(drafts: &mut [Draft], problems: &mut Problems) {
         }
         let container = &mut drafts[index].container;
         (container.ids, container.hostname, container.pod) = (ids, Some(pod.clone()), Some(pod));
+    }
+}
+
+/// What a container may set belongs to namespaces that its pod shares, so that two values are as many as one of them.
+fn check_sysctls(drafts: &[Draft], problems: &mut Problems) {
+    let mut set: BTreeMap<(&str, &str), (&str, &Span)> = BTreeMap::new();
+    for draft in drafts {
+        let Some(pod) = &draft.pod else { continue };
+        for ((name, value), place) in draft.container.sysctls.iter().zip(&draft.sysctls) {
+            let (first, there) = *set.entry((&pod.value, name)).or_insert((value, place));
+            if first != value {
+                problems
+                    .error(
+                        place,
+                        format!(
+                            "the containers of the pod {} share {}, and these declare two values",
+                            quote(&pod.value),
+                            quote(name)
+                        ),
+                    )
+                    .help("give it the same value in each, or set it in one of them")
+                    .related(there, "the other one");
+            }
+        }
     }
 }
 

@@ -17,10 +17,10 @@ const MAX_RANGE: u16 = 1024;
 /// ports there are, whatever is declared.
 pub(super) type Taken = BTreeMap<Port, (String, Span)>;
 
-/// The ports of one container that nobody has `taken`.
+/// The ports of one container that nobody has `taken`. `declared`: its network is, and not the default.
 pub(super) fn ports(
     field: Option<Field<List<ShortOrLong<PortShort, PortKeys>>>>,
-    network: NetworkMode,
+    (network, declared): (NetworkMode, bool),
     container: &str,
     taken: &mut Taken,
     problems: &mut Problems,
@@ -31,9 +31,10 @@ pub(super) fn ports(
     if network == NetworkMode::None && !field.value.0.is_empty() {
         problems
             .error(&field.key, "a container with a network of its own can't be reached, so it can't have ports")
-            .help(
-                "add: network_mode = \"host\" (networks between the machine and its containers aren't supported yet)",
-            );
+            .help(format!(
+                "{}: network_mode = \"host\" (networks between the machine and its containers aren't supported yet)",
+                if declared { "write" } else { "add" }
+            ));
         return Vec::new();
     }
     let mut ports = Vec::new();

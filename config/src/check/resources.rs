@@ -29,7 +29,9 @@ pub(super) fn memory(keys: &ContainerKeys, problems: &mut Problems) -> Memory {
         let problem =
             problems.error(&field.span, format!("a memory limit of {bytes} bytes is too small for any program"));
         problem.help(match bytes {
-            1..=65_536 => format!("a size without a unit is in bytes: did you mean \"{bytes}m\"?"),
+            // As many MiB as a machine may have, or else KiB.
+            1..=16_384 => format!("a size without a unit is in bytes: did you mean \"{bytes}m\"?"),
+            16_385..=524_287 => format!("a size without a unit is in bytes: did you mean \"{bytes}k\"?"),
             _ => "write at least \"512k\"".to_owned(),
         });
     }

@@ -8,7 +8,7 @@ use toml::de::DeValue;
 use crate::container::Condition;
 use crate::problems::Problems;
 use crate::read::{At, Item, List, Named, Shape, Switch, Text, keys, wrong_type};
-use crate::syntax::{ContainerName, Ip, host_entry};
+use crate::syntax::{ContainerName, HostAddress, host_entry};
 
 keys! {
     /// One entry of `depends_on` in its long form.
@@ -86,7 +86,7 @@ impl Shape for Hosts {
                 Some(Self(hosts))
             }
             DeValue::Table(_) => {
-                let named = Named::<Ip>::read(item, problems)?;
+                let named = Named::<HostAddress>::read(item, problems)?;
                 Some(Self(named.0.into_iter().map(|(name, ip)| (name, ip.value.0)).collect()))
             }
             _ => {
@@ -99,7 +99,7 @@ impl Shape for Hosts {
     fn schema() -> Value {
         json!({ "anyOf": [
             { "type": "array", "items": { "type": "string", "pattern": "^[^=:]+[=:]" } },
-            Named::<Ip>::schema(),
+            Named::<HostAddress>::schema(),
         ] })
     }
 }

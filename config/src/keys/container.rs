@@ -18,11 +18,13 @@ keys! {
         /// The image: path of an OCI layout directory or an archive, from this file's directory, with a tag if it holds several.
         /// Its kind can be written in front: `oci:DIR[:TAG]`, `oci-archive:FILE[:TAG]`, `docker-archive:FILE[:REF]`.
         image: ImageName,
-        /// Replaces the image's command: a list, or a string that is split as a shell would. An empty list clears it.
+        /// Replaces the image's command: a list, or a string that is split as a shell would. An empty list clears it. Nothing in it is
+        /// replaced, unless the program is a shell.
         command: Words,
         /// Replaces the image's entrypoint and drops its command. An empty list clears it.
         entrypoint: Words,
-        /// Environment variables: a table, or a list of "NAME=value" strings.
+        /// Environment variables: a table, or a list of "NAME=value" strings. Values are taken as they stand: `$NAME` isn't replaced,
+        /// and Compose's `$$` is two dollar signs.
         environment: Pairs,
         /// Working directory. Default: the image's.
         working_dir: AbsolutePath,
@@ -55,7 +57,7 @@ keys! {
         shm_size: Bytes,
         /// "no" (the default), "always", "on-failure", "on-failure:N" or "unless-stopped". A container that is started again begins
         /// with its image's files: what it wrote is kept in volumes only. "unless-stopped" is "always" until a person stops it; that
-        /// outlives a boot if there is a data partition, which a volume that is kept brings.
+        /// outlives a boot if there is a data partition, which a volume that is kept or a `size` in [data] brings.
         restart: RestartPolicy,
         /// Containers that must have been started, healthy or completed before: a list of names, or a table with conditions.
         depends_on: DependsOn,
@@ -68,7 +70,8 @@ keys! {
         /// The longest time between two signs of life (`WATCHDOG=1`), or it is killed. Needs `notify`.
         watchdog: Period,
         /// What follows when it has failed and its `restart` policy doesn't start it again: "ignore" (the default), "restart" (it is started
-        /// all the same, ever more rarely), "reboot" or "poweroff".
+        /// all the same, ever more rarely), "reboot" or "poweroff". With "always" and "unless-stopped" it has failed only when it
+        /// can't be started at all, as for want of what it depends on: write "on-failure:N" for a program that crashes.
         on_failure: OnFailure,
         /// "read": it gets a socket, /run/garboard/status.sock, on which it may ask for the appliance's status.
         status: ReadStatus,
@@ -91,7 +94,8 @@ keys! {
         cgroup: HostOrPrivate,
         /// "host": have the machine's user ids, so that root in the container is root of the machine. Default: ids of its own.
         userns_mode: HostOnly,
-        /// Capabilities to add, such as "NET_ADMIN"; or "ALL".
+        /// Capabilities to add, such as "NET_ADMIN"; or "ALL". They count in the container's own user namespace: what the machine itself
+        /// is asked for (its clock, its network) takes userns_mode = "host" as well.
         cap_add: List<Capability>,
         /// Capabilities to take away; or "ALL".
         cap_drop: List<Capability>,

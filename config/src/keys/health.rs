@@ -14,7 +14,7 @@ keys! {
     /// the image's HEALTHCHECK, if it has one.
     pub(crate) struct HealthKeys ("a health check") requires [] {
         /// A program in the container that ends with status 0 if it works: ["CMD", "program", "argument"], ["CMD-SHELL", "script"], or
-        /// a string for the container's /bin/sh. ["NONE"]: no check.
+        /// a string for the container's /bin/sh. ["NONE"]: no check. A shell's `$NAME` is written with one dollar sign, not with Compose's two.
         test: HealthWords,
         /// A TCP port of the container that accepts connections if it works.
         tcp: Int<1, 65_535>,

@@ -81,6 +81,12 @@ impl Shape for Words {
                 .map(|list| Self(list.0.into_iter().map(|word| word.value.0).collect())),
             DeValue::String(text) if text.contains('\0') => Text::read(item, problems).map(|_| Self(Vec::new())),
             DeValue::String(text) => match shell_words::split(text) {
+                Ok(words) if has_comment(text, &words) => {
+                    problems
+                        .error(&item.span(), "a `#` at the beginning of a word makes a comment of the rest of the line")
+                        .help("put the word in quotes (\"program '#1'\"), or write the command as a list: [\"program\", \"#1\"]");
+                    None
+                }
                 Ok(words) => match words.iter().find_map(|word| length_fault(word.len())) {
                     Some(fault) => {
                         fault.report(&item.span(), problems);
@@ -105,6 +111,13 @@ impl Shape for Words {
     fn schema() -> Value {
         json!({ "anyOf": [{ "type": "string" }, List::<Text>::schema()] })
     }
+}
+
+/// Whether `words` lack a part of `command` that was taken for a comment: with another letter in the place of each `#` they would be
+/// others.
+fn has_comment(command: &str, words: &[String]) -> bool {
+    let plain = shell_words::split(&command.replace('#', "x")).unwrap_or_default();
+    !plain.iter().map(String::len).eq(words.iter().map(String::len))
 }
 
 /// A table whose keys the declaration chooses, in its order. Entries that can't be read are noted and left out; if none is

@@ -91,6 +91,22 @@ pub(crate) fn host_entry(text: &str) -> Result<(String, IpAddr), Fault> {
     Ok((name.to_owned(), host_address(address)?))
 }
 
+/// An address in `extra_hosts`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct HostAddress(pub(crate) IpAddr);
+
+impl Word for HostAddress {
+    const EXPECTED: &'static str = Ip::EXPECTED;
+
+    fn parse(text: &str) -> Result<Self, Fault> {
+        host_address(text).map(Self)
+    }
+
+    fn word_schema() -> Value {
+        json!({ "type": "string", "pattern": r"^(\[[0-9A-Fa-f:.]+\]|[0-9A-Fa-f:.]+)$" })
+    }
+}
+
 fn host_address(text: &str) -> Result<IpAddr, Fault> {
     if text == "host-gateway" {
         return Err(Fault::new("`host-gateway` isn't supported here")

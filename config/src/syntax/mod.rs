@@ -10,6 +10,7 @@ mod id;
 mod image;
 mod mount;
 mod name;
+mod passphrase;
 mod path;
 mod policy;
 mod port;
@@ -17,7 +18,7 @@ mod signal;
 mod size;
 mod ulimit;
 
-pub(crate) use address::{AddressEntry, Ip, host_entry};
+pub(crate) use address::{AddressEntry, HostAddress, Ip, host_entry};
 pub(crate) use capability::Capability;
 pub(crate) use cpu::{CpuSet, Cpus, MOST_CPUS, Micros};
 pub(crate) use device::{DeviceEntry, DevicePath, Permissions};
@@ -29,6 +30,7 @@ pub(crate) use mount::{Mode, TmpfsEntry, VolumeShort, device_target, mount_targe
 pub(crate) use name::{
     ContainerName, HostName, InterfaceName, MachineName, PodName, VolumeName, cgroup_fault, sysctl_fault,
 };
+pub(crate) use passphrase::PassphraseHash;
 pub(crate) use path::{AbsolutePath, FilePath};
 pub(crate) use policy::{RestartPolicy, SecurityOption};
 pub(crate) use port::{PortNumbers, PortShort, check_published};

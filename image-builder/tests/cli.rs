@@ -147,16 +147,16 @@ fn a_missing_image_is_named() {
 #[test]
 fn check_finds_what_build_refuses_all_at_once_and_where() {
     let project = Project::demo();
-    let declaration = "name = \"x\"\n[volumes.v]\n\
+    let declaration = "name = \"x\"\n\n\
         [containers.a]\nimage = \"images/demo\"\nuser = \"stranger\"\n\
         [containers.b]\nimage = \"images/demo\"\nsecurity_opt = [\"seccomp=absent.json\"]\n\
-        [containers.c]\nimage = \"images/demo\"\nvolumes = [\"v:/dev\"]\n\
+        [containers.c]\nimage = \"images/demo\"\ngroup_add = [\"outsiders\"]\n\
         [containers.d]\nimage = \"images/demo\"\nentrypoint = []\n\
         [containers.e]\nimage = \"images/absent\"\n";
     fs::write(project.path("appliance.toml"), declaration).unwrap();
     project.told(&["check"], &["container e", "images/absent", "appliance.toml:16:9"]);
     project.replace("images/absent", "images/demo");
-    let words = ["container a", "\"stranger\"", "absent.json", "/dev is the kernel's", "names no program", "4 errors"];
+    let words = ["container a", "\"stranger\"", "absent.json", "\"outsiders\"", "names no program", "4 errors"];
     project.told(&["check"], &words);
     project.told(&["build"], &words);
     assert!(!project.path("out/image.json").exists());
@@ -164,11 +164,14 @@ fn check_finds_what_build_refuses_all_at_once_and_where() {
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let places: Vec<_> =
         report["errors"].as_array().unwrap().iter().map(|e| (e["line"].as_u64(), e["column"].as_u64())).collect();
-    assert_eq!(places, [(Some(5), Some(8)), (Some(8), Some(16)), (Some(11), Some(11)), (Some(14), Some(14))]);
+    assert_eq!(places, [(Some(5), Some(8)), (Some(8), Some(16)), (Some(11), Some(13)), (Some(14), Some(14))]);
     // The same without its faults, with what the defaults make of it.
-    for fault in
-        ["user = \"stranger\"", "security_opt = [\"seccomp=absent.json\"]", "volumes = [\"v:/dev\"]", "entrypoint = []"]
-    {
+    for fault in [
+        "user = \"stranger\"",
+        "security_opt = [\"seccomp=absent.json\"]",
+        "group_add = [\"outsiders\"]",
+        "entrypoint = []",
+    ] {
         project.replace(fault, "");
     }
     assert_eq!(text(&project.garboard(&["check"]).stdout), "appliance.toml: right, 5 containers\n");

@@ -73,9 +73,11 @@ pub(crate) fn close(writable: &[(&Mount, Mounted<'_>)]) -> Result<(), Failure> {
 
 /// Filesystems whose options name no files.
 const WITHOUT_FILES: [&str; 4] = ["proc", "tmpfs", "devpts", "mqueue"];
+/// Bytes of an option's value, for fsconfig(2). An overlay's list of layers may well have more.
+const LONGEST_VALUE: usize = 255;
 
-/// Mounts a new filesystem by mount(2), if nothing is to be done with it afterwards: that takes half as long as [`new_filesystem`].
-/// Where it doesn't succeed, the longer way does or tells why not.
+/// Mounts a new filesystem by mount(2), if nothing is to be done with it afterwards: that takes half as long as [`new_filesystem`], and
+/// options may be longer. Where it doesn't succeed, the longer way does or tells why not.
 fn mount_at_once(mount: &Mount, root: BorrowedFd<'_>, here: Option<&OwnedFd>) -> Result<bool, Failure> {
     const SAME_IN_BOTH: u64 = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
     let (MountSource::Filesystem { fstype, device, options, copy_up: false }, Some(here)) = (&mount.source, here) else {
@@ -84,7 +86,9 @@ fn mount_at_once(mount: &Mount, root: BorrowedFd<'_>, here: Option<&OwnedFd>) ->
     let bits = mount.flags.own.set | mount.flags.tree.set;
     let has_mode = fstype != "tmpfs" || options.iter().any(|option| option.starts_with("mode="));
     let are_plain = options.iter().all(|option| !option.contains(','));
-    let is_simple = WITHOUT_FILES.contains(&fstype.as_str()) && bits & !SAME_IN_BOTH == 0;
+    let is_long = |option: &String| option.split_once('=').is_some_and(|(_, value)| value.len() > LONGEST_VALUE);
+    let only_so = options.iter().any(is_long);
+    let is_simple = (only_so || WITHOUT_FILES.contains(&fstype.as_str())) && bits & !SAME_IN_BOTH == 0;
     let (true, Ok(options)) =
         (is_simple && has_mode && are_plain && mount.flags.propagation.is_empty(), CString::new(options.join(",")))
     else {
@@ -99,7 +103,10 @@ fn mount_at_once(mount: &Mount, root: BorrowedFd<'_>, here: Option<&OwnedFd>) ->
     let mounted = rustix::mount::mount(device, ".", fstype.as_str(), flags, options.as_c_str());
     // Other filesystems may be named from where this process was.
     rustix::process::fchdir(here).at(Step::ChangeDirectory, || "back from a mount target")?;
-    Ok(mounted.is_ok())
+    match mounted {
+        Err(errno) if only_so => Err(Failure::new(Step::Mount, format!("{fstype} on {}", mount.target), errno)),
+        mounted => Ok(mounted.is_ok()),
+    }
 }
 
 /// Mounts a new filesystem, not yet read-only, or what the machine has instead.

@@ -23,6 +23,7 @@ pub fn tests() -> Vec<Trial> {
         an_existing_mount_is_changed,
         a_mount_has_a_mapping_of_its_own,
         data_options_go_to_the_filesystem,
+        options_may_be_longer_than_fsconfig_takes_them,
         without_dev_the_nodes_are_made_in_the_root,
         declared_devices_are_as_declared,
         a_file_in_a_device_s_place_is_an_error,
@@ -283,6 +284,25 @@ fn data_options_go_to_the_filesystem() {
     assert!(refusal.contains("set mount option tmpfs nonsense=1: EINVAL"), "{refusal}");
     let refusal = bundle("nofs", "true").mount(json!({"destination": "/x", "type": "nosuchfs"})).refusal();
     assert!(refusal.contains("mount nosuchfs: ENODEV: the kernel lacks this filesystem"), "{refusal}");
+}
+
+fn options_may_be_longer_than_fsconfig_takes_them() {
+    let layers = scratch("layers");
+    let all: Vec<String> = (0..9).map(|number| format!("{}/{number}-{}", layers.display(), "x".repeat(40))).collect();
+    for (number, layer) in all.iter().enumerate() {
+        std::fs::create_dir_all(layer).unwrap();
+        std::fs::write(format!("{layer}/file"), number.to_string()).unwrap();
+    }
+    let lower = |layers: &[String]| {
+        let option = format!("lowerdir={}", layers.join(":"));
+        json!({"destination": "/x", "type": "overlay", "source": "overlay", "options": [option]})
+    };
+    assert!(all.join(":").len() > 255);
+    assert_eq!(bundle("long", "cat /x/file").mount(lower(&all)).output(), "0");
+    assert_eq!(bundle("short", "cat /x/file").mount(lower(&all[3..5])).output(), "3");
+    let absent = [&all[..], &[format!("{}/absent", layers.display())]].concat();
+    let refusal = bundle("absent", "true").mount(lower(&absent)).refusal();
+    assert!(refusal.contains("overlay on /x: ENOENT"), "{refusal}");
 }
 
 fn without_dev_the_nodes_are_made_in_the_root() {

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::fs::Mode;
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
-use super::paths::{self, Links};
+
 use super::{NOT_EXECUTED, Theatre, console, identity, listener, open_directory, program, wait_for_go};
 use crate::failure::{Context, Failure, Step};
 use crate::launch::{Process, Seccomp};
@@ -65,9 +65,7 @@ fn enter_and_execute(entrant: &Entrant<'_>) -> Result<(), Failure> {
     entrant.root.map_or(Ok(()), super::change_to)?;
     // Only now the root is the container's.
     let root = open_directory("/")?;
-    let path = entrant.process.cwd.as_str();
-    let cwd = paths::resolve(root.as_fd(), path, Links::Follow).at(Step::ChangeDirectory, || path)?;
-    rustix::process::fchdir(&cwd).at(Step::ChangeDirectory, || path)?;
+    super::change_directory(&entrant.process.cwd)?;
     let stages = entrant.theatre.stages();
     let terminal = stages.console.as_ref();
     let terminal = terminal.map(|console| console::open(root.as_fd(), entrant.process, console)).transpose()?;

@@ -115,7 +115,7 @@ fn set_up_and_execute(inherited: &Inherited<'_>) -> Result<(), Failure> {
     if launch.namespaces.cgroup == Namespace::New {
         sys::process::unshare(UnshareFlags::NEWCGROUP).at(Step::Unshare, || "cgroup namespace")?;
     }
-    let (cwd, terminal) = build_root(inherited)?;
+    let terminal = build_root(inherited)?;
     // Not before: the hooks that were run for it are the machine's.
     labels.set()?;
     if launch.namespaces.uts != Namespace::Host {
@@ -128,8 +128,7 @@ fn set_up_and_execute(inherited: &Inherited<'_>) -> Result<(), Failure> {
         }
         None => {}
     }
-    rustix::process::fchdir(&cwd).at(Step::ChangeDirectory, || launch.process.cwd.as_str())?;
-    drop(cwd);
+    change_directory(&launch.process.cwd)?;
     inherited.wait_at(Point::Program)?;
     program::execute(&program::Program {
         process: &launch.process,
@@ -156,8 +155,15 @@ pub(crate) fn wait_for_go(go: BorrowedFd<'_>) -> Result<(), Failure> {
     }
 }
 
-/// Builds the root filesystem, makes it this process's root, and returns the working directory in it, and the terminal.
-fn build_root(inherited: &Inherited<'_>) -> Result<(OwnedFd, Option<OwnedFd>), Failure> {
+/// Goes to a directory of the root. What covers it counts: nothing held from before may be gone to.
+fn change_directory(path: &str) -> Result<(), Failure> {
+    let root = open_directory("/")?;
+    let place = paths::resolve(root.as_fd(), path, paths::Links::Follow);
+    place.and_then(rustix::process::fchdir).at(Step::ChangeDirectory, || path)
+}
+
+/// Builds the root filesystem, makes it this process's root, and returns the terminal in it.
+fn build_root(inherited: &Inherited<'_>) -> Result<Option<OwnedFd>, Failure> {
     let Inherited { launch, trees, theatre, .. } = inherited;
     let shares_mounts = launch.namespaces.mount == Namespace::Host;
     let slash = open_directory("/")?;
@@ -188,7 +194,8 @@ fn build_root(inherited: &Inherited<'_>) -> Result<(OwnedFd, Option<OwnedFd>), F
     };
     let writable = mounts::mount_all(launch, trees, root.as_fd(), inherited.network())?;
     devices::supply_declared(launch, trees, root.as_fd(), workspace.as_ref().map(AsFd::as_fd))?;
-    let cwd = paths::ensure(root.as_fd(), &launch.process.cwd, paths::Kind::Directory, paths::Links::Follow)
+    // While directories can be made. It is gone to only when everything that lies on it is there, too.
+    paths::ensure(root.as_fd(), &launch.process.cwd, paths::Kind::Directory, paths::Links::Follow)
         .at(Step::ChangeDirectory, || launch.process.cwd.as_str())?;
     let terminal = theatre.stages().console.as_ref();
     let terminal = terminal.map(|console| console::open(root.as_fd(), &launch.process, console)).transpose()?;
@@ -216,13 +223,13 @@ fn build_root(inherited: &Inherited<'_>) -> Result<(OwnedFd, Option<OwnedFd>), F
     }
     // Only now: a shared parent of the new root would have kept it from becoming the root.
     let propagation = match launch.root.propagation {
-        Propagation::Private | Propagation::Slave => return Ok((cwd, terminal)),
+        Propagation::Private | Propagation::Slave => return Ok(terminal),
         Propagation::Shared => libc::MS_SHARED,
         Propagation::Unbindable => libc::MS_UNBINDABLE,
     };
     let change = Change { propagation, ..Change::default() };
     set_attributes(root.as_fd(), change).at(Step::MountAttributes, || "/ (propagation)")?;
-    Ok((cwd, terminal))
+    Ok(terminal)
 }
 
 /// Makes `root` this process's root and no other's, as they have the same mounts.

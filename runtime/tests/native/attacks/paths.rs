@@ -16,6 +16,7 @@ use crate::site::{reap, scratch, shell, wait_for_report};
 pub fn tests() -> Vec<Trial> {
     trials![
         r3_masked_and_read_only_paths_hold,
+        r3_nobody_begins_beneath_a_cover,
         r3_a_swapped_null_device_is_noticed,
         r3_a_mask_goes_on_procfs_or_nowhere,
         r3_terminals_are_the_container_s_own,
@@ -41,6 +42,29 @@ fn r3_masked_and_read_only_paths_hold() {
         })
         .output();
     assert!(!text.starts_with('0') && text.contains("written\n"), "control: {text}");
+}
+
+/// An image says where its program begins.
+fn r3_nobody_begins_beneath_a_cover() {
+    let admin = |o: &mut Options| o.cap_add = vec!["NET_ADMIN".to_owned()];
+    let at = |cwd: &'static str, script: &str, covered: bool| {
+        let change = move |l: &mut Launch| {
+            l.process.cwd = cwd.to_owned();
+            l.masked_paths.push("/sys/kernel".to_owned());
+            if !covered {
+                l.masked_paths.clear();
+                l.readonly_paths.clear();
+            }
+        };
+        shell(script).options(admin).change(change).output()
+    };
+    let files = "ls . | wc -l";
+    assert_eq!(at("/sys/kernel", files, true), "0\n");
+    assert_ne!(at("/sys/kernel", files, false), "0\n", "control");
+    let write = "echo 70 > ip_default_ttl && echo written; true";
+    let text = at("/proc/sys/net/ipv4", write, true);
+    assert!(text.contains("Read-only file system"), "{text}");
+    assert!(at("/proc/sys/net/ipv4", write, false).contains("written\n"), "control");
 }
 
 fn r3_a_swapped_null_device_is_noticed() {

@@ -225,7 +225,8 @@ fn has(dir: BorrowedFd<'_>, file: &str) -> bool {
 
 /// Whether a setting is what there is without its controller: no limit, and every cgroup's share alike (cgroup-v2.rst).
 fn changes_nothing(file: &str, value: &str) -> bool {
-    value == "max" || (file == "cpu.max" && value.starts_with("max ")) || (file == "cpu.weight" && value == "100")
+    let default = matches!((file, value), ("cpu.weight", "100") | ("cpu.idle" | "cpu.max.burst" | "memory.low", "0"));
+    default || value == "max" || (file == "cpu.max" && value.starts_with("max "))
 }
 
 /// Writes the first file that exists; returns what is left out if none does.

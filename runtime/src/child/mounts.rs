@@ -84,13 +84,13 @@ fn mount_at_once(mount: &Mount, root: BorrowedFd<'_>, here: Option<&OwnedFd>) ->
         return Ok(false);
     };
     let bits = mount.flags.own.set | mount.flags.tree.set;
-    let has_mode = fstype != "tmpfs" || options.iter().any(|option| option.starts_with("mode="));
-    let are_plain = options.iter().all(|option| !option.contains(','));
+    let has_mode = fstype != "tmpfs" || states_mode(options);
     let is_long = |option: &String| option.split_once('=').is_some_and(|(_, value)| value.len() > LONGEST_VALUE);
-    let only_so = options.iter().any(is_long);
+    // Of several in one text only the filesystem knows where one ends.
+    let only_so = options.iter().any(|option| is_long(option) || option.contains(','));
     let is_simple = (only_so || WITHOUT_FILES.contains(&fstype.as_str())) && bits & !SAME_IN_BOTH == 0;
     let (true, Ok(options)) =
-        (is_simple && has_mode && are_plain && mount.flags.propagation.is_empty(), CString::new(options.join(",")))
+        (is_simple && has_mode && mount.flags.propagation.is_empty(), CString::new(options.join(",")))
     else {
         return Ok(false);
     };
@@ -136,10 +136,14 @@ fn new_filesystem<'a>(mount: &Mount, instead: Option<&'a Tree>, root: BorrowedFd
     Ok(mounted)
 }
 
+fn states_mode(options: &[String]) -> bool {
+    options.iter().flat_map(|option| option.split(',')).any(|option| option.starts_with("mode="))
+}
+
 /// A tmpfs of no stated mode has that of the directory that it covers, if there is one: the kernel's own choice would let
 /// everybody write to it. Returns the options with it.
 fn covered_mode(mount: &Mount, fstype: &str, options: &[String], root: BorrowedFd<'_>) -> Option<Vec<String>> {
-    if fstype != "tmpfs" || options.iter().any(|option| option.starts_with("mode=")) {
+    if fstype != "tmpfs" || states_mode(options) {
         return None;
     }
     let covered = paths::resolve(root, &mount.target, links(&mount.target)).ok()?;

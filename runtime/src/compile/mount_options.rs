@@ -10,14 +10,8 @@ const NOATIME: u64 = 0x10;
 const STRICTATIME: u64 = 0x20;
 const NODIRATIME: u64 = 0x80;
 const NOSYMFOLLOW: u64 = 0x20_0000;
-/// Everything that a mount may be told; what a remount doesn't name, it takes away (mount(2), `MS_REMOUNT`).
-const ALL: u64 = RDONLY
-    | libc::MOUNT_ATTR_NOSUID
-    | libc::MOUNT_ATTR_NODEV
-    | libc::MOUNT_ATTR_NOEXEC
-    | ATIME
-    | NODIRATIME
-    | NOSYMFOLLOW;
+/// What a remount doesn't name of these, it takes away (mount(2), `MS_REMOUNT`).
+const UNNAMED: u64 = RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC | NOSYMFOLLOW;
 
 /// Says what the kernel does anyway, or what has had no effect since long before the oldest kernel that is supported:
 /// `iversion` is each filesystem's own affair, `silent` and `loud` choose what the kernel logs.
@@ -51,7 +45,11 @@ impl Options {
             sum.take(option);
         }
         if sum.remount {
-            sum.flags.own.clear |= ALL;
+            sum.flags.own.clear |= UNNAMED;
+            // These stay, unless one of them is named (`path_mount` in the kernel).
+            if sum.flags.own.clear & ATIME != 0 || sum.flags.own.set & NODIRATIME != 0 {
+                sum.flags.own.clear |= ATIME | NODIRATIME;
+            }
         }
         sum
     }
@@ -159,10 +157,14 @@ mod tests {
         let flags = of(&["ro", "nosuid", "rw", "noatime", "strictatime", "rro", "rnoexec", "rrw"]).flags;
         assert_eq!(flags.own, Attributes { set: libc::MOUNT_ATTR_NOSUID | STRICTATIME, clear: RDONLY | ATIME });
         assert_eq!(flags.tree, Attributes { set: libc::MOUNT_ATTR_NOEXEC, clear: RDONLY });
-        // A remount says all.
+        // A remount says all but how times of access are kept.
         let flags = of(&["remount", "nodev"]).flags;
         assert_eq!(flags.own.set, libc::MOUNT_ATTR_NODEV);
-        assert_eq!(flags.own.clear & RDONLY, RDONLY);
+        assert_eq!((flags.own.clear & RDONLY, flags.own.clear & (ATIME | NODIRATIME)), (RDONLY, 0));
+        for named in ["noatime", "relatime", "nodiratime"] {
+            let clear = of(&["remount", named]).flags.own.clear;
+            assert_eq!(clear & (ATIME | NODIRATIME), ATIME | NODIRATIME, "{named}");
+        }
     }
 
     #[test]

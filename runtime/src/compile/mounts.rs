@@ -41,15 +41,20 @@ impl Mounts<'_> {
             Some(other) => other,
         };
         let propagates = !options.flags.propagation.is_empty();
-        if options.idmap.is_some() && (options.remount || !(options.bind || fstype == "bind")) {
-            return Err(Error::new(field, "`idmap` is for bind mounts"));
+        let is_bind = options.bind || fstype == "bind";
+        if (options.remount || !is_bind) && (options.idmap.is_some() || own_map.is_some()) {
+            let what = if options.idmap.is_some() { "`idmap` is" } else { "mappings are" };
+            return Err(Error::new(field, format!("{what} for bind mounts")));
+        }
+        if options.copy_up && options.remount {
+            return Err(Error::new(field, "`tmpcopyup` is for a new tmpfs"));
         }
         let source = if options.remount {
             // With `bind`, a remount is about the mount and not about its filesystem.
             let changes = !options.bind;
             let options = options.filesystem.iter().chain(&options.rest).cloned().collect();
             MountSource::Existing { options: changes.then_some(options) }
-        } else if options.bind || fstype == "bind" {
+        } else if is_bind {
             self.bind(&field, &target, entry, &options, own_map)?
         } else if fstype.is_empty() && propagates && options.rest.is_empty() {
             MountSource::Existing { options: None }
@@ -252,6 +257,12 @@ mod tests {
             (r#"{"destination":"/x","type":"none"}"#, "type"),
             (r#"{"destination":"/x","type":"tmpfs","options":["idmap"]}"#, "idmap"),
             (r#"{"destination":"/x","type":"proc","options":["tmpcopyup"]}"#, "tmpcopyup"),
+            (r#"{"destination":"/x","type":"tmpfs","options":["remount","tmpcopyup"]}"#, "tmpcopyup"),
+            (
+                r#"{"destination":"/x","type":"tmpfs","uidMappings":[{"containerID":0,"hostID":1,"size":1}],
+                    "gidMappings":[{"containerID":0,"hostID":1,"size":1}]}"#,
+                "mappings are for bind mounts",
+            ),
             (
                 r#"{"destination":"/x","source":"/y","options":["bind"],"uidMappings":[{"containerID":0,"hostID":1,"size":1}]}"#,
                 "gid",

@@ -24,6 +24,10 @@ pub fn process(process: &SpecProcess) -> Result<Process, Error> {
         return Err(Error::new("process.cwd", format!("{cwd:?} isn't absolute")));
     }
     let user = process.user();
+    let additional_gids = user.additional_gids().clone().unwrap_or_default();
+    check_id("process.user.uid", user.uid())?;
+    check_id("process.user.gid", user.gid())?;
+    additional_gids.iter().try_for_each(|gid| check_id("process.user.additionalGids", *gid))?;
     if let Some(umask) = user.umask().filter(|umask| *umask > 0o777) {
         return Err(Error::new("process.user.umask", format!("{umask:#o} has more than permission bits")));
     }
@@ -38,7 +42,7 @@ pub fn process(process: &SpecProcess) -> Result<Process, Error> {
         cwd,
         uid: user.uid(),
         gid: user.gid(),
-        additional_gids: user.additional_gids().clone().unwrap_or_default(),
+        additional_gids,
         umask: user.umask(),
         capabilities: process.capabilities().as_ref().map(sets).unwrap_or_default(),
         rlimits: rlimits(process)?,
@@ -53,6 +57,11 @@ pub fn process(process: &SpecProcess) -> Result<Process, Error> {
         selinux_label: label(process.selinux_label()),
         landlock: None,
     })
+}
+
+/// To the kernel this one means "as it is", which would be root.
+fn check_id(field: &str, id: u32) -> Result<(), Error> {
+    if id == u32::MAX { Err(Error::new(field, format!("{id} is no id"))) } else { Ok(()) }
 }
 
 /// The size of the process's terminal as rows and columns, if it is to have a terminal.

@@ -208,6 +208,17 @@ fn what_is_asked_for_beside_its_namespace_is_an_error() {
 }
 
 #[test]
+fn what_the_kernel_takes_for_as_it_is_is_no_id() {
+    for (field, value) in [("uid", json!(u32::MAX)), ("gid", json!(u32::MAX)), ("additionalGids", json!([5, u32::MAX]))]
+    {
+        let mut config: Value = serde_json::from_str(FULL).unwrap();
+        config["process"]["user"][field] = value;
+        let error = compiled(&config).unwrap_err().to_string();
+        assert!(error.contains(&format!("process.user.{field}: 4294967295 is no id")), "{error}");
+    }
+}
+
+#[test]
 fn a_console_has_a_size_that_fits() {
     let process = |console: Value| {
         let mut config: Value = serde_json::from_str(FULL).unwrap();

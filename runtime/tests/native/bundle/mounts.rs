@@ -231,7 +231,7 @@ fn files_links_and_relative_destinations_are_mounted_on() {
 
 fn an_existing_mount_is_changed() {
     let text = bundle("existing", INFO)
-        .mount(json!({"destination": "/x", "type": "tmpfs", "options": ["size=1m", "noexec"]}))
+        .mount(json!({"destination": "/x", "type": "tmpfs", "options": ["size=1m", "noexec", "noatime"]}))
         .mount(json!({"destination": "/x", "type": "tmpfs", "options": ["remount", "size=2m", "nosuid"]}))
         .mount(json!({"destination": "/y", "type": "tmpfs"}))
         .mount(json!({"destination": "/y", "options": ["remount", "bind", "ro"]}))
@@ -239,6 +239,7 @@ fn an_existing_mount_is_changed() {
         .output();
     let x = line(&text, "/x");
     assert!(x.contains("size=2048k") && x.contains("nosuid") && !x.contains("noexec"), "{x}");
+    assert!(x.contains("noatime"), "{x}");
     let y = line(&text, "/y");
     assert!(y.contains(" ro,") && y.contains(" shared:"), "{y}");
     let refusal =
@@ -278,6 +279,11 @@ fn data_options_go_to_the_filesystem() {
             && text.contains("sync"),
         "{text}"
     );
+    // In one text, as mount(8) writes them.
+    let text = bundle("together", "stat -c '%a %u' /x; grep ' /x ' /proc/self/mountinfo")
+        .mount(json!({"destination": "/x", "type": "tmpfs", "options": ["nosuid", "mode=701,uid=9,size=64k"]}))
+        .output();
+    assert!(text.starts_with("701 9\n") && text.contains("size=64k") && text.contains("nosuid"), "{text}");
     let refusal = bundle("nonsense", "true")
         .mount(json!({"destination": "/x", "type": "tmpfs", "options": ["nonsense=1"]}))
         .refusal();

@@ -13,6 +13,7 @@ mod inspect;
 mod kernel;
 mod output;
 mod progress;
+mod scratch;
 mod sys;
 #[cfg(test)]
 mod testing;

@@ -3,12 +3,13 @@
 //! Files are written to a scratch directory inside it and moved into place when all are done. `image.json` goes first and
 //! comes back last, so whoever finds it finds files that belong together.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use tempfile::TempDir;
+
+use crate::scratch::{self, Scratch};
 
 /// The file that says that the others are complete.
 pub const MANIFEST: &str = "image.json";
@@ -22,9 +23,7 @@ const SCRATCH: &str = ".garboard-";
 #[derive(Debug)]
 pub struct Output {
     directory: PathBuf,
-    scratch: TempDir,
-    /// Says that the scratch directory is in use.
-    _lock: File,
+    scratch: Scratch,
 }
 
 impl Output {
@@ -33,17 +32,14 @@ impl Output {
     pub fn begin(directory: &Path) -> Result<Self> {
         let writing = || format!("write to {}", directory.display());
         fs::create_dir_all(directory).with_context(writing)?;
-        let left = abandoned(directory).with_context(writing)?;
+        // A build that ends meanwhile has no manifest there for a moment.
+        let _turn = scratch::turn(directory)?;
         // A build that was interrupted on its last steps had removed the manifest already.
-        if left.is_empty() {
+        if scratch::abandoned(directory, SCRATCH).with_context(writing)?.is_empty() {
             refuse_strangers(directory)?;
         }
-        for path in left {
-            fs::remove_dir_all(&path).with_context(|| format!("remove {}", path.display()))?;
-        }
-        let scratch = tempfile::Builder::new().prefix(SCRATCH).tempdir_in(directory).with_context(writing)?;
-        let lock = File::open(scratch.path()).and_then(|file| file.lock().map(|()| file)).with_context(writing)?;
-        Ok(Self { directory: directory.to_owned(), scratch, _lock: lock })
+        let scratch = Scratch::make(directory, SCRATCH)?;
+        Ok(Self { directory: directory.to_owned(), scratch })
     }
 
     /// Where to write a file of this name for now.
@@ -58,6 +54,7 @@ impl Output {
 
     /// Moves the files into place; those of an earlier build which this one didn't make are removed.
     pub fn commit(self) -> Result<()> {
+        let _turn = scratch::turn(&self.directory)?;
         let commit = || -> io::Result<()> {
             remove(&self.directory.join(MANIFEST))?;
             for name in FILES {
@@ -72,19 +69,6 @@ impl Output {
         };
         commit().with_context(|| format!("move the built files into {}", self.directory.display()))
     }
-}
-
-/// Scratch directories of builds that have ended without removing them. Those of running builds are locked.
-fn abandoned(directory: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        let named = entry.file_name().to_string_lossy().starts_with(SCRATCH);
-        if named && entry.file_type()?.is_dir() && File::open(entry.path())?.try_lock().is_ok() {
-            found.push(entry.path());
-        }
-    }
-    Ok(found)
 }
 
 /// Files of a build are known by the manifest beside them.
@@ -159,6 +143,20 @@ mod tests {
             assert!(error.contains("disk.raw is in the way"), "{error}");
             assert_eq!(fs::read_to_string(dir.path().join("disk.raw")).unwrap(), "mine");
         }
+    }
+
+    #[test]
+    fn a_build_that_ends_waits_for_one_that_begins_or_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let output = Output::begin(dir.path()).unwrap();
+        fs::write(output.path(MANIFEST), OURS).unwrap();
+        let turn = scratch::turn(dir.path()).unwrap();
+        let commit = std::thread::spawn(|| output.commit());
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        assert!(!commit.is_finished() && !dir.path().join(MANIFEST).exists());
+        drop(turn);
+        commit.join().unwrap().unwrap();
+        assert_eq!(names(dir.path()), [MANIFEST]);
     }
 
     #[test]

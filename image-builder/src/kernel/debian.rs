@@ -7,10 +7,13 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use super::Choice;
+use crate::scratch::{self, Scratch};
 
 /// Packages that depend on the newest kernel of a series, the preferred one first: Debian's kernel for virtual machines, then
 /// Ubuntu's.
 const METAPACKAGES: [&str; 3] = ["linux-image-6.12-cloud-amd64", "linux-image-cloud-amd64", "linux-image-virtual"];
+/// How the names of directories begin in which packages are unpacked.
+const SCRATCH: &str = ".fetch-";
 const FIX: &str = "name a kernel in the declaration ([kernel] image = …, modules = …) or with --kernel and --modules";
 
 /// Finds the kernel in the cache, fetching its packages first if they are not there.
@@ -100,7 +103,10 @@ fn candidate(output: &str) -> Option<String> {
 /// Downloads and unpacks beside the place where the result belongs, then renames: nobody finds half a kernel there.
 fn unpack_packages(packages: &[Package], cache: &Path, directory: &Path) -> Result<()> {
     fs::create_dir_all(cache).with_context(|| format!("make {}", cache.display()))?;
-    let scratch = tempfile::Builder::new().prefix(".fetch-").tempdir_in(cache).context("make a scratch directory")?;
+    let scratch = {
+        let _turn = scratch::turn(cache)?;
+        Scratch::make(cache, SCRATCH)?
+    };
     let (downloads, unpacked) = (scratch.path().join("downloads"), scratch.path().join("unpacked"));
     fs::create_dir(&downloads)?;
     let wanted = packages.iter().map(|package| format!("{}={}", package.name, package.version));
@@ -211,6 +217,16 @@ mod tests {
         fs::write(kernel.join("boot/vmlinuz-1"), "").unwrap();
         fs::create_dir(cache.path().join(".fetch-abc")).unwrap();
         assert_eq!(newest_cached(cache.path()).unwrap().modules.unwrap(), kernel.join("lib/modules/1"));
+    }
+
+    #[test]
+    fn what_an_interrupted_fetch_left_is_removed_by_the_next() {
+        let cache = tempfile::tempdir().unwrap();
+        fs::create_dir_all(cache.path().join(".fetch-dead/downloads")).unwrap();
+        // There is no such package, and nothing is downloaded for none.
+        let package = Package { name: "no-such-package".into(), version: "0".into() };
+        unpack_packages(&[package], cache.path(), &cache.path().join("kernel")).unwrap_err();
+        assert_eq!(fs::read_dir(cache.path()).unwrap().count(), 0);
     }
 
     #[test]

@@ -50,6 +50,7 @@ mod tests {
             name: name.to_owned(),
             bytes: vec![1, 2, 3],
             aliases: aliases.iter().map(|a| (*a).to_owned()).collect(),
+            firmware: Vec::new(),
         }
     }
 

@@ -56,8 +56,14 @@ pub fn build(options: &Options<'_>, progress: &Progress) -> Result<Manifest> {
     let sources = Sources::open(declaration).map_err(|faults| declaration.wrong(faults))?;
     progress.step("finding the kernel");
     let kernel = Kernel::open(&options.kernel, &|line| progress.say(line))?;
+    if options.disk {
+        kernel::image::require_efi(&kernel.image)?;
+    }
     let modules =
         kernel.modules(appliance.needs_data(), appliance.system.watchdog.is_some(), &appliance.kernel.extra_modules)?;
+    for warning in modules.warnings() {
+        progress.say(&format!("warning: {warning}"));
+    }
     let compression = system::algorithm(appliance.system.compression);
     kernel.require_compression(compression)?;
 

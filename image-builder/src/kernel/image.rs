@@ -7,6 +7,11 @@ const MAGIC_AT: usize = 0x202;
 /// Offset of `kernel_version`: a little-endian u16, from [`VERSION_BASE`] to a zero-terminated string.
 const VERSION_POINTER_AT: usize = 0x20e;
 const VERSION_BASE: usize = 0x200;
+/// Offset of `xloadflags`, of which one bit says that it is a 64-bit kernel.
+const LOAD_FLAGS_AT: usize = 0x236;
+const KERNEL_64: u8 = 1;
+/// Offset of the PE header's offset, in an image that firmware can execute.
+const PE_POINTER_AT: usize = 0x3c;
 /// No release name is longer (`__NEW_UTS_LEN`).
 const MAX_RELEASE: usize = 64;
 /// The oldest release that has all that a container needs: idmapped layers beneath an overlay came with 5.19.
@@ -17,6 +22,9 @@ pub fn release(image: &[u8]) -> Result<String> {
     if image.get(MAGIC_AT..MAGIC_AT + 4) != Some(b"HdrS") {
         bail!("not an x86 kernel image (bzImage): no HdrS at offset {MAGIC_AT:#x}");
     }
+    if image.get(LOAD_FLAGS_AT).is_none_or(|flags| flags & KERNEL_64 == 0) {
+        bail!("a 32-bit kernel: Garboard's /init is a 64-bit program, so choose a kernel for x86-64");
+    }
     let pointer = image.get(VERSION_POINTER_AT..VERSION_POINTER_AT + 2).map_or(0, |b| u16::from_le_bytes([b[0], b[1]]));
     let text = image.get(VERSION_BASE + usize::from(pointer)..).unwrap_or_default();
     let release = text.iter().take(MAX_RELEASE).take_while(|byte| byte.is_ascii_graphic());
@@ -25,6 +33,18 @@ pub fn release(image: &[u8]) -> Result<String> {
         bail!("the kernel image does not state its release");
     }
     Ok(release)
+}
+
+/// Refuses an image that UEFI can't start.
+pub fn require_efi(image: &[u8]) -> Result<()> {
+    let pointer = image.get(PE_POINTER_AT..).and_then(|rest| rest.first_chunk()).copied().map(u32::from_le_bytes);
+    let header = pointer.and_then(|at| image.get(usize::try_from(at).ok()?..)).unwrap_or_default();
+    if !image.starts_with(b"MZ") || !header.starts_with(b"PE\0\0") {
+        bail!(
+            "the kernel can't be started by UEFI, as a disk image needs: build with --no-disk, or choose a kernel with CONFIG_EFI_STUB"
+        );
+    }
+    Ok(())
 }
 
 /// The first two numbers of a release.
@@ -55,6 +75,10 @@ pub(crate) mod tests {
         let mut image = vec![0; 0x1000];
         image[MAGIC_AT..MAGIC_AT + 4].copy_from_slice(b"HdrS");
         image[VERSION_POINTER_AT..VERSION_POINTER_AT + 2].copy_from_slice(&0x100u16.to_le_bytes());
+        image[LOAD_FLAGS_AT] = KERNEL_64;
+        image[..2].copy_from_slice(b"MZ");
+        image[PE_POINTER_AT..PE_POINTER_AT + 4].copy_from_slice(&0x40u32.to_le_bytes());
+        image[0x40..0x44].copy_from_slice(b"PE\0\0");
         let text = format!("{release} (someone@somewhere) #1 SMP\0");
         image[0x300..0x300 + text.len()].copy_from_slice(text.as_bytes());
         image
@@ -72,6 +96,19 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn kernels_that_can_not_boot_are_refused() {
+        let mut image = fake("6.12.1-amd64");
+        require_efi(&image).unwrap();
+        image[PE_POINTER_AT + 3] = 0xff;
+        assert!(
+            require_efi(&image).unwrap_err().to_string().contains("--no-disk, or choose a kernel with CONFIG_EFI_STUB")
+        );
+        assert!(require_efi(b"MZ").is_err());
+        image[LOAD_FLAGS_AT] = 0;
+        assert!(release(&image).unwrap_err().to_string().contains("a 32-bit kernel"));
+    }
+
+    #[test]
     fn old_kernels_are_refused() {
         require_supported("6.12.1-amd64").unwrap();
         require_supported("5.19.0").unwrap();
@@ -85,9 +122,10 @@ pub(crate) mod tests {
         fn foreign_bytes_never_panic(tail in proptest::collection::vec(any::<u8>(), 0..1024), pointer in any::<u16>()) {
             let mut image = fake("6");
             image[VERSION_POINTER_AT..VERSION_POINTER_AT + 2].copy_from_slice(&pointer.to_le_bytes());
-            image.truncate(0x210);
+            image.truncate(0x238);
             image.extend(tail);
             let _ = release(&image);
+            let _ = require_efi(&image);
         }
     }
 }

@@ -9,12 +9,16 @@ pub mod modinfo;
 pub mod modules;
 pub mod select;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use garboard_images::erofs::Algorithm;
 
 use modules::{Module, Tree};
+
+/// Directories of drivers for disks and for what they are attached to, below `drivers`.
+const STORAGE: [&str; 8] = ["ata", "block", "message", "mmc", "nvme", "scsi", "usb", "virtio"];
 
 /// Which kernel a person asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -77,10 +81,31 @@ impl Kernel {
     pub fn modules(&self, keeps_data: bool, watched: bool, extra: &[String]) -> Result<Modules> {
         let select = |wanted: &[_], loaded: &[_]| self.tree.select(wanted, loaded, &self.release);
         let direct = select(&select::direct(), &[])?;
-        let disk = select(&select::disk(), &[])?;
+        let storage: Vec<String> =
+            extra.iter().filter(|name| self.tree.file(name).is_some_and(is_storage)).cloned().collect();
+        let disk = select(&select::disk(&storage), &[])?;
         let stage_two = select(&select::stage_two(keeps_data, watched, extra), &direct)?;
         Ok(Modules { direct, disk, stage_two })
     }
+}
+
+impl Modules {
+    /// What a person should know of the modules that were chosen.
+    pub fn warnings(&self) -> BTreeSet<String> {
+        let all = self.direct.iter().chain(&self.disk).chain(&self.stage_two);
+        let warn = |module: &Module| {
+            let first = module.firmware.first()?;
+            let name = &module.name;
+            Some(format!("module {name} may ask for firmware ({first}), and an appliance carries none"))
+        };
+        all.filter_map(warn).collect()
+    }
+}
+
+/// Whether a driver is one of those by which a disk is reached, by where it lies in the kernel's tree.
+fn is_storage(file: &Path) -> bool {
+    let mut parts = file.components().map(|part| part.as_os_str().to_string_lossy());
+    parts.any(|part| part == "drivers") && parts.next().is_some_and(|kind| STORAGE.contains(&kind.as_ref()))
 }
 
 #[cfg(test)]
@@ -96,6 +121,31 @@ mod tests {
         let kernel = Kernel::open(&choice, &|_| panic!("nothing to say")).unwrap();
         assert_eq!(kernel.release, "6.12.1-test");
         assert!(kernel.modules(true, false, &[]).unwrap().disk.is_empty());
+    }
+
+    #[test]
+    fn a_named_driver_of_disks_is_in_the_disks_initrd_and_firmware_is_warned_of() {
+        let dir = tempfile::tempdir().unwrap();
+        let (scsi, gpu) = (dir.path().join("kernel/drivers/scsi/mpt"), dir.path().join("kernel/drivers/gpu"));
+        for made in [&scsi, &gpu] {
+            std::fs::create_dir_all(made).unwrap();
+        }
+        for name in ["virtio_blk", "dm-verity", "erofs", "overlay", "virtio_net", "virtio_console"] {
+            fake::module(dir.path(), name, "6.12.1-test", &[]);
+        }
+        fake::module(&scsi, "mpt-sas", "6.12.1-test", &[]);
+        fake::module(&gpu, "show", "6.12.1-test", &["firmware=show/it.bin"]);
+        let image = dir.path().join("vmlinuz");
+        std::fs::write(&image, fake::image("6.12.1-test")).unwrap();
+        let kernel = Kernel::open(&Choice { image: Some(image), modules: Some(dir.path().into()) }, &|_| {}).unwrap();
+        let modules = kernel.modules(false, false, &["mpt_sas".into(), "show".into()]).unwrap();
+        let has = |modules: &[Module], name: &str| modules.iter().any(|module| module.name == name);
+        assert!(
+            has(&modules.disk, "mpt_sas") && has(&modules.stage_two, "mpt_sas") && !has(&modules.direct, "mpt_sas")
+        );
+        assert!(has(&modules.stage_two, "show") && !has(&modules.disk, "show"));
+        let warnings: Vec<String> = modules.warnings().into_iter().collect();
+        assert_eq!(warnings, ["module show may ask for firmware (show/it.bin), and an appliance carries none"]);
     }
 
     #[test]

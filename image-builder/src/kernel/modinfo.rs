@@ -20,6 +20,8 @@ pub struct Modinfo {
     pub soft_before: Vec<String>,
     /// Patterns of the devices, filesystems and algorithms it serves.
     pub aliases: Vec<String>,
+    /// Files that it asks for when it is loaded or finds a device.
+    pub firmware: Vec<String>,
     /// The kernel it was built for, `6.12.1-amd64 SMP …`.
     pub vermagic: String,
 }
@@ -67,6 +69,7 @@ fn parse_strings(section: &[u8]) -> Result<Modinfo> {
             "depends" => info.depends.extend(value.split(',').filter(|name| !name.is_empty()).map(normal)),
             "alias" => info.aliases.push(value.to_owned()),
             "softdep" => info.soft_before.extend(soft_before(value)),
+            "firmware" => info.firmware.push(value.to_owned()),
             "vermagic" => info.vermagic = value.to_owned(),
             _ => {}
         }
@@ -103,11 +106,12 @@ mod tests {
     fn strings_become_fields() {
         let section =
             b"license=GPL\0\0depends=dm-mod,dm-bufio\0alias=fs-x\0alias=pci:v*\0softdep=pre: crc32c a-b post: z\0\
-            vermagic=6.12.1 SMP \0noequals\0";
+            firmware=x/y.bin\0vermagic=6.12.1 SMP \0noequals\0";
         let info = parse_strings(section).unwrap();
         assert_eq!(info.depends, ["dm_mod", "dm_bufio"]);
         assert_eq!(info.aliases, ["fs-x", "pci:v*"]);
         assert_eq!(info.soft_before, ["crc32c", "a_b"]);
+        assert_eq!(info.firmware, ["x/y.bin"]);
         assert_eq!(info.vermagic, "6.12.1 SMP ");
     }
 

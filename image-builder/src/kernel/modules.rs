@@ -1,6 +1,9 @@
 //! From the modules that an appliance wants to the ones it must carry, in an order in which they load.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -8,15 +11,20 @@ use anyhow::{Context, Result, bail};
 use super::modinfo::{self, Modinfo, normal};
 use super::select::Wanted;
 
-/// Directories this deep or deeper are not looked into; the kernel's own tree has eight levels.
-const MAX_DEPTH: usize = 16;
+/// Where modules lie that come before the kernel's own of the same name (depmod.d(5), `search`).
+const UPDATES: &str = "updates";
+/// Symbolic links to where the kernel was made.
+const OUTSIDE: [&str; 2] = ["build", "source"];
 
 /// The modules of one kernel.
 #[derive(Debug, Default)]
 pub struct Tree {
     directory: PathBuf,
     files: BTreeMap<String, PathBuf>,
+    /// Names and aliases of what is built into the kernel.
     built_in: BTreeSet<String>,
+    /// Who serves which alias, once somebody has asked.
+    providers: OnceCell<BTreeMap<String, BTreeSet<String>>>,
     /// A kernel without modules: whatever is wanted has to be built in, and PID 1 finds out.
     monolithic: bool,
 }
@@ -30,6 +38,8 @@ pub struct Module {
     pub bytes: Vec<u8>,
     /// Patterns of the devices that call for it; empty: always loaded.
     pub aliases: Vec<String>,
+    /// Files that it asks for once it is loaded.
+    pub firmware: Vec<String>,
 }
 
 impl Module {
@@ -60,20 +70,20 @@ impl Tree {
     /// Looks for modules in a directory such as `/lib/modules/6.12.1-amd64`.
     pub fn scan(directory: &Path) -> Result<Self> {
         let mut files = BTreeMap::new();
-        collect(directory, 0, &mut files).with_context(|| format!("look for modules in {}", directory.display()))?;
-        let list = directory.join("modules.builtin");
-        let built_in = match std::fs::read_to_string(&list) {
-            Ok(text) => text.lines().filter_map(|line| module_name(Path::new(line))).collect(),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => BTreeSet::new(),
-            Err(error) => return Err(error).with_context(|| format!("read {}", list.display())),
-        };
+        let collected = collect(directory, &mut BTreeSet::new(), &mut files);
+        collected.with_context(|| format!("look for modules in {}", directory.display()))?;
+        let list = read_if_there(&directory.join("modules.builtin"))?;
+        let mut built_in: BTreeSet<String> = list.lines().filter_map(|line| module_name(Path::new(line))).collect();
+        // `MODULE.alias=ALIAS`, each with a zero byte behind it.
+        let described = read_if_there(&directory.join("modules.builtin.modinfo"))?;
+        built_in.extend(described.split('\0').filter_map(|text| Some(normal(text.split_once(".alias=")?.1))));
         if files.is_empty() && built_in.is_empty() {
             bail!(
                 "no kernel modules in {}: expected a directory such as /lib/modules/6.12.1-amd64",
                 directory.display()
             );
         }
-        Ok(Self { directory: directory.to_owned(), files, built_in, monolithic: false })
+        Ok(Self { directory: directory.to_owned(), files, built_in, ..Self::default() })
     }
 
     /// A kernel that comes without modules.
@@ -99,6 +109,58 @@ impl Tree {
         let modules = order.into_iter().filter_map(|name| found.remove(&name).map(|found| found.into_module(name)));
         // One whose device was not there is not loaded, and what now needs it may not ask for that device.
         Ok(modules.filter(|module| !loaded.iter().any(|earlier| earlier.is_loaded_before(module))).collect())
+    }
+
+    /// Where the module of that name lies.
+    pub fn file(&self, name: &str) -> Option<&Path> {
+        self.files.get(&normal(name)).map(PathBuf::as_path)
+    }
+
+    /// The modules that fulfil a wish (`softdep`), which may name one or what several can do, as `crypto-crc32c`. What is built in
+    /// needs none.
+    fn fulfil(&self, wish: &str) -> Vec<&str> {
+        if self.built_in.contains(wish) {
+            return Vec::new();
+        }
+        if let Some((name, _)) = self.files.get_key_value(wish) {
+            return vec![name];
+        }
+        self.providers
+            .get_or_init(|| self.find_providers())
+            .get(wish)
+            .into_iter()
+            .flatten()
+            .map(String::as_str)
+            .collect()
+    }
+
+    /// Who serves which alias, but for devices. Modules that some processors have a use for only (`cpu:…`) serve nobody here: the
+    /// others do the same on all of them.
+    fn find_providers(&self) -> BTreeMap<String, BTreeSet<String>> {
+        let mut providers: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for (module, aliases) in self.all_aliases() {
+            if !aliases.iter().any(|alias| alias.starts_with("cpu:")) {
+                for alias in aliases.iter().filter(|alias| !alias.contains(':')) {
+                    providers.entry(normal(alias)).or_default().insert(module.clone());
+                }
+            }
+        }
+        providers
+    }
+
+    /// Each module's aliases, as depmod wrote them down, or as the modules themselves say: that takes seconds where they are compressed.
+    fn all_aliases(&self) -> BTreeMap<String, Vec<String>> {
+        let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let Ok(list) = fs::read_to_string(self.directory.join("modules.alias")) else {
+            // One that can't be read is told of when it is wanted.
+            let aliases = |file| Some(modinfo::parse(&modinfo::read(file).ok()?).ok()?.aliases);
+            return self.files.iter().filter_map(|(name, file)| Some((name.clone(), aliases(file)?))).collect();
+        };
+        let pairs = list.lines().filter_map(|line| line.strip_prefix("alias ")?.rsplit_once(' '));
+        for (alias, module) in pairs.filter(|(_, module)| self.files.contains_key(&normal(module))) {
+            all.entry(normal(module)).or_default().push(alias.to_owned());
+        }
+        all
     }
 
     fn missing(&self, name: &str, reason: &str) -> anyhow::Error {
@@ -129,7 +191,7 @@ impl Found {
             Condition::Always => Vec::new(),
             Condition::Device(aliases) => aliases.into_iter().collect(),
         };
-        Module { name, bytes: self.bytes, aliases }
+        Module { name, bytes: self.bytes, aliases, firmware: self.info.firmware }
     }
 }
 
@@ -162,7 +224,11 @@ impl Selection<'_> {
         for dependency in &info.depends {
             self.add(dependency, &format!("needed by {name}"), Some(&condition), false, path)?;
         }
-        for wish in info.soft_before.iter().filter(|wish| self.tree.files.contains_key(*wish)) {
+        for wish in info.soft_before.iter().flat_map(|wish| self.tree.fulfil(wish)) {
+            // Who serves a wish may have the same one itself.
+            if path.iter().any(|above| above == wish) {
+                continue;
+            }
             self.add(wish, &format!("wanted by {name}"), Some(&condition), false, path)?;
         }
         path.pop();
@@ -192,20 +258,38 @@ impl Selection<'_> {
     }
 }
 
-fn collect(directory: &Path, depth: usize, files: &mut BTreeMap<String, PathBuf>) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(directory)? {
-        let entry = entry?;
-        let path = entry.path();
-        // `build` and `source` are symbolic links out of the tree; file_type() doesn't follow them.
-        if entry.file_type()?.is_dir() {
-            if depth < MAX_DEPTH {
-                collect(&path, depth + 1, files)?;
-            }
+/// Finds modules below `directory`, each directory once, whatever links lead to it. Of modules with one name the first counts, in
+/// an order that the file system has no part in.
+fn collect(
+    directory: &Path,
+    seen: &mut BTreeSet<(u64, u64)>,
+    files: &mut BTreeMap<String, PathBuf>,
+) -> std::io::Result<()> {
+    let at = fs::metadata(directory)?;
+    let top = seen.is_empty();
+    if !seen.insert((at.dev(), at.ino())) {
+        return Ok(());
+    }
+    let mut paths = fs::read_dir(directory)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?;
+    paths.retain(|path| !top || !OUTSIDE.iter().any(|name| path.ends_with(name)));
+    paths.sort_by_key(|path| (!path.ends_with(UPDATES), path.clone()));
+    for path in paths {
+        if path.is_dir() {
+            collect(&path, seen, files)?;
         } else if let Some(name) = module_name(&path) {
-            files.insert(name, path);
+            files.entry(name).or_insert(path);
         }
     }
     Ok(())
+}
+
+/// A file's text; none, if there is no file.
+fn read_if_there(path: &Path) -> Result<String> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+        Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
+    }
 }
 
 /// Whether the order file, which separates with these, can hold an alias. Only device tree aliases have commas, and x86 has
@@ -235,7 +319,7 @@ mod tests {
         fake::module(dir.path(), "disk", RELEASE, &["depends=bus,core-lib", "alias=disk:1*", "alias=of:N*C,x"]);
         fake::module(dir.path(), "verity", RELEASE, &["depends=core-lib,crc", "softdep=pre: fast absent"]);
         fake::module(dir.path(), "fast", RELEASE, &[]);
-        std::fs::write(dir.path().join("modules.builtin"), "kernel/lib/crc.ko\n").unwrap();
+        fs::write(dir.path().join("modules.builtin"), "kernel/lib/crc.ko\n").unwrap();
         let tree = Tree::scan(dir.path()).unwrap();
         (dir, tree)
     }
@@ -315,6 +399,55 @@ mod tests {
         assert!(error.contains("a → b → a"), "{error}");
         let error = tree.select(&[Wanted::always("old", "x")], &[], RELEASE).unwrap_err().to_string();
         assert!(error.contains("was made for kernel 5.10.0, not for 6.12.1-test"), "{error}");
+    }
+
+    /// As in Debian's Linux 6.1: who needs `crc32c` asks for it by what it does.
+    #[test]
+    fn a_wish_is_fulfilled_by_whoever_can_on_every_processor() {
+        let dir = tempfile::tempdir().unwrap();
+        fake::module(dir.path(), "erofs", RELEASE, &["softdep=pre: crypto-crc32c built-in-too"]);
+        fake::module(dir.path(), "crc32c_generic", RELEASE, &["alias=crypto-crc32c", "alias=crc32c"]);
+        fake::module(dir.path(), "crc32c-intel", RELEASE, &["alias=crypto-crc32c", "alias=cpu:type:x86,*"]);
+        fake::module(dir.path(), "other", RELEASE, &["alias=built_in_too"]);
+        fs::write(dir.path().join("modules.builtin.modinfo"), "x.license=GPL\0x.alias=built_in-too\0").unwrap();
+        let wanted = [Wanted::always("erofs", "x")];
+        let selected = || Tree::scan(dir.path()).unwrap().select(&wanted, &[], RELEASE).unwrap();
+        assert_eq!(summary(&selected()), [("crc32c_generic", vec![]), ("erofs", vec![])]);
+        // The same by depmod's list, which may name what is no longer there.
+        let list = "# Aliases\nalias crypto-crc32c crc32c_generic\nalias crypto-crc32c crc32c_intel\n\
+            alias cpu:type:x86,* crc32c_intel\nalias crypto-crc32c gone\n";
+        fs::write(dir.path().join("modules.alias"), list).unwrap();
+        assert_eq!(summary(&selected()), [("crc32c_generic", vec![]), ("erofs", vec![])]);
+    }
+
+    #[test]
+    fn of_two_modules_with_one_name_an_update_comes_first() {
+        let dir = tempfile::tempdir().unwrap();
+        for place in ["extra", "kernel/a", "kernel/b", "updates"] {
+            fs::create_dir_all(dir.path().join(place)).unwrap();
+        }
+        for (place, name) in [("updates", "disk"), ("extra", "disk"), ("kernel/b", "net"), ("kernel/a", "net")] {
+            fake::module(&dir.path().join(place), name, RELEASE, &[]);
+        }
+        let tree = Tree::scan(dir.path()).unwrap();
+        assert_eq!(tree.file("disk").unwrap(), dir.path().join("updates/disk.ko"));
+        assert_eq!(tree.file("net").unwrap(), dir.path().join("kernel/a/net.ko"));
+    }
+
+    #[test]
+    fn links_are_followed_once_and_not_to_the_kernels_source() {
+        let dir = tempfile::tempdir().unwrap();
+        let (tree, elsewhere) = (dir.path().join("tree"), dir.path().join("elsewhere"));
+        for made in [&tree, &elsewhere] {
+            fs::create_dir(made).unwrap();
+        }
+        fake::module(&elsewhere, "disk", RELEASE, &[]);
+        std::os::unix::fs::symlink(&elsewhere, tree.join("build")).unwrap();
+        fake::module(&tree, "net", RELEASE, &[]);
+        assert_eq!(Tree::scan(&tree).unwrap().file("disk"), None);
+        std::os::unix::fs::symlink(&elsewhere, tree.join("extra")).unwrap();
+        std::os::unix::fs::symlink(&tree, elsewhere.join("round")).unwrap();
+        assert_eq!(Tree::scan(&tree).unwrap().file("disk").unwrap(), tree.join("extra/disk.ko"));
     }
 
     #[test]

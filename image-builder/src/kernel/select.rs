@@ -44,11 +44,15 @@ pub fn direct() -> Vec<Wanted> {
 }
 
 /// The same for machines that boot from a disk of their own, whatever that is attached to: the modules of the disk image's
-/// initrd.
-pub fn disk() -> Vec<Wanted> {
+/// initrd. `storage` are those that the declaration names and that a disk may need: in the system image they would lie on the very disk.
+pub fn disk(storage: &[String]) -> Vec<Wanted> {
     let attached = "a disk that the system image may be on";
     let mut wanted = direct();
-    let more = ["virtio_scsi", "ahci", "sd_mod"].map(|name| Wanted::device(name, attached).if_present());
+    let device = |name| Wanted::device(name, attached).if_present();
+    let mut more = vec![device("virtio_scsi"), device("ahci")];
+    more.extend(storage.iter().map(|name| extra(name)));
+    // What is on the buses before.
+    more.push(device("sd_mod"));
     let system = wanted.len() - system().len();
     wanted.splice(system..system, more);
     wanted
@@ -63,11 +67,11 @@ fn system() -> Vec<Wanted> {
     ]
 }
 
-/// What else the machine may need: these are in the system image, and `extra` are those that the declaration names.
+/// What else the machine may need: these are in the system image, and `named` are those of the declaration.
 ///
 /// `watched`: the machine is to have a watchdog. The one in the kernel comes after those in hardware, so that it is the first only
 /// where there is no other.
-pub fn stage_two(keeps_data: bool, watched: bool, extra: &[String]) -> Vec<Wanted> {
+pub fn stage_two(keeps_data: bool, watched: bool, named: &[String]) -> Vec<Wanted> {
     let network = "a network interface";
     let mut wanted = vec![
         Wanted::device("virtio_net", "the network of virtual machines"),
@@ -81,15 +85,20 @@ pub fn stage_two(keeps_data: bool, watched: bool, extra: &[String]) -> Vec<Wante
     ];
     if watched {
         let watchdog = |name| Wanted::device(name, "a watchdog").if_present();
-        wanted.extend(["i6300esb", "iTCO_wdt", "sp5100_tco"].map(watchdog));
+        // Intel's is a device that the driver of one of two others makes.
+        wanted.extend(["i6300esb", "lpc_ich", "i2c_i801", "iTCO_wdt", "sp5100_tco"].map(watchdog));
         wanted.push(Wanted::always("softdog", "a watchdog for machines without one"));
     }
     if keeps_data {
         wanted.push(Wanted::always("ext4", "the data partition's filesystem"));
     }
-    // A person asked for these by name: load them whether or not a device calls for them, and miss them loudly.
-    wanted.extend(extra.iter().map(|name| Wanted::always(name, "named in kernel.extra_modules")));
+    wanted.extend(named.iter().map(|name| extra(name)));
     wanted
+}
+
+/// A person asked for it by name: load it whether or not a device calls for it, and miss it loudly.
+fn extra(name: &str) -> Wanted {
+    Wanted::always(name, "named in kernel.extra_modules")
 }
 
 #[cfg(test)]
@@ -99,9 +108,20 @@ mod tests {
     #[test]
     fn a_disk_has_all_that_direct_boot_has_and_drivers_before_the_filesystem() {
         let names = |wanted: Vec<Wanted>| wanted.into_iter().map(|one| one.name).collect::<Vec<_>>();
-        let (direct, disk) = (names(direct()), names(disk()));
+        let (direct, disk) = (names(direct()), names(disk(&["mpt3sas".to_owned()])));
         assert!(direct.iter().all(|name| disk.contains(name)));
         let place = |name: &str| disk.iter().position(|other| other == name).unwrap();
         assert!(place("virtio_pci") < place("virtio_scsi") && place("sd_mod") < place("dm_verity"), "{disk:?}");
+        assert!(place("mpt3sas") < place("sd_mod"), "{disk:?}");
+    }
+
+    #[test]
+    fn what_makes_a_watchdogs_device_comes_before_it() {
+        let wanted = stage_two(false, true, &[]);
+        let place = |name: &str| wanted.iter().position(|one| one.name == name).unwrap();
+        for maker in ["lpc_ich", "i2c_i801"] {
+            assert!(place(maker) < place("iTCO_wdt") && wanted[place(maker)].optional, "{maker}");
+        }
+        assert!(place("sp5100_tco") < place("softdog"));
     }
 }

@@ -41,9 +41,13 @@ pub fn read(file: &Path) -> Result<Declaration> {
     parse(file)?.map_err(|errors| wrong(&errors))
 }
 
-/// Errors draw themselves over many lines, which begin with the file's name. Where nobody sees colours `main` takes them out.
+/// What is wrong with a declaration, drawn over many lines, in colours that `main` takes out where nobody sees them.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Wrong(pub String);
+
 fn wrong(errors: &Errors) -> anyhow::Error {
-    anyhow::anyhow!("the declaration is wrong\n{}", errors.to_ansi())
+    Wrong(format!("the declaration is wrong\n{}", errors.to_ansi())).into()
 }
 
 impl Declaration {

@@ -12,6 +12,7 @@ mod initrd;
 mod inspect;
 mod kernel;
 mod output;
+mod plain;
 mod progress;
 mod scratch;
 mod sys;
@@ -24,6 +25,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use cli::{Cli, Command};
+use declaration::Wrong;
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
@@ -41,9 +43,17 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => code,
         Err(error) => {
-            anstream::eprintln!("garboard: {}", sentence(&error));
+            anstream::eprintln!("garboard: {}", told(&error));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// What a person is told of an error. Names in it may be foreign.
+fn told(error: &anyhow::Error) -> String {
+    match error.downcast_ref::<Wrong>() {
+        Some(wrong) => wrong.to_string(),
+        None => plain::plain_lines(&sentence(error)),
     }
 }
 
@@ -63,6 +73,15 @@ fn sentence(error: &anyhow::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_steers_no_terminal() {
+        let error =
+            anyhow::anyhow!("no hash tree of \u{1b}]0;owned\u{7}\nQEMU says:\n  \u{202e}x").context("read disk.raw");
+        assert_eq!(told(&error), "read disk.raw: no hash tree of \\u{1b}]0;owned\\u{7}\nQEMU says:\n  \\u{202e}x");
+        let wrong = anyhow::Error::from(Wrong("\u{1b}[31mred".into()));
+        assert_eq!(told(&wrong), "\u{1b}[31mred");
+    }
 
     #[test]
     fn no_cause_is_said_twice() {

@@ -262,3 +262,18 @@ fn inspect_refuses_what_is_no_image() {
     project.refused(&["inspect", "."], &["image.json", "build's output directory"]);
     project.refused(&["inspect", "nothing"], &["nothing", "No such file"]);
 }
+
+#[test]
+fn output_that_can_not_be_written_is_an_error_and_a_reader_that_left_is_none() {
+    let project = Project::empty();
+    let new = |directory: &str, output: Stdio| {
+        let mut command = Command::new(GARBOARD);
+        command.args(["new", directory]).current_dir(project.path(".")).stdout(output).stderr(Stdio::piped());
+        command.output().unwrap()
+    };
+    let full = new("a", fs::File::options().write(true).open("/dev/full").unwrap().into());
+    assert_eq!(full.status.code(), Some(1));
+    assert_eq!(text(&full.stderr), "garboard: write to standard output: No space left on device (os error 28)\n");
+    let (_, pipe) = std::io::pipe().unwrap();
+    assert_eq!(new("b", pipe.into()).status.code(), Some(0));
+}

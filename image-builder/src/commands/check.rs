@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::build::look::look;
 use crate::declaration;
+use crate::plain::plain;
 use crate::progress::Progress;
 use crate::{cli, commands};
 
@@ -55,7 +56,7 @@ pub fn run(options: &cli::Check) -> Result<ExitCode> {
     match checked {
         Ok((count, warnings)) => {
             for warning in warnings {
-                eprintln!("warning: {warning}");
+                eprintln!("warning: {}", plain(&warning));
             }
             let plural = if count == 1 { "container" } else { "containers" };
             commands::print(&format!("{}: right, {count} {plural}\n", options.file.display()))?;

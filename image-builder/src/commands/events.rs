@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::port::{self, Port};
 use crate::cli;
+use crate::plain::plain;
 
 /// Runs the command.
 pub fn run(options: &cli::Events) -> Result<ExitCode> {
@@ -39,7 +40,7 @@ fn line(event: &Value) -> String {
     let word = |key: &str| event[key].as_str().unwrap_or_default();
     let container = event["container"].as_str().unwrap_or("-");
     let text = format!("{} {container:16} {:13} {}", port::time(&event["time_ms"]), word("kind"), word("text"));
-    port::plain(&text)
+    plain(&text)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::port::{self, Port};
 use crate::cli;
+use crate::plain::plain;
 
 /// Runs the command.
 pub fn run(options: &cli::Logs) -> Result<ExitCode> {
@@ -46,7 +47,7 @@ fn print(line: &Value, as_json: bool) -> Result<()> {
     // One of an earlier boot has a time of the clock, unless it was damaged.
     let time = match line.get("time") {
         None => port::time(&line["time_ms"]),
-        Some(time) => port::plain(time.as_str().unwrap_or("-")),
+        Some(time) => plain(time.as_str().unwrap_or("-")),
     };
-    super::print(&format!("{time} {}\n", port::plain(line["text"].as_str().unwrap_or_default())))
+    super::print(&format!("{time} {}\n", plain(line["text"].as_str().unwrap_or_default())))
 }

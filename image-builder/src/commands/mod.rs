@@ -20,7 +20,16 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// Prints what a command found. A reader that has enough (`| head`) is no error.
 pub fn print(text: &str) -> Result<()> {
-    match io::stdout().lock().write_all(text.as_bytes()) {
+    write(io::stdout().lock(), text)
+}
+
+/// The same with colours, which are left out where no terminal shows them.
+pub fn print_coloured(text: &str) -> Result<()> {
+    write(anstream::stdout().lock(), text)
+}
+
+fn write(mut stdout: impl Write, text: &str) -> Result<()> {
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("write to standard output"),
         _ => Ok(()),
     }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{cli, demo};
+use crate::{cli, commands, demo};
 
 const SCAFFOLD: &str = include_str!("scaffold.toml");
 const FILE: &str = "appliance.toml";
@@ -21,13 +21,10 @@ pub fn run(options: &cli::New) -> Result<ExitCode> {
     if options.demo {
         demo::write_image(directory)?;
     }
-    println!("wrote {}", file.display());
     let enter = if directory == Path::new(".") { String::new() } else { format!("cd {} && ", directory.display()) };
-    if options.demo {
-        println!("next: {enter}garboard build && garboard run");
-    } else {
-        println!("next: edit it, then {enter}garboard check");
-    }
+    let next = if options.demo { "garboard build && garboard run" } else { "garboard check" };
+    let edit = if options.demo { "" } else { "edit it, then " };
+    commands::print(&format!("wrote {}\nnext: {edit}{enter}{next}\n", file.display()))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::cli::Target;
 use crate::commands::run::state_directory;
+use crate::plain::plain;
 use crate::sys;
 
 /// An answer takes no longer; a machine that has only just begun needs a moment.
@@ -20,11 +21,16 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// An unanswered request is sent again after this: what is said before PID 1 listens gets lost.
 const REPEAT: Duration = Duration::from_secs(2);
 
+/// No line is longer, in bytes.
+const LONGEST: usize = 16 << 20;
+
 /// A connection.
 pub struct Port {
     name: String,
     input: BufReader<File>,
     output: File,
+    /// The beginning of a line whose end has not come yet.
+    begun: Vec<u8>,
     next_id: u64,
 }
 
@@ -50,7 +56,7 @@ impl Port {
         let input = BufReader::new(output.try_clone().context("duplicate the connection")?);
         // Ids of an earlier asker, whose answers may still come, are others.
         let next_id = u64::from(std::process::id()) << 20;
-        Ok(Self { name, input, output, next_id })
+        Ok(Self { name, input, output, begun: Vec::new(), next_id })
     }
 
     /// Asks until it is answered.
@@ -98,25 +104,35 @@ impl Port {
         Ok(None)
     }
 
-    /// The next line of JSON that comes in time.
+    /// The next line of JSON whose end comes in time. The beginning of another is kept for the next call.
     fn line(&mut self, deadline: Instant) -> Result<Option<Value>> {
-        let mut line = Vec::new();
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(None);
             }
             sockopt::set_socket_timeout(self.input.get_ref(), Timeout::Recv, Some(left)).context("set a time limit")?;
-            match self.input.read_until(b'\n', &mut line) {
-                Ok(0) => bail!("{} was closed: the machine has ended", self.name),
-                Ok(_) if line.ends_with(b"\n") => match serde_json::from_slice(&line) {
-                    Ok(value) => return Ok(Some(value)),
-                    // The rest of somebody else's answer.
-                    Err(_) => line.clear(),
-                },
-                Ok(_) => {}
-                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted | ErrorKind::TimedOut) => {}
+            let came = match self.input.fill_buf() {
+                Ok([]) => bail!("{} was closed: the machine has ended", self.name),
+                Ok(came) => came,
+                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted | ErrorKind::TimedOut) => {
+                    continue;
+                }
                 Err(e) => return Err(e).with_context(|| format!("read from {}", self.name)),
+            };
+            let end = came.iter().position(|byte| *byte == b'\n');
+            let part = &came[..end.unwrap_or(came.len())];
+            self.begun.extend_from_slice(part);
+            let used = part.len() + usize::from(end.is_some());
+            self.input.consume(used);
+            if self.begun.len() > LONGEST {
+                bail!("{} says a line of more than {LONGEST} bytes, which no appliance does", self.name);
+            }
+            // What is no JSON is the rest of somebody else's answer.
+            if end.is_some()
+                && let Ok(value) = serde_json::from_slice(&std::mem::take(&mut self.begun))
+            {
+                return Ok(Some(value));
             }
         }
     }
@@ -149,22 +165,6 @@ pub fn connect(path: &Path) -> Result<OwnedFd> {
     Ok(stream.with_context(|| format!("connect to {}: the machine has ended, or never ran", path.display()))?.into())
 }
 
-/// Foreign text with nothing in it that steers a terminal.
-pub fn plain(text: &str) -> String {
-    let steers = |c: char| {
-        c.is_control() && c != '\t'
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-    };
-    text.chars().fold(String::new(), |mut out, c| {
-        if steers(c) {
-            out.extend(c.escape_unicode())
-        } else {
-            out.push(c)
-        }
-        out
-    })
-}
-
 /// Milliseconds since boot, for people.
 pub fn time(ms: &Value) -> String {
     let ms = ms.as_u64().unwrap_or(0);
@@ -175,11 +175,6 @@ pub fn time(ms: &Value) -> String {
 mod tests {
     use super::*;
     use std::os::unix::net::UnixListener;
-
-    #[test]
-    fn foreign_text_steers_no_terminal() {
-        assert_eq!(plain("a\tb\u{1b}[2J\u{202e}\r"), "a\tb\\u{1b}[2J\\u{202e}\\u{d}");
-    }
 
     fn target(socket: &Path) -> Target {
         Target { directory: "out".into(), socket: Some(socket.to_owned()), vsock: None, json: false }
@@ -208,6 +203,27 @@ mod tests {
         server.join().unwrap();
         let error = port.told().unwrap_err().to_string();
         assert!(error.contains("the machine has ended"), "{error}");
+    }
+
+    #[test]
+    fn a_line_may_come_in_parts_and_has_an_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let listener = UnixListener::bind(&path).unwrap();
+        let mut port = Port::open(&target(&path)).unwrap();
+        let mut machine = listener.accept().unwrap().0;
+        let soon = || Instant::now() + Duration::from_millis(50);
+        machine.write_all(b"{\"half\":").unwrap();
+        assert_eq!(port.line(soon()).unwrap(), None);
+        machine.write_all(b"1}\n{}\n").unwrap();
+        assert_eq!(port.line(soon()).unwrap(), Some(json!({"half": 1})));
+        assert_eq!(port.line(soon()).unwrap(), Some(json!({})));
+        // It ends when it is told so, or when nobody reads on.
+        let endless = std::thread::spawn(move || while machine.write_all(&[b' '; 1 << 16]).is_ok() {});
+        let error = port.line(Instant::now() + PATIENCE).unwrap_err().to_string();
+        assert!(error.contains("a line of more than"), "{error}");
+        drop(port);
+        endless.join().unwrap();
     }
 
     #[test]

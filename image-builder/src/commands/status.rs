@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::port;
 use crate::cli;
+use crate::plain::plain;
 
 const GREEN: &str = "\x1b[32m";
 const RED: &str = "\x1b[31m";
@@ -24,8 +25,7 @@ pub fn run(options: &cli::Status) -> Result<ExitCode> {
     }
     let snapshot: Snapshot = serde_json::from_value(snapshot).context("read the appliance's answer")?;
     for (line, colour) in lines(&snapshot) {
-        // Colours are left out where no terminal shows them.
-        anstream::println!("{colour}{}{}", port::plain(&line), if colour.is_empty() { "" } else { PLAIN });
+        super::print_coloured(&format!("{colour}{}{}\n", plain(&line), if colour.is_empty() { "" } else { PLAIN }))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -6,14 +6,15 @@ use std::path::Path;
 use indicatif::HumanBytes;
 
 use super::report::{Compression, Report, Summary};
+use crate::plain::plain;
 
 /// Digits of a digest that tell layers apart.
 const SHORT: usize = 12;
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "appliance  {} (host name {})", printable(&self.appliance), printable(&self.hostname))?;
-        writeln!(f, "kernel     {}", self.kernel.as_deref().map_or("unknown".into(), printable))?;
+        writeln!(f, "appliance  {} (host name {})", plain(&self.appliance), plain(&self.hostname))?;
+        writeln!(f, "kernel     {}", self.kernel.as_deref().map_or("unknown".into(), plain))?;
         writeln!(f, "system     {}, hash tree {}", HumanBytes(self.system_bytes), HumanBytes(self.hash_bytes))?;
         if let Some(Compression { algorithm, bytes, stored_bytes }) = &self.compression {
             // Of an image that anybody may have made: it might name no bytes.
@@ -23,7 +24,7 @@ impl fmt::Display for Report {
         }
         writeln!(f, "root hash  {}", self.root_hash)?;
         writeln!(f, "data       {}", self.data_uuid.as_deref().unwrap_or("none: nothing is kept"))?;
-        writeln!(f, "modules    {}", self.modules.iter().map(|name| printable(name)).collect::<Vec<_>>().join(" "))?;
+        writeln!(f, "modules    {}", self.modules.iter().map(|name| plain(name)).collect::<Vec<_>>().join(" "))?;
         writeln!(f, "\nlayers")?;
         for layer in &self.layers {
             let size = HumanBytes(layer.bytes).to_string();
@@ -37,8 +38,8 @@ impl fmt::Display for Report {
 }
 
 fn write_container(f: &mut fmt::Formatter<'_>, container: &Summary) -> fmt::Result {
-    writeln!(f, "\ncontainer {}", printable(&container.name))?;
-    let mut line = |key: &str, value: String| writeln!(f, "  {key:<11}{}", printable(&value));
+    writeln!(f, "\ncontainer {}", plain(&container.name))?;
+    let mut line = |key: &str, value: String| writeln!(f, "  {key:<11}{}", plain(&value));
     line("image", container.image.clone())?;
     line("runs", format!("{} as {}", container.args.join(" "), container.user))?;
     line("ids", container.ids_from.map_or("the machine's own".to_owned(), |first| format!("from {first}")))?;
@@ -93,18 +94,5 @@ fn is_usual(target: &str) -> bool {
 }
 
 fn short(digest: &str) -> String {
-    printable(digest).chars().take(SHORT).collect()
-}
-
-/// Control characters made visible: an image can't write to the terminal of whoever looks into it.
-fn printable(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn control_characters_are_shown() {
-        assert_eq!(super::printable("a\x1b[2Jb\n"), "a\\u{1b}[2Jb\\n");
-    }
+    plain(digest).chars().take(SHORT).collect()
 }

@@ -208,9 +208,9 @@ pub struct Run {
     /// Forward a port of 127.0.0.1 to one of the appliance; may be repeated
     #[arg(long = "port", value_name = "HOST:GUEST[/udp]")]
     pub ports: Vec<Forwarding>,
-    /// Room for volumes in MiB; the appliance grows into it
-    #[arg(long, value_name = "MIB", default_value_t = 1024)]
-    pub data_size: u64,
+    /// Room for volumes in MiB, 1024 if nothing is said; the appliance grows into it, and what it has stays
+    #[arg(long, value_name = "MIB")]
+    pub data_size: Option<u64>,
     /// Begin with empty volumes and forget them at the end
     #[arg(long)]
     pub fresh: bool,

@@ -1,5 +1,6 @@
 //! Says what machine to boot an image on, and boots it.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
@@ -189,7 +190,7 @@ impl Builder {
     }
 
     /// Keeps the writable disks in `directory`: the next machine with the same directory finds the data of this one. Without it
-    /// every machine begins with the image's data.
+    /// every machine begins with the image's data. While the machine lives, no other boots with that directory.
     pub fn state(mut self, directory: impl Into<PathBuf>) -> Self {
         self.state = Some(directory.into());
         self
@@ -237,6 +238,7 @@ impl Builder {
     /// If the image doesn't fit the machine, a disk can't be copied, or QEMU doesn't start.
     pub fn boot(mut self) -> Result<Vm> {
         let qemu = process::qemu();
+        let mut lock = self.state.as_deref().map(state::lock).transpose()?;
         let directory = tempfile::Builder::new().prefix("garboard-vm-").tempdir();
         let directory = directory.map_err(Error::file("make a directory in", &std::env::temp_dir()))?;
         let mut hardware = self.hardware(&qemu, &directory)?;
@@ -253,7 +255,9 @@ impl Builder {
                     attempt += 1;
                 }
                 Err(e) => return Err(e),
-                Ok((process, monitor)) => return Ok(Vm::attach(process, monitor, &hardware, directory, echo, read)),
+                Ok((process, monitor)) => {
+                    return Ok(Vm::attach(process, monitor, &hardware, directory, echo, read, lock.take()));
+                }
             }
         }
     }
@@ -266,8 +270,14 @@ impl Builder {
         });
         let mut all: Vec<Wish> = Vec::new();
         for wish in self.forwards.iter().cloned().chain(declared) {
-            let same = |other: &Forward| other.guest == wish.forward.guest && other.protocol == wish.forward.protocol;
-            if !all.iter().any(|other| same(&other.forward)) {
+            let leads_there = |other: &Wish| {
+                let (one, other) = (&wish.forward, &other.forward);
+                one.guest == other.guest && one.protocol == other.protocol
+            };
+            // Whoever names a port of this computer wants that one, too.
+            let named = wish.forward.host != 0 && !wish.or_another;
+            let met = |other: &Wish| leads_there(other) && (!named || other.forward.host == wish.forward.host);
+            if !all.iter().any(met) {
                 all.push(wish);
             }
         }
@@ -330,6 +340,15 @@ impl Builder {
 
 /// Ports of this computer for all wishes. After the first attempt those that may be others are others.
 fn resolve(wishes: &[Wish], attempt: u32, is_free: impl Fn(u16, &str) -> bool) -> Result<Vec<Forward>> {
+    let mut named = BTreeSet::new();
+    for Wish { forward, .. } in wishes.iter().filter(|wish| wish.forward.host != 0 && !wish.or_another) {
+        if !named.insert((&forward.protocol, forward.host)) {
+            return Err(Error::Unsuitable(format!(
+                "forward {} port {} of 127.0.0.1: it can't lead to two ports of the machine; choose another for one of them",
+                forward.protocol, forward.host
+            )));
+        }
+    }
     let resolve = |wish: &Wish| {
         let Forward { host, protocol, .. } = &wish.forward;
         let free = *host != 0 && is_free(*host, protocol);
@@ -377,6 +396,21 @@ mod tests {
         assert_eq!(of(80), [8081]);
         assert!(of(8080)[0] != 0 && of(53)[0] != 0);
         assert_eq!(forwards.len(), 3);
+    }
+
+    #[test]
+    fn a_port_may_be_reached_by_two_but_no_port_leads_to_two() {
+        let wishes = |second| {
+            let builder = builder().forward_from(8081, 80, "tcp").forward_from(second, 80, "tcp");
+            builder.forward_from(8081, 53, "udp").forward_preferably_from(80, 80, "tcp").wishes()
+        };
+        let hosts =
+            |wishes: &[Wish]| resolve(wishes, 1, |_, _| true).unwrap().iter().map(|f| f.host).collect::<Vec<_>>();
+        assert_eq!(hosts(&wishes(8082)), [8081, 8082, 8081]);
+        assert_eq!(hosts(&wishes(8081)), [8081, 8081], "said twice");
+        let twice = builder().forward_from(8081, 80, "tcp").forward_from(8081, 90, "tcp").wishes();
+        let message = resolve(&twice, 1, |_, _| true).unwrap_err().to_string();
+        assert!(message.contains("tcp port 8081 of 127.0.0.1: it can't lead to two"), "{message}");
     }
 
     #[test]

@@ -79,8 +79,22 @@ pub const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
+/// No wait is longer: so long that nobody tells it from for ever, and short enough to be added to any time.
+const LONGEST: Duration = secs(10 * 365 * 24 * 60 * 60);
+
 /// `timeout`, made longer by `GARBOARD_TIME_SCALE` (1 to 100), as every wait of this library is: for a test's own.
 pub fn scaled(timeout: Duration) -> Duration {
     let scale = std::env::var("GARBOARD_TIME_SCALE").ok().and_then(|text| text.parse::<f64>().ok());
-    timeout.mul_f64(scale.unwrap_or(1.0).clamp(1.0, 100.0))
+    timeout.min(LONGEST).mul_f64(scale.unwrap_or(1.0).clamp(1.0, 100.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_timeout_is_too_long() {
+        assert!(scaled(Duration::MAX) >= LONGEST);
+        assert_eq!(scaled(secs(0)), secs(0));
+    }
 }

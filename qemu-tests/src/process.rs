@@ -1,6 +1,6 @@
 //! A QEMU process: started, listened to and ended.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -87,7 +87,7 @@ impl Drop for Process {
 }
 
 /// Starts QEMU, and waits the moment in which it would refuse its arguments.
-pub(crate) fn start(qemu: &Path, hardware: &Hardware) -> Result<(Process, UnixStream)> {
+pub(crate) fn start(qemu: &Path, hardware: &Hardware) -> Result<(Process, BufReader<UnixStream>)> {
     let mut command = Command::new(qemu);
     command.args(hardware.arguments()).stderr(Stdio::piped());
     if hardware.console != SerialConsole::Terminal {
@@ -131,18 +131,19 @@ pub(crate) fn start(qemu: &Path, hardware: &Hardware) -> Result<(Process, UnixSt
     Ok((process, connection))
 }
 
-/// The connection to the monitor, once QEMU has greeted: then the machine is built. An end before that is a refusal.
-fn greeting(process: &Process, socket: &Path) -> Result<UnixStream> {
+/// The connection to the monitor, once QEMU has done what it was told there: it greets before the machine is built, and builds it before it
+/// obeys. An end before that is a refusal.
+fn greeting(process: &Process, socket: &Path) -> Result<BufReader<UnixStream>> {
     let deadline = Instant::now() + START_LIMIT;
     let connect = || {
         let connection = UnixStream::connect(socket)?;
         connection.set_read_timeout(Some(START_LIMIT))?;
-        // One line; nothing follows it before we speak, so nothing is lost in this reader's buffer.
-        let mut line = String::new();
-        match BufReader::new(&connection).read_line(&mut line)? {
-            0 => Err(std::io::ErrorKind::ConnectionReset.into()),
-            _ => connection.set_read_timeout(None).map(|()| connection),
-        }
+        let mut reader = BufReader::new(connection);
+        heard(&mut reader, "\"QMP\"")?;
+        // Events come only after the capabilities are settled.
+        reader.get_mut().write_all(b"{\"execute\":\"qmp_capabilities\"}\n")?;
+        heard(&mut reader, "\"return\"")?;
+        reader.get_mut().set_read_timeout(None).map(|()| reader)
     };
     loop {
         let refused = match connect() {
@@ -158,6 +159,18 @@ fn greeting(process: &Process, socket: &Path) -> Result<UnixStream> {
             )));
         }
     }
+}
+
+/// Reads up to the line that has this key.
+fn heard(reader: &mut impl BufRead, key: &str) -> std::io::Result<()> {
+    let mut line = String::new();
+    while !line.contains(key) {
+        line.clear();
+        if reader.read_line(&mut line)? == 0 {
+            return Err(std::io::ErrorKind::ConnectionReset.into());
+        }
+    }
+    Ok(())
 }
 
 /// Keeps the beginning of what QEMU says.

@@ -1,7 +1,7 @@
 //! Listens to QEMU's monitor for the reason a machine ends.
 
 use std::fmt;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -50,14 +50,12 @@ struct Heard {
 }
 
 impl Monitor {
-    /// Listens in a thread until QEMU closes the connection.
-    pub fn listen(connection: UnixStream) -> Self {
+    /// Listens in a thread, from where [`crate::process::start`] stopped reading, until QEMU closes the connection.
+    pub fn listen(connection: BufReader<UnixStream>) -> Self {
         let monitor = Self::default();
         let listener = monitor.clone();
         std::thread::spawn(move || {
-            // Events come only after the capabilities are settled.
-            let _ = (&connection).write_all(b"{\"execute\":\"qmp_capabilities\"}\n");
-            for line in BufReader::new(connection).lines().map_while(Result::ok) {
+            for line in connection.lines().map_while(Result::ok) {
                 let mut heard = listener.lock();
                 match event(&line) {
                     Some(Event::End(ending)) => heard.ending = Some(ending),

@@ -1,6 +1,7 @@
 //! The disks that a machine writes to, kept from one boot to the next.
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -9,11 +10,42 @@ use crate::{carry, copy};
 /// How the names of system disks begin.
 const DISK: &str = "disk-";
 
-/// The copy of `image` to write to: the one in `directory` if there is one, else a new one of at least `size` bytes.
+/// The file whose lock says that a machine uses the disks; in it is the number of the process that boots it.
+const LOCK: &str = "lock";
+
+/// Keeps the disks in `directory` for one machine, until this is dropped.
+pub fn lock(directory: &Path) -> Result<File> {
+    fs::create_dir_all(directory).map_err(Error::file("make", directory))?;
+    let path = directory.join(LOCK);
+    let open = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+    let mut file = open.map_err(Error::file("open", &path))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut process = String::new();
+            let _ = file.read_to_string(&mut process);
+            return Err(Error::Unsuitable(format!(
+                "a machine with its disks in {} runs already (process {}): switch it off first",
+                directory.display(),
+                process.trim()
+            )));
+        }
+        Err(TryLockError::Error(e)) => return Err(Error::file("lock", &path)(e)),
+    }
+    let written = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+    written.map_err(Error::file("write", &path))?;
+    Ok(file)
+}
+
+/// The copy of `image` to write to, of at least `size` bytes: the one in `directory` if there is one, else a new one.
 pub fn writable(image: &Path, name: &str, directory: &Path, size: u64) -> Result<PathBuf> {
     fs::create_dir_all(directory).map_err(Error::file("make", directory))?;
     let path = directory.join(name);
-    if path.exists() {
+    if let Ok(metadata) = path.metadata() {
+        if metadata.len() < size {
+            let grown = File::options().write(true).open(&path).and_then(|file| file.set_len(size));
+            grown.map_err(Error::file("make larger", &path))?;
+        }
         return Ok(path);
     }
     // Whole or not at all: an interrupted copy must not be taken for data later.
@@ -68,4 +100,35 @@ fn disks(directory: &Path) -> Vec<PathBuf> {
     disks.sort_by_key(|path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok());
     disks.reverse();
     disks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_is_kept_grows_and_never_shrinks() {
+        let directory = tempfile::tempdir().unwrap();
+        let image = directory.path().join("image");
+        fs::write(&image, "data").unwrap();
+        let length = |size| {
+            let path = writable(&image, "disk", &directory.path().join("state"), size).unwrap();
+            assert!(fs::read(&path).unwrap().starts_with(b"data"));
+            path.metadata().unwrap().len()
+        };
+        assert_eq!([length(0), length(10), length(4), length(20)], [4, 10, 10, 20]);
+    }
+
+    #[test]
+    fn one_machine_at_a_time_has_the_disks() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = lock(directory.path()).unwrap();
+        let message = lock(directory.path()).unwrap_err().to_string();
+        assert!(
+            message.contains(&format!("runs already (process {}): switch it off", std::process::id())),
+            "{message}"
+        );
+        drop(first);
+        lock(directory.path()).unwrap();
+    }
 }

@@ -1,6 +1,7 @@
 //! A running machine.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -14,7 +15,7 @@ use crate::builder::Builder;
 use crate::console::{Console, Found};
 use crate::error::{Error, Result, evidence};
 use crate::image::Image;
-use crate::machine::{Forward, Hardware};
+use crate::machine::{Disk, Forward, Hardware};
 use crate::process::Process;
 use crate::qmp::{Ending, Monitor};
 use crate::scaled;
@@ -37,9 +38,12 @@ pub struct Vm {
     status: Mutex<StatusPort>,
     monitor: Monitor,
     forwards: Vec<Forward>,
+    disks: Vec<Disk>,
     started: Instant,
     /// Sockets and disk copies; removed last.
     directory: TempDir,
+    /// Keeps other machines from its disks.
+    _lock: Option<File>,
 }
 
 impl Vm {
@@ -59,11 +63,12 @@ impl Vm {
     /// Takes over a started QEMU.
     pub(crate) fn attach(
         mut process: Process,
-        connection: UnixStream,
+        connection: BufReader<UnixStream>,
         hardware: &Hardware,
         directory: TempDir,
         echo: Option<Box<dyn Write + Send>>,
         read_console: bool,
+        lock: Option<File>,
     ) -> Self {
         let console = Console::new(process.started, process.stdin.take());
         if read_console && let Some(output) = process.stdout.take() {
@@ -79,7 +84,9 @@ impl Vm {
             status: Mutex::new(StatusPort::new(hardware.status.clone())),
             monitor: Monitor::listen(connection),
             forwards: hardware.network.clone().unwrap_or_default(),
+            disks: hardware.disks.clone(),
             directory,
+            _lock: lock,
         }
     }
 
@@ -131,9 +138,19 @@ impl Vm {
         &self.forwards
     }
 
+    /// Its disks.
+    pub fn disks(&self) -> &[Disk] {
+        &self.disks
+    }
+
     /// Process id of QEMU.
     pub fn qemu_pid(&self) -> u32 {
         self.process.pid
+    }
+
+    /// What QEMU has said of itself so far: why it ended, if it ended without having been asked to.
+    pub fn qemu_messages(&self) -> String {
+        self.process.messages()
     }
 
     /// Time since QEMU was started.

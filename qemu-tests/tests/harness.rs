@@ -124,3 +124,16 @@ fn what_qemu_refuses_is_an_error_with_its_words() {
     let message = Vm::builder(&image).qemu_argument("-nonsense").boot().unwrap_err().to_string();
     assert!(message.contains("QEMU refused") && message.contains("nonsense"), "{message}");
 }
+
+#[test]
+fn a_disk_that_another_machine_writes_to_is_refused_before_anything_runs() {
+    let (directory, image) = bare();
+    let disk = directory.path().join("disk");
+    std::fs::write(&disk, [0; 4096]).unwrap();
+    let boot = || Vm::builder(&image).disk(&disk).boot();
+    let first = boot().unwrap();
+    let message = boot().unwrap_err().to_string();
+    assert!(message.contains("QEMU refused") && message.contains("lock"), "{message}");
+    drop(first);
+    boot().unwrap();
+}

@@ -1,34 +1,41 @@
 //! `garboard run --detach`: the machine in a process of its own, and the links by which other commands find it.
 
 use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::fd::AsFd;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use garboard_qemu::Vm;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::commands;
 
 /// QEMU takes no longer to begin.
-const START: Duration = Duration::from_secs(60);
+const START: Timespec = Timespec { tv_sec: 60, tv_nsec: 0 };
 
 /// Links to a machine's sockets, in its state directory; gone with it.
 #[derive(Debug)]
-pub struct Links(Vec<PathBuf>);
+pub struct Links(Vec<(PathBuf, PathBuf)>);
 
 impl Links {
-    /// Makes them. Those of a machine that was killed are replaced.
-    pub fn make(vm: &Vm, state: &Path) -> Result<Self> {
+    /// Makes them for `sockets`, each with the link's name. Those of another machine are replaced, unless this one is to `give_way`
+    /// and the other is alive.
+    pub fn make(sockets: [(&str, PathBuf); 2], state: &Path, give_way: bool) -> Result<Self> {
         fs::create_dir_all(state).with_context(|| format!("make {}", state.display()))?;
         let mut links = Self(Vec::new());
-        for (name, socket) in [("console", vm.console_socket()), ("status", vm.status_socket())] {
+        if give_way && is_alive(state) {
+            return Ok(links);
+        }
+        for (name, socket) in sockets {
             let link = state.join(name);
             unlink(&link)?;
             if socket.exists() {
                 symlink(&socket, &link).with_context(|| format!("make {}", link.display()))?;
-                links.0.push(link);
+                links.0.push((link, socket));
             }
         }
         Ok(links)
@@ -37,20 +44,16 @@ impl Links {
 
 impl Drop for Links {
     fn drop(&mut self) {
-        for link in &self.0 {
+        // Another machine may have replaced them.
+        for (link, _) in self.0.iter().filter(|(link, socket)| fs::read_link(link).is_ok_and(|to| to == *socket)) {
             let _ = fs::remove_file(link);
         }
     }
 }
 
-/// Refuses to start beside a machine that runs. One that was killed left its link, and perhaps its socket, to which nobody
-/// listens: they would be taken for the new machine's.
-fn make_way(state: &Path, directory: &Path) -> Result<()> {
-    let link = state.join("status");
-    if fs::read_link(&link).is_ok_and(|socket| UnixStream::connect(socket).is_ok()) {
-        bail!("a machine of {} runs already: switch it off first", directory.display());
-    }
-    unlink(&link)
+/// Whether the links lead to a machine that runs. One that was killed left them, and perhaps its sockets, to which nobody listens.
+fn is_alive(state: &Path) -> bool {
+    fs::read_link(state.join("status")).is_ok_and(|socket| UnixStream::connect(socket).is_ok())
 }
 
 /// Removes a link, if it is there.
@@ -63,32 +66,47 @@ fn unlink(link: &Path) -> Result<()> {
 
 /// Starts this command again in the background, and waits until its machine runs.
 pub fn run(state: &Path, directory: &Path) -> Result<ExitCode> {
-    make_way(state, directory)?;
+    // One that keeps nothing has no lock that would say so.
+    if is_alive(state) {
+        bail!("a machine of {} runs already: switch it off first", directory.display());
+    }
     fs::create_dir_all(state).with_context(|| format!("make {}", state.display()))?;
     let words = std::env::args_os().skip(1).map(|word| if word == "--detach" { "--detached".into() } else { word });
     let path = state.join("run.log");
     let log = File::create(&path).with_context(|| format!("make {}", path.display()))?;
     let mut command = Command::new(std::env::current_exe().context("find this program")?);
     // Ctrl-C on this terminal is not for it.
-    command.args(words).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).process_group(0);
+    command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).process_group(0);
     let mut child = command.spawn().context("start the machine's process")?;
-    let deadline = Instant::now() + START;
-    while !fs::read_link(state.join("status")).is_ok_and(|socket| socket.exists()) {
-        if child.try_wait().context("wait for the machine's process")?.is_some() {
+    let said = child.stdout.take().context("hear the machine's process")?;
+    match sign_of_life(said).context("wait for the machine's process")? {
+        Some(true) => {}
+        Some(false) => {
+            child.wait().context("wait for the machine's process")?;
             let why = fs::read_to_string(&path).unwrap_or_default();
             bail!("the machine did not start: {}", why.trim().trim_start_matches("garboard: "));
         }
-        if Instant::now() >= deadline {
-            bail!("the machine did not start within {} s: see {}", START.as_secs(), path.display());
-        }
-        std::thread::sleep(Duration::from_millis(20));
+        None => bail!("the machine did not start within {} s: see {}", START.tv_sec, path.display()),
     }
-    print!("{}", fs::read_to_string(&path).unwrap_or_default());
-    println!(
-        "garboard: it runs as process {}; `kill {0}` switches it off, `garboard attach` is its console",
+    let log = fs::read_to_string(&path).unwrap_or_default();
+    commands::print(&format!(
+        "{log}garboard: it runs as process {}; `kill {0}` switches it off, `garboard attach` is its console\n",
         child.id()
-    );
+    ))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says to whoever started this process in the background that its machine runs.
+pub fn give_sign_of_life() -> Result<()> {
+    commands::print("\n")
+}
+
+/// Whether there is one, or an end without one; `None`: neither in time.
+fn sign_of_life(mut said: impl Read + AsFd) -> io::Result<Option<bool>> {
+    if poll(&mut [PollFd::new(&said, PollFlags::IN)], Some(&START))? == 0 {
+        return Ok(None);
+    }
+    Ok(Some(said.read(&mut [0])? > 0))
 }
 
 #[cfg(test)]
@@ -98,18 +116,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_machine_that_runs_is_left_alone_and_one_that_was_killed_is_forgotten() {
+    fn links_are_whose_they_are() {
         let directory = tempfile::tempdir().unwrap();
-        let (socket, link) = (directory.path().join("socket"), directory.path().join("status"));
-        let way = || make_way(directory.path(), Path::new("out"));
-        way().unwrap();
-        let machine = UnixListener::bind(&socket).unwrap();
-        symlink(&socket, &link).unwrap();
-        assert!(way().unwrap_err().to_string().contains("a machine of out runs already"));
-        assert!(link.is_symlink());
-        drop(machine);
-        assert!(socket.exists(), "a socket stays when its listener is gone");
-        way().unwrap();
-        assert!(!link.is_symlink());
+        let (state, path) = (directory.path().join("state"), |name: &str| directory.path().join(name));
+        let sockets = |name: &str| [("status", path(name)), ("console", path("none"))];
+        let to = || fs::read_link(state.join("status")).ok();
+        let first = UnixListener::bind(path("first")).unwrap();
+        let _second = UnixListener::bind(path("second")).unwrap();
+        let of_first = Links::make(sockets("first"), &state, false).unwrap();
+        // Beside one that runs, one that keeps nothing has none.
+        drop(Links::make(sockets("second"), &state, true).unwrap());
+        assert_eq!(to(), Some(path("first")));
+        // One that keeps its disks is the one to be found; the end of the other takes nothing from it.
+        let of_second = Links::make(sockets("second"), &state, false).unwrap();
+        drop(of_first);
+        assert_eq!(to(), Some(path("second")));
+        drop(of_second);
+        assert_eq!(to(), None);
+        // One that was killed left its socket, to which nobody listens.
+        std::mem::forget(Links::make(sockets("first"), &state, false).unwrap());
+        assert!(is_alive(&state));
+        drop(first);
+        assert!(path("first").exists() && !is_alive(&state));
+        let _of_second = Links::make(sockets("second"), &state, true).unwrap();
+        assert_eq!(to(), Some(path("second")));
+    }
+
+    #[test]
+    fn an_end_is_no_sign_of_life() {
+        let (ours, theirs) = io::pipe().unwrap();
+        drop(theirs);
+        assert_eq!(sign_of_life(ours).unwrap(), Some(false));
+        let (ours, mut theirs) = io::pipe().unwrap();
+        io::Write::write_all(&mut theirs, b"\n").unwrap();
+        assert_eq!(sign_of_life(ours).unwrap(), Some(true));
     }
 }

@@ -7,15 +7,18 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use garboard_qemu::{Builder, Ending, Error, Forward, Image, Machine, Vm, scaled, secs};
+use garboard_qemu::{Builder, Disk, Ending, Error, Forward, Image, Machine, Vm, scaled, secs};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::detach::{self, Links};
+use crate::plain::{plain, plain_lines};
 use crate::{cli, commands};
 
 /// Time for containers to stop and disks to be written at the end of `--until-ready`.
 const POWER_OFF: Duration = secs(60);
+/// Room for volumes, in MiB, if nothing is said.
+const DATA_SIZE: u64 = 1024;
 /// So often signals are looked for while something is waited for.
 const PAUSE: Duration = Duration::from_millis(100);
 /// The same while the status is asked for, which takes a moment itself.
@@ -41,13 +44,22 @@ pub fn run(options: &cli::Run) -> Result<ExitCode> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("listen to signals")?;
     let vm = builder.boot()?;
     // By these other commands find it.
-    let _links = Links::make(&vm, &state)?;
-    eprintln!("garboard: booting {} on {}", image.appliance, options.machine);
+    let sockets = [("console", vm.console_socket()), ("status", vm.status_socket())];
+    let _links = Links::make(sockets, &state, options.fresh)?;
+    eprintln!("garboard: booting {} on {}", plain(&image.appliance), options.machine);
+    if options.data_size.is_some()
+        && let Some(disk) = larger(vm.disks(), disk_size(options, &image)?)
+    {
+        eprintln!("garboard: {} is larger than that already, and is left as it is", disk.display());
+    }
     for line in forwarded(vm.forwards()) {
         eprintln!("garboard: {line}");
     }
     if attached {
         eprintln!("garboard: this terminal is the console; Ctrl-a x quits, Ctrl-a h helps");
+    }
+    if options.detached {
+        detach::give_sign_of_life()?;
     }
     if options.until_ready {
         until_ready(&vm, secs(options.timeout), &mut signals)
@@ -81,8 +93,9 @@ fn machine(options: &cli::Run, image: &Image) -> Result<Builder> {
 
 /// Bytes that the writable disk is to have: on UEFI everything else is on it too.
 fn disk_size(options: &cli::Run, image: &Image) -> Result<u64> {
-    let data = options.data_size.checked_mul(1 << 20);
-    let too_large = || format!("--data-size {}: more MiB than any disk has", options.data_size);
+    let mib = options.data_size.unwrap_or(DATA_SIZE);
+    let data = mib.checked_mul(1 << 20).filter(|&bytes| i64::try_from(bytes).is_ok());
+    let too_large = || format!("--data-size {mib}: more MiB than any disk has");
     let data = data.with_context(too_large)?;
     match image.disk.as_ref().filter(|_| options.machine == Machine::Uefi && image.data.is_some()) {
         Some(disk) => {
@@ -92,6 +105,12 @@ fn disk_size(options: &cli::Run, image: &Image) -> Result<u64> {
         None if options.machine == Machine::Uefi => Ok(0),
         None => Ok(data),
     }
+}
+
+/// The disk with volumes, if it has more than `wanted` bytes.
+fn larger(disks: &[Disk], wanted: u64) -> Option<&Path> {
+    let mut paths = disks.iter().filter(|disk| !disk.readonly).map(|disk| disk.path.as_path());
+    paths.find(|path| path.metadata().is_ok_and(|metadata| metadata.len() > wanted))
 }
 
 /// `DIR.state`, beside the built files: a build replaces those and must not touch volumes.
@@ -136,9 +155,10 @@ fn until_ready(vm: &Vm, timeout: Duration, signals: &mut Signals) -> Result<Exit
     }
     let took = vm.elapsed();
     let status = ready.context("the appliance was ready without a status")?;
-    commands::print(&format!("\n{}\n", status.table()))?;
+    commands::print(&plain_lines(&format!("\n{}\n", status.table())))?;
     vm.power_off(POWER_OFF)?;
-    eprintln!("garboard: {} was ready after {:.1} s and is switched off", status.appliance, took.as_secs_f64());
+    let name = plain(&status.appliance);
+    eprintln!("garboard: {name} was ready after {:.1} s and is switched off", took.as_secs_f64());
     Ok(ExitCode::SUCCESS)
 }
 
@@ -154,7 +174,7 @@ fn until_end(vm: &Vm, signals: &mut Signals) -> Result<ExitCode> {
     match vm.wait_exit(FOREVER)? {
         Ending::PowerOff | Ending::Stopped => Ok(ExitCode::SUCCESS),
         Ending::Reboot => bail!("the machine restarted itself, or its kernel panicked: see above"),
-        Ending::Qemu(status) => bail!("QEMU ended: {status}"),
+        Ending::Qemu(status) => bail!("QEMU ended ({status}): {}", vm.qemu_messages().trim()),
     }
 }
 
@@ -186,6 +206,16 @@ mod tests {
         let wanted = directory.path().canonicalize().unwrap().join("out.state");
         assert_eq!(state_directory(&out).unwrap(), wanted);
         assert_eq!(state_directory(&out.join("../out/")).unwrap(), wanted);
+    }
+
+    #[test]
+    fn a_disk_that_is_larger_than_wanted_is_found() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(3).unwrap();
+        let disks = [Disk { readonly: true, ..Disk::new("system", file.path()) }, Disk::new("data", file.path())];
+        assert_eq!(larger(&disks, 2), Some(file.path()));
+        assert_eq!(larger(&disks, 3), None);
+        assert_eq!(larger(&disks[..1], 2), None);
     }
 
     #[test]

@@ -136,7 +136,11 @@ fn superblock(uuid: [u8; 16], data_blocks: u64, salt: &[u8; 32]) -> Vec<u8> {
 /// The digests of all data blocks, one after the other. Threads share the image out in chunks.
 fn hash_data(blocks: u64, salt: &[u8; 32], read: &impl ReadAt) -> io::Result<Vec<u8>> {
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(16);
-    let mut leaves = vec![0; blocks as usize * DIGEST];
+    let mut leaves = Vec::new();
+    let size = usize::try_from(blocks).ok().and_then(|blocks| blocks.checked_mul(DIGEST));
+    // A file of holes may say that it is larger than memory.
+    size.and_then(|size| leaves.try_reserve_exact(size).ok()).ok_or(io::ErrorKind::OutOfMemory)?;
+    leaves.resize(blocks as usize * DIGEST, 0);
     let per_thread = blocks.div_ceil(threads as u64).next_multiple_of(CHUNK_BLOCKS);
     std::thread::scope(|scope| {
         let workers: Vec<_> = leaves

@@ -264,8 +264,22 @@ fn inspect_notices_a_damaged_image() {
     succeeds(&other.garboard(&["build", "--no-disk"]));
     fs::copy(other.path("out/system.erofs"), &system).unwrap();
     project.refused(&["inspect", "out"], &["root hash", "from another build"]);
-    // Control: as it was.
     fs::write(&system, whole).unwrap();
+    // A kernel of another release, of which the manifest knows or not.
+    let (kernel, manifest) = (project.path("out/vmlinuz"), project.path("out/image.json"));
+    let (right, said) = (fs::read(&kernel).unwrap(), fs::read_to_string(&manifest).unwrap());
+    let release = json(&project.garboard(&["inspect", "--json", "out"]))["kernel"].as_str().unwrap().to_owned();
+    let another = release.replacen('6', "9", 1);
+    let at = right.windows(release.len()).position(|window| window == release.as_bytes()).unwrap();
+    let mut wrong = right.clone();
+    wrong[at..at + release.len()].copy_from_slice(another.as_bytes());
+    fs::write(&kernel, wrong).unwrap();
+    project.refused(&["inspect", "out"], &[&another, "image.json names", "from another build"]);
+    fs::write(&manifest, said.replace(&release, &another)).unwrap();
+    project.refused(&["inspect", "out"], &[&another, "its modules are for", "from another build"]);
+    // Control: as it was.
+    fs::write(&kernel, right).unwrap();
+    fs::write(&manifest, said).unwrap();
     succeeds(&project.garboard(&["inspect", "out"]));
 }
 

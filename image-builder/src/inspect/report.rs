@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Seek};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use garboard_images::erofs::{BLOCK_SIZE, FileKind, Inode, Reader};
 use garboard_runtime::launch::{DeviceAccess, Launch, Mount, MountSource, RootSource, Upper};
 use garboard_runtime::plan::{self, Container, Plan, Restart};
@@ -133,13 +133,17 @@ pub struct Mounted {
     pub readonly: bool,
 }
 
-/// Reads plan and layers.
+/// Reads plan and layers. `kernel`: the release of the kernel beside the image, which must be the one that its modules are for.
 pub fn make<R: Read + Seek>(mut reader: Reader<R>, seal: &Seal, kernel: Option<String>) -> Result<Report> {
     let plan = read_plan(&mut reader)?;
-    let kernel = match kernel {
-        Some(release) => Some(release),
-        None => kernel_of_modules(&mut reader, &plan)?,
-    };
+    let sealed = kernel_of_modules(&mut reader, &plan)?;
+    if let (Some(beside), Some(sealed)) = (&kernel, &sealed) {
+        ensure!(
+            beside == sealed,
+            "the kernel beside the system image is of release {beside}, but its modules are for {sealed}: it is from another build"
+        );
+    }
+    let kernel = kernel.or(sealed);
     let containers: Vec<Summary> =
         plan.containers.iter().map(|container| summary(&plan, container)).collect::<Result<_>>()?;
     let diff_ids: BTreeSet<String> = containers.iter().flat_map(|summary| summary.layers.clone()).collect();

@@ -18,6 +18,11 @@ pub struct Seal {
 
 /// Hashes all `blocks` of the filesystem anew and compares with superblock and tree. Of its fields only the salt is read.
 pub fn verify(source: &Source, blocks: u64) -> Result<Seal> {
+    let room = source.system.length() / BLOCK;
+    ensure!(
+        (1..=room).contains(&blocks),
+        "the filesystem says that it has {blocks} blocks, but there are {room}: the image is cut off"
+    );
     let head = source.verity.head(BLOCK)?;
     let salt = head.get(SALT_AT..).and_then(|rest| rest.first_chunk()).filter(|_| head.starts_with(MAGIC));
     let Some(salt) = salt else {
@@ -114,7 +119,9 @@ mod tests {
         let (source, _) = sealed(&[]);
         let tree = Source { verity: source.verity.clone().limited(2 * BLOCK), ..source };
         assert!(verify(&tree, BLOCKS).unwrap_err().to_string().contains("cut off"));
-        assert!(verify(&sealed(&[]).0, 10 * BLOCKS).unwrap_err().to_string().contains("cut off"));
+        for blocks in [0, 10 * BLOCKS, u64::from(u32::MAX)] {
+            assert!(verify(&sealed(&[]).0, blocks).unwrap_err().to_string().contains("cut off"));
+        }
     }
 
     proptest! {

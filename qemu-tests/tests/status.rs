@@ -112,6 +112,12 @@ fn a_detached_machine_is_asked_and_switched_off() {
     // One is enough.
     let second = project.garboard(["run", "--detach"]);
     assert!(text(&second.stderr).contains("runs already"), "{}", text(&second.stderr));
+    let second = project.garboard(["run"]);
+    assert!(text(&second.stderr).contains(&format!("runs already (process {pid})")), "{}", text(&second.stderr));
+    // One that keeps nothing may be there besides, and takes nothing along when it ends.
+    let fresh = project.garboard(["run", "--fresh", "--until-ready"]);
+    assert!(fresh.status.success(), "{}", text(&fresh.stderr));
+    assert!(project.garboard(["status"]).status.success(), "the first is out of reach");
     assert!(std::process::Command::new("kill").arg(&pid).status().unwrap().success());
     let deadline = Instant::now() + garboard_qemu::scaled(secs(90));
     while project.garboard(["status"]).status.success() || std::path::Path::new(&format!("/proc/{pid}/exe")).exists() {

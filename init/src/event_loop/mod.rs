@@ -210,7 +210,7 @@ impl Supervisor {
             }
             let deadline = self.next_deadline(now);
             self.sources.arm(deadline);
-            let more = !self.ports.again(now).is_empty() || self.events_wait();
+            let more = !self.ports.again(now).is_empty() || self.ports.events_wait(self.journal.last(), now);
             let busy = more || self.reap_again || self.launch_again;
             for ready in self.sources.wait(busy) {
                 self.dispatch(ready);

@@ -23,8 +23,6 @@ use crate::sys::vsock;
 const REQUESTS_PER_TURN: usize = 8;
 /// Connections accepted from one listener in one turn.
 const ACCEPTED_PER_TURN: usize = 4;
-/// Events looked up at once for one port.
-const EVENTS_PER_TURN: usize = 32;
 /// The number of the vsock listener; a container's socket has the container's.
 pub(super) const VSOCK: u32 = u32::MAX;
 
@@ -113,7 +111,7 @@ impl Supervisor {
         for _ in 0..ACCEPTED_PER_TURN {
             let begun = cpu_us();
             let group = container.map_or(Rights::Read, Rights::Container);
-            let throttled = self.ports.throttled(group, now_ms());
+            let throttled = self.ports.meter.throttled(group, now_ms());
             let Some(listener) = self.listeners.get_mut(&number) else { return };
             if throttled {
                 listener.paused = true;
@@ -141,7 +139,7 @@ impl Supervisor {
             if room != Room::None {
                 self.add_port(Port::on(fd), rights, false);
             }
-            self.ports.count(group, cpu_us().saturating_sub(begun));
+            self.ports.meter.count(group, cpu_us().saturating_sub(begun));
         }
     }
 
@@ -172,7 +170,7 @@ impl Supervisor {
         entry.port.write();
         let mut more = true;
         for _ in 0..REQUESTS_PER_TURN {
-            if entry.waits.is_some() || self.ports.throttled(entry.rights, now_ms()) {
+            if entry.waits.is_some() || self.ports.meter.throttled(entry.rights, now_ms()) {
                 break;
             }
             let begun = cpu_us();
@@ -190,7 +188,7 @@ impl Supervisor {
                 }
                 None => more = entry.port.read(&mut self.buffer),
             }
-            self.ports.count(entry.rights, cpu_us().saturating_sub(begun));
+            self.ports.meter.count(entry.rights, cpu_us().saturating_sub(begun));
             if !more {
                 break;
             }
@@ -213,7 +211,7 @@ impl Supervisor {
         }
         let paused: Vec<u32> = self.listeners.iter().filter(|(_, l)| l.paused).map(|(number, _)| *number).collect();
         for number in paused {
-            if !self.ports.throttled(group_of(number), now)
+            if !self.ports.meter.throttled(group_of(number), now)
                 && let Some(listener) = self.listeners.get_mut(&number)
             {
                 listener.paused = false;
@@ -225,24 +223,15 @@ impl Supervisor {
     /// When a port or listener that made too much work has its next turn.
     pub(super) fn ports_due(&self) -> Option<u64> {
         let paused = self.listeners.iter().filter(|(_, l)| l.paused).map(|(number, _)| group_of(*number));
-        self.ports.due(&paused.collect::<Vec<_>>())
+        self.ports.due(self.journal.last(), paused)
     }
 
     /// Tells subscribers of events what there is room for, and writes what waits.
     pub(super) fn tell_subscribers(&mut self) {
-        let newest = self.journal.last();
+        let journal = &self.journal;
+        self.ports.tell_events(journal.last(), now_ms(), |told, count| journal.after(told, count));
         let mut gone = Vec::new();
         for (number, entry) in self.ports.iter_mut() {
-            if let Some(told) = entry.subscription.events.filter(|told| *told < newest) {
-                for event in self.journal.after(told, EVENTS_PER_TURN) {
-                    let line = protocol::encode(None, Answer::Event { event: &event });
-                    if !entry.port.has_room(line.len()) {
-                        break;
-                    }
-                    entry.port.push(&line);
-                    entry.subscription.events = Some(event.number);
-                }
-            }
             entry.port.write();
             if entry.port.is_idle() && entry.told != entry.subscription.events {
                 entry.told = entry.subscription.events;
@@ -258,13 +247,6 @@ impl Supervisor {
                 self.forget_previous(number);
             }
         }
-    }
-
-    /// Some subscriber has room for events that it was not told yet.
-    pub(super) fn events_wait(&mut self) -> bool {
-        let newest = self.journal.last();
-        let mut ports = self.ports.iter_mut();
-        ports.any(|(_, entry)| entry.port.is_idle() && entry.subscription.events.is_some_and(|told| told < newest))
     }
 }
 

@@ -76,7 +76,7 @@ impl Supervisor {
         self.previous.asked.insert(ticket, asked);
         entry.waits = Some(ticket);
         // A process of its own is no small thing to ask for.
-        self.ports.exhaust(entry.rights);
+        self.ports.meter.exhaust(entry.rights);
         Ok(())
     }
 

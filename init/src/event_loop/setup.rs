@@ -182,7 +182,7 @@ impl Supervisor {
         console.align(plan.containers.iter().map(|c| c.name.len()));
         let units = plan.containers.iter().map(|_| Unit::default()).collect();
         let mut ports = Ports::default();
-        ports.measured = context.options.measured;
+        ports.meter.measured = context.options.measured;
         let Context { options, features, trace, notes, network, data, words, kept_logs } = context;
         Ok(Self {
             plan,

@@ -1,5 +1,6 @@
 //! The status ports: line-JSON over a virtio-serial port named [`PORT_NAME`], over vsock(7) and over sockets in containers.
 
+pub mod meter;
 pub mod metrics;
 mod outbox;
 mod port;

@@ -2,10 +2,14 @@
 
 use super::protocol::{self, Answer};
 
-/// Bytes of lines that wait at most, besides a reply.
+/// Bytes of log lines that wait at most, besides a reply.
 const ROOM: usize = 64 << 10;
+/// Bytes that are kept for events: a flood of log lines, which may be missed, leaves room for these, which may not.
+const ROOM_FOR_EVENTS: usize = 16 << 10;
+/// Bytes of an event's line at most: its text has 600 bytes in the journal, each of them six in JSON at worst.
+pub(super) const LONGEST_EVENT: usize = 4 << 10;
 
-/// Bounded: one reply, and [`ROOM`].
+/// Bounded: one reply, [`ROOM`] and [`ROOM_FOR_EVENTS`].
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     bytes: Vec<u8>,
@@ -35,9 +39,20 @@ impl Outbox {
         }
     }
 
-    /// Whether [`Outbox::push`] would take so many bytes.
+    /// Whether [`Outbox::push`] would take so many bytes, if no line was missed before.
     pub(super) fn has_room(&self, length: usize) -> bool {
         self.rest().len().saturating_add(length) <= ROOM
+    }
+
+    /// Takes an event, for which there must be room.
+    pub(super) fn push_event(&mut self, line: &[u8]) {
+        self.bytes.extend_from_slice(line);
+    }
+
+    /// For so many events there is room, whatever was missed.
+    pub(super) fn room_for_events(&self) -> usize {
+        let room = ROOM.saturating_add(ROOM_FOR_EVENTS).saturating_sub(self.rest().len());
+        room.checked_div(LONGEST_EVENT).unwrap_or(0)
     }
 
     /// Says how many lines were missed, once the reader has caught up by half. False: they are still to be told.
@@ -105,6 +120,27 @@ mod tests {
         assert!(text.ends_with("{\"v\":1,\"id\":null,\"type\":\"missed\",\"lines\":936}\n"), "{text}");
         out.push(b"next\n");
         assert!(out.rest().ends_with(b"next\n"));
+    }
+
+    #[test]
+    fn a_flood_leaves_room_for_events() {
+        let mut out = Outbox::default();
+        let line = [&[b'x'; 999][..], b"\n"].concat();
+        for _ in 0..75 {
+            out.push(&line);
+        }
+        // Lines were missed, and of the others more than half still wait.
+        out.advance(10_000);
+        assert!(out.missed > 0 && out.room_for_events() > 0);
+        out.push_event(b"event\n");
+        out.push(&line);
+        assert!(out.rest().ends_with(b"x\nevent\n"));
+        let mut events = 0;
+        while out.room_for_events() > 0 {
+            out.push_event(&[b'e'; LONGEST_EVENT]);
+            events += 1;
+        }
+        assert!(events >= 3 && out.rest().len() <= ROOM + ROOM_FOR_EVENTS, "{events}");
     }
 
     #[test]

@@ -3,18 +3,18 @@
 use std::collections::BTreeMap;
 
 use super::Port;
-use super::protocol::Question;
+use super::meter::Meter;
+use super::protocol::{self, Answer, Question};
 use super::subscription::Subscription;
+use crate::clock::cpu_us;
+use crate::events::Event;
 
 /// Connections over vsock(7).
 const MOST_VSOCK: usize = 8;
 /// Connections of one container.
 const MOST_OF_CONTAINER: usize = 4;
-/// Length of the window in which work is measured, in milliseconds.
-const WINDOW_MS: u64 = 100;
-/// Processor time in one window that answers to those who may only read take, in microseconds; each container has a share of its
-/// own. Even a container that does nothing but ask leaves PID 1 nineteen parts in twenty.
-const WINDOW_WORK_US: u64 = 5_000;
+/// Events told to one port in one turn.
+const EVENTS_PER_TURN: usize = 32;
 
 /// What the other end may ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,6 +68,13 @@ pub struct Entry {
     used: u64,
 }
 
+impl Entry {
+    /// It reads what it is told, and isn't yet told of events up to `newest`.
+    fn reads_events(&self, newest: u64) -> bool {
+        self.port.is_idle() && self.subscription.events.is_some_and(|told| told < newest)
+    }
+}
+
 /// Whether one more port can be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Room {
@@ -79,28 +86,14 @@ pub enum Room {
     None,
 }
 
-/// How much work one kind of asker has made lately.
-#[derive(Debug, Default)]
-struct Work {
-    since: u64,
-    us: u64,
-}
-
 /// The table.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Ports {
     entries: BTreeMap<u32, Entry>,
     next: u32,
     clock: u64,
-    work: BTreeMap<Rights, Work>,
-    /// Work is measured. Without it, only for tests, whoever asks most has most of PID 1.
-    pub measured: bool,
-}
-
-impl Default for Ports {
-    fn default() -> Self {
-        Self { entries: BTreeMap::new(), next: 0, clock: 0, work: BTreeMap::new(), measured: true }
-    }
+    /// What the work is that each makes.
+    pub meter: Meter,
 }
 
 impl Ports {
@@ -180,27 +173,26 @@ impl Ports {
         }
     }
 
-    /// Whether who has these rights has made as much work as it may, until the window ends.
-    pub fn throttled(&mut self, rights: Rights, now: u64) -> bool {
-        if rights == Rights::Full || !self.measured {
-            return false;
+    /// Tells subscribers of events what there is room for, as `after` has them: those after a number, so many at most. `newest` is the
+    /// number of the newest. For one without room, or who has made enough work, nothing is looked up.
+    pub fn tell_events(&mut self, newest: u64, now: u64, mut after: impl FnMut(u64, usize) -> Vec<Event>) {
+        for entry in self.entries.values_mut() {
+            let count = entry.port.room_for_events().min(EVENTS_PER_TURN);
+            let told = entry.subscription.events.filter(|told| *told < newest && count > 0);
+            let Some(told) = told.filter(|_| !self.meter.throttled(entry.rights, now)) else { continue };
+            let begun = cpu_us();
+            for event in after(told, count) {
+                entry.port.push_event(&protocol::encode(None, Answer::Event { event: &event }));
+                entry.subscription.events = Some(event.number);
+            }
+            self.meter.count(entry.rights, cpu_us().saturating_sub(begun));
         }
-        let work = self.work.entry(rights).or_default();
-        if now.saturating_sub(work.since) >= WINDOW_MS {
-            *work = Work { since: now, us: 0 };
-        }
-        work.us >= WINDOW_WORK_US
     }
 
-    /// Notes work that was done for it.
-    pub fn count(&mut self, rights: Rights, us: u64) {
-        let work = self.work.entry(rights).or_default();
-        work.us = work.us.saturating_add(us);
-    }
-
-    /// Notes so much that it may make no more work in the present window.
-    pub fn exhaust(&mut self, rights: Rights) {
-        self.count(rights, WINDOW_WORK_US);
+    /// Whether somebody could be told of events up to `newest` at once.
+    pub fn events_wait(&mut self, newest: u64, now: u64) -> bool {
+        let mut behind = self.entries.values().filter(|entry| entry.reads_events(newest));
+        behind.any(|entry| !self.meter.throttled(entry.rights, now))
     }
 
     /// Ports that may have more to read and may be read from now.
@@ -211,23 +203,22 @@ impl Ports {
             .filter(|(_, entry)| entry.again)
             .map(|(number, entry)| (*number, entry.rights))
             .collect();
-        waiting.into_iter().filter(|(_, rights)| !self.throttled(*rights, now)).map(|(number, _)| number).collect()
+        let mut free = |rights| !self.meter.throttled(rights, now);
+        waiting.into_iter().filter(|(_, rights)| free(*rights)).map(|(number, _)| number).collect()
     }
 
-    /// When a window ends, if somebody waits for that.
-    pub fn due(&self, paused: &[Rights]) -> Option<u64> {
-        let waiting = self.entries.values().filter(|entry| entry.again).map(|entry| entry.rights);
-        let ends = waiting.chain(paused.iter().copied()).filter_map(|rights| {
-            let work = self.work.get(&rights).filter(|work| work.us >= WINDOW_WORK_US)?;
-            Some(work.since.saturating_add(WINDOW_MS))
-        });
-        ends.min()
+    /// When somebody who has made too much work may go on: with requests, with events up to `newest`, or with those of listeners
+    /// that are `paused`.
+    pub fn due(&self, newest: u64, paused: impl Iterator<Item = Rights>) -> Option<u64> {
+        let waiting = self.entries.values().filter(|entry| entry.again || entry.reads_events(newest));
+        self.meter.due(waiting.map(|entry| entry.rights).chain(paused))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::events::Kind;
 
     fn port() -> Port {
         Port::on(std::os::unix::net::UnixStream::pair().unwrap().0.into())
@@ -278,14 +269,51 @@ mod tests {
         let mut ports = Ports::default();
         let number = ports.add(port(), Rights::Container(0), false);
         ports.add(port(), Rights::Container(1), false);
-        ports.count(Rights::Container(0), WINDOW_WORK_US);
-        let now = 5_000;
-        assert!(!ports.throttled(Rights::Container(0), now), "a new window");
-        ports.count(Rights::Container(0), WINDOW_WORK_US);
-        assert_eq!(ports.again(now + 1).len(), 1, "the other one is not concerned");
-        assert_eq!(ports.due(&[]), Some(now + WINDOW_MS));
-        assert!(ports.again(now + WINDOW_MS).contains(&number));
-        ports.count(Rights::Full, 1 << 40);
-        assert!(!ports.throttled(Rights::Full, now));
+        assert_eq!(ports.again(5_000).len(), 2);
+        ports.meter.exhaust(Rights::Container(0));
+        assert_eq!(ports.again(5_001).len(), 1, "the other one is not concerned");
+        assert_eq!(ports.due(0, [].into_iter()), Some(5_100));
+        assert!(ports.again(5_100).contains(&number));
+    }
+
+    fn events(after: u64, count: usize) -> Vec<Event> {
+        let event = |number| Event { number, time_ms: 1, kind: Kind::Note, container: None, text: "x".repeat(600) };
+        (after + 1..).take(count).map(event).collect()
+    }
+
+    #[test]
+    fn events_wait_for_who_reads_none_or_asked_too_much_and_are_not_looked_up_meanwhile() {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let mut ports = Ports::default();
+        let number = ports.add(Port::on(ours.into()), Rights::Container(0), false);
+        ports.get_mut(number).unwrap().subscription.events = Some(0);
+        let told = |ports: &mut Ports| ports.get_mut(number).unwrap().subscription.events;
+        assert!(ports.events_wait(9, 5_000));
+        ports.meter.exhaust(Rights::Container(0));
+        ports.tell_events(9, 5_000, |_, _| panic!("it has made enough work"));
+        assert!(!ports.events_wait(9, 5_000));
+        ports.get_mut(number).unwrap().again = false;
+        assert_eq!(ports.due(9, [].into_iter()), Some(5_100));
+        // Nobody reads: what there is room for is told, and what was told is there.
+        let mut asked = 0;
+        for now in (1..1000).map(|turn| 6_000 + turn * 100_000) {
+            ports.tell_events(10_000, now, |since, count| {
+                asked += 1;
+                events(since, count)
+            });
+            ports.get_mut(number).unwrap().port.write();
+        }
+        assert!(asked < 100, "{asked}");
+        let last = told(&mut ports).unwrap();
+        let mut reader = std::io::BufReader::new(theirs);
+        for expected in 1..=last {
+            let mut line = String::new();
+            std::io::BufRead::read_line(&mut reader, &mut line).unwrap();
+            let port = &mut ports.get_mut(number).unwrap().port;
+            port.unblock();
+            port.write();
+            assert!(line.contains(&format!("\"number\":{expected},")), "{line}");
+        }
     }
 }

@@ -2,12 +2,15 @@
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
+use std::ops::Range;
 use std::process::{ChildStdin, ChildStdout};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Bytes of console text that are kept; older ones are dropped.
 const LIMIT: usize = 4 << 20;
+/// How a line of Garboard's own goes on in the next row, where it is longer than the terminal is wide.
+const BROKEN: &[u8] = b"\r\ngarboard> ";
 /// Arrival times that are kept.
 const MARKS: usize = 64 << 10;
 
@@ -129,7 +132,7 @@ impl Console {
         all[all.len().saturating_sub(lines)..].join("\n")
     }
 
-    /// Whether `text` has been printed.
+    /// Whether `text` has been printed. A line of Garboard's own that is broken at the terminal's width counts as one here.
     pub fn contains(&self, text: &str) -> bool {
         find(&self.lock(), text.as_bytes(), 0).is_some()
     }
@@ -137,8 +140,8 @@ impl Console {
     /// When `text` was first printed, counted from the start of QEMU.
     pub fn time_of(&self, text: &str) -> Option<Duration> {
         let state = self.lock();
-        let end = find(&state, text.as_bytes(), 0)? + text.len() as u64;
-        arrival(&state, end)
+        let found = find(&state, text.as_bytes(), 0)?;
+        arrival(&state, found.end)
     }
 
     /// Writes to the console, as a person at the keyboard would. Nothing happens once the machine has ended.
@@ -153,9 +156,10 @@ impl Console {
     pub(crate) fn wait_for(&self, text: &str, timeout: Duration) -> Found {
         let mut searched = 0;
         self.wait(timeout, |state| {
-            let found = find(state, text.as_bytes(), searched).map(|at| at + text.len() as u64);
-            // The text may have begun to come in.
-            searched = (state.dropped + state.text.len() as u64).saturating_sub(text.len() as u64);
+            let found = find(state, text.as_bytes(), searched).map(|found| found.end);
+            // The text may have begun to come in, in several rows.
+            let longest = text.len() * (1 + BROKEN.len());
+            searched = (state.dropped + state.text.len() as u64).saturating_sub(longest as u64);
             found
         })
     }
@@ -164,7 +168,7 @@ impl Console {
     pub(crate) fn wait_line(&self, timeout: Duration, mut wanted: impl FnMut(&str) -> bool) -> Found {
         let mut begin = 0;
         self.wait(timeout, |state| {
-            while let Some(end) = find(state, b"\n", begin) {
+            while let Some(end) = find(state, b"\n", begin).map(|found| found.start) {
                 let from = (begin.max(state.dropped) - state.dropped) as usize;
                 let to = (end - state.dropped) as usize;
                 let line: Vec<u8> = state.text.range(from..to).copied().collect();
@@ -197,8 +201,8 @@ impl Console {
     }
 }
 
-/// Position of `needle` in everything printed, looked for from position `from` on.
-fn find(state: &State, needle: &[u8], from: u64) -> Option<u64> {
+/// Where `needle` is in everything printed, looked for from position `from` on.
+fn find(state: &State, needle: &[u8], from: u64) -> Option<Range<u64>> {
     let skip = from.saturating_sub(state.dropped) as usize;
     let (a, b) = state.text.as_slices();
     let whole;
@@ -209,8 +213,23 @@ fn find(state: &State, needle: &[u8], from: u64) -> Option<u64> {
         &whole
     };
     let rest = text.get(skip..)?;
-    let at = if needle.is_empty() { Some(0) } else { rest.windows(needle.len()).position(|window| window == needle) };
-    at.map(|at| state.dropped + (skip + at) as u64)
+    let begin = state.dropped + skip as u64;
+    (0..=rest.len()).find_map(|at| {
+        let length = matched(&rest[at..], needle)?;
+        Some(begin + at as u64..begin + (at + length) as u64)
+    })
+}
+
+/// How much of `text` is `needle`, with the places at which it was broken, if it begins with that.
+fn matched(text: &[u8], needle: &[u8]) -> Option<usize> {
+    let mut rest = text;
+    for (n, byte) in needle.iter().enumerate() {
+        if n > 0 && rest.first() != Some(byte) {
+            rest = rest.strip_prefix(BROKEN)?;
+        }
+        rest = rest.strip_prefix(&[*byte])?;
+    }
+    Some(text.len() - rest.len())
 }
 
 /// When the byte before `position` came.
@@ -244,6 +263,19 @@ mod tests {
         assert!(console.contains("more") && !console.contains("other"));
         assert!(console.time_of("noise").unwrap() < console.time_of("welcome").unwrap());
         assert_eq!(console.tail(1), "more");
+    }
+
+    #[test]
+    fn finds_what_is_broken_into_rows() {
+        let console = console();
+        console.append(b"garboard: it was so because\r\ngarboard> of that\r\nweb | x\r\ngarboard: y");
+        assert!(console.contains("so becauseof that"));
+        assert!(console.contains("that\r\nweb") && console.contains("x\r\ngarboard: y"));
+        assert!(!console.contains("webx") && !console.contains("x\r\ny"));
+        assert_eq!(matched(b"ab\r\ngarboard> c", b"abc"), Some(15));
+        assert!(matches!(console.wait_for("sobecause", Duration::ZERO), Found::TimedOut));
+        console.append(b" so\r\ngarboard> on");
+        assert!(matches!(console.wait_for("y soon", Duration::ZERO), Found::At(_)));
     }
 
     #[test]

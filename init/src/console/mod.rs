@@ -36,7 +36,6 @@ use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 
-use crate::escape::escape_into;
 use crate::logs::Piece;
 use line::Layout;
 use queue::Queue;
@@ -155,17 +154,14 @@ impl Console {
         text.lines().for_each(|line| self.say(line));
     }
 
-    /// Prints a line of our own. Whatever it quotes, it is one: a foreign line's end in it would make the rest look like ours.
+    /// Prints a line of our own. Whatever it quotes, it is one: a foreign line's end in it, or the terminal's, would make the rest look
+    /// like another one of ours.
     pub fn say(&mut self, text: &str) {
         if let Some(hidden) = &mut self.hidden {
             *hidden = hidden.saturating_add(1);
             return;
         }
-        let mut out = String::with_capacity(text.len().saturating_add(16));
-        out.push_str("garboard: ");
-        escape_into(&mut out, text.as_bytes());
-        out.push('\n');
-        self.queue.push_own(&out);
+        self.queue.push_own(&self.layout.own_rows(text));
     }
 
     /// Prints a container's line or part of one.

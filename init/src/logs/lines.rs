@@ -1,6 +1,6 @@
 //! Bytes to lines.
 
-/// Longer lines are cut into pieces of this many bytes.
+/// Longer lines are cut into pieces of this many bytes, or up to three fewer: no character is cut.
 pub const MAX_LINE: usize = 1024;
 
 /// A line, or a part of one.
@@ -59,9 +59,7 @@ impl Lines {
                 self.continues = false;
                 self.partial = Vec::new();
             } else if self.partial.len() >= MAX_LINE && !bytes.is_empty() {
-                out(Piece { text: &self.partial, continues: self.continues, unfinished: true });
-                self.continues = true;
-                self.partial.clear();
+                self.give(true, &mut out);
             }
         }
         skipped
@@ -74,21 +72,37 @@ impl Lines {
         std::mem::take(&mut self.partial).len()
     }
 
-    /// Gives out an unfinished line, when it has waited long enough or nothing more will come.
-    pub fn flush(&mut self, ended: bool, mut out: impl FnMut(Piece<'_>)) {
-        if !self.partial.is_empty() {
-            out(Piece { text: &self.partial, continues: self.continues, unfinished: !ended });
-            self.continues = true;
-            self.partial = Vec::new();
-        }
+    /// Gives out an unfinished line, when it has waited long enough or nothing more will come. Of a character of which some is still
+    /// to come nothing is given out.
+    pub fn flush(&mut self, ended: bool, out: impl FnMut(Piece<'_>)) {
+        self.give(!ended, out);
         self.continues &= !ended;
         self.skips &= !ended;
+    }
+
+    /// Gives out what waits, but for the beginning of a character whose rest may come.
+    fn give(&mut self, unfinished: bool, mut out: impl FnMut(Piece<'_>)) {
+        let end = if unfinished { whole_characters(&self.partial) } else { self.partial.len() };
+        let (text, rest) = self.partial.split_at_checked(end).unwrap_or_default();
+        if !text.is_empty() {
+            out(Piece { text, continues: self.continues, unfinished });
+            self.continues = true;
+            self.partial = rest.to_vec();
+        }
     }
 
     /// Something waits for the rest of its line.
     pub fn pending(&self) -> bool {
         !self.partial.is_empty()
     }
+}
+
+/// Where the beginning of a character that isn't finished begins, or the end. What isn't UTF-8 has no characters.
+fn whole_characters(text: &[u8]) -> usize {
+    let starts = (1..=3).filter_map(|back| text.len().checked_sub(back));
+    let unfinished =
+        |tail: &[u8]| std::str::from_utf8(tail).is_err_and(|e| e.valid_up_to() == 0 && e.error_len().is_none());
+    starts.filter(|at| text.get(*at..).is_some_and(unfinished)).min().unwrap_or(text.len())
 }
 
 fn without_cr(line: &[u8]) -> &[u8] {
@@ -175,9 +189,31 @@ mod tests {
         assert_eq!(out, [(b"Password: ".to_vec(), false), (b"ok".to_vec(), true), (b"next".to_vec(), false)]);
     }
 
+    #[test]
+    fn no_character_is_cut() {
+        for (before, character) in [("", "é"), ("a", "é"), ("", "船"), ("ab", "船"), ("a", "🛥"), ("", "🛥")] {
+            let text = format!("{before}{}", character.repeat(2000));
+            let pieces = all(&[text.as_bytes(), b"\n"]);
+            assert!(pieces.len() > 2 && pieces.iter().all(|(piece, _)| !piece.contains('\u{fffd}')), "{character}");
+            assert_eq!(pieces.into_iter().map(|(piece, _)| piece).collect::<String>(), text);
+        }
+        let mut lines = Lines::default();
+        let mut out = Vec::new();
+        lines.feed("船".as_bytes().get(..2).unwrap(), |_| panic!("unfinished"));
+        lines.flush(false, |_| panic!("half a character"));
+        assert!(lines.pending());
+        lines.feed(&"船é".as_bytes()[2..4], |_| panic!("unfinished"));
+        lines.flush(false, |p| out.push(p.text.to_vec()));
+        // What is no text waits for nothing: at the end, or if no character begins so.
+        lines.flush(true, |p| out.push(p.text.to_vec()));
+        lines.feed(b"\xc3\x28\xff\xbf\xbf", |_| panic!("unfinished"));
+        lines.flush(false, |p| out.push(p.text.to_vec()));
+        assert_eq!(out, ["船".as_bytes(), b"\xc3", b"\xc3\x28\xff\xbf\xbf"]);
+    }
+
     proptest! {
         #[test]
-        fn nothing_is_lost_however_it_is_cut(text in proptest::collection::vec(prop_oneof![9 => Just(b'a'), 1 => Just(b'\n')], 0..6000),
+        fn nothing_is_lost_however_it_is_cut(text in proptest::collection::vec(prop_oneof![9 => Just(b'a'), 5 => Just(0xe8), 5 => Just(0x88), 1 => Just(b'\n')], 0..6000),
                                              cuts in proptest::collection::vec(1..3000_usize, 0..8)) {
             let mut chunks = Vec::new();
             let mut rest = &text[..];

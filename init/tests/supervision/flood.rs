@@ -78,7 +78,7 @@ fn nothing_a_container_prints_passes_for_ours() {
     );
     let mut rig = Rig::new(vec![shell("evil", &script)]);
     rig.wait_console("well 5");
-    let console = rig.console();
+    let console = rig.rows();
     let starts: Vec<&str> = console.split(['\n', '\r']).filter(|l| l.starts_with("garboard: all")).collect();
     assert_eq!(starts, Vec::<&str>::new(), "{console}");
     assert!(!console.contains('\x1b') && !console.contains('\u{85}') && !console.contains('\r'));

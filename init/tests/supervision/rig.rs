@@ -351,7 +351,13 @@ impl Rig {
         reply["lines"].as_array().unwrap().iter().map(|l| l["text"].as_str().unwrap().to_owned()).collect()
     }
 
+    /// What was printed; a line of PID 1's own that is broken at the terminal's width is one.
     pub fn console(&self) -> String {
+        self.rows().replace("\r\ngarboard> ", "").replace("\ngarboard> ", "")
+    }
+
+    /// What was printed, as it came.
+    pub fn rows(&self) -> String {
         self.console.lock().unwrap().clone()
     }
 

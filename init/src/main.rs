@@ -49,7 +49,7 @@ fn begin() -> ! {
             };
             let options = Options {
                 print_trace: booted.cmdline.trace,
-                stop: boot::stop::action(&booted.cmdline).into(),
+                stop: boot::stop::action(booted.cmdline.stop).into(),
                 crash_trigger: cfg!(feature = "crash-test"),
                 ..Options::default()
             };

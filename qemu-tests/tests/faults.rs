@@ -266,6 +266,24 @@ fn a_corrupt_system_image_stops_the_boot() {
     }
 }
 
+/// Whichever of two disks is seen first: the one that can be used is, and the other one is told of.
+#[test]
+fn a_damaged_twin_of_the_system_disk_is_passed_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let (sound, plan) = (image(), erofs_blocks(&image()) - 1);
+    let damaged = damaged(directory.path(), plan);
+    let copy = directory.path().join("sound.erofs");
+    fs::copy(sound.system.as_ref().unwrap(), &copy).unwrap();
+    let mut told = 0;
+    for (image, twin) in [(&damaged, &copy), (&sound, damaged.system.as_ref().unwrap())] {
+        let vm = Vm::builder(image).disk(twin).boot().unwrap();
+        vm.wait_ready(BOOT).unwrap();
+        told += usize::from(vm.console().contains("garboard: read the plan ") && vm.console().contains(DAMAGED));
+        vm.power_off(secs(60)).unwrap();
+    }
+    assert_eq!(told, 1, "the damaged one was first in one of the two");
+}
+
 #[test]
 fn a_corrupt_disk_image_stops_the_boot() {
     let directory = tempfile::tempdir().unwrap();

@@ -16,6 +16,23 @@ pub enum Stop {
     Halt,
 }
 
+impl Stop {
+    fn parse(value: &str) -> Option<Self> {
+        Some(match value {
+            "poweroff" => Self::PowerOff,
+            "reboot" => Self::Reboot,
+            "halt" => Self::Halt,
+            _ => return None,
+        })
+    }
+
+    /// What `garboard.stop=` says on a command line that may be wrong otherwise: just then it matters.
+    pub fn of(bytes: &[u8]) -> Option<Self> {
+        let text = String::from_utf8_lossy(bytes.get(..MAX_LENGTH).unwrap_or(bytes));
+        words(&text).filter_map(|word| word.strip_prefix("garboard.stop=")).filter_map(Self::parse).last()
+    }
+}
+
 /// The options PID 1 obeys.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Cmdline {
@@ -50,12 +67,9 @@ impl Cmdline {
                     line.root_hash = Some(hash);
                 }
                 "garboard.stop" => {
-                    line.stop = Some(match value {
-                        "poweroff" => Stop::PowerOff,
-                        "reboot" => Stop::Reboot,
-                        "halt" => Stop::Halt,
-                        _ => return Err(fault(word, "unknown action").fix("use poweroff, reboot or halt")),
-                    });
+                    let stop = Stop::parse(value)
+                        .ok_or_else(|| fault(word, "unknown action").fix("use poweroff, reboot or halt"))?;
+                    line.stop = Some(stop);
                 }
                 "garboard.trace" => line.trace = true,
                 "module_blacklist" => line.module_blacklist.extend(value.split(',').map(canonical)),
@@ -156,6 +170,9 @@ mod tests {
             let error = Cmdline::parse(text.as_bytes()).unwrap_err();
             assert_eq!(error.object, word);
             assert!(!error.fix.is_empty());
+            // What is to be done then is known all the same.
+            assert_eq!(Stop::of(format!("{text} garboard.stop=halt quiet").as_bytes()), Some(Stop::Halt));
+            assert_eq!(Stop::of(text.as_bytes()), None);
         }
         assert!(Cmdline::parse(&vec![b'a'; MAX_LENGTH + 1]).is_err());
     }

@@ -4,6 +4,7 @@
 //! half of the root hash. A GPT disk: the image in the partition whose PARTUUID is the first half, its hash tree in the one
 //! whose PARTUUID is the second half (Discoverable Partitions Specification, "verity").
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -54,23 +55,47 @@ enum Place {
     Partitions { data: gpt::Partition, hash: gpt::Partition, superblock: Superblock },
 }
 
-/// Looks for the image of `root_hash` until it appears or patience ends.
+/// An image that was found and could be used.
+#[derive(Debug)]
+pub struct Found<T> {
+    /// What came of using it.
+    pub used: T,
+    /// Why images that were found before it could not be.
+    pub refused: Vec<BootError>,
+}
+
+/// Looks for the image of `root_hash` until there is one that can be `used`, or patience ends.
 ///
-/// A disk of another build doesn't end it: the right one may be on a slower bus, and the other one may be there on purpose. What
-/// the disks hold so far is said meanwhile.
-pub fn find(root_hash: &[u8; 32]) -> Result<System, BootError> {
+/// A disk of another build doesn't end it, nor does one whose image turns out to be damaged: the right one may be on a slower bus, and
+/// the other one may be there on purpose. What the disks hold so far is said meanwhile. An image that was refused is not tried again.
+pub fn find<T>(
+    root_hash: &[u8; 32],
+    mut used: impl FnMut(&System) -> Result<T, BootError>,
+) -> Result<Found<T>, BootError> {
     let start = Instant::now();
     let mut told = false;
+    let mut refused: BTreeMap<String, BootError> = BTreeMap::new();
     loop {
         let mut seen = Vec::new();
         for disk in disks() {
-            match look(&disk, root_hash) {
-                Ok(system) => return Ok(system),
-                Err(reason) => seen.push(format!("{disk} ({reason})")),
-            }
+            let reason = match look(&disk, root_hash) {
+                Err(reason) => reason,
+                Ok(system) => match refused.get(&system.name) {
+                    Some(error) => error.to_string(),
+                    None => match used(&system) {
+                        Ok(used) => return Ok(Found { used, refused: refused.into_values().collect() }),
+                        Err(error) => {
+                            let reason = error.to_string();
+                            refused.insert(system.name, error);
+                            reason
+                        }
+                    },
+                },
+            };
+            seen.push(format!("{disk} ({reason})"));
         }
         if start.elapsed() >= PATIENCE {
-            return Err(not_found(root_hash, &seen));
+            return Err(refused.pop_first().map_or_else(|| not_found(root_hash, &seen), |(_, error)| error));
         }
         if !told && start.elapsed() >= SILENCE {
             told = true;

@@ -69,7 +69,7 @@ pub fn stage_one(trace: &mut Trace) -> Result<StageOne, BootError> {
     let cmdline = read_cmdline()?;
     trace.mark("basics");
 
-    let faults = modules::load(&modules::of_initrd()?, &cmdline, trace);
+    let mut faults = modules::load(&modules::of_initrd()?, &cmdline, trace);
     let cgroup = machine::mount_cgroups();
     let found = probe::probe(cgroup.as_ref().ok().map(AsFd::as_fd));
     judge(&found, None, &faults)?;
@@ -80,17 +80,26 @@ pub fn stage_one(trace: &mut Trace) -> Result<StageOne, BootError> {
         BootError::new("find the system image", "", "the kernel command line has no roothash=")
             .fix("use the command line in image.json")
     })?;
-    let system = disk::find(&root_hash).map_err(|error| perhaps_because(error, &faults))?;
-    trace.mark("disk");
-    let device = root::verify(&system, &root_hash)?;
-    trace.mark("verity");
-    root::mount_system(&device, &system)?;
-    trace.mark("mount");
+    let system = disk::find(&root_hash, |system| {
+        trace.mark("disk");
+        open_system(system, &root_hash, trace).inspect_err(|_| root::unmount_system())
+    });
+    let disk::Found { used: plan, refused } = system.map_err(|error| perhaps_because(error, &faults))?;
+    faults.extend(refused);
     root::switch()?;
     trace.mark("root");
-    let plan = read_plan()?;
-    trace.mark("plan");
     Ok(StageOne { cmdline, plan, found, faults })
+}
+
+/// Verifies and mounts a system image that was found, as far as the boot itself reads it; its plan.
+fn open_system(system: &disk::System, root_hash: &[u8; 32], trace: &mut Trace) -> Result<Plan, BootError> {
+    let device = root::verify(system, root_hash)?;
+    trace.mark("verity");
+    root::mount_system(&device, system)?;
+    trace.mark("mount");
+    let plan = read_plan_at(format!("{}{}", root::SYSROOT, plan::PATH))?;
+    trace.mark("plan");
+    Ok(plan)
 }
 
 /// From the root to a machine that can launch containers.

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::MountFlags;
+use rustix::mount::{MountFlags, UnmountFlags};
 
 use super::disk::System;
 use super::{BootError, erofs};
@@ -17,7 +17,7 @@ use crate::sys::dm;
 const NAME: &str = "garboard-system";
 const CONTROL: &str = "/dev/mapper/control";
 /// Where the image is mounted before it becomes `/`.
-const SYSROOT: &str = "/sysroot";
+pub const SYSROOT: &str = "/sysroot";
 
 /// Mounts what every program expects, with the initramfs as root: `/proc`, `/sys`, `/dev`, `/run`.
 pub fn mount_basics() -> Result<(), BootError> {
@@ -112,14 +112,30 @@ pub fn mount_system(device: &str, system: &System) -> Result<(), BootError> {
     let flags = MountFlags::RDONLY | MountFlags::NODEV;
     rustix::mount::mount(device, SYSROOT, "erofs", flags, None).map_err(|errno| {
         let error = BootError::new("mount the system image", system.name.as_str(), errno);
-        match errno {
-            Errno::NODEV => error.fix("the kernel lacks CONFIG_EROFS_FS, or the initrd lacks the module erofs"),
-            Errno::IO => error.fix(corrupt_fix()),
-            // What the kernel says of features and algorithms that it doesn't know.
-            Errno::OPNOTSUPP | Errno::INVAL => error.fix(unreadable_fix(&head(device))),
-            _ => error.fix(unreadable_fix(&[])),
+        match mount_fix(errno, || head(device)) {
+            Some(fix) => error.fix(fix),
+            None => error,
         }
     })
+}
+
+/// What to do when the image can't be mounted, as far as the cause says. `head` is how it begins.
+fn mount_fix(errno: Errno, head: impl FnOnce() -> Vec<u8>) -> Option<String> {
+    match errno {
+        Errno::NODEV => Some("the kernel lacks CONFIG_EROFS_FS, or the initrd lacks the module erofs".into()),
+        Errno::IO | Errno::UCLEAN => Some(corrupt_fix().into()),
+        // What the kernel says of features and algorithms that it doesn't know.
+        Errno::OPNOTSUPP | Errno::INVAL => Some(unreadable_fix(&head())),
+        _ => None,
+    }
+}
+
+/// Takes back what [`verify`] and [`mount_system`] have done for an image that can't be used.
+pub fn unmount_system() {
+    let _ = rustix::mount::unmount(SYSROOT, UnmountFlags::empty());
+    if let Ok(control) = open_control() {
+        let _ = dm::remove(&control, NAME);
+    }
 }
 
 /// What to do about an image that the kernel doesn't understand, given how it begins.
@@ -220,6 +236,14 @@ mod tests {
         head[1024..1028].copy_from_slice(&0xe0f5_e1e2_u32.to_le_bytes());
         (head[1024 + 80], head[1024 + 84]) = (3, 8);
         assert!(unreadable_fix(&head).starts_with("compression = \"zstd\" needs Linux 6.10"));
+    }
+
+    #[test]
+    fn a_mount_that_fails_names_what_its_cause_says_and_no_more() {
+        let fix = |errno| mount_fix(errno, Vec::new);
+        assert_eq!([Errno::NOMEM, Errno::BUSY, Errno::NOENT, Errno::NXIO].map(fix), [const { None }; 4]);
+        assert!([Errno::IO, Errno::UCLEAN].map(fix).iter().flatten().all(|fix| fix.contains("damaged")));
+        assert!([Errno::INVAL, Errno::OPNOTSUPP].map(fix).iter().flatten().all(|fix| fix.contains("another kernel")));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use rustix::fs::OFlags;
 use rustix::system::RebootCommand;
 
 use super::BootError;
-use super::cmdline::{Cmdline, Stop};
+use super::cmdline::Stop;
 use crate::escape::escape_into;
 
 /// How long the console may take to swallow the message: nobody may be reading it.
@@ -28,8 +28,8 @@ pub fn stop(error: &BootError) -> ! {
     }
     rustix::fs::sync();
     std::thread::sleep(LINGER);
-    let cmdline = super::read_cmdline().unwrap_or_default();
-    let _ = match action(&cmdline) {
+    let stop = std::fs::read("/proc/cmdline").ok().and_then(|line| Stop::of(&line));
+    let _ = match action(stop) {
         Stop::PowerOff => rustix::system::reboot(RebootCommand::PowerOff),
         Stop::Reboot => rustix::system::reboot(RebootCommand::Restart),
         Stop::Halt => Ok(()),
@@ -40,10 +40,10 @@ pub fn stop(error: &BootError) -> ! {
     }
 }
 
-/// What to do with a machine that can't go on.
-pub fn action(cmdline: &Cmdline) -> Stop {
+/// What to do with a machine that can't go on, given what `garboard.stop=` says.
+pub fn action(stop: Option<Stop>) -> Stop {
     let by_firmware = || if Path::new("/sys/firmware/efi").exists() { Stop::Reboot } else { Stop::PowerOff };
-    cmdline.stop.unwrap_or_else(by_firmware)
+    stop.unwrap_or_else(by_firmware)
 }
 
 /// The message between rules, so that it is found among the kernel's lines. The first line says it all.

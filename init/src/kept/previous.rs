@@ -1,6 +1,6 @@
 //! What a container printed in earlier boots, read from its files. They may hold anything by now.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
@@ -23,8 +23,13 @@ const OVERHEAD: usize = 64;
 pub fn tail(directory: &OwnedFd, this: &str, count: usize, bytes: usize) -> VecDeque<KeptLine> {
     let mut all: VecDeque<KeptLine> = VecDeque::new();
     let (mut count, mut bytes) = (count, bytes);
+    // A file that is renamed meanwhile, as all are when a new one begins, comes again under its next name.
+    let mut seen = BTreeSet::new();
     for number in 0..MOST_FILES {
-        let Some(file) = open(directory, &numbered(number)) else { continue };
+        let Some((file, inode)) = open(directory, &numbered(number)) else { continue };
+        if !seen.insert(inode) {
+            continue;
+        }
         let mut tail =
             Tail { this, boot: None, unfinished: false, lines: VecDeque::new(), count, bytes, used: 0, cut: false };
         // What could be read counts.
@@ -43,11 +48,12 @@ pub fn tail(directory: &OwnedFd, this: &str, count: usize, bytes: usize) -> VecD
     all
 }
 
-fn open(directory: &OwnedFd, name: &str) -> Option<File> {
+/// A file, and its number in its filesystem.
+fn open(directory: &OwnedFd, name: &str) -> Option<(File, u64)> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW;
     let file = beneath(directory, name, flags).ok()?;
-    let mode = rustix::fs::fstat(&file).ok()?.st_mode;
-    (FileType::from_raw_mode(mode) == FileType::RegularFile).then(|| file.into())
+    let stat = rustix::fs::fstat(&file).ok()?;
+    (FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile).then(|| (file.into(), stat.st_ino))
 }
 
 /// The end of one file.

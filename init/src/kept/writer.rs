@@ -51,8 +51,9 @@ impl Writer {
         Ok(Self { follower, progress, boot: Boot { id: boot_id.to_owned(), began_ms: began_ms() }, logs })
     }
 
-    /// Takes a piece of each ring. False: there was nothing left.
-    pub fn pass(&mut self) -> Result<bool, String> {
+    /// Takes a piece of each ring. False: there was nothing left. What is missing is told with the next line that isn't, or when this is
+    /// the `last` time: while more is printed than can be read, it would be told again and again.
+    pub fn pass(&mut self, last: bool) -> Result<bool, String> {
         let began_ms = began_ms();
         if began_ms.abs_diff(self.boot.began_ms) > SET_MS {
             self.boot.began_ms = began_ms;
@@ -60,7 +61,7 @@ impl Writer {
         }
         let mut any = false;
         for log in &mut self.logs {
-            any |= log.take(&self.follower, &self.progress, &self.boot)?;
+            any |= log.take(&self.follower, &self.progress, &self.boot, last)?;
         }
         Ok(any)
     }
@@ -72,9 +73,9 @@ impl Writer {
 }
 
 impl Log {
-    fn take(&mut self, follower: &Follower, progress: &Progress, boot: &Boot) -> Result<bool, String> {
+    fn take(&mut self, follower: &Follower, progress: &Progress, boot: &Boot, last: bool) -> Result<bool, String> {
         let batch = follower.after(self.index, self.place);
-        if batch.entries.is_empty() && batch.gap == 0 {
+        if batch.entries.is_empty() && (batch.gap == 0 || !last) {
             return Ok(false);
         }
         let Record { inode, size, .. } = progress.load(self.index);
@@ -141,4 +142,38 @@ pub fn kept(plan: &Plan) -> impl Iterator<Item = (usize, &str, KeptLog)> {
 fn began_ms() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_millis()).unwrap_or(0).saturating_sub(now_ms())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::boot::features::tests::plan;
+    use crate::logs::{Piece, Rings};
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn what_is_missing_is_told_once_with_what_is_not() {
+        let data = tempfile::tempdir().unwrap();
+        let mut plan = plan();
+        plan.containers[0].kept_log = Some(KeptLog { file_size: 100_000, files: 2 });
+        let count = plan.containers.len();
+        let mut rings = Rings::create(count, 64 << 10).unwrap();
+        let follower = Follower::new(rings.as_fd().try_clone_to_owned().unwrap(), count, 64 << 10);
+        let directory = files::open_logs(data.path().to_str().unwrap()).unwrap();
+        let progress = Progress::create(count).unwrap();
+        let mut writer = Writer::new(&plan, &directory, follower, progress, "boot").unwrap();
+        for _ in 0..100 {
+            rings.drop_bytes(0, 7);
+            assert_eq!(writer.pass(false), Ok(false));
+        }
+        rings.push(Piece { text: b"line", continues: false, unfinished: false }, 1);
+        rings.commit(0);
+        assert_eq!((writer.pass(false), writer.pass(false)), (Ok(true), Ok(false)));
+        rings.drop_bytes(0, 9);
+        assert_eq!((writer.pass(false), writer.pass(true), writer.pass(true)), (Ok(false), Ok(true), Ok(false)));
+        let log = data.path().join(format!(".garboard/logs/{}/log", plan.containers[0].name));
+        let text = std::fs::read_to_string(log).unwrap();
+        let lines: Vec<&str> = text.lines().skip(1).map(|line| line.rsplit(" F ").next().unwrap()).collect();
+        assert_eq!(lines, ["# missing 700 bytes", "line", "# missing 9 bytes"], "{text}");
+    }
 }

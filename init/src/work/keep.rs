@@ -52,7 +52,7 @@ fn write(writer: &mut Writer, stdin: impl AsFd) -> Result<(), String> {
     // When the oldest line was written that is not yet synced.
     let mut since: Option<Instant> = None;
     loop {
-        while writer.pass()? {
+        while writer.pass(false)? {
             if since.get_or_insert_with(Instant::now).elapsed() >= SYNC {
                 writer.sync()?;
                 since = None;
@@ -65,7 +65,7 @@ fn write(writer: &mut Writer, stdin: impl AsFd) -> Result<(), String> {
                 since = None;
             }
             Woken::End => {
-                while writer.pass()? {}
+                while writer.pass(true)? {}
                 return writer.sync();
             }
         }

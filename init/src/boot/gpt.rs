@@ -139,10 +139,26 @@ impl Table {
         sectors.checked_sub(1)?.checked_sub(entries)
     }
 
+    fn is_primary(&self) -> Option<bool> {
+        Some(le64(&self.header.raw, 24)? == 1)
+    }
+
+    /// The first sector of the primary's entries. They stay where they are: what else lies before the first usable sector, a loader
+    /// say, is not ours. Where they were can't be known of a primary that is damaged; `None` if there is no room in the usual place.
+    fn place_of_primary(&self, sector: u64) -> Option<u64> {
+        const USUAL: u64 = 2;
+        if self.is_primary()? {
+            return Some(self.header.entries_lba);
+        }
+        let entries = u64::try_from(self.entries.len()).ok()?.div_ceil(std::num::NonZeroU64::new(sector)?.get());
+        (USUAL.checked_add(entries)? <= le64(&self.header.raw, 40)?).then_some(USUAL)
+    }
+
     fn writes(&self, entries: Vec<u8>, sectors: u64, sector: u64) -> Option<Writes> {
         let backup_lba = sectors.checked_sub(1)?;
         let backup_entries = self.place_of_backup(sectors, sector)?;
         let last_usable = backup_entries.checked_sub(1)?;
+        let primary_entries = self.place_of_primary(sector)?;
         let crc = crc32fast::hash(&entries);
         let header = |lba: u64, alternate: u64, entries_lba: u64| {
             let mut raw = self.header.raw.clone();
@@ -160,11 +176,11 @@ impl Table {
         let mut writes = [
             (at(backup_entries)?, entries.clone()),
             (at(backup_lba)?, header(backup_lba, 1, backup_entries)?),
-            (at(2)?, entries),
-            (at(1)?, header(1, backup_lba, 2)?),
+            (at(primary_entries)?, entries),
+            (at(1)?, header(1, backup_lba, primary_entries)?),
         ];
         // The copy that this table was read from is the last one to be touched.
-        if le64(&self.header.raw, 24)? != 1 {
+        if !self.is_primary()? {
             writes.rotate_left(2);
         }
         Some(writes)
@@ -342,6 +358,27 @@ pub(crate) mod tests {
             None,
             "the last partition is where the backup would be"
         );
+    }
+
+    #[test]
+    fn entries_that_lie_elsewhere_stay_there_and_what_lies_in_their_usual_place_too() {
+        let mut disk = disk(8192, &[(DATA, 2048, 4095)]);
+        // As `sgdisk --move-main-table` has it.
+        disk.copy_within(2 * 512..34 * 512, 64 * 512);
+        disk[2 * 512..34 * 512].fill(b'L');
+        let mut raw = disk[512..512 + 92].to_vec();
+        raw[72..80].copy_from_slice(&64_u64.to_le_bytes());
+        let crc = header_crc(&raw).unwrap();
+        raw[16..20].copy_from_slice(&crc.to_le_bytes());
+        disk[512..512 + 92].copy_from_slice(&raw);
+        let grown = table(&disk, 1).unwrap().grown(&DATA, 8192, SECTOR).unwrap();
+        write(&mut disk, &grown.writes);
+        assert_eq!(table(&disk, 1).unwrap().find(&DATA).unwrap(), grown.partition);
+        assert!(disk[2 * 512..34 * 512].iter().all(|byte| *byte == b'L'));
+        // From the backup of a disk that uses that place for partitions nothing is repaired.
+        let mut backup = table(&disk, 8191).unwrap();
+        backup.header.raw[40] = 20;
+        assert_eq!(backup.repaired(8192, SECTOR), None);
     }
 
     /// Its partition could be longer, and its primary table is damaged.

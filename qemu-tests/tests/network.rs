@@ -111,6 +111,42 @@ fn a_fixed_address_is_reached_from_outside() {
     vm.power_off(secs(60)).unwrap();
 }
 
+/// Takes the devices of two drivers away, and gives them back once somebody has connected to port 7000.
+const PLUGGER: &str = r#"
+[containers.plugger]
+image = "BUSYBOX"
+command = ["sh", "-c", '''
+nc -l -p 7000 </dev/null
+mount -t sysfs none /mnt
+for driver in virtio_net virtio_console; do
+    cd /mnt/bus/virtio/drivers/$driver
+    for device in virtio*; do echo $device > unbind; sleep 1; echo $device > bind; done
+done
+echo back
+exec sleep 1000000
+''']
+network_mode = "host"
+ports = ["7000:7000"]
+userns_mode = "host"
+cap_add = ["SYS_ADMIN"]
+security_opt = ["seccomp=unconfined"]
+restart = "always"
+tmpfs = ["/mnt"]
+"#;
+
+/// A card that comes again has forgotten its address, and what was open of a port that comes again is dead.
+#[test]
+fn a_card_and_a_port_that_come_again_are_used_again() {
+    let network = "[network]\naddress = \"10.0.2.15/24\"\ngateway = \"10.0.2.2\"";
+    let (_project, vm) = boot(&format!("{network}\n{}", PLUGGER.replace("BUSYBOX", &fixture("oci", "busybox"))));
+    assert!(page(&vm).contains("page by httpd"));
+    drop(TcpStream::connect(vm.address(7000).unwrap()).unwrap());
+    vm.wait_console("plugger | back", ANSWER).unwrap();
+    assert!(page(&vm).contains("page by httpd"));
+    vm.wait_status("address", ANSWER, |status| Ok(status.network.addresses == ["10.0.2.15/24"])).unwrap();
+    vm.power_off(secs(60)).unwrap();
+}
+
 /// Without a network declaration the address comes by DHCP, and nobody waits for it.
 #[test]
 fn an_address_is_leased_when_none_is_declared() {

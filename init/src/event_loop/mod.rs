@@ -237,8 +237,12 @@ impl Supervisor {
             Source::Listener(number) => self.accept(number),
             Source::KernelLog => self.take_kernel_log(),
             Source::Uevents => {
-                if self.uevents.as_ref().is_some_and(Uevents::drain) {
+                let changes = self.uevents.as_ref().map(Uevents::drain).unwrap_or_default();
+                if changes.ports {
                     self.look_for_port();
+                }
+                if changes.network {
+                    self.look_at_network();
                 }
             }
             Source::Output(index) => self.take_output(index),

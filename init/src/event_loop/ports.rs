@@ -42,13 +42,7 @@ impl Supervisor {
         }
         let Some(path) = find(Path::new("/sys/class/virtio-ports"), PORT_NAME) else { return };
         match Port::open(&path) {
-            Ok(port) => {
-                self.use_port(port);
-                // Nothing else of what devices do is ours.
-                if let Some(uevents) = self.uevents.take() {
-                    self.sources.remove(&uevents);
-                }
-            }
+            Ok(port) => drop(self.use_port(port)),
             Err(e) => log::warn!("open {}: {e}", path.display()),
         }
     }
@@ -121,13 +115,20 @@ impl Supervisor {
             let accepted = match container {
                 Some(_) => {
                     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-                    rustix::net::accept_with(&listener.fd, flags).map(|fd| (fd, group)).ok()
+                    rustix::net::accept_with(&listener.fd, flags).map(|fd| (fd, group)).map_err(io::Error::from)
                 }
                 None => vsock::accept(listener.fd.as_fd())
-                    .map(|(fd, peer)| (fd, if peer == vsock::HOST { Rights::Full } else { group }))
-                    .ok(),
+                    .map(|(fd, peer)| (fd, if peer == vsock::HOST { Rights::Full } else { group })),
             };
-            let Some((fd, rights)) = accepted else { return };
+            let (fd, rights) = match accepted {
+                Ok(accepted) => accepted,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                // For want of descriptors or memory it would be ready, and fail, again and again: the rest of a window is waited for.
+                Err(_) => {
+                    self.ports.meter.exhaust(group);
+                    continue;
+                }
+            };
             // Closed again at once when those that are there may do more.
             let room = self.ports.room_for(rights);
             if let Room::InPlaceOf(oldest) = room
@@ -145,6 +146,10 @@ impl Supervisor {
 
     /// Something happened at a port.
     pub(super) fn port_ready(&mut self, number: u32, ready: Ready) {
+        if ready.unplugged && self.ports.get_mut(number).is_some_and(|entry| entry.lasting) {
+            self.lose_port(number);
+            return;
+        }
         if let Some(entry) = self.ports.get_mut(number) {
             entry.port.unblock();
             if entry.lasting && ready.hung_up {
@@ -159,6 +164,16 @@ impl Supervisor {
             }
         }
         self.serve_port(number);
+    }
+
+    /// The virtio port's device is gone for good; another may come, or be there already.
+    fn lose_port(&mut self, number: u32) {
+        if let Some(entry) = self.ports.take(number) {
+            self.sources.remove(&entry.port);
+            self.forget_previous(number);
+            self.common_dirty = true;
+        }
+        self.look_for_port();
     }
 
     /// Reads and answers requests, a bounded number.

@@ -203,6 +203,6 @@ impl Supervisor {
         if self.state.common().devices {
             self.devices_ready();
         }
-        self.await_port();
+        self.hear_of_devices();
     }
 }

@@ -125,7 +125,7 @@ impl Supervisor {
     pub fn begin(machine: Machine, options: Options) -> io::Result<Self> {
         let Machine { plan, features, cgroup, trace, warnings, console, port } = machine;
         let count = plan.containers.len();
-        raise_descriptor_limit(&plan);
+        raise_descriptor_limit(&plan, 0);
         let signals = SignalFd::replace_mask(&signals::wanted())?;
         let mut seed = [0_u8; 8];
         let _ = rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::INSECURE);
@@ -163,7 +163,7 @@ impl Supervisor {
         crate::sys::crash::arm(new.store.as_fd().as_raw_fd());
         // The first containers, before anything else is done.
         new.act();
-        new.await_port();
+        new.hear_of_devices();
         Ok(new)
     }
 
@@ -256,11 +256,8 @@ impl Supervisor {
         self.look_for_port();
     }
 
-    /// Without a port, looks for one whenever a device comes.
-    pub(super) fn await_port(&mut self) {
-        if self.ports.lasting().is_some() {
-            return;
-        }
+    /// Hears of devices that come and go: the port, and the uplink's interface. Looks for the port if there is none.
+    pub(super) fn hear_of_devices(&mut self) {
         match Uevents::subscribe() {
             Ok(uevents) => {
                 self.sources.add_readable(&uevents, Source::Uevents);
@@ -278,12 +275,10 @@ pub(super) fn rules(plan: &Plan) -> Vec<Rules> {
 
 /// A thousand containers need more descriptors than the kernel's default allows PID 1. It is raised only if need be, as
 /// containers inherit it.
-fn raise_descriptor_limit(plan: &Plan) {
-    let (own, each) = DESCRIPTORS;
-    // Those who may read the status have a socket, and connections.
-    let readers = plan.containers.iter().filter(|container| container.reads_status).count();
-    let shares = u64::try_from(plan.containers.len().saturating_add(readers)).unwrap_or(0);
-    let wanted = own.saturating_add(each.saturating_mul(shares));
+///
+/// `volumes` are those that are open.
+pub(super) fn raise_descriptor_limit(plan: &Plan, volumes: usize) {
+    let wanted = descriptors(plan, volumes);
     let limit = getrlimit(Resource::Nofile);
     if limit.current.is_some_and(|current| current < wanted) {
         let maximum = limit.maximum.map(|m| m.max(wanted));
@@ -291,8 +286,33 @@ fn raise_descriptor_limit(plan: &Plan) {
     }
 }
 
+/// How many PID 1 may need.
+fn descriptors(plan: &Plan, volumes: usize) -> u64 {
+    let (own, each) = DESCRIPTORS;
+    // Those who may read the status have a socket, and connections.
+    let readers = plan.containers.iter().filter(|container| container.reads_status).count();
+    let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+    let shares = each.saturating_mul(count(plan.containers.len().saturating_add(readers)));
+    own.saturating_add(shares).saturating_add(count(volumes))
+}
+
 /// The first event's.
 fn boot_text() -> String {
     let system = rustix::system::uname();
     format!("{} {} began", system.sysname().to_string_lossy(), system.release().to_string_lossy())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn open_volumes_count_among_the_descriptors() {
+        let mut plan = crate::boot::features::tests::plan();
+        let container = plan.containers.remove(0);
+        plan.containers = vec![container; 60];
+        assert_eq!(descriptors(&plan, 60 * 16), 256 + 60 * (8 + 16));
+        plan.containers.iter_mut().for_each(|container| container.reads_status = true);
+        assert_eq!(descriptors(&plan, 0), 256 + 60 * 16);
+    }
 }

@@ -81,6 +81,9 @@ pub(super) struct Ready {
     pub(super) hung_up: bool,
     /// It neither reads nor writes any more.
     pub(super) gone: bool,
+    /// Nor can either be tried: so says a virtio port whose device was unplugged (`port_fops_poll` in the kernel's
+    /// `drivers/char/virtio_console.c`). One that merely has nobody at its other end can be read to its end.
+    pub(super) unplugged: bool,
 }
 
 /// The epoll and its timer.
@@ -165,7 +168,8 @@ impl Sources {
             let flags = event.flags;
             let hung_up = flags.intersects(EventFlags::HUP | EventFlags::RDHUP);
             let gone = flags.intersects(EventFlags::HUP | EventFlags::ERR);
-            Some(Ready { source: Source::decode(event.data.u64())?, hung_up, gone })
+            let unplugged = flags.contains(EventFlags::HUP) && !flags.intersects(EventFlags::IN | EventFlags::OUT);
+            Some(Ready { source: Source::decode(event.data.u64())?, hung_up, gone, unplugged })
         };
         events.iter().take(count).filter_map(ready).collect()
     }

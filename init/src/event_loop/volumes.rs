@@ -8,6 +8,7 @@ use rustix::process::PidfdGetfdFlags;
 
 use super::Supervisor;
 use super::containers::LONGEST_REASON;
+use super::setup::raise_descriptor_limit;
 use crate::escape::one_line;
 use crate::supervise::{Action, Exit, Fault};
 use crate::work::report;
@@ -60,6 +61,8 @@ impl Supervisor {
 
     /// Takes the opened directories out of the worker, which waits for that; or keeps why it will have failed when it ends.
     pub(super) fn take_volumes(&mut self, index: usize, report: report::Volumes) {
+        let open = self.units.iter().flat_map(|unit| &unit.volumes).map(Vec::len).fold(0, usize::saturating_add);
+        raise_descriptor_limit(&self.plan, open.saturating_add(report.opened.len()));
         let Some((container, unit)) = self.plan.containers.get(index).zip(self.units.get_mut(index)) else { return };
         let Some(worker) = self.workers.iter_mut().find(|worker| worker.kind == Kind::Volumes(index)) else { return };
         if let Some(text) = report.fault {

@@ -18,6 +18,8 @@ const HOLD_MS: u64 = 1000;
 pub(super) const HOLD_EXECUTED_MS: u64 = 250;
 /// A worker that could not be started, for want of memory or processes, is tried again after so many.
 const SPAWN_AGAIN_MS: u64 = 500;
+/// After an interface came or went, so many milliseconds pass before the uplink is looked at: others may follow.
+const SETTLE_MS: u64 = 1_000;
 /// On the way down the last worker waits no longer for the end of the others, which were killed.
 const GONE_MS: u64 = 5_000;
 
@@ -72,6 +74,16 @@ impl Supervisor {
     /// How many workers of such kinds there are.
     pub(super) fn at_work(&self, is_such: impl Fn(Kind) -> bool) -> usize {
         self.workers.iter().filter(|worker| is_such(worker.kind)).count()
+    }
+
+    /// An interface came or went. The uplink is configured again, unless its worker is at work and sees for itself: an interface that
+    /// comes again has forgotten its addresses.
+    pub(super) fn look_at_network(&mut self) {
+        let settled = matches!(self.network.state, NetworkState::Up | NetworkState::Failed);
+        if settled && self.at_work(|kind| kind == Kind::Network) == 0 && self.state.common().goal.is_none() {
+            let at = now_ms().saturating_add(SETTLE_MS);
+            self.start_at(Kind::Network, self.due.get(&Kind::Network).map_or(at, |due| at.min(*due)));
+        }
     }
 
     fn not_started(&mut self, kind: Kind, why: &str) {

@@ -1,5 +1,8 @@
 //! Foreign text on the console: nothing in it can move the cursor, end the line or pass for somebody else's.
 //!
+//! The terminal is taken to read UTF-8, as all of today's do. One of eight bits a character, set to hear the C1 controls, would find
+//! such in the bytes of letters: whoever has one has it hear none.
+//!
 //! Allocates nothing: the handlers of fatal signals use it too.
 
 use std::fmt::Write;

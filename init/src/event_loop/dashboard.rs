@@ -218,17 +218,30 @@ impl Supervisor {
 
     /// Gives the line to a shell, as soon as it has taken what waits for it.
     fn lend_line(&mut self, index: usize) {
-        let runs = self.units.get(index).is_some_and(|unit| unit.pid != 0) && !self.reports.contains_key(&index);
+        let runs = self.has_program(index);
         let (Some(session), Some(keyboard), true) = (&mut self.session, &self.keyboard, runs) else {
-            let answer = format!("shell in {}: it isn't running", self.name(index));
-            return self.show_answer(&answer);
+            return self.no_shell(index);
         };
         self.sources.remove(keyboard);
         self.console.send(&session.lend());
         self.shell = Some(index);
     }
 
+    fn has_program(&self, index: usize) -> bool {
+        self.units.get(index).is_some_and(|unit| unit.pid != 0) && !self.reports.contains_key(&index)
+    }
+
+    fn no_shell(&mut self, index: usize) {
+        let answer = format!("shell in {}: it isn't running", self.name(index));
+        self.show_answer(&answer);
+    }
+
     fn start_shell(&mut self, index: usize) {
+        // It may have ended while the line took what waited for it.
+        if !self.has_program(index) {
+            self.no_shell(index);
+            return self.take_line_back();
+        }
         let pid = self.units.get(index).map_or(0, |unit| unit.pid);
         let (columns, rows) = self.session.as_ref().map_or((0, 0), Session::size);
         let [index, pid, cgroups] = [index.to_string(), pid.to_string(), self.cgroup.is_some().to_string()];

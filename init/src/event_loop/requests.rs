@@ -36,7 +36,11 @@ impl Supervisor {
             return Err(why.to_owned());
         }
         Ok(match question {
-            Question::Status => Answer::Status { snapshot: Box::new(self.snapshot()) },
+            Question::Status => {
+                let mut snapshot = self.snapshot();
+                snapshot.previous = snapshot.previous.map(|previous| entry.rights.previous(previous));
+                Answer::Status { snapshot: Box::new(snapshot) }
+            }
             Question::Metrics => Answer::Metrics { text: metrics::render(&self.snapshot()) },
             Question::Trace => Answer::Trace { steps: self.trace.steps() },
             Question::Events { since, count } => {

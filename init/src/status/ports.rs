@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use super::Port;
 use super::meter::Meter;
 use super::protocol::{self, Answer, Question};
-use super::subscription::Subscription;
+use super::subscription::{KERNEL, Subscription};
 use crate::clock::cpu_us;
 use crate::events::Event;
+use crate::last_words::Previous;
 
 /// Connections over vsock(7).
 const MOST_VSOCK: usize = 8;
@@ -36,6 +37,14 @@ impl Rights {
             (Self::Container(_), Question::Trace) => Some("a container may not ask for the trace"),
             _ => None,
         }
+    }
+
+    /// What it may know of the boot before: who may not ask for the kernel's log gets no lines of an earlier one either.
+    pub fn previous(self, mut previous: Previous) -> Previous {
+        if !self.may_read(KERNEL) {
+            previous.kernel.clear();
+        }
+        previous
     }
 
     /// Whether it may read this log: a container's index, or the kernel's number.
@@ -241,7 +250,10 @@ mod tests {
             assert_eq!(rights.refuse(&question).is_none(), may, "{rights:?} {question:?}");
         }
         assert!(Rights::Container(3).may_read(3) && !Rights::Container(3).may_read(4));
-        assert!(!Rights::Container(3).may_read(super::super::subscription::KERNEL));
+        assert!(!Rights::Container(3).may_read(KERNEL));
+        let previous = Previous { kernel: vec!["Kernel panic".into()], ..Previous::unknown("so it was") };
+        assert_eq!(Rights::Read.previous(previous.clone()), previous);
+        assert_eq!(Rights::Container(3).previous(previous), Previous::unknown("so it was"));
     }
 
     #[test]

@@ -25,6 +25,8 @@ const SHELL: &str = "/bin/sh";
 const TERM: &str = "TERM=vt102";
 /// Control and `]`, as telnet has it.
 const ESCAPE: u8 = 0x1d;
+/// Its program begins within so many milliseconds, or never: a disk may have stopped answering.
+const START_MS: u64 = 10_000;
 /// Without a key for so many milliseconds it ends, as the dashboard does.
 const IDLE_MS: u64 = 600_000;
 /// Bytes that are passed on at once, from the line and to it.
@@ -47,7 +49,7 @@ struct Place<'a> {
 /// cgroups (`true`, `false`), columns and rows.
 pub fn run(arguments: &[String]) -> i32 {
     let fault = match place(arguments) {
-        Some(place) => open(&place).and_then(|(shell, terminal)| relay(&shell, terminal)).err(),
+        Some(place) => open(&place).and_then(|(shell, terminal, typed)| relay(&shell, terminal, &typed)).err(),
         None => Some("wrong arguments".to_owned()),
     };
     emit(&report::Shell { fault })
@@ -68,8 +70,8 @@ fn os<T>(what: &str, result: Result<T, Errno>) -> Result<T, String> {
     result.map_err(|e| format!("{what}: {}", std::io::Error::from(e)))
 }
 
-/// Starts the shell; the outer side of its terminal.
-fn open(place: &Place<'_>) -> Result<(Started, OwnedFd), String> {
+/// Starts the shell; the outer side of its terminal, and what was typed meanwhile.
+fn open(place: &Place<'_>) -> Result<(Started, OwnedFd, Vec<u8>), String> {
     let plan = boot::read_plan_at(place.plan).map_err(|e| e.to_string())?;
     let container = plan.containers.get(place.index).ok_or("no such container")?;
     let pidfd = os("open its process", rustix::process::pidfd_open(place.pid, PidfdFlags::empty()))?;
@@ -100,8 +102,9 @@ fn open(place: &Place<'_>) -> Result<(Started, OwnedFd), String> {
     let shell =
         enter(&running, &process, launch.seccomp.as_ref(), none, &stages).map_err(|failure| failure.to_string())?;
     drop(theirs);
-    let mut report = [PollFd::new(&shell.report, PollFlags::empty())];
-    os("wait for the shell", poll(&mut report, None))?;
+    let typed = begun(shell.report.as_fd(), std::io::stdin().as_fd(), START_MS).inspect_err(|_| {
+        let _ = signal::send(&shell.pidfd, libc::SIGKILL);
+    })?;
     match garboard_runtime::report::read(&shell.report) {
         Report::Failed(failure) => return Err(failure.to_string()),
         Report::Died => return Err(format!("{SHELL} was killed before it began")),
@@ -110,14 +113,46 @@ fn open(place: &Place<'_>) -> Result<(Started, OwnedFd), String> {
     let sent = os("receive its terminal", garboard_runtime::descriptor::receive(ours.as_fd()))?;
     let terminal = sent.ok_or("it sent no terminal")?;
     os("set its terminal up", rustix::io::ioctl_fionbio(&terminal, true))?;
-    Ok((shell, terminal))
+    Ok((shell, terminal, typed))
+}
+
+/// Waits until the program has begun or failed to, at most so many milliseconds, and no longer than the person wants; what else is typed
+/// meanwhile, of which a little is kept.
+fn begun(report: BorrowedFd<'_>, line: BorrowedFd<'_>, most_ms: u64) -> Result<Vec<u8>, String> {
+    let (since, mut typed) = (now_ms(), Vec::new());
+    loop {
+        let left = most_ms.saturating_sub(now_ms().saturating_sub(since));
+        if left == 0 {
+            return Err(format!("{SHELL} did not begin in time"));
+        }
+        let left = Timespec { tv_sec: i64::try_from(left.div_ceil(1000)).unwrap_or(0), tv_nsec: 0 };
+        let mut fds =
+            [PollFd::from_borrowed_fd(report, PollFlags::empty()), PollFd::from_borrowed_fd(line, PollFlags::IN)];
+        match poll(&mut fds, Some(&left)) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(e) => return os("wait for the shell", Err(e)),
+        }
+        let [of_report, of_line] = fds.map(|fd| fd.revents());
+        if !of_report.is_empty() {
+            return Ok(typed);
+        }
+        if !of_line.is_empty() {
+            let more = read_keys(line).ok_or("the line has hung up")?;
+            if more.contains(&ESCAPE) {
+                return Err("left before it began".to_owned());
+            }
+            typed.extend(more);
+            typed.truncate(TYPED);
+        }
+    }
 }
 
 /// Passes bytes on until the shell or its terminal ends, or somebody wants it to.
-fn relay(shell: &Started, terminal: OwnedFd) -> Result<(), String> {
+fn relay(shell: &Started, terminal: OwnedFd, typed: &[u8]) -> Result<(), String> {
     let stdin = std::io::stdin();
     let line = stdin.as_fd();
     let _ = rustix::io::write(line, b"\r\nCtrl-] leaves this shell\r\n");
+    let _ = rustix::io::write(&terminal, typed);
     let mut touched = now_ms();
     // Read from the terminal, and not yet taken by the line.
     let mut shown = Vec::new();
@@ -173,14 +208,46 @@ fn relay(shell: &Started, terminal: OwnedFd) -> Result<(), String> {
 
 /// From the line to the terminal; what a terminal that nobody reads doesn't take is lost. False: that is the end.
 fn type_on(line: BorrowedFd<'_>, terminal: &OwnedFd) -> bool {
-    let mut buffer = [0; TYPED];
+    let Some(typed) = read_keys(line) else { return false };
+    let _ = rustix::io::write(terminal, &typed);
+    !typed.contains(&ESCAPE)
+}
+
+/// What was typed, perhaps nothing; `None`: the line has hung up.
+fn read_keys(line: BorrowedFd<'_>) -> Option<Vec<u8>> {
+    let mut buffer = vec![0; TYPED];
     match rustix::io::read(line, &mut buffer) {
         Ok(n) if n > 0 => {
-            let typed = buffer.get(..n).unwrap_or_default();
-            let _ = rustix::io::write(terminal, typed);
-            !typed.contains(&ESCAPE)
+            buffer.truncate(n);
+            Some(buffer)
         }
-        Err(Errno::AGAIN | Errno::INTR) => true,
-        _ => false,
+        Err(Errno::AGAIN | Errno::INTR) => Some(Vec::new()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shell_that_does_not_begin_can_be_left() {
+        let (report, running) = rustix::pipe::pipe().unwrap();
+        let (line, keys) = rustix::pipe::pipe().unwrap();
+        let wait = |most| begun(report.as_fd(), line.as_fd(), most);
+        rustix::io::write(&keys, b"x\x1d").unwrap();
+        assert_eq!(wait(60_000), Err("left before it began".to_owned()));
+        assert!(wait(20).unwrap_err().contains("in time"));
+        // The control: it begins, and what was typed is its.
+        rustix::io::write(&keys, b"ls\n").unwrap();
+        let begins = std::thread::spawn(move || {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            drop(running);
+        });
+        assert_eq!(wait(60_000), Ok(b"ls\n".to_vec()));
+        begins.join().unwrap();
+        drop(keys);
+        let (report, _running) = rustix::pipe::pipe().unwrap();
+        assert!(begun(report.as_fd(), line.as_fd(), 60_000).unwrap_err().contains("hung up"));
     }
 }

@@ -1,6 +1,7 @@
 //! The status ports' requests, answered.
 
 use super::Supervisor;
+use crate::kept::boot_id;
 use crate::logs::Entry as Kept;
 use crate::status::ports::Entry;
 use crate::status::protocol::{self, Answer, DEFAULT_TAIL, Line, Question, Request, WantedLogs};
@@ -49,7 +50,7 @@ impl Supervisor {
                     Some(since) => self.journal.after(*since, count),
                     None => self.journal.newest(count),
                 };
-                Answer::Events { events, newest: self.journal.last() }
+                Answer::Events { events, newest: self.journal.last(), boot: boot_id() }
             }
             Question::Logs { previous: true, .. } => return Err("earlier boots print nothing more".to_owned()),
             Question::Logs { container, tail, follow, previous: false } => {
@@ -65,7 +66,7 @@ impl Supervisor {
                 self.want_logs(&mut wanted, logs.as_ref(), entry.rights)?;
                 entry.subscription = wanted;
                 self.subscribed(entry);
-                Answer::Subscribed { since }
+                Answer::Subscribed { since, boot: boot_id() }
             }
             Question::Unsubscribe => {
                 entry.subscription = Subscription::default();

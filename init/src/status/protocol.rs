@@ -148,11 +148,15 @@ pub enum Answer<'a> {
         events: Vec<Event>,
         /// Number of the newest event that there is.
         newest: u64,
+        /// The kernel's name of this boot: in another one events have other numbers.
+        boot: String,
     },
     /// To [`Question::Subscribe`].
     Subscribed {
         /// Events after this number follow.
         since: u64,
+        /// The kernel's name of this boot.
+        boot: String,
     },
     /// To [`Question::Metrics`].
     Metrics {

@@ -164,6 +164,11 @@ fn every_reply_keeps_the_schema() {
         assert!(faults.is_empty(), "{reply:#}\n{faults:#?}");
         seen.insert(reply["type"].as_str().unwrap().to_owned());
     };
+    // Numbers of another boot would mean nothing here.
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    for request in [json!({"request": "events"}), json!({"request": "subscribe", "events": true, "since": 0})] {
+        assert_eq!(rig.ask(request)["boot"], boot.trim_end());
+    }
     for request in [
         json!({"request": "status"}),
         json!({"request": "logs", "container": "web"}),

@@ -144,21 +144,21 @@ impl Table {
     }
 
     /// The first sector of the primary's entries. They stay where they are: what else lies before the first usable sector, a loader
-    /// say, is not ours. Where they were can't be known of a primary that is damaged; `None` if there is no room in the usual place.
-    fn place_of_primary(&self, sector: u64) -> Option<u64> {
+    /// say, is not ours. Where they were can't be known of a primary that is damaged: then it is the usual place. `None` if they don't
+    /// lie between the header and the first usable sector, before the backup.
+    fn place_of_primary(&self, backup: u64, sector: u64) -> Option<u64> {
         const USUAL: u64 = 2;
-        if self.is_primary()? {
-            return Some(self.header.entries_lba);
-        }
+        let place = if self.is_primary()? { self.header.entries_lba } else { USUAL };
         let entries = u64::try_from(self.entries.len()).ok()?.div_ceil(std::num::NonZeroU64::new(sector)?.get());
-        (USUAL.checked_add(entries)? <= le64(&self.header.raw, 40)?).then_some(USUAL)
+        let end = le64(&self.header.raw, 40)?.min(backup);
+        (place >= USUAL && place.checked_add(entries)? <= end).then_some(place)
     }
 
     fn writes(&self, entries: Vec<u8>, sectors: u64, sector: u64) -> Option<Writes> {
         let backup_lba = sectors.checked_sub(1)?;
         let backup_entries = self.place_of_backup(sectors, sector)?;
         let last_usable = backup_entries.checked_sub(1)?;
-        let primary_entries = self.place_of_primary(sector)?;
+        let primary_entries = self.place_of_primary(backup_entries, sector)?;
         let crc = crc32fast::hash(&entries);
         let header = |lba: u64, alternate: u64, entries_lba: u64| {
             let mut raw = self.header.raw.clone();
@@ -368,6 +368,7 @@ pub(crate) mod tests {
         disk[2 * 512..34 * 512].fill(b'L');
         let mut raw = disk[512..512 + 92].to_vec();
         raw[72..80].copy_from_slice(&64_u64.to_le_bytes());
+        raw[40..48].copy_from_slice(&96_u64.to_le_bytes());
         let crc = header_crc(&raw).unwrap();
         raw[16..20].copy_from_slice(&crc.to_le_bytes());
         disk[512..512 + 92].copy_from_slice(&raw);
@@ -375,6 +376,11 @@ pub(crate) mod tests {
         write(&mut disk, &grown.writes);
         assert_eq!(table(&disk, 1).unwrap().find(&DATA).unwrap(), grown.partition);
         assert!(disk[2 * 512..34 * 512].iter().all(|byte| *byte == b'L'));
+        // What says that they lie beyond the disk is not believed.
+        let mut beyond = table(&disk, 1).unwrap();
+        beyond.header.raw[40..48].fill(0xff);
+        beyond.header.entries_lba = 8192;
+        assert_eq!(beyond.repaired(8192, SECTOR), None);
         // From the backup of a disk that uses that place for partitions nothing is repaired.
         let mut backup = table(&disk, 8191).unwrap();
         backup.header.raw[40] = 20;

@@ -132,8 +132,9 @@ pub enum Address {
     Static {
         /// At least one.
         addresses: Vec<Cidr>,
-        /// Default gateway: in the network of one of the addresses, link-local, or an IPv4 one on the link if an address is a `/32`.
-        gateway: Option<IpAddr>,
+        /// Default gateways, one of IPv4 and one of IPv6 at most: in the network of one of the addresses, link-local, or an IPv4 one on
+        /// the link if an address is a `/32`.
+        gateways: Vec<IpAddr>,
     },
 }
 

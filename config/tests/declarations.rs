@@ -266,10 +266,14 @@ fn networks() {
     let network = |text: &str| appliance(&format!("[network]\n{text}\n[containers.web]\nimage = \"x\"")).network;
     assert_eq!(network("address = \"none\"").address, Address::None);
     assert_eq!(network("address = [\"dhcp\"]").address, Address::Dhcp);
-    let fixed = network("address = [\"192.0.2.7/24\", \"2001:db8::7/64\"]\ngateway = \"fe80::1\"\ndns = \"9.9.9.9\"");
-    let Address::Static { addresses, gateway } = fixed.address else { panic!("{fixed:?}") };
+    let fixed = network(
+        "address = [\"192.0.2.7/24\", \"2001:db8::7/64\"]\ngateway = [\"192.0.2.1\", \"fe80::1\"]\ndns = \"9.9.9.9\"",
+    );
+    let Address::Static { addresses, gateways } = fixed.address else { panic!("{fixed:?}") };
     assert_eq!(addresses.iter().map(Cidr::to_string).collect::<Vec<_>>(), ["192.0.2.7/24", "2001:db8::7/64"]);
-    assert_eq!(gateway.unwrap().to_string(), "fe80::1");
+    assert_eq!(gateways.iter().map(ToString::to_string).collect::<Vec<_>>(), ["192.0.2.1", "fe80::1"]);
+    let one = network("address = \"192.0.2.7/24\"\ngateway = \"192.0.2.1\"").address;
+    assert!(matches!(one, Address::Static { gateways, .. } if gateways.len() == 1));
     assert_eq!(fixed.dns, ["9.9.9.9".parse::<std::net::IpAddr>().unwrap()]);
 }
 

@@ -49,6 +49,8 @@ network_mode = "host"
 command = ["sh", "-c", '''
 while ! wget -q -O - http://10.0.2.15:8080/ >/dev/null 2>&1; do sleep 1; done
 echo "uplink: yes"
+echo "gateways:" $(awk '$2 == "00000000" { print $3 }' /proc/net/route) \
+    $(awk '$1 ~ /^0+$/ && $2 == "00" && $5 !~ /^0+$/ { print $5 }' /proc/net/ipv6_route)
 echo "interfaces:" $(ls /sys/class/net)
 exec sleep 1000000
 ''']
@@ -91,17 +93,22 @@ fn assert_logged(vm: &Vm, container: &str, lines: &[&str]) {
 
 #[test]
 fn a_fixed_address_is_reached_from_outside() {
-    let network = "[network]\naddress = \"10.0.2.15/24\"\ngateway = \"10.0.2.2\"\ndns = [\"10.0.2.3\", \"192.0.2.53\"]";
+    let network = "[network]\naddress = [\"10.0.2.15/24\", \"2001:db8::15/64\"]\ngateway = [\"10.0.2.2\", \"2001:db8::2\"]\n\
+                   dns = [\"10.0.2.3\", \"192.0.2.53\"]";
     let (_project, vm) = boot(network);
     assert!(page(&vm).contains("page by httpd"));
     let status = vm.status().unwrap().network;
     assert_eq!((status.state.as_str(), status.uplink.as_deref()), ("up", Some("eth0")), "{status:?}");
-    assert_eq!(status.addresses, ["10.0.2.15/24"]);
+    assert_eq!(status.addresses, ["10.0.2.15/24", "2001:db8::15/64"]);
     // Name servers that the declaration names are there from the first moment on.
     assert_logged(&vm, "web", &["resolv: nameserver 10.0.2.3", "nameserver 192.0.2.53"]);
 
     vm.wait_console("beside | interfaces:", ANSWER).unwrap();
     assert_logged(&vm, "beside", &["uplink: yes", "interfaces: eth0 lo"]);
+    let log = vm.logs("beside", 100).unwrap();
+    let both =
+        |line: &String| line.starts_with("gateways: 0202000A ") && line.contains("20010db8000000000000000000000002");
+    assert!(log.iter().any(both), "{log:#?}");
     vm.wait_console("alone  | uplink: no", ANSWER).unwrap();
     vm.wait_console("2001:db8::7 db6", ANSWER).unwrap();
     let lines = ["interfaces: lo", "routes: ", "loopback: yes", "name: hermit hermit", "resolv: "];

@@ -90,8 +90,8 @@ pub enum Addressing {
     Static {
         /// Addresses with prefix, `192.0.2.7/24`.
         addresses: Vec<String>,
-        /// Default gateway.
-        gateway: Option<String>,
+        /// Default gateways, one of IPv4 and one of IPv6 at most.
+        gateways: Vec<String>,
     },
 }
 

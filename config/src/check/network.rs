@@ -19,9 +19,9 @@ pub(super) fn network(keys: Option<NetworkKeys>, problems: &mut Problems) -> Net
     let mut address = keys.address.map(|field| address(field.value, &field.span, problems)).unwrap_or_default();
     if let Some(field) = keys.gateway.filter(|_| !broken) {
         match &mut address {
-            Address::Static { addresses, gateway } => {
-                check_gateway(&field, addresses, problems);
-                *gateway = Some(field.value.0);
+            Address::Static { addresses, gateways } => {
+                *gateways = field.value.0.iter().map(|gateway| gateway.value.0).collect();
+                check_gateways(&field, addresses, problems);
             }
             Address::Dhcp => {
                 problems
@@ -79,10 +79,27 @@ fn address(entries: OneOrMany<AddressEntry>, span: &Span, problems: &mut Problem
             .error(span, "the list of addresses is empty")
             .help("write \"none\" for a machine without an uplink, or \"dhcp\"");
     }
-    Address::Static { addresses, gateway: None }
+    Address::Static { addresses, gateways: Vec::new() }
 }
 
-fn check_gateway(field: &Field<Ip>, addresses: &[Cidr], problems: &mut Problems) {
+fn check_gateways(field: &Field<OneOrMany<Ip>>, addresses: &[Cidr], problems: &mut Problems) {
+    let gateways = &field.value.0;
+    if gateways.is_empty() {
+        problems.error(&field.span, "the list of gateways is empty").help("leave the key out");
+    }
+    for (position, gateway) in gateways.iter().enumerate() {
+        check_gateway(gateway, addresses, problems);
+        let same = |other: &&At<Ip>| other.value.0.is_ipv4() == gateway.value.0.is_ipv4();
+        if let Some(first) = gateways[..position].iter().find(same) {
+            problems
+                .error(&gateway.span, format!("{} would be a second default gateway", gateway.value.0))
+                .help("one of IPv4 and one of IPv6 can be named")
+                .related(&first.span, "the first one");
+        }
+    }
+}
+
+fn check_gateway(field: &At<Ip>, addresses: &[Cidr], problems: &mut Problems) {
     let found = field.value.0;
     let network = addresses.iter().copied().find(|cidr| cidr.contains(found));
     if let Some(own) = addresses.iter().find(|cidr| cidr.address == found) {

@@ -114,7 +114,8 @@ keys! {
         /// "dhcp" (the default), "none", or an address with its prefix length, or a list of such addresses.
         address: OneOrMany<AddressEntry>,
         /// Default gateway, with fixed addresses: in the network of one of them, or anywhere on the link of an IPv4 address with "/32".
-        gateway: Ip,
+        /// One of IPv4 and one of IPv6 as a list.
+        gateway: OneOrMany<Ip>,
         /// Name of the interface. Default: the first Ethernet interface.
         interface: InterfaceName,
         /// Name servers, besides those that DHCP names: an address or a list.

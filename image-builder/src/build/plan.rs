@@ -106,9 +106,9 @@ fn network(network: &config::Network) -> Network {
     let address = match &network.address {
         config::Address::None => Addressing::None,
         config::Address::Dhcp => Addressing::Dhcp,
-        config::Address::Static { addresses, gateway } => Addressing::Static {
+        config::Address::Static { addresses, gateways } => Addressing::Static {
             addresses: addresses.iter().map(ToString::to_string).collect(),
-            gateway: gateway.map(|gateway| gateway.to_string()),
+            gateways: gateways.iter().map(ToString::to_string).collect(),
         },
     };
     let dns = network.dns.iter().map(ToString::to_string).collect();

@@ -39,7 +39,7 @@ pub fn run() -> i32 {
         Err(reason) => return emit(&failed(None, reason)),
     };
     let result = match &plan.network.address {
-        Addressing::Static { addresses, gateway } => configure_static(&interface, addresses, gateway.as_deref()),
+        Addressing::Static { addresses, gateways } => configure_static(&interface, addresses, gateways),
         Addressing::Dhcp => keep_lease(&interface, &plan),
         Addressing::None => Ok(Network::default()),
     };
@@ -99,7 +99,7 @@ fn bring_up(socket: &UdpSocket, interface: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn configure_static(interface: &str, addresses: &[String], gateway: Option<&str>) -> Result<Network, String> {
+fn configure_static(interface: &str, addresses: &[String], gateways: &[String]) -> Result<Network, String> {
     let socket = UdpSocket::bind("0.0.0.0:0").map_err(|e| format!("open a socket: {e}"))?;
     bring_up(&socket, interface)?;
     let mut ipv4 = 0u32;
@@ -116,7 +116,7 @@ fn configure_static(interface: &str, addresses: &[String], gateway: Option<&str>
             IpAddr::V6(address) => net::add_address6(interface, address, prefix).map_err(|e| fault(&e))?,
         }
     }
-    if let Some(text) = gateway {
+    for text in gateways {
         let fault = |cause: &dyn std::fmt::Display| format!("route by the gateway {text}: {cause}");
         match text.parse().map_err(|e| fault(&e))? {
             IpAddr::V4(gateway) => net::add_default_route(socket.as_fd(), interface, gateway),

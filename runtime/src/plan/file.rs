@@ -10,7 +10,7 @@ use crate::launch::Seccomp;
 /// First bytes of a plan file.
 pub const MAGIC: [u8; 8] = *b"GARBPLAN";
 /// Version of the encoding; PID 1 and its plan are baked together, so only the same version is accepted.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 /// No plan is larger, in bytes.
 pub const MAX_SIZE: usize = 64 << 20;
 

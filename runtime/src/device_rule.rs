@@ -1,8 +1,9 @@
 //! One device rule → its part of an eBPF program for the device cgroup (`BPF_PROG_TYPE_CGROUP_DEVICE`). Pure.
 //!
-//! A program is the [`prologue`], which puts what is asked for into registers, then one block for each rule. A block ends the
-//! program with its verdict if its rule matches, else it runs into the next one. Nothing jumps out of a block but to its end, so
-//! blocks can be put in front of others.
+//! A program is the [`prologue`], which puts what is asked for into registers, then one block for each rule. A rule that denies
+//! ends the program if anything that it denies is still asked for; one that allows strikes what it allows off, and ends the program
+//! if nothing is left. Else a block runs into the next one. Nothing jumps out of a block but to its end, so blocks can be put in
+//! front of others.
 
 /// Access bits and types of `struct bpf_cgroup_dev_ctx` (`linux/bpf.h`).
 pub(crate) const MKNOD: i32 = 1;
@@ -17,11 +18,12 @@ pub(crate) const MOV32_REG: u8 = 0xbc;
 pub(crate) const MOV64_IMM: u8 = 0xb7;
 pub(crate) const AND32_IMM: u8 = 0x54;
 pub(crate) const RSH32_IMM: u8 = 0x74;
+pub(crate) const JA: u8 = 0x05;
 pub(crate) const JEQ32_IMM: u8 = 0x16;
 pub(crate) const JNE32_IMM: u8 = 0x56;
 pub(crate) const EXIT: u8 = 0x95;
 
-/// Registers: r1 is the context, r2 the type, r3 the access, r4 major, r5 minor, r6 scratch.
+/// Registers: r1 is the context, r2 the type, r3 the access that no rule has decided yet, r4 major, r5 minor, r6 scratch.
 const CONTEXT: u8 = 1;
 const TYPE: u8 = 2;
 const ACCESS: u8 = 3;
@@ -39,8 +41,7 @@ pub(crate) struct Rule {
     pub(crate) allow: bool,
     /// [`BLOCK`] or [`CHARACTER`].
     pub(crate) kind: Option<i32>,
-    /// Of [`MKNOD`], [`READ`] and [`WRITE`]. A rule that allows matches if it allows all that is asked for, one that denies if it
-    /// denies any.
+    /// What it decides, of [`MKNOD`], [`READ`] and [`WRITE`].
     pub(crate) access: i32,
     /// Major number.
     pub(crate) major: Option<u32>,
@@ -73,32 +74,40 @@ pub(crate) fn verdict(allow: bool) -> [Instruction; 2] {
 }
 
 impl Rule {
-    /// The rule's tests, the last instruction of each of which jumps when the rule doesn't match, then its verdict.
+    /// The rule's tests, then its verdict. A test that holds skips the jump to the end of the block that stands behind it.
+    ///
+    /// So the kernel, which looks at what follows a test before it looks at where that leads, first goes past all rules without having
+    /// learnt anything. Of what it comes to later it finds that it has seen more than that. The other way round it wouldn't come to
+    /// an end with a thousand rules.
     pub(crate) fn block(&self) -> Vec<Instruction> {
         let mut tests: Vec<Instruction> = Vec::new();
+        let mut require = |before: &[Instruction], opcode, register, value: i32| {
+            tests.extend(before);
+            tests.extend([instruction(opcode, register, 0, 1, value), instruction(JA, 0, 0, 0, 0)]);
+        };
         if let Some(kind) = self.kind {
-            tests.push(instruction(JNE32_IMM, TYPE, 0, 0, kind));
-        }
-        if self.access != MKNOD | READ | WRITE {
-            tests.push(instruction(MOV32_REG, SCRATCH, ACCESS, 0, 0));
-            if self.allow {
-                tests.push(instruction(AND32_IMM, SCRATCH, 0, 0, !self.access & (MKNOD | READ | WRITE)));
-                tests.push(instruction(JNE32_IMM, SCRATCH, 0, 0, 0));
-            } else {
-                tests.push(instruction(AND32_IMM, SCRATCH, 0, 0, self.access));
-                tests.push(instruction(JEQ32_IMM, SCRATCH, 0, 0, 0));
-            }
+            require(&[], JEQ32_IMM, TYPE, kind);
         }
         for (register, number) in [(MAJOR, self.major), (MINOR, self.minor)] {
             if let Some(number) = number {
-                tests.push(instruction(JNE32_IMM, register, 0, 0, number.cast_signed()));
+                require(&[], JEQ32_IMM, register, number.cast_signed());
+            }
+        }
+        if self.access != MKNOD | READ | WRITE {
+            // Behind the others, as it changes what is still asked for.
+            if self.allow {
+                let strike = instruction(AND32_IMM, ACCESS, 0, 0, !self.access & (MKNOD | READ | WRITE));
+                require(&[strike], JEQ32_IMM, ACCESS, 0);
+            } else {
+                let copy = instruction(MOV32_REG, SCRATCH, ACCESS, 0, 0);
+                require(&[copy, instruction(AND32_IMM, SCRATCH, 0, 0, self.access)], JNE32_IMM, SCRATCH, 0);
             }
         }
         let verdict = verdict(self.allow);
         // From the last test backwards: a jump is relative to the next instruction and leads past the verdict.
         let mut past = i16::try_from(verdict.len()).unwrap_or(i16::MAX);
         for test in tests.iter_mut().rev() {
-            if let [JNE32_IMM | JEQ32_IMM, _, low, high, ..] = test {
+            if let [JA, _, low, high, ..] = test {
                 [*low, *high] = past.to_le_bytes();
             }
             past = past.saturating_add(1);

@@ -1,16 +1,16 @@
 //! Device rules of a spec → an eBPF program for the device cgroup (`BPF_PROG_TYPE_CGROUP_DEVICE`). Pure.
 //!
-//! The last rule that matches decides, as in cgroup v1's list, so the program asks them from the last to the first. A request
-//! may ask for several kinds of access at once; a rule that allows matches if it allows all of them, one that denies if it
-//! denies any.
+//! Of each kind of access the last rule that names it decides, as in cgroup v1's list, so the program asks them from the last to
+//! the first. A request may ask for several kinds at once: it is allowed if each of them is, be it by different rules.
 
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
 
 use crate::device_rule::{self, BLOCK, CHARACTER, MKNOD, READ, Rule, WRITE};
 use crate::spec::Error;
 
-/// More rules than any real list, and few enough for the kernel's 4,096 instructions of an unprivileged program.
-const MAX_RULES: usize = 256;
+/// More rules than any real list. The kernel puts one branch of each aside before it has seen the end, and takes 8,192 of them
+/// (`BPF_COMPLEXITY_LIMIT_JMP_SEQ`).
+const MAX_RULES: usize = 8000;
 
 /// The rule that matches whatever is asked for.
 const EVERYTHING: Rule = Rule { allow: true, kind: None, access: MKNOD | READ | WRITE, major: None, minor: None };
@@ -67,7 +67,7 @@ fn access(rule: &LinuxDeviceCgroup) -> Result<i32, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device_rule::{AND32_IMM, EXIT, JEQ32_IMM, JNE32_IMM, LDX_W, MOV32_REG, MOV64_IMM, RSH32_IMM};
+    use crate::device_rule::{AND32_IMM, EXIT, JA, JEQ32_IMM, JNE32_IMM, LDX_W, MOV32_REG, MOV64_IMM, RSH32_IMM};
     use proptest::prelude::*;
 
     /// Runs a program as the kernel would, for a device and an access.
@@ -87,6 +87,7 @@ mod tests {
                 MOV64_IMM => registers[to] = u64::from(immediate),
                 AND32_IMM => registers[to] &= u64::from(immediate),
                 RSH32_IMM => registers[to] = (registers[to] & 0xffff_ffff) >> immediate,
+                JA => next = jump,
                 JEQ32_IMM if registers[to] as u32 == immediate => next = jump,
                 JNE32_IMM if registers[to] as u32 != immediate => next = jump,
                 JEQ32_IMM | JNE32_IMM => {}
@@ -97,22 +98,38 @@ mod tests {
         }
     }
 
-    /// The rules' meaning, written down again as a loop.
+    fn matches(rule: &LinuxDeviceCgroup, kind: i32, major: u32, minor: u32) -> bool {
+        let kind_matches = match rule.typ() {
+            Some(LinuxDeviceType::B) => kind == BLOCK,
+            Some(LinuxDeviceType::C) => kind == CHARACTER,
+            _ => true,
+        };
+        let number = |rule: Option<i64>, number: u32| rule.is_none_or(|n| n == -1 || n == i64::from(number));
+        kind_matches && number(rule.major(), major) && number(rule.minor(), minor)
+    }
+
+    /// The rules' meaning, written down again: kind of access by kind of access.
     fn reference(rules: &[LinuxDeviceCgroup], kind: i32, wanted: i32, major: u32, minor: u32) -> bool {
-        for rule in rules.iter().rev() {
-            let bits = access(rule).unwrap();
-            let kind_matches = match rule.typ() {
-                Some(LinuxDeviceType::B) => kind == BLOCK,
-                Some(LinuxDeviceType::C) => kind == CHARACTER,
-                _ => true,
-            };
-            let number = |rule: Option<i64>, number: u32| rule.is_none_or(|n| n == -1 || n == i64::from(number));
-            let access_matches = if rule.allow() { wanted & !bits == 0 } else { wanted & bits != 0 || bits == 7 };
-            if kind_matches && access_matches && number(rule.major(), major) && number(rule.minor(), minor) {
-                return rule.allow();
+        [MKNOD, READ, WRITE].iter().filter(|bit| wanted & **bit != 0).all(|bit| {
+            let decides =
+                |rule: &&LinuxDeviceCgroup| access(rule).unwrap() & bit != 0 && matches(rule, kind, major, minor);
+            rules.iter().rev().find(decides).is_some_and(LinuxDeviceCgroup::allow)
+        })
+    }
+
+    /// cgroup v1's list for rules of everything or of one device each (`security/device_cgroup.c`): a default, and the exceptions
+    /// from it, one for each device.
+    fn version_1(rules: &[LinuxDeviceCgroup], kind: i32, wanted: i32, major: u32, minor: u32) -> bool {
+        let (mut default_allow, mut exception) = (false, 0);
+        for rule in rules {
+            if rule.typ() == Some(LinuxDeviceType::A) {
+                (default_allow, exception) = (rule.allow(), 0);
+            } else if matches(rule, kind, major, minor) {
+                let bits = access(rule).unwrap();
+                exception = if rule.allow() == default_allow { exception & !bits } else { exception | bits };
             }
         }
-        false
+        if default_allow { wanted & exception == 0 } else { wanted & !exception == 0 }
     }
 
     fn rules(json: &str) -> Vec<LinuxDeviceCgroup> {
@@ -137,26 +154,51 @@ mod tests {
     }
 
     #[test]
+    fn rules_of_one_device_add_up() {
+        let rules = rules(
+            r#"[{"allow":false,"access":"rwm"},{"allow":true,"type":"c","major":10,"minor":229,"access":"r"},
+                {"allow":true,"type":"b","access":"m"},{"allow":true,"type":"c","major":10,"minor":229,"access":"w"}]"#,
+        );
+        let program = compile(&rules).unwrap();
+        let asks = |access: i32| run(&program, CHARACTER as u32, access as u32, 10, 229);
+        assert_eq!([READ, WRITE, READ | WRITE, MKNOD, MKNOD | READ].map(asks), [1, 1, 1, 0, 0]);
+    }
+
+    #[test]
     fn no_rules_allow_nothing_and_bad_ones_are_errors() {
         assert_eq!(run(&compile(&[]).unwrap(), 2, 2, 1, 3), 0);
         assert!(compile(&rules(r#"[{"allow":true,"access":"rx"}]"#)).is_err());
         assert!(compile(&rules(r#"[{"allow":true,"major":4294967296}]"#)).is_err());
-        assert!(compile(&vec![LinuxDeviceCgroup::default(); 257]).is_err());
+        assert!(compile(&vec![LinuxDeviceCgroup::default(); MAX_RULES + 1]).is_err());
+    }
+
+    fn letters(bits: u8) -> String {
+        [(1, 'm'), (2, 'r'), (4, 'w')].iter().filter(|(bit, _)| bits & bit != 0).map(|(_, letter)| *letter).collect()
     }
 
     fn any_rule() -> impl Strategy<Value = LinuxDeviceCgroup> {
         let kinds = prop_oneof![Just(None), Just(Some("a")), Just(Some("b")), Just(Some("c"))];
         (any::<bool>(), kinds, prop::option::of(-1_i64..4), prop::option::of(-1_i64..4), 1_u8..8).prop_map(
             |(allow, kind, major, minor, bits)| {
-                let access: String =
-                    [(1, 'm'), (2, 'r'), (4, 'w')].iter().filter(|(bit, _)| bits & bit != 0).map(|(_, c)| *c).collect();
-                let mut json = serde_json::json!({"allow": allow, "access": access, "major": major, "minor": minor});
+                let mut json =
+                    serde_json::json!({"allow": allow, "access": letters(bits), "major": major, "minor": minor});
                 if let Some(kind) = kind {
                     json["type"] = kind.into();
                 }
                 serde_json::from_value(json).unwrap()
             },
         )
+    }
+
+    /// Of everything, or of one device.
+    fn any_single_rule() -> impl Strategy<Value = LinuxDeviceCgroup> {
+        let everything =
+            any::<bool>().prop_map(|allow| serde_json::json!({"allow": allow, "type": "a", "access": "rwm"}));
+        let single = (any::<bool>(), any::<bool>(), 0..2, 0..2, 1_u8..8).prop_map(|(allow, block, major, minor, bits)| {
+            let kind = if block { "b" } else { "c" };
+            serde_json::json!({"allow": allow, "type": kind, "access": letters(bits), "major": major, "minor": minor})
+        });
+        prop_oneof![1 => everything, 8 => single].prop_map(|json| serde_json::from_value(json).unwrap())
     }
 
     proptest! {
@@ -166,6 +208,14 @@ mod tests {
             let program = compile(&rules).unwrap();
             let allowed = run(&program, kind as u32, wanted as u32, major, minor) == 1;
             prop_assert_eq!(allowed, reference(&rules, kind, wanted, major, minor));
+        }
+
+        #[test]
+        fn rules_without_wildcards_are_version_1_s(list in prop::collection::vec(any_single_rule(), 0..12), kind in 1_i32..3,
+                                                   wanted in 1_i32..8, major in 0_u32..2, minor in 0_u32..2) {
+            let program = compile(&list).unwrap();
+            let allowed = run(&program, kind as u32, wanted as u32, major, minor) == 1;
+            prop_assert_eq!(allowed, version_1(&list, kind, wanted, major, minor));
         }
     }
 }

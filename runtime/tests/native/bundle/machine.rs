@@ -23,6 +23,7 @@ pub fn tests() -> Vec<Trial> {
         an_interface_that_cannot_move_is_named,
         a_writable_cgroup_is_the_container_s,
         without_rdt_a_class_is_an_error,
+        a_great_many_device_rules_are_loaded,
     ]
 }
 
@@ -230,4 +231,20 @@ fn without_rdt_a_class_is_an_error() {
         refusal.contains("no resctrl filesystem is mounted on the machine: ENODEV: the processor has no RDT"),
         "{refusal}"
     );
+}
+
+fn a_great_many_device_rules_are_loaded() {
+    // With the first and the last, and those of default devices, as many as are taken.
+    const COUNT: u32 = 8000 - 1 - 2 - 10;
+    let rule = |number: u32| {
+        let (kind, access) = (["b", "c"][number as usize % 2], ["r", "w", "rw", "rwm", "m"][number as usize % 5]);
+        json!({"allow": !number.is_multiple_of(3), "type": kind, "major": number % 240, "minor": number / 240, "access": access})
+    };
+    let mut rules = vec![json!({"allow": false, "access": "rwm"})];
+    rules.extend((0..COUNT).map(rule));
+    rules.push(json!({"allow": true, "type": "c", "major": 240, "minor": 7, "access": "r"}));
+    rules.push(json!({"allow": true, "type": "c", "major": 240, "minor": 7, "access": "w"}));
+    let script = "/bin/busybox mknod /tmp/made c 240 7; cat <> /tmp/made; true";
+    let text = bundle("many", script).set("/linux/resources", json!({"devices": rules})).output();
+    assert!(text.contains("/tmp/made: No such device or address"), "{text}");
 }

@@ -4,6 +4,9 @@
 use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+#[cfg(feature = "cli")]
+use rustix::io::Errno;
+
 use crate::failure::{Context, Failure, Step};
 use crate::sys;
 
@@ -50,6 +53,12 @@ pub(crate) fn apply(loaded: Option<&DeviceFilters>, dir: BorrowedFd<'_>, program
         Some(loaded) => loaded.attach(dir, program),
         None => attach(dir, load(program)?.as_fd()),
     }
+}
+
+/// Whether this process has the right to load a filter; whatever else may be wrong with it shows when it is needed.
+#[cfg(feature = "cli")]
+pub(crate) fn may_load(program: &[u8]) -> bool {
+    sys::bpf::load_device_filter(program).err() != Some(Errno::PERM)
 }
 
 fn load(program: &[u8]) -> Result<OwnedFd, Failure> {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType, Spec};
+use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType, LinuxResources, Spec};
 
 use super::{Base, compile, text};
 use crate::launch::{Launch, Root, RootSource};
@@ -37,11 +37,7 @@ pub fn bundle(spec: &Spec, bundle: Bundle<'_>) -> Result<Bundled, Error> {
     }
     let source = RootSource::Directory(within(bundle.path, &path));
     let mut linux = spec.linux().clone().unwrap_or_else(nothing);
-    if let Some(resources) = linux.resources_mut().as_mut()
-        && let Some(rules) = resources.devices_mut().as_mut().filter(|rules| !rules.is_empty())
-    {
-        rules.extend(default_rules());
-    }
+    complete_rules(&mut linux);
     if let Some(size) = spec.process().as_ref().and_then(oci_spec::runtime::Process::console_size)
         && spec.process().as_ref().and_then(oci_spec::runtime::Process::terminal) != Some(true)
         && (size.height() != 0 || size.width() != 0)
@@ -61,8 +57,8 @@ pub fn bundle(spec: &Spec, bundle: Bundle<'_>) -> Result<Bundled, Error> {
 }
 
 /// `linux` is optional: then there is nothing of it.
-pub(crate) fn nothing() -> oci_spec::runtime::Linux {
-    let mut linux = oci_spec::runtime::Linux::default();
+pub(crate) fn nothing() -> Linux {
+    let mut linux = Linux::default();
     linux.set_namespaces(None).set_resources(None).set_masked_paths(None).set_readonly_paths(None);
     linux
 }
@@ -70,6 +66,27 @@ pub(crate) fn nothing() -> oci_spec::runtime::Linux {
 /// `path`, or where it lies in the bundle if it is relative.
 pub(super) fn within(bundle: &str, path: &str) -> String {
     Path::new(bundle).join(path).to_string_lossy().into_owned()
+}
+
+/// The rules for devices, whether there is a list of them or not: "the container MAY NOT access any device node that is not either
+/// explicitly referenced in the `devices` array or listed as being part of the default devices".
+fn complete_rules(linux: &mut Linux) {
+    let declared = linux.devices().clone().unwrap_or_default();
+    let resources = linux.resources_mut().get_or_insert_with(|| {
+        let mut nothing = LinuxResources::default();
+        nothing.set_devices(None);
+        nothing
+    });
+    let rules = resources.devices_mut().get_or_insert_default();
+    if rules.is_empty() {
+        // What is no device, or has no number, is refused where the nodes are looked at.
+        let has_number = |device: &&LinuxDevice| {
+            let is_device = !matches!(device.typ(), LinuxDeviceType::A | LinuxDeviceType::P);
+            is_device && [device.major(), device.minor()].iter().all(|number| u32::try_from(*number).is_ok())
+        };
+        rules.extend(declared.iter().filter(has_number).map(LinuxDeviceCgroup::from));
+    }
+    rules.extend(default_rules());
 }
 
 /// What a list of device rules doesn't take away: making any node (to use one is another matter), and using those that every

@@ -99,7 +99,7 @@ fn the_least_configuration_is_enough() {
     let launch = compiled(&least).unwrap().launch;
     assert_eq!(launch.root.source, RootSource::Directory("/abs/rootfs".to_owned()));
     assert_eq!((launch.namespaces.pid, launch.ids, launch.seccomp), (Namespace::Host, None, None));
-    assert!(!launch.root.readonly && launch.mounts.is_empty() && launch.cgroup.device_filter.is_empty());
+    assert!(!launch.root.readonly && launch.mounts.is_empty() && launch.cgroup.settings.is_empty());
     assert_eq!(launch.process.umask, None);
 }
 

@@ -22,7 +22,7 @@ use crate::failure::{Failure, Step};
 use crate::launch::{Launch, Namespace};
 use crate::report::{self, Report};
 use crate::start::{Beside, Console, Hooks, Site, StageMessage, Stages, Started, Stdio, start_in_stages};
-use crate::{descriptor, hook};
+use crate::{descriptor, device_filter, hook};
 
 /// How a container is to be made.
 #[derive(Debug, Clone, Default)]
@@ -129,6 +129,10 @@ fn make(
             unit = Some((scope, properties));
         }
         Manager::Disabled => {}
+    }
+    // An ordinary user needs no rules for devices: he can't make nodes, and has the rights of his own on those that exist.
+    if super::is_ordinary_user() && !device_filter::may_load(&launch.cgroup.device_filter) {
+        launch.cgroup.device_filter.clear();
     }
     let mut warnings = Vec::new();
     record.cgroup = place.as_ref().map(|place| place.path.clone());
@@ -251,8 +255,7 @@ fn enter_scope(record: &mut Record, (scope, properties): &(Scope, Properties), l
     Ok(crate::launcher::give_cgroup(launch, record.pid, group.as_fd())?)
 }
 
-/// An ordinary user without cgroups: limits can't hold, so asking for them is an error. Device rules need none: the user can't
-/// make nodes, and has the rights of his own on those that exist.
+/// An ordinary user without cgroups: limits can't hold, so asking for them is an error.
 fn do_without_cgroup(launch: &mut Launch, warnings: &mut Vec<String>) -> Result<()> {
     if let Some((file, value)) = launch.cgroup.settings.iter().chain(launch.cgroup.choices.iter().flatten()).next() {
         return Err(Error::new(format!(

@@ -23,6 +23,7 @@ pub fn tests() -> Vec<Trial> {
         an_interface_that_cannot_move_is_named,
         a_writable_cgroup_is_the_container_s,
         without_rdt_a_class_is_an_error,
+        devices_that_nobody_names_are_denied,
         a_great_many_device_rules_are_loaded,
     ]
 }
@@ -231,6 +232,33 @@ fn without_rdt_a_class_is_an_error() {
         refusal.contains("no resctrl filesystem is mounted on the machine: ENODEV: the processor has no RDT"),
         "{refusal}"
     );
+}
+
+/// Numbers that no driver has: what the filter lets through gives ENXIO.
+fn devices_that_nobody_names_are_denied() {
+    let declared = json!([
+        {"path": "/dev/declared", "type": "c", "major": 240, "minor": 8},
+        {"path": "/dev/pipe", "type": "p"}
+    ]);
+    let script = "/bin/busybox mknod /tmp/made c 240 7; cat < /tmp/made; cat < /dev/declared; echo x > /dev/null; \
+                  head -c 4 /dev/zero | wc -c";
+    for resources in [json!(null), json!({}), json!({"devices": []}), json!({"pids": {"limit": 50}})] {
+        let text = bundle("rules", script)
+            .set("/linux/devices", declared.clone())
+            .set("/linux/resources", resources.clone())
+            .output();
+        assert!(text.contains("/tmp/made: Operation not permitted"), "{resources}: {text}");
+        assert!(
+            text.contains("/dev/declared: No such device or address") && text.ends_with("\n4\n"),
+            "{resources}: {text}"
+        );
+    }
+    // A list says it all, but for what every container has.
+    let rules =
+        json!({"devices": [{"allow": false, "access": "rwm"}, {"allow": true, "type": "c", "major": 240, "minor": 7}]});
+    let text = bundle("listed", script).set("/linux/devices", declared).set("/linux/resources", rules).output();
+    assert!(text.contains("/tmp/made: No such device or address"), "{text}");
+    assert!(text.contains("/dev/declared: Operation not permitted") && text.ends_with("\n4\n"), "{text}");
 }
 
 fn a_great_many_device_rules_are_loaded() {

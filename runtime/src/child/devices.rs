@@ -23,14 +23,14 @@ const LINKS: [(&str, &str); 5] = [
 ];
 
 /// Fills the new filesystem on `/dev`. Nobody but this child has seen it yet, so plain names will do.
-pub(crate) fn populate(dev: BorrowedFd<'_>, trees: &Trees) -> Result<(), Failure> {
+pub(crate) fn populate(dev: BorrowedFd<'_>, launch: &Launch, trees: &Trees) -> Result<(), Failure> {
     match &trees.standard_devices {
         Some(devices) => {
             for ((name, _), tree) in STANDARD_DEVICES.iter().zip(devices) {
                 show(dev, name, tree.detached()?.as_fd())?;
             }
         }
-        None => make_standard(dev)?,
+        None => make_standard(dev, launch)?,
     }
     for (name, target) in LINKS {
         rustix::fs::symlinkat(target, dev, name).at(Step::Create, || format!("/dev/{name}"))?;
@@ -38,19 +38,28 @@ pub(crate) fn populate(dev: BorrowedFd<'_>, trees: &Trees) -> Result<(), Failure
     Ok(())
 }
 
-/// Makes the standard nodes, which is less work than to bind the machine's, and binds those that it may not make.
-fn make_standard(dev: BorrowedFd<'_>) -> Result<(), Failure> {
-    let umask = rustix::process::umask(Mode::empty());
-    let made = STANDARD_DEVICES.iter().try_for_each(|(name, (major, minor))| {
-        let number = rustix::fs::makedev(*major, *minor);
-        match rustix::fs::mknodat(dev, *name, FileType::CharacterDevice, Mode::from_raw_mode(0o666), number) {
+/// Makes the standard nodes, which is less work than to bind the machine's, and binds those that it may not make. One that is also
+/// declared is made as declared.
+fn make_standard(dev: BorrowedFd<'_>, launch: &Launch) -> Result<(), Failure> {
+    STANDARD_DEVICES.iter().try_for_each(|(name, (major, minor))| {
+        let usual =
+            Node { kind: NodeKind::Character, major: *major, minor: *minor, mode: 0o666, uid: 0, gid: 0 };
+        let node = declared(launch, name, &usual).unwrap_or(&usual);
+        match make_node(dev, name, node) {
             // No CAP_MKNOD, or the rules for devices forbid it.
             Err(Errno::PERM) => show(dev, name, nodes::standard(name, (*major, *minor))?.detached()?.as_fd()),
             other => other.at(Step::MakeDevice, || format!("/dev/{name}")),
         }
+    })
+}
+
+/// What is declared of a standard node: the same device, with a mode and an owner.
+fn declared<'a>(launch: &'a Launch, name: &str, usual: &Node) -> Option<&'a Node> {
+    let mut nodes = launch.devices.iter().filter_map(|device| match &device.node {
+        DeviceNode::Numbered(node) if device.target.strip_prefix("/dev/") == Some(name) => Some(node),
+        _ => None,
     });
-    rustix::process::umask(umask);
-    made
+    nodes.find(|node| (node.kind, node.major, node.minor) == (usual.kind, usual.major, usual.minor))
 }
 
 /// Binds a node of the machine.
@@ -121,26 +130,36 @@ fn make(root: BorrowedFd<'_>, path: &str, node: &Node) -> Result<(), Errno> {
     let (parent, name) = path.rsplit_once('/').ok_or(Errno::INVAL)?;
     let parent = if parent.is_empty() { "/" } else { parent };
     let directory = paths::ensure(root, parent, Kind::Directory, links(path))?;
-    let kind = match node.kind {
+    match make_node(directory.as_fd(), name, node) {
+        Err(Errno::EXIST) => expect_same(directory.as_fd(), name, node),
+        other => other,
+    }
+}
+
+/// Makes one node in a directory that others may write to: whatever they put in its place meanwhile, no link is followed.
+fn make_node(directory: BorrowedFd<'_>, name: &str, node: &Node) -> Result<(), Errno> {
+    let umask = rustix::process::umask(Mode::empty());
+    let number = rustix::fs::makedev(node.major, node.minor);
+    let made = rustix::fs::mknodat(directory, name, file_type(node), Mode::from_raw_mode(node.mode), number);
+    rustix::process::umask(umask);
+    made?;
+    let (uid, gid) = (Uid::from_raw(node.uid), Gid::from_raw(node.gid));
+    rustix::fs::chownat(directory, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+}
+
+fn file_type(node: &Node) -> FileType {
+    match node.kind {
         NodeKind::Character => FileType::CharacterDevice,
         NodeKind::Block => FileType::BlockDevice,
         NodeKind::Fifo => FileType::Fifo,
-    };
-    let number = rustix::fs::makedev(node.major, node.minor);
-    match rustix::fs::mknodat(&directory, name, kind, Mode::empty(), number) {
-        Err(Errno::EXIST) => return expect_same(directory.as_fd(), name, node, kind),
-        other => other?,
     }
-    let flags = AtFlags::SYMLINK_NOFOLLOW;
-    rustix::fs::chownat(&directory, name, Some(Uid::from_raw(node.uid)), Some(Gid::from_raw(node.gid)), flags)?;
-    rustix::fs::chmodat(directory.as_fd(), name, Mode::from_raw_mode(node.mode), AtFlags::empty())
 }
 
-fn expect_same(directory: BorrowedFd<'_>, name: &str, node: &Node, kind: FileType) -> Result<(), Errno> {
+fn expect_same(directory: BorrowedFd<'_>, name: &str, node: &Node) -> Result<(), Errno> {
     let stat = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
     let number = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
     let same_number = node.kind == NodeKind::Fifo || number == (node.major, node.minor);
-    if FileType::from_raw_mode(stat.st_mode) == kind && same_number { Ok(()) } else { Err(Errno::EXIST) }
+    if FileType::from_raw_mode(stat.st_mode) == file_type(node) && same_number { Ok(()) } else { Err(Errno::EXIST) }
 }
 
 fn bind(root: BorrowedFd<'_>, path: &str, node: BorrowedFd<'_>) -> Result<(), Failure> {
@@ -151,4 +170,50 @@ fn bind(root: BorrowedFd<'_>, path: &str, node: BorrowedFd<'_>) -> Result<(), Fa
     };
     let target = paths::ensure(root, &absolute, Kind::File, links).at(Step::MountTarget, || path)?;
     paths::attach(node, target.as_fd()).at(Step::Mount, || format!("device on {path}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use rustix::fs::{CWD, OFlags};
+
+    use super::*;
+
+    /// A sibling that writes to the same volume puts a link in the place of a node that was just made.
+    #[test]
+    fn a_link_in_a_node_s_place_leads_nowhere() {
+        const TRIES: usize = 20_000;
+        let (volume, outside) = (tempfile::tempdir().unwrap(), tempfile::NamedTempFile::new().unwrap());
+        let mode = |mode| std::fs::set_permissions(outside.path(), PermissionsExt::from_mode(mode)).unwrap();
+        let changed = || std::fs::metadata(outside.path()).unwrap().permissions().mode() & 0o777 != 0o600;
+        let root = rustix::fs::open(volume.path(), OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
+        let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let node = Node { kind: NodeKind::Fifo, major: 0, minor: 0, mode: 0o640, uid, gid };
+        let (path, done) = (volume.path().join("node"), AtomicBool::new(false));
+        mode(0o600);
+        let (mut made, mut caught, mut control) = (0, false, false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    let _ = std::fs::remove_file(&path);
+                    let _ = symlink(outside.path(), &path);
+                    let _ = std::fs::remove_file(&path);
+                }
+            });
+            made = (0..TRIES).filter(|_| make(root.as_fd(), "/node", &node).is_ok()).count();
+            caught = changed();
+            // Control: to set the mode by name afterwards goes wrong at some point.
+            let naive = |_| {
+                let _ = rustix::fs::mknodat(CWD, &path, FileType::Fifo, Mode::empty(), 0);
+                let _ = rustix::fs::chmodat(CWD, &path, Mode::from_raw_mode(node.mode), AtFlags::empty());
+                changed()
+            };
+            control = (0..50 * TRIES).any(naive);
+            done.store(true, Ordering::Relaxed);
+        });
+        assert!(control, "control: it never went wrong");
+        assert!(made > 0 && !caught, "{made} made, a file outside changed: {caught}");
+    }
 }

@@ -39,7 +39,7 @@ pub(crate) fn mount_all<'a>(
                 // The machine's devtmpfs has its nodes, and is the machine's.
                 if on_dev && fstype != "devtmpfs" {
                     // After it is attached, as nothing can be mounted on what isn't.
-                    devices::populate(mounted.as_fd(), trees)?;
+                    devices::populate(mounted.as_fd(), launch, trees)?;
                 }
                 propagate(mounted.as_fd(), &mount.flags.propagation)
                     .at(Step::MountAttributes, || mount.target.as_str())?;

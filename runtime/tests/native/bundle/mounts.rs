@@ -27,6 +27,7 @@ pub fn tests() -> Vec<Trial> {
         without_dev_the_nodes_are_made_in_the_root,
         declared_devices_are_as_declared,
         a_file_in_a_device_s_place_is_an_error,
+        a_default_device_may_be_declared_otherwise,
         ptmx_may_be_declared_although_it_is_a_link,
         filesystems_of_the_machine_s_namespaces_are_bound,
     ]
@@ -332,6 +333,20 @@ fn declared_devices_are_as_declared() {
         let text = config.set("/linux/devices", devices.clone()).output();
         let expected = "character special file 640 33 44 a:e5\nblock special file 666 0 0 7:0\nfifo 600 1 2 0:0\n";
         assert_eq!(text, expected, "user namespace: {user}");
+    }
+}
+
+fn a_default_device_may_be_declared_otherwise() {
+    let devices = json!([
+        {"path": "/dev/zero", "type": "c", "major": 1, "minor": 5, "fileMode": 0o600, "uid": 1000, "gid": 5}
+    ]);
+    for user in [false, true] {
+        let config = bundle("zero", "stat -c '%a %u %g %t:%T' /dev/zero /dev/full");
+        let config = if user { config.in_user_namespace() } else { config };
+        // Without a user namespace it is nobody's but root's that is in the machine's own.
+        let full = if user { "666 65534 65534 1:7" } else { "666 0 0 1:7" };
+        let text = config.set("/linux/devices", devices.clone()).output();
+        assert_eq!(text, format!("600 1000 5 1:5\n{full}\n"), "user namespace: {user}");
     }
 }
 

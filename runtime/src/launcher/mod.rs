@@ -166,7 +166,7 @@ fn run(
     }
     let mapped = stage.as_ref().is_some_and(staged::Stage::is_mapped);
     let recorded = || stages.record.map_or(Ok(()), |record| record(child.pid));
-    let given = || give(child.pid, launch, &stdio, group);
+    let given = || give(child.pid, launch, trees, &stdio, group);
     match prepare(child.pid, launch, trees, name, mapped)
         .and_then(|()| given())
         .and_then(|()| recorded())
@@ -254,8 +254,15 @@ pub(crate) fn set_oom_score(whose: &str, process: &Process) -> Result<(), Failur
 
 /// Makes what is the container's user's own that user's. The child, which is in its user namespace, waits meanwhile, or has not come to
 /// its program.
-fn give(pid: i32, launch: &Launch, stdio: &[BorrowedFd<'_>; 3], group: Option<BorrowedFd<'_>>) -> Result<(), Failure> {
+fn give(
+    pid: i32,
+    launch: &Launch,
+    trees: &Trees,
+    stdio: &[BorrowedFd<'_>; 3],
+    group: Option<BorrowedFd<'_>>,
+) -> Result<(), Failure> {
     let ids = ids(launch, pid)?;
+    nodes::give(launch, &trees.devices, ids.as_deref())?;
     give_pipes(&launch.process, ids.as_deref(), stdio);
     group.map_or(Ok(()), |group| give_group(launch, ids.as_deref(), group))
 }

@@ -12,7 +12,7 @@ use rustix::mount::MountAttrFlags;
 
 use super::trees::{self, Tree};
 use crate::failure::{Context, Failure, Step};
-use crate::launch::{Device, DeviceNode, Launch, Mount, MountSource, Node, NodeKind};
+use crate::launch::{Device, DeviceNode, IdMap, Launch, Mount, MountSource, Node, NodeKind};
 use crate::{device, filesystem, userns};
 
 /// The nodes of a launch's devices.
@@ -80,35 +80,49 @@ fn make(launch: &Launch) -> Result<Nodes, Failure> {
     for (number, device) in launch.devices.iter().enumerate().filter(|(_, device)| !is_childs(launch, device)) {
         let node = match &device.node {
             DeviceNode::Numbered(node) => *node,
-            DeviceNode::Machine(source) => as_found(launch, source)?,
+            DeviceNode::Machine(source) => as_found(source)?,
         };
-        make_one(launch, nodes.as_fd(), &name(number), &node).at(Step::MakeDevice, || device.target.as_str())?;
+        make_one(nodes.as_fd(), &name(number), &node).at(Step::MakeDevice, || device.target.as_str())?;
     }
     Ok(Nodes::Made(Tree::Detached(nodes)))
 }
 
-/// As the machine's at `source`, but the program's.
-fn as_found(launch: &Launch, source: &str) -> Result<Node, Failure> {
+/// As the machine's at `source`.
+fn as_found(source: &str) -> Result<Node, Failure> {
     let found = device::find(source)?;
     Ok(Node {
         kind: if found.block { NodeKind::Block } else { NodeKind::Character },
         major: found.major,
         minor: found.minor,
         mode: found.mode & 0o777,
-        uid: launch.process.uid,
-        gid: launch.process.gid,
+        uid: 0,
+        gid: 0,
     })
 }
 
-/// One node, owned by whom the container's ids stand for.
-fn make_one(launch: &Launch, nodes: BorrowedFd<'_>, name: &str, node: &Node) -> Result<(), Errno> {
+/// Gives made nodes to whom they are declared for, the machine's to the program. `ids` is what the container's ids are outside, which
+/// a namespace that is joined tells of a process in it only; the nodes' mount is there already.
+pub(super) fn give(launch: &Launch, nodes: &Nodes, ids: Option<&IdMap>) -> Result<(), Failure> {
+    let Nodes::Made(filesystem) = nodes else { return Ok(()) };
+    let filesystem = filesystem.detached()?;
+    for (number, device) in launch.devices.iter().enumerate().filter(|(_, device)| !is_childs(launch, device)) {
+        let (uid, gid) = match &device.node {
+            DeviceNode::Numbered(node) => (node.uid, node.gid),
+            DeviceNode::Machine(_) => (launch.process.uid, launch.process.gid),
+        };
+        let uid = userns::outside(uid, ids.map(|ids| ids.uids.as_slice())).map(Uid::from_raw);
+        let gid = userns::outside(gid, ids.map(|ids| ids.gids.as_slice())).map(Gid::from_raw);
+        rustix::fs::chownat(filesystem.as_fd(), name(number), uid, gid, AtFlags::SYMLINK_NOFOLLOW)
+            .at(Step::MakeDevice, || device.target.as_str())?;
+    }
+    Ok(())
+}
+
+/// One node, root's for now.
+fn make_one(nodes: BorrowedFd<'_>, name: &str, node: &Node) -> Result<(), Errno> {
     let kind = if node.kind == NodeKind::Block { FileType::BlockDevice } else { FileType::CharacterDevice };
     let mode = Mode::from_raw_mode(node.mode);
     rustix::fs::mknodat(nodes, name, kind, mode, rustix::fs::makedev(node.major, node.minor))?;
-    let ids = launch.ids.as_ref();
-    let uid = userns::outside(node.uid, ids.map(|ids| ids.uids.as_slice())).map(Uid::from_raw);
-    let gid = userns::outside(node.gid, ids.map(|ids| ids.gids.as_slice())).map(Gid::from_raw);
-    rustix::fs::chownat(nodes, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
     // The launcher's umask is no concern of the container's.
     rustix::fs::chmodat(nodes, name, mode, AtFlags::empty())
 }

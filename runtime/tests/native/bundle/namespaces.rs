@@ -16,6 +16,7 @@ pub fn tests() -> Vec<Trial> {
         clocks_that_cannot_be_are_named,
         all_eight_namespaces_are_joined_by_path,
         a_user_namespace_owns_what_is_made_with_it,
+        devices_belong_to_ids_of_a_joined_user_namespace,
         a_mount_namespace_is_joined,
         what_is_no_namespace_is_refused,
         a_failed_stage_leaves_no_child,
@@ -139,6 +140,19 @@ fn a_user_namespace_owns_what_is_made_with_it() {
     let words: Vec<&str> = text.split_whitespace().collect();
     assert_eq!(words[..4], ["0", "0", &BASE.to_string(), "65536"], "{text}");
     assert!(words.contains(&"1") && text.ends_with("inside\n"), "{text}");
+    end(&started);
+}
+
+fn devices_belong_to_ids_of_a_joined_user_namespace() {
+    let started = first(bundle("device-owner", "sleep 20").in_user_namespace());
+    let path = format!("/proc/{}/ns/user", started.pid);
+    let device =
+        json!([{"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229, "fileMode": 0o640, "uid": 33, "gid": 44}]);
+    let text = bundle("device-owned", "stat -c '%a %u %g' /dev/fuse")
+        .namespace("user", json!({"type": "user", "path": path}))
+        .set("/linux/devices", device)
+        .output();
+    assert_eq!(text, "640 33 44\n");
     end(&started);
 }
 

@@ -99,6 +99,15 @@ fn exposed_program(launch: &Launch) -> Option<String> {
     (!guarded).then(|| "the launcher's own program is on a writable mount and within reach of the container's root".to_owned())
 }
 
+/// Ambient capabilities that the kernel won't take, as they aren't permitted and inheritable, too (capabilities(7)).
+fn no_ambient(launch: &Launch) -> Option<String> {
+    let sets = &launch.process.capabilities;
+    let lacking = sets.ambient & !(sets.permitted & sets.inheritable);
+    (lacking != 0).then(|| {
+        format!("process.capabilities.ambient: {lacking:#x} (by number) can't be granted, as they aren't both permitted and inheritable")
+    })
+}
+
 /// Capabilities that the container asks for and the launcher has not, or the kernel knows not.
 fn ungranted(launch: &Launch) -> Option<String> {
     let wanted = launch.process.capabilities.bounding | launch.process.capabilities.permitted;
@@ -179,7 +188,7 @@ fn run(
             cgroup: None,
             stages: stages_here.take(),
             // Looked at while the child is busy.
-            degraded: exposed_program(launch).into_iter().chain(ungranted(launch)).collect(),
+            degraded: exposed_program(launch).into_iter().chain(ungranted(launch)).chain(no_ambient(launch)).collect(),
         }),
         Err(failure) => {
             sys::clone::kill_and_reap(&child);

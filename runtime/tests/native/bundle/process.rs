@@ -1,10 +1,11 @@
 //! `process`, `linux.personality`, `linux.memoryPolicy`, Landlock.
 
+use garboard_runtime::start::Stdio;
 use libtest_mimic::Trial;
 use serde_json::json;
 
 use super::bundle;
-use crate::site::fields;
+use crate::site::{fields, reap, remove_cgroup, start_launch};
 
 pub fn tests() -> Vec<Trial> {
     trials![
@@ -58,6 +59,15 @@ fn an_ambient_capability_needs_the_other_sets() {
     let sets = json!({"bounding": ["CAP_KILL"], "permitted": ["CAP_KILL"], "effective": ["CAP_KILL"], "ambient": ["CAP_KILL"]});
     let text = bundle("ambient", "grep Cap /proc/self/status").set("/process/capabilities", sets).output();
     assert_eq!(u64::from_str_radix(&fields(&text)["CapAmb"], 16).unwrap(), 0);
+    let warned = |inheritable: &[&str]| {
+        let sets = json!({"bounding": ["CAP_KILL"], "permitted": ["CAP_KILL"], "inheritable": inheritable, "ambient": ["CAP_KILL"]});
+        let launch = bundle("ambient-warning", "true").set("/process/capabilities", sets).launch();
+        let started = start_launch(&launch, "bundle", Stdio::default()).unwrap();
+        reap(&started);
+        remove_cgroup("bundle");
+        started.degraded.iter().any(|warning| warning.contains("process.capabilities.ambient: 0x20"))
+    };
+    assert!(warned(&[]) && !warned(&["CAP_KILL"]));
 }
 
 /// "Runtimes SHOULD NOT fail": what the launcher itself may not have, the container can't get.

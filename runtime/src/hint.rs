@@ -110,6 +110,7 @@ pub(crate) fn of(step: Step, errno: Errno, object: &str) -> Option<&'static str>
         (Step::CopyLayers, Errno::INVAL) => "its owner isn't in the container's id map",
         (Step::CopyLayers, Errno::OPNOTSUPP) => "it was renamed or left without contents by an overlay: only the kernel's can read that",
         (Step::CopyLayers, Errno::NAMETOOLONG) => "directories in it lie deeper than 256",
+        (Step::RunHook, Errno::NOENT) => "there is no such program",
         (Step::RunHook, Errno::TIMEDOUT) => "it took longer than its timeout",
         (Step::OpenTerminal, Errno::NOENT) => "a terminal needs a devpts mounted on /dev/pts",
         (Step::Open | Step::OpenTree, Errno::NOENT) => "it doesn't exist on the machine",

@@ -5,8 +5,8 @@ use std::ffi::{CString, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{MemfdFlags, SeekFrom, memfd_create};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::fs::{MemfdFlags, SealFlags, SeekFrom, fcntl_add_seals, memfd_create};
 use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus, waitid};
 use rustix::thread::UnshareFlags;
@@ -34,37 +34,54 @@ pub struct Hook {
 /// The exit status of a hook that couldn't be executed.
 const NOT_EXECUTED: i32 = 127;
 
+/// A container's state (JSON) as the standard input of hooks. It is a file, as a pipe would fill up when a hook doesn't read, and is
+/// made before there is a limit on the size of files.
+#[derive(Debug)]
+pub(crate) struct State(OwnedFd);
+
+impl State {
+    pub(crate) fn new(state: &[u8]) -> Result<Self, Failure> {
+        state_file(state).map(Self).at(Step::RunHook, || "state for a hook")
+    }
+}
+
 /// Runs the hooks in order, up to the first that fails.
 pub fn run_all(hooks: &[Hook], state: &[u8]) -> Result<(), Failure> {
     hooks.iter().try_for_each(|hook| run(hook, state))
 }
 
 /// The same with `usual` as the environment of those that have none of their own.
-pub(crate) fn run_all_with(hooks: &[Hook], state: &[u8], usual: &[String]) -> Result<(), Failure> {
+pub(crate) fn run_all_with(hooks: &[Hook], state: &State, usual: &[String]) -> Result<(), Failure> {
     hooks.iter().try_for_each(|hook| run_with(hook, state, usual))
 }
 
 /// Runs `hook` in this process's namespaces, with `state` (JSON) on its standard input, and this process's environment if it has none of
-/// its own. ETIMEDOUT: it was killed at its deadline; ECANCELED: it failed, as the object says.
+/// its own. ETIMEDOUT: it was killed at its deadline; ECANCELED: it failed, as the object says; else it couldn't be executed.
 pub fn run(hook: &Hook, state: &[u8]) -> Result<(), Failure> {
-    if hook.env.is_some() { run_with(hook, state, &[]) } else { run_with(hook, state, &own_environment()) }
+    let state = State::new(state)?;
+    if hook.env.is_some() { run_with(hook, &state, &[]) } else { run_with(hook, &state, &own_environment()) }
 }
 
-fn run_with(hook: &Hook, state: &[u8], usual: &[String]) -> Result<(), Failure> {
+fn run_with(hook: &Hook, state: &State, usual: &[String]) -> Result<(), Failure> {
     let refuse = |errno, how: &str| Failure::new(Step::RunHook, format!("{} {}{how}", hook.kind, hook.path), errno);
     let path = CString::new(hook.path.as_str()).map_err(|_| refuse(Errno::INVAL, ""))?;
     let own_name = [hook.path.clone()];
     let args = Strings::new(if hook.args.is_empty() { &own_name } else { &hook.args }).map_err(|e| refuse(e, ""))?;
     let env = Strings::new(hook.env.as_deref().unwrap_or(usual)).map_err(|e| refuse(e, ""))?;
-    let stdin = state_file(state).at(Step::RunHook, || "state for a hook")?;
+    rustix::fs::seek(&state.0, SeekFrom::Start(0)).map_err(|e| refuse(e, ""))?;
+    // The error of a hook that can't be executed; exec closes it.
+    let refusal = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|e| refuse(e, ""))?;
     let child = sys::clone::fork_into(UnshareFlags::empty(), None, libc::SIGCHLD, || {
         sys::process::reset_signals();
-        if rustix::stdio::dup2_stdin(&stdin).is_err() {
-            return NOT_EXECUTED;
-        }
-        // Errors of exec itself come back as the exit status; everything else that is open is closed by exec.
-        let _ = sys::process::close_on_exec_from(3);
-        execve(&path, &args, &env).raw_os_error().clamp(1, 126)
+        let errno = match rustix::stdio::dup2_stdin(&state.0) {
+            Ok(()) => {
+                let _ = sys::process::close_on_exec_from(3);
+                execve(&path, &args, &env)
+            }
+            Err(errno) => errno,
+        };
+        let _ = rustix::io::write(&refusal, &u64::from(errno.raw_os_error().unsigned_abs()).to_ne_bytes());
+        NOT_EXECUTED
     })
     .map_err(|e| refuse(e, ""))?;
     if !ends_in_time(child.pidfd.as_fd(), hook.timeout) {
@@ -72,6 +89,11 @@ fn run_with(hook: &Hook, state: &[u8], usual: &[String]) -> Result<(), Failure> 
         return Err(refuse(Errno::TIMEDOUT, ""));
     }
     let status = wait(child.pidfd.as_fd()).map_err(|e| refuse(e, ""))?;
+    let mut errno = [0_u8; 8];
+    if rustix::io::read(&refusal, &mut errno) == Ok(errno.len()) {
+        let errno = i32::try_from(u64::from_ne_bytes(errno)).unwrap_or(libc::EIO);
+        return Err(refuse(Errno::from_raw_os_error(errno), ""));
+    }
     match (status.exit_status(), status.terminating_signal()) {
         (Some(0), _) => Ok(()),
         (Some(code), _) => Err(refuse(Errno::CANCELED, &format!(" (exit status {code})"))),
@@ -85,15 +107,15 @@ fn own_environment() -> Vec<String> {
     std::env::vars_os().filter_map(text).collect()
 }
 
-/// The state as a file: a pipe would fill up when the hook doesn't read.
+/// No hook can change it for the next.
 fn state_file(state: &[u8]) -> Result<OwnedFd, Errno> {
-    let file = memfd_create("state", MemfdFlags::CLOEXEC)?;
+    let file = memfd_create("state", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     let mut rest = state;
     while !rest.is_empty() {
         let n = rustix::io::write(&file, rest)?;
         rest = rest.get(n..).unwrap_or(&[]);
     }
-    rustix::fs::seek(&file, SeekFrom::Start(0))?;
+    fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
     Ok(file)
 }
 
@@ -172,6 +194,8 @@ mod tests {
         let slow = Hook { timeout: Some(Duration::from_millis(50)), ..shell("sleep 60") };
         assert_eq!(run(&slow, b"").unwrap_err().errno, Errno::TIMEDOUT.raw_os_error());
         let absent = Hook { path: "/absent".to_owned(), ..shell("") };
-        assert!(run(&absent, b"").is_err());
+        assert_eq!(run(&absent, b"").unwrap_err().to_string(), "run hook poststop /absent: ENOENT: there is no such program");
+        let no_program = Hook { path: "/etc/passwd".to_owned(), ..shell("") };
+        assert_eq!(run(&no_program, b"").unwrap_err().errno, Errno::ACCESS.raw_os_error());
     }
 }

@@ -72,6 +72,8 @@ pub(crate) fn execute(program: &Program<'_>) -> Result<(), Failure> {
     let rules = process.landlock.as_ref().map(landlock::prepare).transpose()?;
     confine(process)?;
     identity::limit_bounding_set(&process.capabilities)?;
+    // A limit on the size of files would be one of what hooks are told.
+    let state = program.theatre.last_state()?;
     for limit in &process.rlimits {
         set_limit(limit)
             .at(Step::SetResourceLimit, || format!("{} to {}:{}", limit.resource, limit.soft, limit.hard))?;
@@ -85,7 +87,7 @@ pub(crate) fn execute(program: &Program<'_>) -> Result<(), Failure> {
     identity::become_user(process, stages.keep_groups, retained)?;
     rustix::process::umask(process.umask.map_or(program.umask, Mode::from_raw_mode));
     // Hooks that it still has to run are of the container's files: they have no more rights than the program.
-    program.theatre.ready(variables)?;
+    program.theatre.ready(state.as_ref(), variables)?;
     reset_signals();
     if process.no_new_privileges {
         rustix::thread::set_no_new_privs(true).at(Step::NoNewPrivileges, || name)?;

@@ -53,19 +53,23 @@ impl<'a> Theatre<'a> {
         hook::run_all(hooks.create_container, &(hooks.state)("created", own_pid()))
     }
 
-    /// Only the program itself is missing: waits until the gate is opened, if there is one, then runs the last hooks, with the program's
-    /// environment.
-    pub(crate) fn ready(&self, environment: &[String]) -> Result<(), Failure> {
+    /// What the last hooks are told, if there are any.
+    pub(crate) fn last_state(&self) -> Result<Option<hook::State>, Failure> {
+        let hooks = self.stages.hooks.as_ref().filter(|hooks| !hooks.start_container.is_empty());
+        hooks.map(|hooks| hook::State::new(&(hooks.state)("created", own_pid()))).transpose()
+    }
+
+    /// Only the program itself is missing: waits until the gate is opened, if there is one, then runs the last hooks, with their state
+    /// and the program's environment.
+    pub(crate) fn ready(&self, state: Option<&hook::State>, environment: &[String]) -> Result<(), Failure> {
         if let Some(gate) = self.stages.gate {
             self.tell(StageMessage::AtGate)?;
             let opener = wait_at(gate)?;
             // There is one gate, and it is passed once.
             let _ = self.opener.set(opener);
         }
-        match &self.stages.hooks {
-            Some(hooks) if !hooks.start_container.is_empty() => {
-                hook::run_all_with(hooks.start_container, &(hooks.state)("created", own_pid()), environment)
-            }
+        match (&self.stages.hooks, state) {
+            (Some(hooks), Some(state)) => hook::run_all_with(hooks.start_container, state, environment),
             _ => Ok(()),
         }
     }

@@ -11,6 +11,8 @@ pub fn tests() -> Vec<Trial> {
         hooks_run_in_order_with_the_state,
         the_last_hooks_of_a_container_are_as_its_program,
         hooks_run_where_the_specification_says,
+        a_hook_that_cannot_be_executed_says_why,
+        a_limit_on_files_is_none_on_the_state,
         a_failing_hook_of_create_undoes_it,
         a_failing_hook_of_start_destroys_the_container,
         a_failing_poststop_hook_is_a_warning,
@@ -155,6 +157,26 @@ fn the_last_hooks_of_a_container_are_as_its_program() {
         "{status}"
     );
     assert!(last.starts_with("nonvoluntary"), "nothing of the runtime's environment: {last}");
+}
+
+fn a_hook_that_cannot_be_executed_says_why() {
+    for kind in ["createRuntime", "createContainer", "startContainer"] {
+        let site = shell("true").change(|c| c["hooks"][kind] = json!([{"path": "/no/such/hook"}]));
+        let error = site.fails(&["run", &site.id]);
+        assert!(error.contains(&format!("run hook {kind} /no/such/hook: ENOENT: there is no such program")), "{error}");
+        site.assert_gone();
+    }
+}
+
+/// The program's limits are its hooks', too, but what these are told isn't theirs.
+fn a_limit_on_files_is_none_on_the_state() {
+    let site = shell("true").change(|c| {
+        c["process"]["rlimits"] = json!([{"type": "RLIMIT_FSIZE", "soft": 10, "hard": 10}]);
+        let script = "test $(wc -c) -gt 100 && test $(ulimit -f) = 0";
+        c["hooks"]["startContainer"] = json!([{"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin"]},
+                                              {"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/bin"]}]);
+    });
+    site.ok(&["run", &site.id]);
 }
 
 fn a_failing_hook_of_create_undoes_it() {

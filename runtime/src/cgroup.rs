@@ -43,20 +43,23 @@ pub fn create(
     settings: &Cgroup,
     absent: AbsentController,
 ) -> Result<(OwnedFd, Vec<String>), Failure> {
-    create_with(parent, name, settings, absent, None)
+    create_with(parent, name, settings, absent, None, false)
 }
 
-/// The same by a launcher that keeps its device filters.
+/// The same by a launcher that keeps its device filters. With `adopt` an empty cgroup that is there already is used as it is, with its
+/// limits and its owner, if it has none beneath it and so takes processes.
 pub(crate) fn create_with(
     parent: impl AsFd,
     name: &str,
     settings: &Cgroup,
     absent: AbsentController,
     filters: Option<&DeviceFilters>,
+    adopt: bool,
 ) -> Result<(OwnedFd, Vec<String>), Failure> {
     let parent = parent.as_fd();
     check_name(name)?;
     match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755)) {
+        Err(Errno::EXIST) if adopt && takes_processes(parent, name)? => {}
         Err(Errno::EXIST) => {
             remove(parent, name)?;
             rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755)).at(Step::CreateCgroup, || name)?;
@@ -69,6 +72,16 @@ pub(crate) fn create_with(
         let _ = remove(parent, name);
     }
     made
+}
+
+/// Whether processes may be put into the cgroup itself (cgroup-v2.rst, "No Internal Process Constraint").
+fn takes_processes(parent: BorrowedFd<'_>, name: &str) -> Result<bool, Failure> {
+    let dir = open(parent, name)?;
+    let is_leaf = || {
+        let enabled = read(dir.as_fd(), "cgroup.subtree_control")?;
+        Ok(enabled.trim().is_empty() && subdirectories(dir.as_fd())?.is_empty())
+    };
+    is_leaf().at(Step::CreateCgroup, || name)
 }
 
 /// Opens the cgroup `name` in `parent`.

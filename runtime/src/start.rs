@@ -40,6 +40,8 @@ pub struct Stdio<'a> {
 /// What a command line wants of a start beyond what PID 1 does. Nothing by default, and then it costs nothing.
 #[derive(Clone, Copy, Default)]
 pub struct Stages<'a> {
+    /// Use an empty cgroup that is there already, instead of making it anew.
+    pub adopt_cgroup: bool,
     /// Called with the child's process id before the child does anything that others can see, so that a caller that dies later
     /// leaves a trace.
     pub record: Option<&'a dyn Fn(i32) -> Result<(), Failure>>,

@@ -92,12 +92,15 @@ fn own_path() -> Option<String> {
     text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
 }
 
-/// Refuses a cgroup that something else is in: it would be killed with the container.
+/// Refuses a cgroup that something else is in: it would be killed with the container. And a frozen one, in which nothing would start.
 fn expect_unused(parent: BorrowedFd<'_>, name: &str, path: &str) -> Result<()> {
     match rustix::fs::openat(parent, name, DIRECTORY, Mode::empty()) {
         Ok(dir) if own::populated(&dir)? => Err(Error::new(format!(
             "make cgroup {path}: processes of something else live in it: choose another linux.cgroupsPath"
         ))),
+        Ok(dir) if own::frozen(&dir)? => {
+            Err(Error::new(format!("make cgroup {path}: it is frozen: write 0 to its cgroup.freeze")))
+        }
         Ok(_) | Err(Errno::NOENT) => Ok(()),
         Err(errno) => Err(errno).during(|| format!("make cgroup {path}")),
     }

@@ -175,6 +175,7 @@ fn make(
     };
     let state = |status: &str, pid: i32| shared.borrow().0.state(status, pid);
     let stages = Stages {
+        adopt_cgroup: true,
         record: Some(&write_down),
         hooks: staged.then_some(Hooks {
             in_launcher: !hooks.runtime.is_empty(),

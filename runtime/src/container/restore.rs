@@ -69,9 +69,10 @@ fn make(
     if let Some(seccomp) = &bundle.launch.seccomp {
         entry.write("seccomp.bpf", &seccomp.bpf)?;
     }
-    let group = place
-        .as_ref()
-        .map(|place| crate::cgroup::create(&place.parent, &place.name, &bundle.launch.cgroup, AbsentController::Fail));
+    let group = place.as_ref().map(|place| {
+        let settings = &bundle.launch.cgroup;
+        crate::cgroup::create_with(&place.parent, &place.name, settings, AbsentController::Fail, None, true)
+    });
     let group = group.transpose()?.map(|(group, _)| group);
     let work = wanted.images.work.clone().unwrap_or_else(|| wanted.images.directory.clone());
     std::fs::create_dir_all(&work).during(|| format!("make {}", work.display()))?;

@@ -58,7 +58,14 @@ pub(crate) fn start(
     let Some(parent) = site.cgroup_parent else {
         return run(launch, name, &trees, None, stdio, agent, stages);
     };
-    let (group, mut degraded) = cgroup::create_with(parent, name, &settings, site.absent_controller, site.device_filters)?;
+    let (group, mut degraded) = cgroup::create_with(
+        parent,
+        name,
+        &settings,
+        site.absent_controller,
+        site.device_filters,
+        stages.adopt_cgroup,
+    )?;
     match run(launch, name, &trees, Some(group.as_fd()), stdio, agent, stages) {
         Ok(started) => {
             degraded.extend(started.degraded);

@@ -22,6 +22,7 @@ pub fn tests() -> Vec<Trial> {
         a_cgroup_is_the_user_s_of_a_user_namespace_that_is_joined,
         the_cgroup_is_where_the_configuration_says,
         a_cgroup_in_use_is_left_alone,
+        a_cgroup_that_is_there_is_used,
         no_limit_needs_no_controller,
         the_pid_file_names_the_process,
         a_recycled_pid_is_not_taken_for_the_container,
@@ -278,6 +279,33 @@ fn a_cgroup_in_use_is_left_alone() {
         second.assert_gone();
     }
     assert_eq!(first.status(), "running");
+}
+
+/// With the limits and the owner that an administrator gave it; as with runc and crun it goes with the container.
+fn a_cgroup_that_is_there_is_used() {
+    use std::os::unix::fs::MetadataExt;
+
+    let site = shell("sleep 60");
+    let site = site.change(|c| c["linux"]["resources"]["unified"] = json!({"cgroup.max.depth": "3"}));
+    let read = |file: &str| std::fs::read_to_string(site.cgroup().join(file)).unwrap();
+    std::fs::create_dir(site.cgroup()).unwrap();
+    std::fs::write(site.cgroup().join("cgroup.max.descendants"), "7").unwrap();
+    std::os::unix::fs::chown(site.cgroup(), Some(1000), None).unwrap();
+    // Nothing would ever start in it.
+    std::fs::write(site.cgroup().join("cgroup.freeze"), "1").unwrap();
+    assert!(site.fails(&["create", &site.id]).contains("it is frozen"));
+    std::fs::write(site.cgroup().join("cgroup.freeze"), "0").unwrap();
+    site.create(&[]);
+    assert_eq!((read("cgroup.max.descendants").as_str(), read("cgroup.max.depth").as_str()), ("7\n", "3\n"));
+    assert_eq!(std::fs::metadata(site.cgroup()).unwrap().uid(), 1000);
+    site.ok(&["delete", "--force", &site.id]);
+    site.assert_gone();
+    // One with others beneath it takes no processes: it is made anew.
+    let site = shell("true");
+    std::fs::create_dir_all(site.cgroup().join("left")).unwrap();
+    std::fs::write(site.cgroup().join("cgroup.max.descendants"), "7").unwrap();
+    site.ok(&["run", &site.id]);
+    site.assert_gone();
 }
 
 fn no_limit_needs_no_controller() {

@@ -258,14 +258,14 @@ mod tests {
     #[test]
     fn limits_become_files() {
         let json = r#"{"memory":{"limit":1048576,"reservation":4096,"swap":2097152},
-            "cpu":{"shares":1024,"quota":50000,"period":100000,"cpus":"0-1"},"pids":{"limit":64}}"#;
+            "cpu":{"shares":1024,"quota":50000,"period":100000,"cpus":"0-1:1/2"},"pids":{"limit":64}}"#;
         let expected = pairs(&[
             ("memory.max", "1048576"),
             ("memory.low", "4096"),
             ("memory.swap.max", "1048576"),
             ("cpu.weight", "100"),
             ("cpu.max", "50000 100000"),
-            ("cpuset.cpus", "0-1"),
+            ("cpuset.cpus", "0-1:1/2"),
             ("pids.max", "64"),
         ]);
         assert_eq!(settings(json).unwrap(), expected);

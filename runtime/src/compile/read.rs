@@ -43,10 +43,11 @@ pub fn resources(json: &[u8]) -> Result<LinuxResources, Error> {
         return Err(Error::new("resources", format!("{} bytes; the limit is {MAX_CONFIG}", json.len())));
     }
     // The types would take an array for an object.
-    let value: Value = serde_json::from_slice(json).map_err(|e| Error::new("resources", e.to_string()))?;
+    let mut value: Value = serde_json::from_slice(json).map_err(|e| Error::new("resources", e.to_string()))?;
     if !value.is_object() {
         return Err(Error::new("resources", "no JSON object"));
     }
+    mend_resources(&mut value);
     serde_path_to_error::deserialize(&value).map_err(|e| {
         let found = found(&value, e.path());
         Error::new(format!("linux.resources.{}", e.path()), format!("{}{found}", e.into_inner()))
@@ -105,6 +106,9 @@ fn mend(config: &mut Value) -> Vec<String> {
             }
         }
     }
+    if let Some(resources) = config.pointer_mut("/linux/resources") {
+        mend_resources(resources);
+    }
     let mut warnings = Vec::new();
     let Some(process) = config.get_mut("process") else { return warnings };
     // Nobody requires it; what it isn't, is root.
@@ -141,9 +145,31 @@ fn mend(config: &mut Value) -> Vec<String> {
     warnings
 }
 
+/// The specification's limit of huge pages has no sign, the type's has. What doesn't fit is beyond what the kernel counts: no limit.
+fn mend_resources(resources: &mut Value) {
+    for limit in resources.get_mut("hugepageLimits").and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Some(limit) = limit.get_mut("limit").filter(|limit| limit.is_u64() && !limit.is_i64()) {
+            *limit = json!(-1);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn limits_of_huge_pages_have_no_sign() {
+        let json =
+            r#"{"hugepageLimits":[{"pageSize":"2MB","limit":18446744073709551615},{"pageSize":"1GB","limit":5}]}"#;
+        let limits = |found: &LinuxResources| -> Vec<i64> {
+            found.hugepage_limits().iter().flatten().map(oci_spec::runtime::LinuxHugepageLimit::limit).collect()
+        };
+        assert_eq!(limits(&resources(json.as_bytes()).unwrap()), [-1, 5]);
+        let config = format!(r#"{{"ociVersion":"1.3.0","linux":{{"resources":{json}}}}}"#);
+        let spec = read(config.as_bytes()).unwrap().0;
+        assert_eq!(limits(spec.linux().as_ref().unwrap().resources().as_ref().unwrap()), [-1, 5]);
+    }
 
     fn with_process(process: &str) -> Result<(Spec, Vec<String>), Error> {
         let json = format!(r#"{{"ociVersion":"1.3.0","process":{{"user":{{"uid":0,"gid":0}},"cwd":"/",{process}}}}}"#);

@@ -281,7 +281,7 @@ fn a_cgroup_in_use_is_left_alone() {
     assert_eq!(first.status(), "running");
 }
 
-/// With the limits and the owner that an administrator gave it; as with runc and crun it goes with the container.
+/// With the limits and the owner that an administrator gave it; as with runc it goes with the container.
 fn a_cgroup_that_is_there_is_used() {
     use std::os::unix::fs::MetadataExt;
 

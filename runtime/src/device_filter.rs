@@ -4,9 +4,6 @@
 use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-#[cfg(feature = "cli")]
-use rustix::io::Errno;
-
 use crate::failure::{Context, Failure, Step};
 use crate::sys;
 
@@ -55,10 +52,10 @@ pub(crate) fn apply(loaded: Option<&DeviceFilters>, dir: BorrowedFd<'_>, program
     }
 }
 
-/// Whether this process has the right to load a filter; whatever else may be wrong with it shows when it is needed.
+/// Whether the kernel takes this filter from this process.
 #[cfg(feature = "cli")]
-pub(crate) fn may_load(program: &[u8]) -> bool {
-    sys::bpf::load_device_filter(program).err() != Some(Errno::PERM)
+pub(crate) fn can_load(program: &[u8]) -> bool {
+    load(program).is_ok()
 }
 
 fn load(program: &[u8]) -> Result<OwnedFd, Failure> {

@@ -131,7 +131,7 @@ fn make(
         Manager::Disabled => {}
     }
     // An ordinary user needs no rules for devices: he can't make nodes, and has the rights of his own on those that exist.
-    if super::is_ordinary_user() && !device_filter::may_load(&launch.cgroup.device_filter) {
+    if super::is_ordinary_user() && !device_filter::can_load(&launch.cgroup.device_filter) {
         launch.cgroup.device_filter.clear();
     }
     let mut warnings = Vec::new();

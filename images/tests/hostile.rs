@@ -201,17 +201,32 @@ fn i6_whiteouts() {
         fsck(&baked.path);
         baked
     };
+    let hides = |seen: &Seen| {
+        let marks = [&b"trusted.overlay.opaque"[..], b"user.overlay.opaque"].map(|name| (name.to_vec(), b"y".to_vec()));
+        seen.kind == FileKind::Directory && seen.xattrs == marks
+    };
     // A whiteout and the name itself in one layer, in either order: only what is below is hidden.
     for entries in [[file("d/new", "n"), file(".wh.d", "")], [file(".wh.d", ""), file("d/new", "n")]] {
         let top = upper(&entries).top();
         assert_eq!(top[&b"d"[..]].kind, FileKind::Directory);
-        let marks = [&b"trusted.overlay.opaque"[..], b"user.overlay.opaque"].map(|name| (name.to_vec(), b"y".to_vec()));
-        assert_eq!(top[&b"d"[..]].xattrs, marks);
+        assert!(hides(&top[&b"d"[..]]));
         assert_eq!(top[&b"d/new"[..]].data, b"n");
     }
     for entries in [[file("b", "new"), file(".wh.b", "")], [file(".wh.b", ""), file("b", "new")]] {
         assert_eq!(upper(&entries).top()[&b"b"[..]].data, b"new");
     }
+    // No mark is lost because a file has the directory's name for a while.
+    for entries in [
+        vec![file(".wh.d", ""), file("d", "file"), dir("d")],
+        vec![file("d", "file"), file(".wh.d", ""), dir("d")],
+        vec![dir("d"), file("d/.wh..wh..opq", ""), file("d", "file"), dir("d")],
+        vec![dir("d"), file("d/.wh.a", ""), symlink("d", "e"), dir("d")],
+        vec![file("one", ""), file(".wh.d", ""), hardlink("d", "one"), dir("d")],
+    ] {
+        let baked = upper(&entries);
+        assert!(hides(&baked.top()[&b"d"[..]]));
+    }
+    assert!(!hides(&upper(&[dir("d"), dir("d")]).top()[&b"d"[..]]), "control");
     // A file in place of a directory, and marks for what that directory had.
     let top = upper(&[file("d", "file"), file("d/.wh.a", ""), file("d/.wh..wh..opq", "")]).top();
     assert_eq!(top[&b"d"[..]].data, b"file");

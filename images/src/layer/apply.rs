@@ -7,7 +7,8 @@
 //! * A parent that is a symbolic link *of this layer* is followed inside the layer's root, as in a chroot there; the last
 //!   component never is. A parent that is anything else but a directory is an error, except to a whiteout, which is
 //!   then without effect.
-//! * A later entry replaces an earlier one; a directory over a directory only changes its attributes.
+//! * A later entry replaces an earlier one; a directory over a directory only changes its attributes. A directory over anything
+//!   else hides what lower layers have there.
 //! * Hard links name an earlier entry of the same layer, no directory.
 //! * Whiteouts hide lower layers only, wherever in the archive they stand.
 
@@ -150,7 +151,6 @@ impl Applier<'_> {
             return Ok(self.tree.link(parent, name, id)?);
         }
         let attributes = self.attributes(member)?;
-        let hides = existing.is_some_and(|id| self.tree.get(id).is_whiteout());
         if let (tarball::Kind::Directory, Some(id)) = (&member.kind, existing)
             && self.tree.get(id).is_directory()
         {
@@ -167,7 +167,9 @@ impl Applier<'_> {
             tarball::Kind::Fifo => Kind::Fifo,
             tarball::Kind::Hardlink(_) => return Err("a hard link".into()),
         };
-        let opaque = hides && matches!(kind, Kind::Directory(_));
+        // A whiteout may have stood here, or a directory that hid something. Unpacked one by one, whatever stood here took away
+        // what is below, too.
+        let opaque = existing.is_some() && matches!(kind, Kind::Directory(_));
         let id = self.tree.add(Node { kind, attributes, opaque, late: false })?;
         Ok(self.tree.link(parent, name, id)?)
     }

@@ -212,11 +212,12 @@ impl Store {
     /// The attributes of the directory below that `path` of `layer` covers; `None` if it covers none, or hides it.
     fn covered<'a>(&self, view: &View<'a>, layer: &Layer, path: &[Box<[u8]>]) -> Option<&'a Attributes> {
         let mut at = layer.root;
-        let mut hidden = self.tree.get(at).opaque;
+        let mut hidden = false;
         for name in path {
+            // An opaque directory hides what lies in the one below, not that one itself.
+            hidden |= self.tree.get(at).opaque;
             // An entry may have been replaced by something else later on.
             at = self.tree.child(at, name)?;
-            hidden |= self.tree.get(at).opaque;
         }
         if hidden { None } else { view.directory(path) }
     }

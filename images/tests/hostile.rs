@@ -236,6 +236,27 @@ fn i6_whiteouts() {
     assert_eq!(upper(&[file("only", "")]).lowers.len(), 2, "control");
 }
 
+/// An opaque mark hides what a directory has, not whose it is; a whiteout hides the directory itself.
+#[test]
+fn i6_directories_without_an_entry_look_like_what_they_cover() {
+    let lower = [dir("v").mode(0o700).owner(999, 998), file("v/old", ""), dir("v/sub").mode(0o711).owner(5, 6)];
+    let attributes = |upper: &[Entry], name: &str| {
+        let baked = bake(&[plain(&tarball(&lower)), plain(&tarball(upper))]).unwrap();
+        let seen = &baked.top()[name.as_bytes()];
+        (seen.mode, seen.uid, seen.gid)
+    };
+    let (mark, hidden, new) = (file("v/.wh..wh..opq", ""), file(".wh.v", ""), file("v/sub/new", ""));
+    assert_eq!(attributes(std::slice::from_ref(&new), "v"), (0o700, 999, 998), "control");
+    for entries in [[mark.clone(), new.clone()], [new.clone(), mark]] {
+        assert_eq!(attributes(&entries, "v"), (0o700, 999, 998));
+        assert_eq!(attributes(&entries, "v/sub"), (0o755, 0, 0));
+    }
+    for entries in [[hidden.clone(), new.clone()], [new, hidden]] {
+        assert_eq!(attributes(&entries, "v"), (0o755, 0, 0));
+        assert_eq!(attributes(&entries, "v/sub"), (0o755, 0, 0));
+    }
+}
+
 #[test]
 fn i7_bombs_end_at_a_limit() {
     let limits = Limits {

@@ -24,7 +24,7 @@ use crate::{Error, Limits, Result};
 /// Symbolic links followed for one name, as the kernel has it.
 pub(crate) const MOST_LINKS: usize = 40;
 
-/// Directories made without an entry of their own, and the path of each in the layer.
+/// Directories made without an entry of their own and in no whiteout's place, and the path of each in the layer.
 pub(crate) type Implicit = BTreeMap<NodeId, Vec<Box<[u8]>>>;
 
 /// A layer being read.
@@ -124,9 +124,11 @@ impl Applier<'_> {
     fn whiteout(&mut self, parent: NodeId, name: &[u8]) -> Result<(), Refusal> {
         match self.tree.child(parent, name) {
             // What this layer itself has there hides it already; a directory must not be merged.
-            Some(own) => {
-                let own = self.tree.get_mut(own);
+            Some(id) => {
+                let own = self.tree.get_mut(id);
                 own.opaque |= own.is_directory();
+                // It covers nothing any more whose attributes it could have.
+                self.implicit.remove(&id);
             }
             None => {
                 let kind = Kind::CharDevice { major: 0, minor: 0 };
@@ -238,6 +240,9 @@ impl Applier<'_> {
         node.opaque = hides;
         let id = self.tree.add(node)?;
         self.tree.link(place.id(), name, id)?;
+        if hides {
+            return Ok(id);
+        }
         let names = place.steps.iter().skip(1).map(|(_, name)| name.clone());
         let path: Vec<_> = names.chain([name.into()]).collect();
         self.tree.charge(path.iter().map(|part| part.len() as u64 + 16).sum())?;

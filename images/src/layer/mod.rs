@@ -20,7 +20,7 @@ use crate::{Digest, Error, Limits, Result};
 pub(crate) struct Layer {
     pub(crate) root: NodeId,
     /// Directories without an entry of their own, the root (with an empty path) perhaps among them. In an overlay they would
-    /// cover the attributes of the directory below, so they get that one's.
+    /// cover the attributes of the directory below, so they get that one's. None that stands in the place of a whiteout.
     pub(crate) implicit: Implicit,
 }
 

@@ -88,16 +88,8 @@ pub(super) fn number(field: &[u8], decode: impl FnOnce() -> io::Result<u64>) -> 
 }
 
 impl Member {
-    pub(super) fn new(
-        header: &tar::Header,
-        size: u64,
-        extensions: Extensions,
-        globals: &pax::Records,
-    ) -> io::Result<Self> {
-        let mut records = globals.clone();
-        let own = extensions.records.unwrap_or_default();
-        let (xattrs, sparse_records) = (own.xattrs.clone(), own.sparse.clone());
-        records.update(own);
+    pub(super) fn new(header: &tar::Header, size: u64, extensions: Extensions) -> io::Result<Self> {
+        let records = extensions.records.unwrap_or_default();
         let name = records.path.or(extensions.name).unwrap_or_else(|| header.path_bytes().into_owned());
         let link = records
             .link
@@ -122,11 +114,11 @@ impl Member {
                 .map_or_else(|| number(&old.mtime, || header.mtime()).map(|time| (time.cast_signed(), 0)), Ok)?,
             size: stored,
             stored,
-            xattrs,
+            xattrs: records.xattrs,
             sparse: None,
             name,
         };
-        if let Some((map, real_name)) = sparse::Map::from_records(&sparse_records)? {
+        if let Some((map, real_name)) = sparse::Map::from_records(&records.sparse)? {
             if member.kind != Kind::File {
                 return Err(invalid("a sparse member that is no file"));
             }

@@ -43,8 +43,6 @@ pub(crate) struct Tarball<R> {
     padding: u64,
     /// Bytes of one extension header.
     extension_limit: u64,
-    /// Global PAX records, which hold until replaced.
-    globals: pax::Records,
 }
 
 /// The error of a stream that ends early.
@@ -60,7 +58,7 @@ fn invalid(detail: impl Into<String>) -> io::Error {
 impl<R: Input> Tarball<R> {
     /// Reads from `input`; no extension header may exceed `extension_limit` bytes.
     pub(crate) fn new(input: R, extension_limit: u64) -> Self {
-        Self { input, position: 0, unread: 0, padding: 0, extension_limit, globals: pax::Records::default() }
+        Self { input, position: 0, unread: 0, padding: 0, extension_limit }
     }
 
     /// Where in the stream the current member's data begins (before any of it was read).
@@ -85,12 +83,9 @@ impl<R: Input> Tarball<R> {
                 b'L' => extensions.set_name(self.extension(size)?)?,
                 b'K' => extensions.set_link(self.extension(size)?)?,
                 b'x' => extensions.set_records(pax::Records::parse(&self.extension(size)?)?)?,
-                b'g' => {
-                    let records = pax::Records::parse(&self.extension(size)?)?;
-                    self.globals.update(records.check_global()?);
-                }
+                b'g' => pax::Records::parse(&self.extension(size)?)?.check_global()?,
                 _ => {
-                    let mut member = Member::new(&header, size, extensions, &self.globals)?;
+                    let mut member = Member::new(&header, size, extensions)?;
                     self.begin_data(member.stored);
                     self.sparse_map(&header, &mut member)?;
                     return Ok(Some(member));

@@ -95,11 +95,17 @@ fn ambiguities_are_errors() {
         ([member("x", b'L', b"a\0"), member("x", b'L', b"b\0"), member("f", b'0', b"")].concat(), "two extension"),
         (member("x", b'L', b"a\0"), "ends behind"),
         ([member("g", b'g', b"9 path=a\n"), member("f", b'0', b"")].concat(), "global"),
+        ([member("g", b'g', b"8 uid=0\n"), member("f", b'0', b"")].concat(), "global"),
+        ([member("g", b'g', b"8 gid=0\n"), member("f", b'0', b"")].concat(), "global"),
+        ([member("g", b'g', b"11 mtime=1\n"), member("f", b'0', b"")].concat(), "global"),
         (vec![1; 512], "checksum"),
     ] {
         let message = parse(&bytes).unwrap_err().to_string();
         assert!(message.contains(what), "{message}");
     }
+    // Control: `git archive` leaves a comment.
+    let comment = [member("g", b'g', b"13 comment=a\n"), member("f", b'0', b"")].concat();
+    assert_eq!(parse(&comment).unwrap().len(), 1);
 }
 
 /// The same file, `xy` at offset 1024 of 5000 bytes, in every form of sparse member.

@@ -90,6 +90,10 @@ pub(super) fn number(field: &[u8], decode: impl FnOnce() -> io::Result<u64>) -> 
 impl Member {
     pub(super) fn new(header: &tar::Header, size: u64, extensions: Extensions) -> io::Result<Self> {
         let records = extensions.records.unwrap_or_default();
+        // Go lets the GNU headers win, other readers the records.
+        if records.path.is_some() && extensions.name.is_some() || records.link.is_some() && extensions.link.is_some() {
+            return Err(invalid("a PAX record and a GNU header with one member's name"));
+        }
         let name = records.path.or(extensions.name).unwrap_or_else(|| header.path_bytes().into_owned());
         let link = records
             .link

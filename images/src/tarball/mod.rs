@@ -6,7 +6,7 @@
 //!
 //! Understood: v7, ustar, GNU (long names, sparse) and PAX (all records named in pax(1), `SCHILY.xattr.*`, `GNU.sparse.*`
 //! in its versions 0.0, 0.1 and 1.0). Ambiguities on which readers are known to differ are refused: data behind an entry
-//! type that has none, content behind the end-of-archive blocks, repeated extension headers.
+//! type that has none, content behind the end-of-archive blocks, repeated extension headers, names in two forms of them.
 
 mod member;
 mod pax;

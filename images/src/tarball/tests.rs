@@ -89,6 +89,8 @@ fn extension_headers_are_bounded() {
 
 #[test]
 fn ambiguities_are_errors() {
+    let both =
+        |kind, records: &[u8]| [member("x", kind, b"a\0"), member("x", b'x', records), member("f", b'2', b"")].concat();
     for (bytes, what) in [
         (member("l", b'1', b"data"), "type has none"),
         (member("v", b'V', b""), "unknown type"),
@@ -98,12 +100,15 @@ fn ambiguities_are_errors() {
         ([member("g", b'g', b"8 uid=0\n"), member("f", b'0', b"")].concat(), "global"),
         ([member("g", b'g', b"8 gid=0\n"), member("f", b'0', b"")].concat(), "global"),
         ([member("g", b'g', b"11 mtime=1\n"), member("f", b'0', b"")].concat(), "global"),
+        (both(b'L', b"9 path=b\n"), "a PAX record and a GNU header"),
+        (both(b'K', b"14 linkpath=b\n"), "a PAX record and a GNU header"),
         (vec![1; 512], "checksum"),
     ] {
         let message = parse(&bytes).unwrap_err().to_string();
         assert!(message.contains(what), "{message}");
     }
-    // Control: `git archive` leaves a comment.
+    // Controls: a long name beside records of other things; `git archive` leaves a comment.
+    assert_eq!(parse(&both(b'L', b"14 linkpath=b\n")).unwrap()[0].0.name, b"a");
     let comment = [member("g", b'g', b"13 comment=a\n"), member("f", b'0', b"")].concat();
     assert_eq!(parse(&comment).unwrap().len(), 1);
 }

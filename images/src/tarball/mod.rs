@@ -111,10 +111,17 @@ impl<R: Input> Tarball<R> {
                 }
             }
         }
-        let header = tar::Header::from_byte_slice(&block).clone();
+        let mut header = tar::Header::from_byte_slice(&block).clone();
         let sum = block[..148].iter().chain(&block[156..]).map(|&byte| u32::from(byte)).sum::<u32>() + 8 * 32;
         match header.cksum() {
-            Ok(found) if found == sum => Ok(Some(header)),
+            Ok(found) if found == sum => {
+                // The magic tells the format. The `tar` crate goes by the version, too, and with another one than this would
+                // leave out the name's prefix.
+                if block[257..263] == *b"ustar\0" {
+                    header.as_mut_bytes()[263..265].copy_from_slice(b"00");
+                }
+                Ok(Some(header))
+            }
             _ => Err(invalid(format!("no tar header at byte {}: checksum mismatch", self.position - BLOCK))),
         }
     }

@@ -53,6 +53,22 @@ fn long_names_and_records_apply_to_the_next_member_only() {
     assert_eq!(members[2].1, b"two");
 }
 
+/// As all readers have it, whatever version it says.
+#[test]
+fn the_magic_tells_that_a_name_has_a_prefix() {
+    for version in [b"00", b"\0\0", b"  "] {
+        let mut header = tar::Header::new_ustar();
+        let ustar = header.as_ustar_mut().unwrap();
+        ustar.prefix[..3].copy_from_slice(b"a/b");
+        ustar.name[..1].copy_from_slice(b"c");
+        ustar.version = *version;
+        header.set_size(0);
+        header.set_mode(0o644);
+        header.set_cksum();
+        assert_eq!(parse(header.as_bytes()).unwrap()[0].0.name, b"a/b/c", "{version:?}");
+    }
+}
+
 #[test]
 fn every_cut_is_an_error_or_a_shorter_archive() {
     let bytes = [member("a", b'0', &[7; 700]), member("b", b'0', b"b"), vec![0; 1024]].concat();

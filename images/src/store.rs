@@ -10,7 +10,7 @@ use crate::erofs::Algorithm;
 use crate::layer::{self, Layer, path};
 use crate::source::Image;
 use crate::tree::{Attributes, Kind, Node, NodeId, Tree};
-use crate::view::View;
+use crate::view::{Merged, View};
 use crate::{Digest, Error, Limits, Result};
 
 /// The directory of the layers.
@@ -23,6 +23,8 @@ pub struct Store {
     tree: Tree,
     contents: Contents,
     layers: Vec<Stored>,
+    /// Of each layer of an image, by its chain ID (see [`Image::chain_ids`]), which of `layers` it is.
+    chains: HashMap<Digest, usize>,
     compression: Option<Algorithm>,
 }
 
@@ -33,6 +35,8 @@ struct Stored {
     /// Its directory's name: the diff id, with `-2` and so on behind it if the layer is there in another form already.
     name: String,
     layer: Layer,
+    /// The layer's implicit directories, in the order of [`Store::covered`].
+    inherited: Vec<NodeId>,
 }
 
 /// What [`Store::finish`] wrote.
@@ -68,7 +72,7 @@ impl Store {
         let mut tree = Tree::new(&limits);
         let layers = tree.add(Node::directory(Attributes::made(0o755)))?;
         tree.link(Tree::ROOT, LAYERS.as_bytes(), layers)?;
-        Ok(Self { limits, tree, contents, layers: Vec::new(), compression: None })
+        Ok(Self { limits, tree, contents, layers: Vec::new(), chains: HashMap::new(), compression: None })
     }
 
     /// Reads, verifies and checks layer `n` (0 is the bottom) of `image`, whose lower layers must have been added.
@@ -77,32 +81,24 @@ impl Store {
     /// some were. Returns the layer's directory in the image, normally `/layers/<diff id>`: take the directories from
     /// here or from [`Store::lowers`] rather than making up their names.
     pub fn add_layer(&mut self, image: &Image, n: usize, progress: &mut dyn FnMut(u64)) -> Result<String> {
-        let below = self.chain(image, n)?;
-        if let Some(found) = self.find(image, n, &below) {
-            return Ok(self.directory(found));
-        }
-        let object = image.layer_name(n);
-        let Some(wanted) = image.layers.get(n) else {
+        let (Some(wanted), Some(chain_id)) = (image.layers.get(n), image.chain_ids().nth(n)) else {
+            let object = image.layer_name(n);
             return Err(Error::unsupported(object, format!("the image has {} layers", image.layers.len())));
         };
-        let same = self.layers.iter().position(|stored| stored.diff_id == wanted.diff_id);
-        let mut layer = match same {
-            // The same layer over others, whose directories look different: nothing needs to be read again.
-            Some(same) => copy_layer(&mut self.tree, &self.layers[same].layer)?,
+        let below = self.chain(image, n)?;
+        let found = match self.chains.get(&chain_id) {
+            Some(&found) => found,
             None => {
-                let blob = Progress { inner: image.open_layer(wanted)?, progress };
-                let Self { limits, tree, contents, .. } = self;
-                layer::read(&object, blob, &wanted.expected(), layer::Target { limits, tree, contents })?
+                let read = |target: layer::Target<'_>| {
+                    let blob = Progress { inner: image.open_layer(wanted)?, progress };
+                    layer::read(&image.layer_name(n), blob, &wanted.expected(), target)
+                };
+                let found = self.form_over(wanted.diff_id, &below, read)?;
+                self.chains.insert(chain_id, found);
+                found
             }
         };
-        self.inherit(&mut layer, &below)?;
-        let variants = self.layers.iter().filter(|stored| stored.diff_id == wanted.diff_id).count();
-        let suffix = if variants == 0 { String::new() } else { format!("-{}", variants + 1) };
-        let name = format!("{}{suffix}", wanted.diff_id.hex());
-        let parent = self.tree.child(Tree::ROOT, LAYERS.as_bytes()).unwrap_or(Tree::ROOT);
-        self.tree.link(parent, name.as_bytes(), layer.root)?;
-        self.layers.push(Stored { diff_id: wanted.diff_id, name, layer });
-        Ok(self.directory(self.layers.len() - 1))
+        Ok(self.directory(found))
     }
 
     /// The layer directories to stack for `image`, the topmost first, as overlayfs wants them: no directory twice (it
@@ -169,57 +165,77 @@ impl Store {
 
     /// The stored forms of the lowest `count` layers of `image`, the bottom one first.
     fn chain(&self, image: &Image, count: usize) -> Result<Vec<usize>> {
-        let mut chain = Vec::new();
-        for n in 0..count.min(image.layers.len()) {
-            let found = self
-                .find(image, n, &chain)
-                .ok_or_else(|| Error::unsupported(image.layer_name(n), "it was not added to the store yet"))?;
-            chain.push(found);
-        }
-        Ok(chain)
+        let missing = |n| Error::unsupported(image.layer_name(n), "it was not added to the store yet");
+        let known = image.chain_ids().take(count).map(|id| self.chains.get(&id).copied());
+        known.enumerate().map(|(n, found)| found.ok_or_else(|| missing(n))).collect()
     }
 
-    /// Layer `n` of `image` as it is over the layers `below`, if it is there.
-    fn find(&self, image: &Image, n: usize, below: &[usize]) -> Option<usize> {
-        let diff_id = image.layers.get(n)?.diff_id;
-        let view = self.view_of(below);
-        let made = Attributes::made(0o755);
-        self.layers.iter().position(|stored| {
-            stored.diff_id == diff_id
-                && stored.layer.implicit.iter().all(|(id, path)| {
-                    let wanted = self.covered(&view, &stored.layer, path).unwrap_or(&made);
-                    self.tree.get(*id).attributes == *wanted
-                })
-        })
-    }
-
-    /// Gives directories without an entry of their own the attributes of what they cover.
-    fn inherit(&mut self, layer: &mut Layer, below: &[usize]) -> Result<()> {
-        let view = self.view_of(below);
-        let covered: HashMap<NodeId, Attributes> = layer
-            .implicit
-            .iter()
-            .map(|(&id, path)| (id, self.covered(&view, layer, path).cloned().unwrap_or(Attributes::made(0o755))))
-            .collect();
-        for &id in layer.implicit.keys() {
-            if let Some(attributes) = covered.get(&id) {
-                self.tree.set_attributes(id, attributes.clone())?;
+    /// The form that a layer has over the layers `below`: one that is there, or a new one.
+    fn form_over(
+        &mut self,
+        diff_id: Digest,
+        below: &[usize],
+        read: impl FnOnce(layer::Target<'_>) -> Result<Layer>,
+    ) -> Result<usize> {
+        let forms: Vec<usize> = (0..self.layers.len()).filter(|&n| self.layers[n].diff_id == diff_id).collect();
+        let (layer, covered) = match forms.first() {
+            // The same layer over others, whose directories may look different: nothing needs to be read again.
+            Some(&first) => {
+                let layer = &self.layers[first].layer;
+                let mut covered = self.covered(layer, below);
+                if let Some(&form) = forms.iter().find(|&&form| self.looks_like(&self.layers[form].inherited, &covered))
+                {
+                    return Ok(form);
+                }
+                let (layer, copies) = layer.copy(&mut self.tree)?;
+                covered.iter_mut().for_each(|(id, _)| *id = copies[id]);
+                (layer, covered)
             }
+            None => {
+                let Self { limits, tree, contents, .. } = self;
+                let layer = read(layer::Target { limits, tree, contents })?;
+                let covered = self.covered(&layer, below);
+                (layer, covered)
+            }
+        };
+        for &(id, covered) in &covered {
+            let attributes = covered.map_or(Attributes::made(0o755), |below| self.tree.get(below).attributes.clone());
+            self.tree.set_attributes(id, attributes)?;
         }
-        Ok(())
+        let suffix = if forms.is_empty() { String::new() } else { format!("-{}", forms.len() + 1) };
+        let name = format!("{}{suffix}", diff_id.hex());
+        let parent = self.tree.child(Tree::ROOT, LAYERS.as_bytes()).unwrap_or(Tree::ROOT);
+        self.tree.link(parent, name.as_bytes(), layer.root)?;
+        let inherited = covered.into_iter().map(|(id, _)| id).collect();
+        self.layers.push(Stored { diff_id, name, layer, inherited });
+        Ok(self.layers.len() - 1)
     }
 
-    /// The attributes of the directory below that `path` of `layer` covers; `None` if it covers none, or hides it.
-    fn covered<'a>(&self, view: &View<'a>, layer: &Layer, path: &[Box<[u8]>]) -> Option<&'a Attributes> {
-        let mut at = layer.root;
-        let mut hidden = false;
-        for name in path {
+    /// The directories of `layer` without an entry of their own, each with the directory of the layers `below` whose
+    /// attributes it has: that which it covers, unless that one is hidden. In an order that depends on names only.
+    fn covered(&self, layer: &Layer, below: &[usize]) -> Vec<(NodeId, Option<NodeId>)> {
+        let view = self.view_of(below);
+        let mut found = Vec::new();
+        let mut pending = vec![(layer.root, view.root().clone())];
+        while let Some((id, below)) = pending.pop() {
+            let Node { kind: Kind::Directory(entries), opaque, .. } = self.tree.get(id) else { continue };
+            if layer.implicit.contains(&id) {
+                found.push((id, below.first().copied().filter(|&below| self.tree.get(below).is_directory())));
+            }
             // An opaque directory hides what lies in the one below, not that one itself.
-            hidden |= self.tree.get(at).opaque;
-            // An entry may have been replaced by something else later on.
-            at = self.tree.child(at, name)?;
+            let below = if *opaque { Merged::new() } else { below };
+            let directories = entries.iter().filter(|&(_, &child)| self.tree.get(child).is_directory());
+            pending.extend(directories.map(|(name, &child)| (child, view.child(&below, name).unwrap_or_default())));
         }
-        if hidden { None } else { view.directory(path) }
+        found
+    }
+
+    /// Whether the directories `inherited` of a form look like those that a layer would have with attributes from `covered`.
+    fn looks_like(&self, inherited: &[NodeId], covered: &[(NodeId, Option<NodeId>)]) -> bool {
+        let made = Attributes::made(0o755);
+        inherited.iter().zip(covered).all(|(&own, &(_, below))| {
+            self.tree.get(own).attributes == *below.map_or(&made, |below| &self.tree.get(below).attributes)
+        })
     }
 
     fn view_of(&self, chain: &[usize]) -> View<'_> {
@@ -260,38 +276,6 @@ impl Store {
             }
         }
     }
-}
-
-/// A second copy of a layer's nodes; contents are shared, hard links stay together.
-fn copy_layer(tree: &mut Tree, layer: &Layer) -> Result<Layer> {
-    let mut copies: HashMap<NodeId, NodeId> = HashMap::new();
-    let root = copy_node(tree, layer.root, &mut copies)?;
-    let mut pending = vec![layer.root];
-    while let Some(original) = pending.pop() {
-        let Kind::Directory(entries) = tree.get(original).kind.clone() else { continue };
-        for (name, child) in entries {
-            let copy = match copies.get(&child) {
-                Some(&copy) => copy,
-                None => {
-                    pending.push(child);
-                    copy_node(tree, child, &mut copies)?
-                }
-            };
-            tree.link(copies[&original], &name, copy)?;
-        }
-    }
-    // Directories that were replaced later have no copy.
-    let implicit = layer.implicit.iter().filter_map(|(id, path)| Some((*copies.get(id)?, path.clone())));
-    Ok(Layer { root, implicit: implicit.collect() })
-}
-
-fn copy_node(tree: &mut Tree, id: NodeId, copies: &mut HashMap<NodeId, NodeId>) -> Result<NodeId> {
-    let original = tree.get(id);
-    let kind = if original.is_directory() { Kind::Directory(Default::default()) } else { original.kind.clone() };
-    let node = Node { kind, attributes: original.attributes.clone(), opaque: original.opaque, late: false };
-    let copy = tree.add(node)?;
-    copies.insert(id, copy);
-    Ok(copy)
 }
 
 /// Tells how much was read.

@@ -12,7 +12,7 @@ pub struct View<'a> {
     tree: &'a Tree,
     contents: &'a Contents,
     /// The layers' roots, the topmost first.
-    roots: Vec<NodeId>,
+    roots: Merged,
 }
 
 /// What lies at a path.
@@ -42,7 +42,7 @@ pub enum Kind {
 }
 
 /// One name in the merged tree: the nodes that make it up, the topmost first. More than one only for directories.
-type Merged = Vec<NodeId>;
+pub(crate) type Merged = Vec<NodeId>;
 
 impl<'a> View<'a> {
     pub(crate) fn new(tree: &'a Tree, contents: &'a Contents, roots: Vec<NodeId>) -> Self {
@@ -89,14 +89,9 @@ impl<'a> View<'a> {
         Ok(Some(bytes))
     }
 
-    /// The directory at `path`, no link being followed: what a directory that an upper layer has without an entry covers.
-    pub(crate) fn directory(&self, path: &[Box<[u8]>]) -> Option<&'a Attributes> {
-        let mut at = self.roots.clone();
-        for name in path {
-            at = self.child(&at, name)?;
-        }
-        let node = self.tree.get(*at.first()?);
-        node.is_directory().then_some(&node.attributes)
+    /// The root.
+    pub(crate) fn root(&self) -> &Merged {
+        &self.roots
     }
 
     /// The topmost node at a path, links followed.
@@ -139,7 +134,7 @@ impl<'a> View<'a> {
     }
 
     /// An entry of a merged directory.
-    fn child(&self, directory: &[NodeId], name: &[u8]) -> Option<Merged> {
+    pub(crate) fn child(&self, directory: &[NodeId], name: &[u8]) -> Option<Merged> {
         let found = visible(self.tree, directory.iter().filter_map(|&id| self.tree.child(id, name)));
         (!found.is_empty()).then_some(found)
     }

@@ -294,6 +294,26 @@ fn one_layer_over_different_ones() {
     assert!(empty.view(&images[0]).is_err());
 }
 
+/// Every layer is compared once with all below it, name by name: the square of their number is a second, the cube would be hours.
+#[test]
+fn many_layers_of_deep_directories_take_little_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut layers = vec![plain(&tarball(&[common::dir("d").mode(0o700).owner(9, 9)]))];
+    layers.extend((0..80).map(|n| plain(&tarball(&[file("d/".repeat(500) + &format!("f{n}"), "")]))));
+    write_layout(&dir.path().join("layout"), &layers);
+    let image = source::open("layout", dir.path()).unwrap();
+    let mut store = garboard_images::store::Store::new(dir.path()).unwrap();
+    let started = std::time::Instant::now();
+    for n in 0..image.layers.len() {
+        store.add_layer(&image, n, &mut |_| {}).unwrap();
+        assert!(started.elapsed().as_secs() < 60, "layer {n}");
+    }
+    assert_eq!(store.lowers(&image).unwrap().len(), 81);
+    let view = store.view(&image).unwrap();
+    assert!(view.metadata(&("d/".repeat(500) + "f0")).unwrap().is_some());
+    assert_eq!(view.metadata("d").unwrap().map(|seen| (seen.mode, seen.uid)), Some((0o700, 9)));
+}
+
 /// What is hidden by upper layers isn't there: names, and a whole directory.
 #[test]
 fn the_view_knows_an_empty_directory() {

@@ -12,7 +12,7 @@
 //! * Hard links name an earlier entry of the same layer, no directory.
 //! * Whiteouts hide lower layers only, wherever in the archive they stand.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::io::Read;
 
 use super::path::{self, Mark};
@@ -24,8 +24,8 @@ use crate::{Error, Limits, Result};
 /// Symbolic links followed for one name, as the kernel has it.
 pub(crate) const MOST_LINKS: usize = 40;
 
-/// Directories made without an entry of their own and in no whiteout's place, and the path of each in the layer.
-pub(crate) type Implicit = BTreeMap<NodeId, Vec<Box<[u8]>>>;
+/// Directories made without an entry of their own and in no whiteout's place.
+pub(crate) type Implicit = BTreeSet<NodeId>;
 
 /// A layer being read.
 pub(super) struct Applier<'a> {
@@ -64,14 +64,14 @@ impl From<Error> for Refusal {
 
 /// A directory of the layer, reached by name.
 struct Place {
-    /// Ancestors with the name each has, the layer's root (without a name) first, the directory itself last.
-    steps: Vec<(NodeId, Box<[u8]>)>,
+    /// Its ancestors, the layer's root first, and the directory itself last.
+    steps: Vec<NodeId>,
 }
 
 impl Place {
     fn id(&self) -> NodeId {
         // The root is never popped.
-        self.steps[self.steps.len() - 1].0
+        self.steps[self.steps.len() - 1]
     }
 }
 
@@ -194,7 +194,7 @@ impl Applier<'_> {
     /// Goes to a directory, following symbolic links inside the layer; `None` if something else is in the way. What is
     /// missing is made, or `None` is returned.
     fn walk(&mut self, parts: &[&[u8]], create: bool) -> Result<Option<Place>, Refusal> {
-        let mut place = Place { steps: vec![(self.root, Box::default())] };
+        let mut place = Place { steps: vec![self.root] };
         let mut pending: Vec<Box<[u8]>> = parts.iter().rev().map(|&part| part.into()).collect();
         let mut links = 0;
         while let Some(part) = pending.pop() {
@@ -226,7 +226,7 @@ impl Applier<'_> {
                 _ if !create => return Ok(None),
                 _ => self.make_parent(&place, &part, child.is_some())?,
             };
-            place.steps.push((next, part));
+            place.steps.push(next);
         }
         Ok(Some(place))
     }
@@ -240,13 +240,9 @@ impl Applier<'_> {
         node.opaque = hides;
         let id = self.tree.add(node)?;
         self.tree.link(place.id(), name, id)?;
-        if hides {
-            return Ok(id);
+        if !hides {
+            self.implicit.insert(id);
         }
-        let names = place.steps.iter().skip(1).map(|(_, name)| name.clone());
-        let path: Vec<_> = names.chain([name.into()]).collect();
-        self.tree.charge(path.iter().map(|part| part.len() as u64 + 16).sum())?;
-        self.implicit.insert(id, path);
         Ok(id)
     }
 

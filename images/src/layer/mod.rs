@@ -4,6 +4,7 @@ mod apply;
 mod compression;
 pub(crate) mod path;
 
+use std::collections::HashMap;
 use std::io::{self, Read};
 
 pub(crate) use apply::{Implicit, MOST_LINKS};
@@ -12,16 +13,50 @@ pub(crate) use compression::{Coding, coding, decoder};
 use crate::contents::Contents;
 use crate::digest::HashingReader;
 use crate::tarball::{Input, Tarball};
-use crate::tree::{Attributes, Node, NodeId, Tree};
+use crate::tree::{Attributes, Kind, Node, NodeId, Tree};
 use crate::{Digest, Error, Limits, Result};
 
 /// A layer in the tree.
 #[derive(Debug)]
 pub(crate) struct Layer {
     pub(crate) root: NodeId,
-    /// Directories without an entry of their own, the root (with an empty path) perhaps among them. In an overlay they would
+    /// Directories without an entry of their own, the root perhaps among them. In an overlay they would
     /// cover the attributes of the directory below, so they get that one's. None that stands in the place of a whiteout.
     pub(crate) implicit: Implicit,
+}
+
+impl Layer {
+    /// A second copy of a layer's nodes, and of each the copy; contents are shared, hard links stay together.
+    pub(crate) fn copy(&self, tree: &mut Tree) -> Result<(Layer, HashMap<NodeId, NodeId>)> {
+        let mut copies: HashMap<NodeId, NodeId> = HashMap::new();
+        let root = copy_node(tree, self.root, &mut copies)?;
+        let mut pending = vec![self.root];
+        while let Some(original) = pending.pop() {
+            let Kind::Directory(entries) = tree.get(original).kind.clone() else { continue };
+            for (name, child) in entries {
+                let copy = match copies.get(&child) {
+                    Some(&copy) => copy,
+                    None => {
+                        pending.push(child);
+                        copy_node(tree, child, &mut copies)?
+                    }
+                };
+                tree.link(copies[&original], &name, copy)?;
+            }
+        }
+        // Directories that were replaced later have no copy.
+        let implicit = self.implicit.iter().filter_map(|id| copies.get(id).copied()).collect();
+        Ok((Layer { root, implicit }, copies))
+    }
+}
+
+fn copy_node(tree: &mut Tree, id: NodeId, copies: &mut HashMap<NodeId, NodeId>) -> Result<NodeId> {
+    let original = tree.get(id);
+    let kind = if original.is_directory() { Kind::Directory(Default::default()) } else { original.kind.clone() };
+    let node = Node { kind, attributes: original.attributes.clone(), opaque: original.opaque, late: false };
+    let copy = tree.add(node)?;
+    copies.insert(id, copy);
+    Ok(copy)
 }
 
 /// What a layer's bytes must be.
@@ -85,7 +120,7 @@ pub(crate) fn entries(name: &str, stream: impl Read, target: Target<'_>) -> Resu
     let root = target.tree.add(Node::directory(Attributes::made(0o755)))?;
     let mut tarball = Tarball::new(Stream(stream), target.limits.extension_bytes);
     let Target { limits, tree, contents } = target;
-    let implicit = Implicit::from([(root, Vec::new())]);
+    let implicit = Implicit::from([root]);
     let mut applier = apply::Applier { layer: name, limits, tree, contents, root, implicit };
     while let Some(member) = tarball.next_member().map_err(|e| stream_error(name, e))? {
         applier.apply(member, &mut tarball)?;

@@ -70,6 +70,15 @@ impl Image {
         }
     }
 
+    /// The layers' chain IDs as the image specification has them: each stands for a layer and all below it, in their order.
+    pub(crate) fn chain_ids(&self) -> impl Iterator<Item = Digest> {
+        let diff_ids = self.layers.iter().map(|layer| layer.diff_id);
+        diff_ids.scan(None, |below, diff_id| {
+            *below = Some(below.map_or(diff_id, |below| Digest::of(format!("{below} {diff_id}").as_bytes())));
+            *below
+        })
+    }
+
     /// Opens a layer's blob.
     pub(crate) fn open_layer(&self, layer: &Layer) -> Result<Box<dyn Read>> {
         Ok(Box::new(self.blobs.open(&layer.blob)?.0))

@@ -18,6 +18,7 @@ fn limits() -> Limits {
         content_bytes: 64 << 20,
         entries: 10_000,
         metadata_bytes: 8 << 20,
+        link_bytes: 4 << 20,
         depth: 64,
         extension_bytes: 64 << 10,
         ..Limits::default()

@@ -25,6 +25,9 @@ pub struct Limits {
     pub entries: u64,
     /// Bytes of memory for names, link targets, attributes and entries in one store. Bounds what `entries` alone doesn't.
     pub metadata_bytes: u64,
+    /// Bytes of the targets of symbolic links that are followed on the way to entries, in one store, each as often as it is. Bounds
+    /// time, which a target's many components cost again with each entry behind it.
+    pub link_bytes: u64,
     /// Directories above an entry.
     pub depth: usize,
     /// Bytes of one extension header (PAX records or a GNU long name) of a layer's tar.
@@ -45,6 +48,7 @@ impl Default for Limits {
             content_bytes: 64 << 30,
             entries: 2_000_000,
             metadata_bytes: 768 << 20,
+            link_bytes: 256 << 20,
             depth: 512,
             extension_bytes: 1 << 20,
             xattr_bytes: 128 << 10,

@@ -83,8 +83,11 @@ pub(crate) struct Tree {
     nodes: Vec<Node>,
     /// Estimated bytes of memory.
     memory: u64,
+    /// Bytes of symbolic links' targets followed.
+    followed: u64,
     entries_limit: u64,
     memory_limit: u64,
+    link_limit: u64,
 }
 
 /// Bytes that a node or a name needs besides its own bytes, roughly.
@@ -98,9 +101,11 @@ impl Tree {
         Self {
             nodes: vec![root],
             memory: 0,
+            followed: 0,
             // Numbers are 32 bits wide.
             entries_limit: limits.entries.min(u64::from(u32::MAX)),
             memory_limit: limits.metadata_bytes,
+            link_limit: limits.link_bytes,
         }
     }
 
@@ -157,6 +162,16 @@ impl Tree {
         }
         let (limit, object) = (self.memory_limit, "layer store: names and attributes".into());
         Err(Error::Limit { object, limit, unit: "bytes", name: "metadata_bytes" })
+    }
+
+    /// Counts what it takes to follow a symbolic link's target of so many bytes.
+    pub(crate) fn charge_link(&mut self, bytes: usize) -> Result<()> {
+        self.followed += bytes as u64;
+        if self.followed <= self.link_limit {
+            return Ok(());
+        }
+        let (limit, object) = (self.link_limit, "layer store: symbolic links followed on the way to entries".into());
+        Err(Error::Limit { object, limit, unit: "bytes", name: "link_bytes" })
     }
 }
 

@@ -260,6 +260,7 @@ fn i6_directories_without_an_entry_look_like_what_they_cover() {
 #[test]
 fn i7_bombs_end_at_a_limit() {
     let limits = Limits {
+        link_bytes: 1 << 20,
         file_bytes: 1 << 20,
         layer_bytes: 4 << 20,
         entries: 1000,
@@ -290,6 +291,12 @@ fn i7_bombs_end_at_a_limit() {
         ],
         "limit `depth`",
     );
+    // Forty links of 4,000 bytes to follow, with every header of 512 bytes.
+    let mut links: Vec<_> =
+        (0..39).map(|n| symlink(format!("l{n}"), "d/../".repeat(800) + &format!("l{}", n + 1))).collect();
+    links.extend([dir("d"), symlink("l39", "d")]);
+    links.extend((0..8).map(|_| file("l0/.wh.f", "")));
+    refused(&links, "limit `link_bytes`");
     refused(&[file("x", "").xattr("user.a", &[b'v'; 1100])], "xattr_bytes");
     let targets: Vec<_> = (0..400).map(|n| symlink(format!("l{n}"), "t".repeat(4000))).collect();
     refused(&targets, "metadata_bytes");
@@ -298,6 +305,7 @@ fn i7_bombs_end_at_a_limit() {
     // Control: with room for them, the same entries are accepted.
     assert!(bake_entries(&[file("d/".repeat(30) + "f", ""), file("big", vec![1; (1 << 20) + 1])]).is_ok());
     assert!(bake_entries(&targets).is_ok());
+    assert!(bake_entries(&links).is_ok());
 }
 
 /// A declared hole of 1 TiB costs neither time nor space, only the limit decides.

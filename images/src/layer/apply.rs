@@ -220,6 +220,8 @@ impl Applier<'_> {
                         return Err("its parent is a symbolic link to a name that can't be".into());
                     }
                     pending.extend(path::split(target).rev().map(Box::from));
+                    let length = target.len();
+                    self.tree.charge_link(length)?;
                     continue;
                 }
                 Some((id, _)) if !self.tree.get(id).is_whiteout() => return Ok(None),

@@ -81,6 +81,28 @@ fn equal_contents_are_stored_once() {
     assert!(many.tree(&many.lowers[1]).values().skip(1).all(|seen| seen.data == content));
 }
 
+/// Linux 5.15 takes a link for damaged that lies elsewhere.
+#[test]
+fn links_lie_in_the_block_of_their_inode() {
+    // Sizes that leave every rest of a block; with attributes, that shift what follows, too.
+    let mut entries: Vec<_> = (0..300).map(|n| symlink(format!("l{n:03}"), "t".repeat(1 + n * 5))).collect();
+    entries.extend(
+        (0..300).map(|n| symlink(format!("x{n:03}"), "t".repeat(1 + n)).xattr("user.a", &vec![b'v'; 8 * n + 4])),
+    );
+    entries.extend((0..20).map(|n| symlink(format!("z{n}"), "t".repeat(4020 + n))));
+    let baked = bake_entries(&entries).unwrap();
+    fsck(&baked.path);
+    let top = baked.top();
+    assert_eq!(top.len(), entries.len() + 1);
+    for (entry, seen) in entries.iter().map(|entry| (entry, &top[&entry.name])) {
+        assert_eq!(seen.data, entry.link);
+        // An inode of 64 bytes, then 12 before all attributes, 4 before each, and its name without the prefix.
+        let attributes = seen.xattrs.iter().map(|(_, value)| 12 + 4 + 1 + value.len().next_multiple_of(4) as u64 + 3);
+        let length = 64 + attributes.sum::<u64>() + seen.data.len() as u64;
+        assert!(length > 4096 || seen.nid * 32 % 4096 + length <= 4096, "{}", entry.name.escape_ascii());
+    }
+}
+
 #[test]
 fn files_added_by_path() {
     let dir = tempfile::tempdir().unwrap();

@@ -258,7 +258,12 @@ fn place(node: &Node, contents: &Contents, placed: &mut Placed, offset: u64) -> 
     let fits = |offset: u64| {
         // Neither the inode nor the data behind it may cross into another block; attributes, maps and indexes may.
         let inode_fits = offset % BLOCK_SIZE + inode.disk_size() as u64 <= BLOCK_SIZE;
-        let tail_fits = inode.layout != FLAT_INLINE || (offset + head) % BLOCK_SIZE + tail <= BLOCK_SIZE;
+        let tail_fits = match (inode.layout, &node.kind) {
+            // Older kernels (5.15) take a link for damaged whose target isn't in the inode's own block.
+            (FLAT_INLINE, Kind::Symlink(_)) => offset % BLOCK_SIZE + head + tail <= BLOCK_SIZE,
+            (FLAT_INLINE, _) => (offset + head) % BLOCK_SIZE + tail <= BLOCK_SIZE,
+            _ => true,
+        };
         inode_fits && tail_fits
     };
     while !fits(offset) {

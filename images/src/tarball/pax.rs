@@ -32,13 +32,16 @@ impl Records {
     }
 
     fn set(&mut self, key: &[u8], value: &[u8]) -> io::Result<()> {
+        // An empty value is as good as none: the header's own field counts, as POSIX and Go have it.
+        let given = (!value.is_empty()).then_some(value);
+        let number = || given.map(|value| decimal(key, value)).transpose();
         match key {
-            b"path" => self.path = Some(value.to_vec()),
-            b"linkpath" => self.link = Some(value.to_vec()),
-            b"size" => self.size = Some(decimal(key, value)?),
-            b"uid" => self.uid = Some(decimal(key, value)?),
-            b"gid" => self.gid = Some(decimal(key, value)?),
-            b"mtime" => self.mtime = Some(time(value)?),
+            b"path" => self.path = given.map(<[u8]>::to_vec),
+            b"linkpath" => self.link = given.map(<[u8]>::to_vec),
+            b"size" => self.size = number()?,
+            b"uid" => self.uid = number()?,
+            b"gid" => self.gid = number()?,
+            b"mtime" => self.mtime = given.map(time).transpose()?,
             _ => {
                 if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
                     self.xattrs.push((name.to_vec(), value.to_vec()));
@@ -125,6 +128,17 @@ mod tests {
         let records = Records::parse(&bytes).unwrap();
         assert_eq!(records.xattrs, [(b"security.capability".to_vec(), b"\x01\n9 a=b\n\0".to_vec())]);
         assert_eq!(records.uid, Some(70000));
+    }
+
+    #[test]
+    fn an_empty_value_is_none() {
+        let keys = ["path", "linkpath", "size", "uid", "gid", "mtime"];
+        let empty: Vec<u8> = keys.iter().flat_map(|key| record(key, b"")).collect();
+        assert_eq!(Records::parse(&empty).unwrap(), Records::default());
+        // Also one that takes back an earlier one.
+        let given: Vec<u8> = keys.iter().flat_map(|key| record(key, b"1")).collect();
+        assert_ne!(Records::parse(&given).unwrap(), Records::default(), "control");
+        assert_eq!(Records::parse(&[given, empty].concat()).unwrap(), Records::default());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The JSON of images, from bytes to what matters. No input or output, so that it can be fuzzed.
 
+use std::collections::HashSet;
 use std::str::FromStr;
 
 use oci_spec::image::{Arch, Descriptor, ImageConfiguration, ImageIndex, ImageManifest, Os};
@@ -50,13 +51,16 @@ pub(super) fn select(index: &[u8], tag: Option<&str>) -> Result<Blob, String> {
     let where_name = |key: &str, fits: &dyn Fn(&str) -> bool| -> Vec<&Descriptor> {
         manifests.iter().copied().filter(|manifest| annotation(manifest, key).is_some_and(fits)).collect()
     };
-    let found = match tag {
+    let mut found = match tag {
         None => manifests.clone(),
         Some(tag) => match where_name(REF_NAME, &|name| name == tag) {
             none if none.is_empty() => where_name(IMAGE_NAME, &|name| familiar(name) == familiar(tag)),
             found => found,
         },
     };
+    // One image may have several names.
+    let mut digests = HashSet::new();
+    found.retain(|manifest| digests.insert(manifest.digest()));
     match found.as_slice() {
         [] => Err(match tag {
             Some(tag) => format!("it has no tag `{tag}`; {}", tags(&manifests)),
@@ -175,6 +179,23 @@ pub(crate) fn parse_anything(bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_image_of_several_names_is_one() {
+        let entry = |tag: &str, of: &str| {
+            serde_json::json!({
+                "mediaType": "application/vnd.oci.image.manifest.v1+json", "size": 1,
+                "digest": format!("sha256:{}", Digest::of(of.as_bytes()).hex()), "annotations": { REF_NAME: tag },
+            })
+        };
+        let index = |manifests: &[serde_json::Value]| {
+            serde_json::json!({ "schemaVersion": 2, "manifests": manifests }).to_string().into_bytes()
+        };
+        let same = index(&[entry("7", "redis"), entry("latest", "redis")]);
+        assert_eq!(select(&same, None).map(|blob| blob.digest), Ok(Digest::of(b"redis")));
+        let different = index(&[entry("7", "redis"), entry("latest", "newer")]);
+        assert!(select(&different, None).unwrap_err().contains("several images"), "control");
+    }
 
     /// As `docker save nginx redis redis:7` writes it.
     #[test]

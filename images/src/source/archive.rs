@@ -148,7 +148,7 @@ impl Blobs for Archive {
                 &Place::Data { at, length } => return Ok((Section::new(self.file.clone(), at, length), length)),
             }
         }
-        Err(Error::malformed(&self.shown, format!("`{name}` is behind more than {MOST_LINKS} links")))
+        Err(Error::malformed(&self.shown, format!("`{}` is behind more than {MOST_LINKS} links", name.escape_debug())))
     }
 }
 

@@ -88,7 +88,7 @@ pub(super) fn select_platform(index: &[u8]) -> Result<Blob, String> {
                 .manifests()
                 .iter()
                 .filter_map(|manifest| manifest.platform().as_ref())
-                .map(|platform| format!("{}/{}", platform.os(), platform.architecture()))
+                .map(|platform| display(platform.os(), platform.architecture()))
                 .collect();
             platforms.dedup();
             Err(format!("it isn't for linux/amd64, only for {}", list(&platforms)))
@@ -102,6 +102,11 @@ fn is_for_us(manifest: &Descriptor) -> Option<bool> {
     // Variants v2 and up need newer processors than every amd64 one.
     let variant = platform.variant().as_deref().unwrap_or("");
     Some(*platform.os() == Os::Linux && *platform.architecture() == Arch::Amd64 && ["", "v1"].contains(&variant))
+}
+
+/// A platform for messages; the names can be any text.
+fn display(os: &Os, architecture: &Arch) -> String {
+    format!("{os}/{architecture}").escape_debug().to_string()
 }
 
 /// Attestations and signatures lie beside images in an index.
@@ -155,7 +160,7 @@ pub(super) fn parse_config(bytes: &[u8], limits: &Limits) -> Result<(ImageConfig
     let config: ImageConfiguration =
         serde_json::from_slice(bytes).map_err(|e| format!("malformed configuration: {e}"))?;
     if *config.os() != Os::Linux || *config.architecture() != Arch::Amd64 {
-        return Err(format!("it is for {}/{}, not for linux/amd64", config.os(), config.architecture()));
+        return Err(format!("it is for {}, not for linux/amd64", display(config.os(), config.architecture())));
     }
     let diff_ids = config.rootfs().diff_ids();
     if diff_ids.len() > limits.layers {
@@ -195,6 +200,22 @@ mod tests {
         assert_eq!(select(&same, None).map(|blob| blob.digest), Ok(Digest::of(b"redis")));
         let different = index(&[entry("7", "redis"), entry("latest", "newer")]);
         assert!(select(&different, None).unwrap_err().contains("several images"), "control");
+    }
+
+    #[test]
+    fn a_platform_adds_no_lines_to_a_message() {
+        let platform = serde_json::json!({ "os": "a\nb", "architecture": "\u{1b}[31m" });
+        let index = serde_json::json!({ "schemaVersion": 2, "manifests": [{
+            "mediaType": "application/vnd.oci.image.manifest.v1+json", "size": 1,
+            "digest": format!("sha256:{}", Digest::of(b"").hex()), "platform": platform,
+        }] });
+        let mut config = platform;
+        config["rootfs"] = serde_json::json!({ "type": "layers", "diff_ids": [] });
+        let of_index = select_platform(index.to_string().as_bytes()).unwrap_err();
+        let of_config = parse_config(config.to_string().as_bytes(), &Limits::default()).unwrap_err();
+        for text in [of_index, of_config] {
+            assert!(text.contains(r"for a\nb/\u{1b}[31m"), "{text}");
+        }
     }
 
     /// As `docker save nginx redis redis:7` writes it.

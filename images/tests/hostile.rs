@@ -186,6 +186,16 @@ fn i6_whiteouts() {
     for name in [".wh...", ".wh..", ".wh.", "d/.wh...", ".wh..wh.x", ".wh.d/x", "d/.wh..wh.plnk/x"] {
         assert!(bake_entries(&[file(name, "")]).is_err(), "{name}");
     }
+    // What AUFS left at the root of old images is no part of them.
+    let aufs = [
+        file(".wh..wh.aufs", ""),
+        dir("./.wh..wh.orph/"),
+        dir(".wh..wh.plnk"),
+        file(".wh..wh.plnk/1.2", "x"),
+        file("f", "f"),
+    ];
+    let kept = bake_entries(&aufs).unwrap();
+    assert_eq!(kept.top().into_keys().collect::<Vec<_>>(), [&b""[..], b"f"]);
     // Through a symbolic link: in the layer's root, like every other name.
     let playground = Playground::new();
     let outside = playground.dir.path().to_str().unwrap();

@@ -96,6 +96,9 @@ impl Applier<'_> {
             self.implicit.remove(&self.root);
             return Ok(());
         };
+        if path::is_aufs_metadata(&parts) {
+            return Ok(());
+        }
         if parents.iter().any(|part| part.starts_with(b".wh.")) {
             return Err("a directory with a reserved whiteout name".into());
         }

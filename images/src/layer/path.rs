@@ -56,6 +56,11 @@ pub(super) fn mark(name: &[u8]) -> Result<Mark<'_>, String> {
     }
 }
 
+/// What AUFS kept for itself at the root of a layer, and old Docker images still carry: nothing of it is a file of the image.
+pub(super) fn is_aufs_metadata(parts: &[&[u8]]) -> bool {
+    matches!(parts.first(), Some(&(b".wh..wh.aufs" | b".wh..wh.orph" | b".wh..wh.plnk")))
+}
+
 /// Bytes for people: what isn't printable ASCII is escaped.
 pub(crate) fn display(name: &[u8]) -> String {
     let shown = &name[..name.len().min(200)];

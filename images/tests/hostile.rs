@@ -425,6 +425,35 @@ fn i9_a_hard_link_may_come_twice() {
     assert_eq!((&top[&b"a"[..]].data[..], &top[&b"b"[..]].data[..]), (&b"once"[..], &b"once"[..]));
 }
 
+/// As with engines, which set what a link's header says through the link's name.
+#[test]
+fn i9_a_hard_links_header_holds_for_its_file() {
+    let entries = [
+        file("su", "x")
+            .mode(0o4755)
+            .owner(1, 2)
+            .xattr("security.capability", b"c")
+            .xattr("user.a", b"1")
+            .xattr("user.b", b"2"),
+        Entry { mtime: 5, ..hardlink("link", "su").mode(0o640).owner(3, 4).xattr("user.b", b"3") },
+        symlink("s", "su").mode(0o777),
+        Entry { mtime: 5, ..hardlink("t", "s").owner(3, 4) },
+    ];
+    let top = bake_entries(&entries).unwrap().top();
+    let su = &top[&b"su"[..]];
+    assert_eq!((su.links, su.mode, su.uid, su.gid, su.mtime), (2, 0o640, 3, 4, (5, 0)));
+    assert_eq!(su.xattrs, [("user.a", "1"), ("user.b", "3")].map(|(name, value)| (name.into(), value.into())));
+    let s = &top[&b"s"[..]];
+    assert_eq!((s.links, s.mode, s.uid, s.gid, s.mtime), (2, 0o777, 3, 4, (1_700_000_000, 0)));
+    // Together they may have no more attributes than one entry.
+    let many: Vec<_> = [file("f", "")]
+        .into_iter()
+        .chain((0..10).map(|n| hardlink(format!("l{n}"), "f").xattr(&format!("user.{n}"), &[b'v'; 20_000])))
+        .collect();
+    assert!(message(bake_entries(&many)).contains("xattr_bytes"));
+    assert!(bake_entries(&many[..5]).is_ok(), "control");
+}
+
 #[test]
 fn i9_the_last_of_equal_names_wins() {
     let baked = bake_entries(&[

@@ -113,8 +113,14 @@ fn assemble(all: Vec<Made>) -> (Vec<Entry>, BTreeMap<Vec<u8>, Expected>) {
             What::Hardlink(index) => {
                 if !others.is_empty() {
                     let target = index.get(&others);
-                    entries.push(hardlink(&path, target));
-                    expected.insert(path.clone(), expected[target].clone());
+                    // Its header says again what its file's does, as with tar.
+                    let same = expected[target].clone();
+                    let (_, _, mode, (uid, gid), mtime, ref xattrs, _) = same;
+                    let link = hardlink(&path, target).mode(mode.into()).owner(uid.into(), gid.into());
+                    let named =
+                        |(name, value): &(Vec<u8>, Vec<u8>)| ([b"SCHILY.xattr.", &name[..]].concat(), value.clone());
+                    entries.push(Entry { mtime, records: xattrs.iter().map(named).collect(), ..link });
+                    expected.insert(path.clone(), same);
                     others.push(path);
                 }
                 continue;

@@ -9,7 +9,7 @@
 //!   then without effect.
 //! * A later entry replaces an earlier one; a directory over a directory only changes its attributes. A directory over anything
 //!   else hides what lower layers have there.
-//! * Hard links name an earlier entry of the same layer, no directory.
+//! * Hard links name an earlier entry of the same layer, no directory, and bring their own owner, mode, time and attributes.
 //! * Whiteouts hide lower layers only, wherever in the archive they stand.
 
 use std::collections::BTreeSet;
@@ -153,6 +153,8 @@ impl Applier<'_> {
         let existing = self.tree.child(parent, name);
         if let tarball::Kind::Hardlink(target) = &member.kind {
             let id = self.link_target(target)?;
+            let attributes = self.link_attributes(id, member)?;
+            self.tree.set_attributes(id, attributes)?;
             return Ok(self.tree.link(parent, name, id)?);
         }
         let attributes = self.attributes(member)?;
@@ -192,6 +194,22 @@ impl Applier<'_> {
             return Err(format!("a hard link to `{shown}`, which is a directory or hidden").into());
         }
         Ok(id)
+    }
+
+    /// What a hard link's header makes of its file. Engines set owner, attributes, mode and time through the new name, too.
+    fn link_attributes(&self, id: NodeId, member: &Member) -> Result<Attributes, Refusal> {
+        let Node { kind, attributes: old, .. } = self.tree.get(id);
+        let mut attributes = self.attributes(member)?;
+        if let Kind::Symlink(_) = kind {
+            (attributes.mode, attributes.mtime) = (old.mode, old.mtime);
+        }
+        // Attributes are only added, but a new owner (even the same) takes capabilities away.
+        for (name, value) in old.xattrs.iter().filter(|(name, _)| ***name != *b"security.capability") {
+            attributes.xattrs.entry(name.clone()).or_insert_with(|| value.clone());
+        }
+        let lengths = attributes.xattrs.iter().map(|(name, value)| name.len() + value.len());
+        self.check_xattrs(member, lengths.sum())?;
+        Ok(attributes)
     }
 
     /// Goes to a directory, following symbolic links inside the layer; `None` if something else is in the way. What is
@@ -302,12 +320,7 @@ impl Applier<'_> {
     /// The attributes worth keeping: none of overlayfs's own (they would forge whiteouts and redirects), none of namespaces
     /// that EROFS doesn't have.
     fn xattrs(&self, member: &Member) -> Result<Xattrs, Refusal> {
-        let total: usize = member.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
-        if total as u64 > self.limits.xattr_bytes {
-            let object = format!("{}: entry `{}`: its attributes", self.layer, path::display(&member.name));
-            let limit = self.limits.xattr_bytes;
-            return Err(Error::Limit { object, limit, unit: "bytes", name: "xattr_bytes" }.into());
-        }
+        self.check_xattrs(member, member.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum())?;
         let mut kept = Xattrs::new();
         for (name, value) in &member.xattrs {
             let of_overlay = name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.");
@@ -320,6 +333,15 @@ impl Applier<'_> {
             kept.insert(name.as_slice().into(), value.as_slice().into());
         }
         Ok(kept)
+    }
+
+    fn check_xattrs(&self, member: &Member, bytes: usize) -> Result<()> {
+        let limit = self.limits.xattr_bytes;
+        if bytes as u64 <= limit {
+            return Ok(());
+        }
+        let object = format!("{}: entry `{}`: its attributes", self.layer, path::display(&member.name));
+        Err(Error::Limit { object, limit, unit: "bytes", name: "xattr_bytes" })
     }
 
     fn too_deep(&self) -> Error {

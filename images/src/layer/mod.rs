@@ -1,6 +1,7 @@
 //! Reading a layer: from its blob through verification and decompression to the tree.
 
 mod apply;
+mod attributes;
 mod compression;
 pub(crate) mod path;
 

@@ -256,7 +256,8 @@ impl Builder {
                 }
                 Err(e) => return Err(e),
                 Ok((process, monitor)) => {
-                    return Ok(Vm::attach(process, monitor, &hardware, directory, echo, read, lock.take()));
+                    lock.take().into_iter().for_each(|lock| process.run.keep_until_end(lock));
+                    return Ok(Vm::attach(process, monitor, &hardware, directory, echo, read));
                 }
             }
         }

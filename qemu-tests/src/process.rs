@@ -1,5 +1,6 @@
 //! A QEMU process: started, listened to and ended.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -47,11 +48,21 @@ pub(crate) struct Process {
 pub(crate) struct Run {
     status: Mutex<Option<ExitStatus>>,
     ended: Condvar,
+    /// What is locked for as long as it runs.
+    lock: Mutex<Option<File>>,
 }
 
 impl Run {
     fn lock(&self) -> MutexGuard<'_, Option<ExitStatus>> {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Unlocks the file when the process ends, before anybody is told so.
+    pub fn keep_until_end(&self, lock: File) {
+        let status = self.lock();
+        if status.is_none() {
+            *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = Some(lock);
+        }
     }
 
     /// How it ended; `None` while it runs.
@@ -121,7 +132,10 @@ pub(crate) fn start(qemu: &Path, hardware: &Hardware) -> Result<(Process, BufRea
             }
         };
         let _ = reader.map(std::thread::JoinHandle::join);
-        *run.lock() = Some(status);
+        let mut told = run.lock();
+        *run.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *told = Some(status);
+        drop(told);
         run.ended.notify_all();
     });
     let spawned = receive.recv().unwrap_or_else(|_| Err(std::io::Error::other("its thread ended")));

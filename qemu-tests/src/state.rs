@@ -13,7 +13,7 @@ const DISK: &str = "disk-";
 /// The file whose lock says that a machine uses the disks; in it is the number of the process that boots it.
 const LOCK: &str = "lock";
 
-/// Keeps the disks in `directory` for one machine, until this is dropped.
+/// Keeps the disks in `directory` for one machine, until this is dropped: when its QEMU ends.
 pub fn lock(directory: &Path) -> Result<File> {
     fs::create_dir_all(directory).map_err(Error::file("make", directory))?;
     let path = directory.join(LOCK);

@@ -1,6 +1,5 @@
 //! A running machine.
 
-use std::fs::File;
 use std::io::{BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::net::UnixStream;
@@ -42,8 +41,6 @@ pub struct Vm {
     started: Instant,
     /// Sockets and disk copies; removed last.
     directory: TempDir,
-    /// Keeps other machines from its disks.
-    _lock: Option<File>,
 }
 
 impl Vm {
@@ -68,7 +65,6 @@ impl Vm {
         directory: TempDir,
         echo: Option<Box<dyn Write + Send>>,
         read_console: bool,
-        lock: Option<File>,
     ) -> Self {
         let console = Console::new(process.started, process.stdin.take());
         if read_console && let Some(output) = process.stdout.take() {
@@ -86,7 +82,6 @@ impl Vm {
             forwards: hardware.network.clone().unwrap_or_default(),
             disks: hardware.disks.clone(),
             directory,
-            _lock: lock,
         }
     }
 

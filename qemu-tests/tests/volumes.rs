@@ -161,7 +161,8 @@ fn a_rebuild_keeps_its_volumes_on_a_uefi_machine() {
         let vm = Vm::builder(&image).machine(Machine::Uefi).state(&state).data_size(1 << 30).boot().unwrap();
         expect(&finished(&vm, "one").1, &[("kept", kept)]);
         vm.power_off(secs(60)).unwrap();
-        let disks: Vec<_> = std::fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let files = std::fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().path());
+        let disks: Vec<_> = files.filter(|path| path.extension().is_some_and(|extension| extension == "raw")).collect();
         assert_eq!(disks.len(), 1, "{disks:?}");
         // The protective partition's size in sectors, at byte 458 of the first one.
         let mut mbr = [0; 512];

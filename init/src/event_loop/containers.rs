@@ -199,17 +199,22 @@ impl Supervisor {
             // Its exit, which is on its way, tells more.
             Report::Died => None,
         };
-        if let Some(pipe) = self.reports.remove(&index) {
-            self.sources.remove(&pipe);
+        let pipe = self.reports.remove(&index);
+        if let Some(pipe) = &pipe {
+            self.sources.remove(pipe);
         }
         self.dirty.push(index);
-        let Some(event) = event else { return };
-        if event == Event::Executed(index) {
+        if event == Some(Event::Executed(index)) {
             let name = format!("executed {}", self.name(index));
             self.trace.mark(name);
             self.hasten_work(super::workers::HOLD_EXECUTED_MS);
         }
-        self.tell(event);
+        if let Some(event) = event {
+            self.tell(event);
+        }
+        // The pipe has it no more; and its number may be another one's as soon as it is closed.
+        self.persist();
+        drop(pipe);
     }
 }
 

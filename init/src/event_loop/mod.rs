@@ -214,7 +214,10 @@ impl Supervisor {
             let busy = more || self.reap_again || self.launch_again;
             for ready in self.sources.wait(busy) {
                 self.dispatch(ready);
+                // What was read is nowhere else.
+                self.persist();
             }
+            self.crash_if_asked(signals::CrashPoint::Taken);
             if std::mem::take(&mut self.reap_again) {
                 self.reap();
             }

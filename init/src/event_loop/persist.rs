@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::signals::CrashPoint;
 use super::view::Announced;
 use super::words::Words;
 use super::{Options, Supervisor, pods};
@@ -100,17 +101,20 @@ pub(super) struct UnitRecord {
 pub(super) type Descriptors = [i32; 4];
 
 impl Supervisor {
-    /// Writes every record that changed.
+    /// Writes every record that changed, all or none: of what one event has changed, the next incarnation must not find a part.
     pub(super) fn persist(&mut self) {
         let (mut changed, common_changed) = self.state.take_changed();
         self.announced.changed |= !changed.is_empty();
         changed.append(&mut self.dirty);
         changed.sort_unstable();
         changed.dedup();
-        for index in changed {
-            if let Some(record) = self.unit_record(index) {
-                save(&mut self.store, FIRST_UNIT.saturating_add(index), &record);
+        for index in &changed {
+            if let Some(record) = self.unit_record(*index) {
+                save(&mut self.store, FIRST_UNIT.saturating_add(*index), &record);
             }
+        }
+        if !changed.is_empty() {
+            self.crash_if_asked(CrashPoint::Keeping);
         }
         if common_changed || std::mem::take(&mut self.common_dirty) {
             let record = self.common_record();
@@ -129,6 +133,7 @@ impl Supervisor {
             };
             save(&mut self.store, CONTEXT, &context);
         }
+        commit(&mut self.store);
         // Not before: what led to an event and isn't kept happens to the next incarnation again.
         self.journal.commit();
     }
@@ -188,7 +193,14 @@ impl Supervisor {
     }
 }
 
-/// Writes one record. A record that doesn't fit is a fault of ours: the log says so, and the older one stays.
+/// What was saved counts from here on.
+pub(super) fn commit(store: &mut Store) {
+    if let Err(e) = store.commit() {
+        log::error!("keep what has changed: {e}");
+    }
+}
+
+/// Writes one record, which counts from the next [`commit`] on. A record that doesn't fit is a fault of ours: the log says so, and the older one stays.
 pub(super) fn save(store: &mut Store, record: usize, value: &impl Serialize) {
     let result =
         postcard::to_stdvec(value).map_err(std::io::Error::other).and_then(|bytes| store.write(record, &bytes));

@@ -60,6 +60,7 @@ impl Supervisor {
         let mut history = persist::history(&store);
         let bearable = history.note(reason, now_ms());
         persist::save(&mut store, persist::HISTORY, &history);
+        persist::commit(&mut store);
         crash::install().map_err(os("install handlers"))?;
         crate::sys::crash::arm(number);
         if !bearable {
@@ -91,6 +92,8 @@ impl Supervisor {
         if let Some(session) = &mut again.session {
             *session.attempts() = common.attempts;
         }
+        // Whichever of them the process before had done: it crashed on its last steps, or on its first.
+        again.actions.extend(again.state.owed());
         // Workers first: a container that one works for isn't lost.
         again.adopt_workers(common, &mut inherited);
         again.end_console_workers();
@@ -183,10 +186,6 @@ impl Supervisor {
         // Who asked for what these read has not heard that PID 1 goes on.
         self.forget_previous(u32::MAX);
         self.announced = common.announced;
-        if let (Some(goal), true) = (common.common.goal, common.common.finished) {
-            // It crashed on its last steps, whichever of them it had made.
-            self.finish(goal);
-        }
         if let Some((device, seconds)) = inherited.take(common.watchdog).zip(self.plan.watchdog_seconds) {
             self.use_watchdog(device, seconds);
         }

@@ -7,7 +7,7 @@
 //! | SIGUSR2, SIGPWR, SIGRTMIN+4 | switch off | busybox and sysvinit, systemd |
 //! | SIGUSR1, SIGRTMIN+3 | halt | busybox, systemd |
 //! | SIGRTMIN+5 | start over | systemd |
-//! | SIGRTMIN+8 to +12 | panic, fault, panic before or after the next exit is kept, hang: only with [`super::Options::crash_trigger`] | |
+//! | SIGRTMIN+8 to +15 | panic, fault, panic before or after the next exit is kept, hang, panic at the other [`CrashPoint`]s: only with [`super::Options::crash_trigger`] | |
 //!
 //! Only processes of PID 1's own pid namespace can send them; containers are in theirs. Any other signal is blocked for good.
 
@@ -29,6 +29,12 @@ pub(super) enum CrashPoint {
     Reaping,
     /// It is kept, and nothing was done of what follows from it.
     Reaped,
+    /// A turn's events were taken, and nothing was done of what follows from them.
+    Taken,
+    /// A worker's result was read, and nobody knows of it yet.
+    Read,
+    /// A part of what has changed is kept.
+    Keeping,
 }
 
 impl Supervisor {
@@ -54,6 +60,9 @@ impl Supervisor {
             Some(10) => self.crash_at = Some(CrashPoint::Reaping),
             Some(11) => self.crash_at = Some(CrashPoint::Reaped),
             Some(12) => hang_as_asked(),
+            Some(13) => self.crash_at = Some(CrashPoint::Taken),
+            Some(14) => self.crash_at = Some(CrashPoint::Read),
+            Some(15) => self.crash_at = Some(CrashPoint::Keeping),
             _ => {}
         }
     }

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 
 use super::Supervisor;
 use super::containers::LONGEST_REASON;
+use super::signals::CrashPoint;
 use super::sources::Source;
 use crate::boot::{features, modules};
 use crate::clock::now_ms;
@@ -112,6 +113,7 @@ impl Supervisor {
         if lines.is_empty() {
             return;
         }
+        self.crash_if_asked(CrashPoint::Read);
         for line in lines {
             self.result(kind, &line);
         }

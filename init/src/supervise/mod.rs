@@ -33,7 +33,7 @@
 //!   the count over.
 //! * A launch that failed for want of memory or processes (EAGAIN, ENOMEM) is tried again whatever the restart policy says.
 //! * One that notifies has started when it says so, and has failed when it doesn't in time; it may ask for more time.
-//! * Health: Docker's rules. Watchdog: systemd's.
+//! * Health: Docker's rules. Watchdog: systemd's. Neither ends anything once the machine is stopping.
 //! * What a person asks for comes before any policy, and the last word counts.
 //! * A pod waits until all of its members may start, is stopped in one breath, and goes down with a member that is given up.
 //! * What is given up stays so until a person asks, or takes the machine with it, or never is: as its `on_failure` says.
@@ -44,6 +44,7 @@ mod backoff;
 mod conditions;
 mod end;
 mod operator;
+mod owed;
 mod pods;
 mod rules;
 mod shutdown;

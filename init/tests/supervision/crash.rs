@@ -3,6 +3,7 @@
 use garboard_runtime::plan::Restart;
 
 use crate::rig::{Rig, Setup, find, kill, sharing_pids, shell, with};
+use crate::watched::{notifying, say};
 
 /// By name.
 pub const TESTS: &[(&str, fn())] = &[
@@ -10,11 +11,30 @@ pub const TESTS: &[(&str, fn())] = &[
     ("crash::a_fault_loses_nothing", a_fault_loses_nothing),
     ("crash::an_exit_that_was_seen_is_not_lost", an_exit_that_was_seen_is_not_lost),
     ("crash::what_outlived_a_container_is_cleared_away", what_outlived_a_container_is_cleared_away),
+    ("crash::what_a_container_said_is_not_lost", what_a_container_said_is_not_lost),
+    ("crash::a_launch_that_was_reported_is_not_lost", a_launch_that_was_reported_is_not_lost),
+    ("crash::a_shutdown_that_was_asked_for_is_not_lost", a_shutdown_that_was_asked_for_is_not_lost),
+    ("crash::what_follows_from_an_exit_is_kept_as_a_whole", what_follows_from_an_exit_is_kept_as_a_whole),
     ("crash::aborts_and_bus_errors_are_survived", aborts_and_bus_errors_are_survived),
 ];
 
 pub const PANIC: i32 = 34 + 8;
 const FAULT: i32 = 34 + 9;
+/// A panic when a turn's events are taken, and nothing is done of what follows from them.
+const TAKEN: i32 = 34 + 13;
+/// A panic when a part of what has changed is kept.
+const KEEPING: i32 = 34 + 15;
+
+/// Lets the supervisor find all of this at once.
+fn meanwhile(rig: &Rig, what: impl FnOnce()) {
+    rig.signal(19);
+    what();
+    rig.signal(18);
+}
+
+fn wait_resumed(rig: &mut Rig) {
+    rig.wait("resumed", |s| s["notes"].to_string().contains("crashed and goes on"));
+}
 
 fn survives(signal: i32, reason: &str) {
     let ticking = "i=0; while true; do echo tick $i; i=$((i+1)); usleep 20000; done";
@@ -131,4 +151,62 @@ fn an_exit_that_was_seen_is_not_lost() {
     assert_eq!(status["network"]["detail"], "its worker was killed by SIGKILL");
     let web = rig.container("web");
     assert_eq!((&web["pid"], &web["state"]), (&containers[1].into(), &"running".into()));
+}
+
+/// What is read from a socket is nowhere else.
+fn what_a_container_said_is_not_lost() {
+    let mut rig = Rig::new(vec![notifying(shell("slow", "echo here; sleep 10000"))]);
+    rig.wait_console("slow | here");
+    assert_eq!(rig.container("slow")["state"], "starting");
+    meanwhile(&rig, || {
+        say(&rig, "slow", "READY=1");
+        rig.signal(TAKEN);
+    });
+    wait_resumed(&mut rig);
+    rig.wait_state("slow", "running");
+}
+
+/// Nor is what is read from a pipe.
+fn a_launch_that_was_reported_is_not_lost() {
+    let mut rig = Rig::with(vec![shell("web", "sleep 10000")], Setup { frozen: true, ..Setup::default() });
+    let pid = rig.wait_state("web", "starting")["pid"].as_i64().unwrap();
+    meanwhile(&rig, || {
+        rig.thaw();
+        let program = || std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        rig.until("its program runs", |_| program().contains("10000"));
+        rig.signal(TAKEN);
+    });
+    wait_resumed(&mut rig);
+    assert_eq!(rig.wait_state("web", "running")["pid"], pid);
+}
+
+/// Nor is a signal; and who has to be asked to stop is asked by whoever goes on.
+fn a_shutdown_that_was_asked_for_is_not_lost() {
+    let life = "trap 'echo asked; exit 0' TERM; echo up; while true; do usleep 10000; done";
+    let mut rig = Rig::new(vec![shell("web", life)]);
+    rig.wait_console("web | up");
+    rig.wait_state("web", "running");
+    meanwhile(&rig, || {
+        rig.signal(12);
+        rig.signal(TAKEN);
+    });
+    let (status, console) = rig.end();
+    assert_eq!(status, 0, "{console}");
+    assert!(console.contains("crashed and goes on") && console.contains("web | asked"), "{console}");
+}
+
+/// The last one's end is the end of all.
+fn what_follows_from_an_exit_is_kept_as_a_whole() {
+    let life = "trap '' TERM; echo up; while true; do usleep 10000; done";
+    let mut rig = Rig::new(vec![shell("deaf", life)]);
+    rig.wait_console("deaf | up");
+    rig.ask(serde_json::json!({"request": "reboot"}));
+    let pid = rig.wait_state("deaf", "stopping")["pid"].as_i64().unwrap() as i32;
+    meanwhile(&rig, || {
+        kill(pid, 9);
+        rig.signal(KEEPING);
+    });
+    rig.wait_console("crashed and goes on");
+    let (status, console) = rig.end();
+    assert_eq!(status, 10, "{console}");
 }

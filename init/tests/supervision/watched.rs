@@ -27,7 +27,7 @@ fn watched(supervision: Supervision, container: plan::Container) -> plan::Contai
     plan::Container { supervision, ..container }
 }
 
-fn notifying(container: plan::Container) -> plan::Container {
+pub fn notifying(container: plan::Container) -> plan::Container {
     watched(Supervision { notify: true, ..Supervision::default() }, container)
 }
 
@@ -49,7 +49,7 @@ fn script(script: &str) -> HealthTest {
 }
 
 /// Says something in the name of a container.
-fn say(rig: &Rig, name: &str, words: &str) {
+pub fn say(rig: &Rig, name: &str, words: &str) {
     let socket = UnixDatagram::unbound().unwrap();
     socket.send_to(words.as_bytes(), rig.file("run").join(format!("notify/{name}.sock"))).unwrap();
 }

@@ -23,7 +23,7 @@ pub(super) enum Happening {
     Machine,
     /// Events that concern nobody, or nobody any more.
     Nonsense,
-    /// PID 1 is another one.
+    /// PID 1 is another one, perhaps right after something has happened.
     Resume,
     /// The machine is to stop.
     Shutdown,
@@ -82,7 +82,21 @@ impl Happening {
             }
             Self::Machine => machine(world, luck)?,
             Self::Nonsense => nonsense(world, index, luck)?,
-            Self::Resume => world.resume()?,
+            Self::Resume => {
+                // In the middle of a turn: nothing of what follows from an event is done.
+                match luck.below(16) {
+                    0..=3 => world.tell(Event::StopAsked(index))?,
+                    4..=5 => world.tell(Event::RestartAsked(index))?,
+                    6..=7 => world.tell(Event::StartAsked(index))?,
+                    8..=10 => {
+                        world.now += luck.of(&[1, 200, 3_000, 11_000]);
+                        world.tell(Event::Tick)?;
+                    }
+                    11 if luck.one_in(4) => world.tell(Event::Shutdown(Goal::PowerOff))?,
+                    _ => {}
+                }
+                world.resume()?;
+            }
             Self::Shutdown => world.tell(Event::Shutdown(luck.of(&[Goal::PowerOff, Goal::Reboot, Goal::Halt])))?,
         }
         world.act(luck)

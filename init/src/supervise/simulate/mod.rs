@@ -53,11 +53,15 @@ fn live(world: &mut World, seed: u64, story: &Story) -> Verdict {
     let kills = u64::from(policy.kill_attempts) * policy.kill_retry_ms;
     let longest = |r: &Rules| r.stop_grace_ms + policy.stop_extension_ms + kills;
     let bound: u64 = world.state.rules().iter().map(longest).sum();
+    let crashes = seed % 2 == 1;
     world.tell(Event::Shutdown(Goal::PowerOff))?;
+    if crashes {
+        world.resume()?;
+    }
     world.act(&mut luck)?;
     // It may have begun in the story, where ticks may be late.
     let end = world.now + bound;
-    while world.finished == 0 {
+    while !world.ended {
         let Some(next) = world.state.next_deadline(world.now) else {
             return Err(format!("shutdown waits for nothing: {:?}", world.state.units()));
         };
@@ -65,6 +69,9 @@ fn live(world: &mut World, seed: u64, story: &Story) -> Verdict {
             return Err("shutdown takes too long".to_owned());
         }
         world.pass(next, false, &mut luck)?;
+        if crashes {
+            world.resume()?;
+        }
         world.act(&mut luck)?;
     }
     match world.state.units().iter().find(|u| !u.phase.last()) {

@@ -23,6 +23,8 @@ pub(super) struct Real {
     pub(super) since: Option<u64>,
     /// When it was first asked to stop, or killed, in this run.
     pub(super) stopped: Option<u64>,
+    /// It was sent its stop signal, in this run.
+    pub(super) signalled: bool,
     /// Children made so far.
     pub(super) run: u32,
     /// The run in which it was last asked whether it works, without an answer so far.
@@ -54,7 +56,7 @@ impl Real {
     /// Nothing of a run is left.
     pub(super) fn run_over(&mut self) {
         (self.executed, self.told, self.fault) = (false, false, None);
-        (self.since, self.stopped, self.left) = (None, None, false);
+        (self.since, self.stopped, self.signalled, self.left) = (None, None, false, false);
         (self.health, self.good, self.bad) = (Health::None, false, 0);
         (self.alive_by, self.watchdog_ms) = (None, None);
     }

@@ -25,6 +25,8 @@ pub(super) struct World {
     launches: VecDeque<usize>,
     pub(super) shutdown_at: Option<u64>,
     pub(super) finished: u32,
+    /// That was carried out.
+    pub(super) ended: bool,
     pub(super) steps: u64,
     /// What happened, if anybody wants to know.
     pub(super) trace: Option<Vec<String>>,
@@ -54,6 +56,7 @@ impl World {
             launches: VecDeque::new(),
             shutdown_at: None,
             finished: 0,
+            ended: false,
             steps: 0,
             trace: traced.then(Vec::new),
         }
@@ -74,7 +77,7 @@ impl World {
         Ok(())
     }
 
-    /// Keeps the automaton and resumes it beside itself.
+    /// Keeps the automaton and resumes it beside itself. What it had asked for and nobody has done is lost, but for what is owed.
     pub(super) fn resume(&mut self) -> Verdict {
         for unit in self.state.units() {
             let size = postcard::to_stdvec(unit).map_err(|e| e.to_string())?.len();
@@ -88,6 +91,20 @@ impl World {
         // The older one is the twin: the run goes on with what was kept.
         self.twin = Some((std::mem::replace(&mut self.state, again), 200));
         self.state.take_changed();
+        self.queue = self.state.owed().into();
+        self.launches.clear();
+        // As the loop does.
+        for index in 0..self.real.len() {
+            if self.state.wants_launch(index) {
+                self.real[index].fault = Some(true);
+                let text = "crashed while launching it".to_owned();
+                self.tell(Event::LaunchFailed(index, Fault { text, transient: true }))?;
+            }
+            let run = self.state.run(index);
+            if self.state.probing(index) && self.real[index].asked != Some(run) {
+                self.tell(Event::ProbeLost(index, run))?;
+            }
+        }
         Ok(())
     }
 
@@ -109,6 +126,7 @@ impl World {
                 match action {
                     Action::Launch(index) => self.launches.push_back(index),
                     Action::Stop(index) => {
+                        self.real[index].signalled = true;
                         if !self.real[index].deaf && luck.one_in(2) {
                             self.end(index, luck.of(&[Exit::Code(0), Exit::Signal(15), Exit::Code(1)]))?;
                         }
@@ -119,7 +137,7 @@ impl World {
                         }
                     }
                     Action::Probe(index) => self.real[index].asked = Some(self.real[index].run),
-                    Action::Finish(_) => {}
+                    Action::Finish(_) => self.ended = true,
                 }
             }
             if luck.one_in(4) {

@@ -37,9 +37,10 @@ impl Supervisor {
         self.at_work(|kind| matches!(kind, Kind::Health { .. })) >= AT_ONCE
     }
 
-    /// A question about a run that is over is nobody's any more.
+    /// A question about a run that is over is nobody's any more, nor is any once the machine is stopping.
     fn ask_about(&mut self, index: usize, run: u32) -> std::io::Result<()> {
-        let unit = self.units.get(index).filter(|_| run == self.state.run(index));
+        let asks = run == self.state.run(index) && self.state.common().goal.is_none();
+        let unit = self.units.get(index).filter(|_| asks);
         let Some((container, unit)) = self.plan.containers.get(index).zip(unit) else { return Ok(()) };
         let (Some(health), Some(pidfd)) = (&container.supervision.health, unit.open()?) else { return Ok(()) };
         let now = now_ms();

@@ -149,7 +149,8 @@ impl State {
             Phase::Starting { deadline, .. } | Phase::Stopping { deadline, .. } => Some(deadline),
             Phase::Backoff { until } => Some(until),
             Phase::Running { .. } => {
-                self.settles_at(unit).filter(|at| *at > now).into_iter().chain(unit.watch.deadline()).min()
+                let watch = unit.watch.deadline().filter(|_| self.common.goal.is_none());
+                self.settles_at(unit).filter(|at| *at > now).into_iter().chain(watch).min()
             }
             _ => None,
         };

@@ -115,7 +115,7 @@ impl State {
             }
             worse
         });
-        if worse == Some(true) && check.restart {
+        if worse == Some(true) && check.restart && self.common.goal.is_none() {
             self.change(index, |unit| {
                 if let Reason::Unhealthy(text) = std::mem::take(&mut unit.reason) {
                     unit.fault = Some((text, false));
@@ -158,13 +158,17 @@ impl State {
 
     /// It says itself that it doesn't work.
     pub(super) fn watchdog_trigger(&mut self, index: usize, now: u64, actions: &mut Vec<Action>) {
-        if self.notifies(index) && self.running(index).is_some() {
+        if self.notifies(index) && self.running(index).is_some() && self.common.goal.is_none() {
             self.kill(index, Purpose::Watchdog, 0, now, actions);
         }
     }
 
-    /// Something of a running container's watch is due.
+    /// Something of a running container's watch is due. Once the machine is stopping nothing is: each is stopped when nobody depends on it
+    /// any more, and not before.
     pub(super) fn look(&mut self, index: usize, now: u64, actions: &mut Vec<Action>) {
+        if self.common.goal.is_some() {
+            return;
+        }
         let Some((_, unit)) = self.running(index) else { return };
         if unit.watch.alive_by.is_some_and(|by| now >= by) {
             self.kill(index, Purpose::Watchdog, 0, now, actions);

@@ -90,6 +90,11 @@ fn action(world: &mut World, before: &Before, event: &Event, action: Action) -> 
                 let up = matches!(before.units[index].phase, Phase::Running { .. } | Phase::Starting { .. });
                 must!(up, "{index} is asked twice");
             }
+            if matches!(action, Action::Kill(_))
+                && matches!(before.units[index].phase, Phase::Stopping { kills: 0, .. })
+            {
+                must!(world.real[index].signalled, "{index} is killed and was never asked to stop");
+            }
             let wide = matches!(purpose, Purpose::Shutdown | Purpose::Asked | Purpose::Restart | Purpose::Pod(_));
             if wide && !world.tangled {
                 for member in together(world, index) {
@@ -104,6 +109,9 @@ fn action(world: &mut World, before: &Before, event: &Event, action: Action) -> 
             }
             let ill = world.real[index].health == Health::Unhealthy;
             must!(purpose != Purpose::Unhealthy || ill, "{index} is stopped and is not unhealthy");
+            let watched = matches!(purpose, Purpose::Unhealthy | Purpose::Watchdog);
+            let new = !matches!(before.units[index].phase, Phase::Stopping { .. });
+            must!(!watched || !new || before.common.goal.is_none(), "{index} is stopped out of its turn");
             if purpose == Purpose::Shutdown {
                 must!(goal.is_some(), "{index} is stopped without need");
                 for (other, rules) in world.state.rules().iter().enumerate() {
@@ -116,7 +124,7 @@ fn action(world: &mut World, before: &Before, event: &Event, action: Action) -> 
         }
         Action::Probe(index) => {
             let real = &world.real[index];
-            must!(real.running() && goal.is_none() || real.running(), "{index} is asked and doesn't run");
+            must!(real.running() && goal.is_none(), "{index} is asked and doesn't run, or not for long");
             must!(real.asked != Some(real.run), "{index} is asked twice at once");
             must!(world.state.probing(index), "no answer of {index} is awaited");
         }
@@ -140,11 +148,13 @@ fn unit(world: &World, before: &Before, event: &Event, index: usize) -> Verdict 
     if real.running() {
         must!(is.watch.health == real.health, "{index} is {:?}; {is:?}", real.health);
         must!(is.watch.alive_by == real.alive_by, "{index} must be alive by {:?}; {is:?}", real.alive_by);
-        if *event == Event::Tick {
+        // On the way down each stops when its turn comes, and not before.
+        if *event == Event::Tick && world.state.common().goal.is_none() {
             must!(real.alive_by.is_none_or(|by| by > world.now), "{index} missed its watchdog unseen");
         }
     }
     let restart = world.state.rules()[index].supervision.health.as_ref().is_some_and(|check| check.restart);
+    let restart = restart && before.common.goal.is_none();
     must!(!(real.running() && restart && real.health == Health::Unhealthy), "{index} is unhealthy and goes on");
     // Rest.
     let asked =

@@ -1,5 +1,7 @@
 //! The end of the machine.
 
+use garboard_runtime::plan::{HealthCheck, HealthTest};
+
 use super::*;
 
 #[test]
@@ -54,4 +56,47 @@ fn shutdown_starts_nothing_and_asks_nobody_who_does_not_run() {
 #[test]
 fn shutdown_of_an_empty_machine_finishes_at_once() {
     assert_eq!(machine(vec![]).step(Event::Shutdown(Goal::PowerOff), 0), [Action::Finish(Goal::PowerOff)]);
+}
+
+#[test]
+fn on_the_way_down_nobody_is_asked_how_it_is_and_none_ends_out_of_its_turn() {
+    let health = HealthCheck {
+        test: HealthTest::Tcp(80),
+        interval_ms: 1_000,
+        timeout_ms: 500,
+        retries: 1,
+        start_period_ms: 0,
+        start_interval_ms: 1_000,
+        restart: true,
+    };
+    let supervision =
+        Supervision { notify: true, watchdog_ms: Some(2_000), health: Some(health), ..Supervision::default() };
+    let database = Rules { supervision, ..rules(Restart::Always, &[]) };
+    let mut s = machine(vec![database, rules(Restart::Always, &[(0, Condition::Started)])]);
+    s.step(Event::Begin, 0);
+    s.step(Event::Launched(0), 0);
+    s.step(Event::Executed(0), 0);
+    s.step(Event::Ready(0), 0);
+    up(&mut s, 1, 0);
+    assert_eq!(s.step(Event::Tick, 1_000), [Action::Probe(0)]);
+    assert_eq!(s.step(Event::Shutdown(Goal::PowerOff), 1_100), [Action::Stop(1)]);
+    assert_eq!(s.step(Event::Probed(0, 1, Err("goes down".into())), 1_200), [], "others still need it");
+    assert_eq!(s.step(Event::WatchdogTrigger(0), 1_300), []);
+    assert_eq!(s.next_deadline(1_300), Some(11_100), "the grace of the other one");
+    assert_eq!(s.step(Event::Tick, 9_000), []);
+    assert_eq!(s.step(Event::Exited(1, OK), 9_001), [Action::Stop(0)]);
+}
+
+#[test]
+fn what_is_under_way_is_owed_by_whoever_goes_on() {
+    let mut s = machine(vec![rules(Restart::Always, &[]); 3]);
+    s.step(Event::Begin, 0);
+    (0..3).for_each(|i| drop(up(&mut s, i, 0)));
+    assert_eq!(s.owed(), []);
+    s.step(Event::StopAsked(0), 10);
+    s.step(Event::Tick, 10_010);
+    s.step(Event::Shutdown(Goal::Halt), 10_011);
+    assert_eq!(s.owed(), [Action::Stop(2), Action::Stop(1), Action::Kill(0)]);
+    (0..3).for_each(|i| drop(s.step(Event::Exited(i, OK), 10_012)));
+    assert_eq!(s.owed(), [Action::Finish(Goal::Halt)]);
 }

@@ -5,10 +5,11 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use rustix::fs::OFlags;
 use rustix::pipe::PipeFlags;
-use rustix::process::{Pid, PidfdFlags};
+use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, waitid};
 use serde::{Deserialize, Serialize};
 
 use crate::sys::signal;
@@ -103,12 +104,16 @@ pub struct Worker {
     pub kind: Kind,
     /// Its process id.
     pub pid: i32,
-    /// Its process; `None` only for one that ended before it could be opened.
+    /// Its process; `None` for one that could not be opened.
     pub pidfd: Option<OwnedFd>,
     /// Read end of its standard output, non-blocking; `None` once it was closed at the other end.
     pub output: Option<OwnedFd>,
     /// When it is killed, in milliseconds since boot.
     pub deadline: Option<u64>,
+    /// It has given a result.
+    pub reported: bool,
+    /// The process before this one started it, and may have heard what it said.
+    pub adopted: bool,
     /// An unfinished line.
     partial: Vec<u8>,
 }
@@ -142,12 +147,13 @@ impl Worker {
         }
         let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok();
         let deadline = kind.allowance_ms().map(|ms| now.saturating_add(ms));
-        Ok(Self { kind, pid: pid.as_raw_pid(), pidfd, output, deadline, partial: Vec::new() })
+        let pid = pid.as_raw_pid();
+        Ok(Self { kind, pid, pidfd, output, deadline, reported: false, adopted: false, partial: Vec::new() })
     }
 
     /// One that the process before this one started.
     pub fn adopt(kind: Kind, pid: i32, pidfd: Option<OwnedFd>, output: Option<OwnedFd>, deadline: Option<u64>) -> Self {
-        Self { kind, pid, pidfd, output, deadline, partial: Vec::new() }
+        Self { kind, pid, pidfd, output, deadline, reported: false, adopted: true, partial: Vec::new() }
     }
 
     /// Reads what is there and gives out whole lines. False: nothing more will come.
@@ -172,10 +178,56 @@ impl Worker {
         true
     }
 
-    /// Kills it; its exit is reaped as any other.
+    /// Kills it; its exit is reaped as any other. Until then its number is nobody else's: who has none of its process, for want of memory
+    /// or descriptors, does without.
     pub fn kill(&self) {
-        if let Some(pidfd) = &self.pidfd {
-            let _ = signal::send(pidfd, libc::SIGKILL);
+        let _ = match &self.pidfd {
+            Some(pidfd) => signal::send(pidfd, libc::SIGKILL),
+            None => signal::kill(self.pid, libc::SIGKILL),
+        };
+    }
+}
+
+/// Whether a child is a worker, by its name.
+pub fn is_one(pid: i32) -> bool {
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    line.split(|byte| *byte == 0).next() == Some(NAME.as_bytes())
+}
+
+/// Kills a child and waits up to so many milliseconds for its end, which is left to be reaped.
+pub fn end(pid: i32, patience_ms: u64) {
+    let _ = signal::kill(pid, libc::SIGKILL);
+    let Some(pid) = Pid::from_raw(pid) else { return };
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    for _ in 0..patience_ms {
+        if !matches!(waitid(WaitId::Pid(pid), options), Ok(None)) {
+            return;
         }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::ExitStatusExt;
+
+    #[test]
+    fn one_without_a_descriptor_can_be_killed_too() {
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        Worker::adopt(Kind::Network, child.id().cast_signed(), None, None, None).kill();
+        assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
+    }
+
+    #[test]
+    fn a_worker_is_known_by_its_name_and_its_end_waited_for() {
+        let mut named = Command::new("sleep").arg0(NAME).arg("1000").spawn().unwrap();
+        let mut other = Command::new("sleep").arg("1000").spawn().unwrap();
+        let [a, b] = [&named, &other].map(|child| child.id().cast_signed());
+        assert!(is_one(a) && !is_one(b) && !is_one(0));
+        end(a, 60_000);
+        end(b, 60_000);
+        // At its end, and not reaped.
+        assert_eq!([&mut named, &mut other].map(|child| child.try_wait().unwrap().unwrap().signal()), [Some(9); 2]);
     }
 }

@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use super::Supervisor;
 use crate::clock::now_ms;
-use crate::supervise::{Event, Exit};
+use crate::supervise::Event;
 use crate::work::report;
 use crate::worker::{Kind, Worker};
 
@@ -62,15 +62,12 @@ impl Supervisor {
         self.tell(Event::Probed(index, run, answer));
     }
 
-    /// A worker ended. One that has answered is not heard a second time; one that has not held its time was killed for it, and any
-    /// other way to end without an answer is not the container's fault.
-    pub(super) fn probe_ended(&mut self, index: usize, run: u32, exit: Exit) {
-        let late = exit == Exit::Signal(libc::SIGKILL);
-        self.tell(if late {
-            Event::Probed(index, run, Err("no answer in time".to_owned()))
-        } else {
-            Event::ProbeLost(index, run)
-        });
+    /// A worker ended. One that has answered is not heard a second time, as the container may have been asked again since; one that has
+    /// not held its time was killed for it, and any other way to end without an answer is not the container's fault.
+    pub(super) fn probe_ended(&mut self, index: usize, run: u32, worker: &Worker) {
+        if let Some(event) = left_unsaid(index, run, worker) {
+            self.tell(event);
+        }
         self.ask();
     }
 
@@ -90,5 +87,33 @@ impl Supervisor {
         self.questions.retain(|(about, _)| *about != index);
         let about_it = |kind: Kind| matches!(kind, Kind::Health { container, .. } if container == index);
         self.workers.iter().filter(|worker| about_it(worker.kind)).for_each(Worker::kill);
+    }
+}
+
+/// What the end of a worker says that it has not said itself.
+fn left_unsaid(index: usize, run: u32, worker: &Worker) -> Option<Event> {
+    // It has none any more when it was killed for it.
+    let late = worker.deadline.is_none();
+    (!worker.reported).then(|| match late {
+        true => Event::Probed(index, run, Err("no answer in time".to_owned())),
+        false => Event::ProbeLost(index, run),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_has_not_answered_is_spoken_for_and_only_the_late_are_blamed() {
+        let said = |reported, deadline| {
+            let kind = Kind::Health { container: 2, run: 7 };
+            let mut worker = Worker::adopt(kind, 1, None, None, deadline);
+            worker.reported = reported;
+            left_unsaid(2, 7, &worker)
+        };
+        assert_eq!([said(true, Some(9)), said(true, None)], [None, None]);
+        assert_eq!(said(false, Some(9)), Some(Event::ProbeLost(2, 7)));
+        assert_eq!(said(false, None), Some(Event::Probed(2, 7, Err("no answer in time".to_owned()))));
     }
 }

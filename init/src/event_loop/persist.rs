@@ -76,6 +76,7 @@ pub(super) struct WorkerRecord {
     pub(super) pidfd: i32,
     pub(super) output: i32,
     pub(super) deadline: Option<u64>,
+    pub(super) reported: bool,
 }
 
 /// One container.
@@ -167,6 +168,7 @@ impl Supervisor {
             pidfd: number(w.pidfd.as_ref()),
             output: number(w.output.as_ref()),
             deadline: w.deadline,
+            reported: w.reported,
         };
         let lasting = self.ports.lasting();
         let mut subscription = lasting.map(|entry| entry.subscription.clone()).unwrap_or_default();
@@ -257,7 +259,7 @@ mod tests {
         kinds.extend(singles);
         // One that was killed may still be there when its successor is.
         kinds.extend([Kind::Passphrase, Kind::Shell]);
-        let worker = |kind| WorkerRecord { kind, pid, pidfd: n, output: n, deadline: ms };
+        let worker = |kind| WorkerRecord { kind, pid, pidfd: n, output: n, deadline: ms, reported: true };
         let common = supervise::Common {
             begun: true,
             data: supervise::DataPhase::Unavailable("\u{fffd}".repeat(LONGEST_REASON / 4)),

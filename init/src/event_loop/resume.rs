@@ -1,5 +1,6 @@
 //! How a supervisor goes on as the next incarnation of one that crashed.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -20,7 +21,10 @@ use crate::store::{self, Store};
 use crate::supervise::{Event, Fault, State};
 use crate::sys::fd::Inherited;
 use crate::sys::signal::SignalFd;
-use crate::worker::Worker;
+use crate::worker::{self, Worker};
+
+/// A worker that nobody knows is given so many milliseconds to be gone, and no more: a disk may hold it up.
+const STRANGER_MS: u64 = 100;
 
 /// Why a crashed supervisor can't go on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,6 +100,7 @@ impl Supervisor {
         again.actions.extend(again.state.owed());
         // Workers first: a container that one works for isn't lost.
         again.adopt_workers(common, &mut inherited);
+        again.end_strangers(&units);
         again.end_console_workers();
         again.adopt_units(units, &mut inherited);
         again.store.forget();
@@ -172,9 +177,23 @@ impl Supervisor {
         }
     }
 
+    /// Ends workers that the process before had started and not kept: what they work at is begun once more, and they would be in its way.
+    fn end_strangers(&self, units: &[Option<UnitRecord>]) {
+        let workers = self.workers.iter().map(|worker| worker.pid);
+        let known: BTreeSet<i32> = units.iter().flatten().map(|unit| unit.pid).chain(workers).collect();
+        let children = std::fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
+        let strange = |pid: &i32| !known.contains(pid) && worker::is_one(*pid);
+        for pid in children.split_whitespace().filter_map(|pid| pid.parse().ok()).filter(strange) {
+            log::warn!("process {pid} is a worker that nobody knows");
+            worker::end(pid, STRANGER_MS);
+        }
+    }
+
     fn adopt_workers(&mut self, common: CommonRecord, inherited: &mut Inherited) {
         for w in common.workers {
-            let worker = Worker::adopt(w.kind, w.pid, inherited.take(w.pidfd), inherited.take(w.output), w.deadline);
+            let mut worker =
+                Worker::adopt(w.kind, w.pid, inherited.take(w.pidfd), inherited.take(w.output), w.deadline);
+            worker.reported = w.reported;
             if let Some(output) = &worker.output {
                 self.sources.add_readable(output, Source::Worker(worker.pid));
             }

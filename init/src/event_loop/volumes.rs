@@ -12,7 +12,7 @@ use super::setup::raise_descriptor_limit;
 use crate::escape::one_line;
 use crate::supervise::{Action, Exit, Fault};
 use crate::work::report;
-use crate::worker::Kind;
+use crate::worker::{Kind, Worker};
 
 /// So many work at once on the data filesystem, and as many where there is memory: one that doesn't answer holds up its own. The record that
 /// keeps who is at work has an end.
@@ -85,26 +85,30 @@ impl Supervisor {
                 unit.volumes_fault = Some(Fault { text, transient: true });
             }
         }
+        // It has nothing more to do. That nobody hears it any more is not seen by it for as long as a child that sets itself up has a copy
+        // of our end.
+        worker.kill();
+        if unit.volumes.is_some() {
+            self.actions.push_back(Action::Launch(index));
+        }
         self.dirty.push(index);
-        // Nobody hears it any more: that ends it.
         if let Some(output) = worker.output.take() {
             self.sources.remove(&output);
             self.common_dirty = true;
         }
     }
 
-    /// The launch goes on, or has failed.
-    pub(super) fn volumes_ended(&mut self, index: usize, exit: Exit) {
+    /// The launch goes on already, or has failed.
+    pub(super) fn volumes_ended(&mut self, index: usize, worker: &Worker, exit: Exit) {
         self.open_more();
         let Some(unit) = self.units.get_mut(index) else { return };
         let fault = unit.volumes_fault.take();
         if unit.volumes.is_some() {
-            self.actions.push_back(Action::Launch(index));
             return;
         }
         let unsaid = || format!("open its volumes: the worker {}", super::telling::ending(exit));
-        // One that ended well has said what it opened to a process that crashed since.
-        let mut fault = fault.unwrap_or_else(|| Fault { text: unsaid(), transient: exit.success() });
+        // What the process before was told, or opened, is lost with it.
+        let mut fault = fault.unwrap_or_else(|| Fault { text: unsaid(), transient: exit.success() || worker.adopted });
         fault.text.truncate(fault.text.floor_char_boundary(LONGEST_REASON));
         self.launch_failed(index, fault);
     }

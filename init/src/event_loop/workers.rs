@@ -115,13 +115,18 @@ impl Supervisor {
         }
         self.crash_if_asked(CrashPoint::Read);
         for line in lines {
-            self.result(kind, &line);
+            let reported = self.result(kind, &line);
+            if let Some(worker) = self.workers.iter_mut().find(|worker| reported && worker.pid == pid) {
+                worker.reported = true;
+                self.common_dirty = true;
+            }
         }
         // The pipe has it no more.
         self.persist();
     }
 
-    fn result(&mut self, kind: Kind, line: &[u8]) {
+    /// Takes a line; whether it is a result.
+    fn result(&mut self, kind: Kind, line: &[u8]) -> bool {
         let fault = match kind {
             Kind::Modules => serde_json::from_slice(line).map(|r: report::Modules| {
                 for fault in r.failed {
@@ -159,9 +164,10 @@ impl Supervisor {
         .err();
         // What changes often is no part of it.
         self.context_changed |= !matches!(kind, Kind::Health { .. } | Kind::Previous(_));
-        if let Some(fault) = fault {
+        if let Some(fault) = &fault {
             log::warn!("{} worker: not a result: {fault}", kind.word());
         }
+        fault.is_none()
     }
 
     fn data_settled(&mut self, data: report::Data, stopped: Vec<usize>) {
@@ -203,7 +209,7 @@ impl Supervisor {
         // On the way down nothing is begun; but who waits for an answer, or for the line, still gets it.
         let is_awaited = matches!(worker.kind, Kind::Stop | Kind::Previous(_) | Kind::Passphrase | Kind::Shell);
         if is_awaited || self.state.common().goal.is_none() {
-            self.work_ended(worker.kind, exit);
+            self.work_ended(&worker, exit);
         }
         if self.workers.is_empty() && self.due.contains_key(&Kind::Stop) {
             self.start_at(Kind::Stop, 0);
@@ -212,7 +218,8 @@ impl Supervisor {
     }
 
     /// What follows the end of a worker, whether it did its work or not.
-    fn work_ended(&mut self, kind: Kind, exit: Exit) {
+    fn work_ended(&mut self, worker: &Worker, exit: Exit) {
+        let kind = worker.kind;
         let how = format!("its worker {}", super::telling::ending(exit));
         match kind {
             Kind::Modules => {
@@ -237,6 +244,11 @@ impl Supervisor {
             }
             // One that reported first and failed afterwards has settled the matter.
             Kind::Data if self.state.common().data == DataPhase::Pending => {
+                if exit.success() && worker.adopted {
+                    // It has reported to the process before, which crashed of that or right then: another one looks.
+                    self.start_worker(Kind::Data, &[]);
+                    return;
+                }
                 let detail = if exit.success() { "its worker gave no report".to_owned() } else { how };
                 self.data_settled(report::Data { state: DataState::Absent, detail, bytes: 0 }, Vec::new());
             }
@@ -251,8 +263,8 @@ impl Supervisor {
             // It has said any other reason itself.
             Kind::Stopped if matches!(exit, Exit::Signal(_)) => self.not_kept(&how),
             Kind::Data | Kind::Network | Kind::Stopped => {}
-            Kind::Volumes(index) => self.volumes_ended(index, exit),
-            Kind::Health { container, run } => self.probe_ended(container, run, exit),
+            Kind::Volumes(index) => self.volumes_ended(index, worker, exit),
+            Kind::Health { container, run } => self.probe_ended(container, run, worker),
             // One that has reported was listened to.
             Kind::Passphrase => self.passphrase(None),
             Kind::Shell => self.take_line_back(),

@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use garboard_runtime::plan;
-use rustix::fs::Mode;
+use rustix::fs::{Mode, StatVfsMountFlags};
 use rustix::io::Errno;
 use rustix::mount::MountFlags;
 
@@ -21,6 +21,8 @@ use crate::kept::files;
 use crate::sys;
 
 const MOUNT_POINT: &str = plan::DATA;
+/// A filesystem's type (TMPFS_MAGIC in the kernel's `include/uapi/linux/magic.h`).
+const TMPFS: u64 = 0x0102_1994;
 /// How long the data disk may take to appear.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// What is on the data filesystem is data: no device nodes, and no program there gains privileges.
@@ -64,7 +66,7 @@ fn told(data: Data) -> Mounted {
 
 fn mounted(wanted: &plan::Data, keeps_logs: bool) -> Data {
     if is_mounted() {
-        return finished(DataState::Mounted, String::new());
+        return as_it_is();
     }
     match mount(wanted) {
         Ok(mut report) => {
@@ -86,6 +88,28 @@ fn mounted(wanted: &plan::Data, keeps_logs: bool) -> Data {
             }
         },
     }
+}
+
+/// What is mounted already, for a PID 1 that crashed before it heard of that.
+fn as_it_is() -> Data {
+    let kind = rustix::fs::statfs(MOUNT_POINT).map_or(0, |fs| fs.f_type.unsigned_abs());
+    let read_only = rustix::fs::statvfs(MOUNT_POINT).is_ok_and(|fs| fs.f_flag.contains(StatVfsMountFlags::RDONLY));
+    let (state, mut detail) = named(kind == TMPFS, read_only);
+    // That may be as far as it came.
+    if let Err(e) = make_volumes(state) {
+        let separator = if detail.is_empty() { "" } else { "; " };
+        detail.push_str(&format!("{separator}make {MOUNT_POINT}/volumes: {e}"));
+    }
+    finished(state, detail)
+}
+
+fn named(tmpfs: bool, read_only: bool) -> (DataState, String) {
+    let (state, detail) = match (tmpfs, read_only) {
+        (true, _) => (DataState::Tmpfs, "volumes are kept in memory only"),
+        (false, true) => (DataState::Readonly, "its disk can only be read"),
+        (false, false) => (DataState::Mounted, ""),
+    };
+    (state, detail.to_owned())
 }
 
 /// PID 1 that executed itself again starts no second mount.
@@ -260,6 +284,13 @@ fn finished(state: DataState, detail: String) -> Data {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_mounted_already_is_told_as_what_it_is() {
+        let states = [(false, false), (false, true), (true, false), (true, true)];
+        let told = [DataState::Mounted, DataState::Readonly, DataState::Tmpfs, DataState::Tmpfs];
+        assert_eq!(states.map(|(tmpfs, read_only)| named(tmpfs, read_only).0), told);
+    }
 
     #[test]
     fn causes_are_explained() {

@@ -48,7 +48,7 @@ fn open_all(container: &Container, fill_first: bool) -> Result<Vec<OwnedFd>, Fai
     volumes::of(&container.launch.unpack()?).map(|(path, create)| volumes::open(path, create)).collect()
 }
 
-/// PID 1 copies the descriptors out of this process. When it has them it closes its end of the pipe.
+/// PID 1 copies the descriptors out of this process. When it has them it kills this one, or has closed its end of the pipe.
 fn until_taken() {
     let stdout = std::io::stdout();
     // An error is always waited for.

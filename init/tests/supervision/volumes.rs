@@ -7,7 +7,7 @@ use garboard_runtime::launch::{CreateDir, IdMapping, Mount, MountFlags, MountSou
 use garboard_runtime::plan::{Container, Fill, Restart};
 use rustix::fs::{FlockOperation, flock};
 
-use crate::rig::{Rig, changed, find, kill, shell, with};
+use crate::rig::{Rig, Setup, changed, find, kill, shell, with};
 
 /// By name.
 pub const TESTS: &[(&str, fn())] = &[
@@ -15,6 +15,7 @@ pub const TESTS: &[(&str, fn())] = &[
     ("volumes::a_fill_that_fails_fails_its_container_alone", a_fill_that_fails_fails_its_container_alone),
     ("volumes::once_is_enough", once_is_enough),
     ("volumes::a_later_start_asks_no_disk", a_later_start_asks_no_disk),
+    ("volumes::a_child_that_hangs_holds_no_volumes_up", a_child_that_hangs_holds_no_volumes_up),
     ("volumes::a_crowd_of_volumes_is_opened_by_a_few_workers", a_crowd_of_volumes_is_opened_by_a_few_workers),
 ];
 
@@ -162,4 +163,19 @@ fn a_crowd_of_volumes_is_opened_by_a_few_workers() {
         assert_eq!(rig.log(&name), ["from the image"]);
         assert_eq!(rig.container(&name)["restarts"], 0);
     }
+}
+
+/// It has copies of all that PID 1 had open when it was made, the pipe of a worker among them.
+fn a_child_that_hangs_holds_no_volumes_up() {
+    let site = site();
+    let volumes = File::open(site.path().join("volumes")).unwrap();
+    flock(&volumes, FlockOperation::LockExclusive).unwrap();
+    let containers = vec![with_volume(site.path(), shell("filled", "cat /mnt/file")), shell("hangs", "sleep 1000")];
+    let mut rig = Rig::with(containers, Setup { frozen: true, ..Setup::default() });
+    // In the cgroup that stands still, and so not at work on its program yet.
+    rig.wait("a child", |s| find(s, "hangs")["pid"] != 0 && !find(s, "hangs")["pid"].is_null());
+    flock(&volumes, FlockOperation::Unlock).unwrap();
+    rig.wait("another child", |s| find(s, "filled")["pid"] != 0 && !find(s, "filled")["pid"].is_null());
+    rig.thaw();
+    rig.wait_console("filled | from the image");
 }

@@ -20,6 +20,11 @@ pub const TESTS: &[(&str, fn())] = &[
     ("workers::modules_that_were_killed_are_locked_all_the_same", modules_that_were_killed_are_locked_all_the_same),
     ("workers::a_lock_that_does_not_close_is_told", a_lock_that_does_not_close_is_told),
     ("workers::data_without_a_report_is_absent", data_without_a_report_is_absent),
+    (
+        "workers::a_report_that_only_a_crashed_one_heard_is_asked_for_again",
+        a_report_that_only_a_crashed_one_heard_is_asked_for_again,
+    ),
+    ("workers::one_that_nobody_knows_after_a_crash_is_ended", one_that_nobody_knows_after_a_crash_is_ended),
     ("workers::a_crash_at_once_forgets_no_work", a_crash_at_once_forgets_no_work),
     ("workers::nothing_is_started_on_the_way_down", nothing_is_started_on_the_way_down),
     ("workers::data_that_is_killed_on_the_way_down_is_not_missed", data_that_is_killed_on_the_way_down_is_not_missed),
@@ -168,6 +173,41 @@ fn data_without_a_report_is_absent() {
     let mut rig = Rig::with(containers(), Setup { data: Some(false), files, ..Setup::default() });
     let detail = rig.wait_state("keeper", "failed")["detail"].clone();
     assert_eq!(detail, "needs /data: its worker gave no report");
+}
+
+/// PID 1 crashes with the line in its hands.
+fn a_report_that_only_a_crashed_one_heard_is_asked_for_again() {
+    let files = &[("hold-data", ""), ("data", r#"{"state":"tmpfs","detail":"","bytes":0}"#)];
+    let mut rig = Rig::with(containers(), Setup { data: Some(true), files, ..Setup::default() });
+    rig.wait("networked", |s| s["network"]["state"] == "up");
+    let path = rig.file("started");
+    rig.until("at work", |_| started(&path).contains(&"data".to_owned()));
+    rig.signal(19);
+    kill(rig.pid(), 34 + 14);
+    std::fs::remove_file(rig.file("hold-data")).unwrap();
+    rig.until("it has ended", |rig| rig.children().iter().any(|(_, state)| *state == 'Z'));
+    rig.signal(18);
+    let status = rig.wait("resumed", |s| s["notes"].to_string().contains("crashed and goes on"));
+    assert_ne!(status["state"], "stopping", "{status:#}");
+    rig.wait("there", |s| s["data"]["state"] == "tmpfs");
+    assert_eq!(started(&path).iter().filter(|kind| *kind == "data").count(), 2);
+}
+
+/// Two were started when the modules were in, and PID 1 crashes before it is kept that they were.
+fn one_that_nobody_knows_after_a_crash_is_ended() {
+    let files = &[("hold-modules", "")];
+    let mut rig = Rig::with(vec![], Setup { data: Some(false), files, ..Setup::default() });
+    let path = rig.file("started");
+    rig.until("at work", |_| started(&path) == ["modules"]);
+    rig.signal(19);
+    kill(rig.pid(), 34 + 10);
+    std::fs::remove_file(rig.file("hold-modules")).unwrap();
+    rig.until("it has ended", |rig| rig.children().iter().any(|(_, state)| *state == 'Z'));
+    rig.signal(18);
+    rig.wait("resumed", |s| s["notes"].to_string().contains("crashed and goes on"));
+    rig.wait("networked", |s| s["network"]["state"] == "up");
+    rig.until("one network worker is left, and nobody else", |rig| rig.children().len() == 1);
+    assert_eq!(rig.status()["network"]["state"], "up");
 }
 
 fn a_crash_at_once_forgets_no_work() {

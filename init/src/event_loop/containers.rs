@@ -14,7 +14,7 @@ use super::sources::Source;
 use super::{Supervisor, Unit};
 use crate::escape::one_line;
 use crate::etc_files;
-use crate::supervise::{Event, Exit, Fault};
+use crate::supervise::{Event, Exit, Fault, Phase};
 use crate::sys::signal;
 use crate::sys::wait::ended_child;
 
@@ -24,6 +24,8 @@ const REAPED_PER_TURN: usize = 1024;
 pub(super) const LONGEST_REASON: usize = 300;
 /// So is this.
 const LONGEST_DEGRADED: usize = 200;
+/// The status with which a reaper or a shell ends when SIGKILL has ended its program.
+const OF_SIGKILL: i32 = 128 + libc::SIGKILL;
 
 impl Supervisor {
     pub(super) fn launch(&mut self, index: usize) {
@@ -152,7 +154,8 @@ impl Supervisor {
         self.take_notifications(index);
         self.drain_output(index);
         self.forget_questions(index);
-        let out_of_memory = exit == Exit::Signal(libc::SIGKILL) && self.lacked_memory(index);
+        let phase = self.state.units().get(index).map(|unit| unit.phase);
+        let out_of_memory = may_lack_memory(phase, exit) && self.lacked_memory(index);
         let report = self.reports.remove(&index);
         let Some(unit) = self.units.get_mut(index) else { return };
         for fd in [unit.output.take(), report].into_iter().flatten() {
@@ -247,6 +250,13 @@ fn exit_of(status: WaitIdStatus) -> Option<Exit> {
     status.exit_status().map(Exit::Code).or_else(|| status.terminating_signal().map(Exit::Signal))
 }
 
+/// Whether an end is one that the kernel may have made for want of memory: by SIGKILL, of which a reaper or a shell tells by its status. One
+/// that PID 1 kills ends of that, whatever became of its other processes before.
+fn may_lack_memory(phase: Option<Phase>, exit: Exit) -> bool {
+    let killed = matches!(exit, Exit::Signal(libc::SIGKILL) | Exit::Code(OF_SIGKILL));
+    killed && !matches!(phase, Some(Phase::Stopping { kills: 1.., .. }))
+}
+
 fn fault(failure: &Failure) -> Fault {
     // It may quote what an image has: a program's name, a file's.
     let mut text = one_line(&failure.to_string());
@@ -258,4 +268,24 @@ fn os_fault(operation: &str, error: &std::io::Error) -> Fault {
     let short = [libc::ENOMEM, libc::EAGAIN, libc::EMFILE, libc::ENFILE, libc::ENOSPC];
     let transient = error.raw_os_error().is_some_and(|e| short.contains(&e));
     Fault { text: format!("{operation}: {error}"), transient }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::supervise::Purpose;
+
+    #[test]
+    fn who_was_killed_by_pid_1_did_not_end_for_want_of_memory() {
+        let stopping = |kills| Phase::Stopping { purpose: Purpose::Asked, deadline: 9, latest: 9, kills };
+        let killed = Exit::Signal(libc::SIGKILL);
+        let may = |phase, exit| may_lack_memory(Some(phase), exit);
+        let running = Phase::Running { since: 1 };
+        assert_eq!(
+            [running, stopping(0), stopping(1), stopping(3)].map(|p| may(p, killed)),
+            [true, true, false, false]
+        );
+        let ends = [Exit::Code(137), Exit::Code(9), Exit::Code(0), Exit::Signal(15)];
+        assert_eq!(ends.map(|exit| may(running, exit)), [true, false, false, false]);
+    }
 }

@@ -68,8 +68,9 @@ fn resume(state: &str, reason: &str) -> ! {
     kmsg_logger::install();
     match Supervisor::resume(inherited, state, reason) {
         Ok(supervisor) => shutdown::carry_out(supervisor.run()),
-        Err(error) => {
-            shutdown::give_up(&format!("PID 1 crashed ({reason}) and can't go on: {error}"), &Places::default())
+        Err((error, watchdog)) => {
+            let why = format!("PID 1 crashed ({reason}) and can't go on: {error}");
+            shutdown::give_up(&why, &Places::default(), watchdog)
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The end: disks, then the machine.
 
 use std::ffi::OsString;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use garboard_runtime::plan::DATA;
@@ -114,8 +115,9 @@ pub fn carry_out(goal: Goal) -> ! {
 }
 
 /// Starts the machine over when supervision can't go on: says why, has that kept for the next boot and the disks written back, which
-/// get a moment for it, and never hangs. A process that isn't PID 1 ends with status 70.
-pub fn give_up(why: &str, places: &Places) -> ! {
+/// get a moment for it, and never hangs. That may take longer than the machine's watchdog waits, if it has one, so that is fed meanwhile.
+/// A process that isn't PID 1 ends with status 70.
+pub fn give_up(why: &str, places: &Places, watchdog: Option<OwnedFd>) -> ! {
     let text = last_words(why);
     crate::boot::stop::say(&format!("\r\n{text}\r\n"));
     let own = rustix::process::getpid().is_init();
@@ -131,6 +133,9 @@ pub fn give_up(why: &str, places: &Places) -> ! {
     let mut patience = Patience::begin(now_ms());
     let mut worker = None;
     while !patience.is_over(now_ms(), unwritten) {
+        if let Some(device) = &watchdog {
+            let _ = rustix::io::write(device, b".");
+        }
         if worker.is_none() {
             // Memory may come free only now that the others are killed.
             worker = Worker::spawn(Kind::Stop, &end, 0).ok();

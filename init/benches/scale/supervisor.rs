@@ -17,7 +17,7 @@ use crate::trace;
 pub fn resume(state: &str, reason: &str) -> ! {
     match Supervisor::resume(Inherited::take_all(), state, reason) {
         Ok(supervisor) => shutdown::carry_out(supervisor.run()),
-        Err(error) => shutdown::give_up(&error.to_string(), &nowhere()),
+        Err((error, watchdog)) => shutdown::give_up(&error.to_string(), &nowhere(), watchdog),
     }
 }
 

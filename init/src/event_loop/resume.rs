@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use super::persist::{CommonRecord, Context, UnitRecord};
 use super::setup::rules;
@@ -51,8 +51,22 @@ impl std::error::Error for ResumeError {}
 
 impl Supervisor {
     /// Goes on where the process before crashed with `reason`. `state` is the descriptor of its state, from the command line;
-    /// `inherited` is what [`Inherited::take_all`] found before anything else was opened.
-    pub fn resume(mut inherited: Inherited, state: &str, reason: &str) -> Result<Self, ResumeError> {
+    /// `inherited` is what [`Inherited::take_all`] found before anything else was opened. With an error come the machine's watchdog, if it
+    /// is under way, and faults that lead nowhere any more.
+    pub fn resume(mut inherited: Inherited, state: &str, reason: &str) -> Result<Self, (ResumeError, Option<OwnedFd>)> {
+        let mut watchdog = -1;
+        Self::resume_from(&mut inherited, state, reason, &mut watchdog).map_err(|error| {
+            crate::sys::crash::disarm();
+            (error, inherited.take(watchdog))
+        })
+    }
+
+    fn resume_from(
+        inherited: &mut Inherited,
+        state: &str,
+        reason: &str,
+        watchdog: &mut i32,
+    ) -> Result<Self, ResumeError> {
         let fault = |what: &str| ResumeError::State(what.to_owned());
         let os = |what: &'static str| move |e: io::Error| ResumeError::State(format!("{what}: {e}"));
         // The signal of the fault is still blocked; the next one must get through.
@@ -61,6 +75,8 @@ impl Supervisor {
         let number = memory.as_raw_fd();
         let records = store::records_in(&memory).ok_or_else(|| fault("not a state"))?;
         let mut store = Store::adopt(memory, records).map_err(os("open it"))?;
+        let common = persist::load::<CommonRecord>(&store, persist::COMMON);
+        *watchdog = common.as_ref().map_or(-1, |common| common.watchdog);
         let mut history = persist::history(&store);
         let bearable = history.note(reason, now_ms());
         persist::save(&mut store, persist::HISTORY, &history);
@@ -72,7 +88,7 @@ impl Supervisor {
         }
 
         let context: Context = persist::load(&store, persist::CONTEXT).ok_or_else(|| fault("no context"))?;
-        let common: CommonRecord = persist::load(&store, persist::COMMON).ok_or_else(|| fault("no common record"))?;
+        let common = common.ok_or_else(|| fault("no common record"))?;
         let plan = boot::read_plan_at(&context.options.plan).map_err(|e| ResumeError::State(e.to_string()))?;
         let count = plan.containers.len();
         if persist::records(count) != records {
@@ -99,10 +115,10 @@ impl Supervisor {
         // Whichever of them the process before had done: it crashed on its last steps, or on its first.
         again.actions.extend(again.state.owed());
         // Workers first: a container that one works for isn't lost.
-        again.adopt_workers(common, &mut inherited);
+        again.adopt_workers(common, inherited);
         again.end_strangers(&units);
         again.end_console_workers();
-        again.adopt_units(units, &mut inherited);
+        again.adopt_units(units, inherited);
         again.store.forget();
         again.miss_questions();
         again.watch_data(now_ms());

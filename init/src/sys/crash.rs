@@ -83,6 +83,11 @@ pub fn arm(state: i32) {
     set_mark(u32::try_from(state).map_or(UNARMED, |fd| fd.saturating_add(ARMED)));
 }
 
+/// Nothing can be resumed any more: from now on a fault starts the machine over.
+pub fn disarm() {
+    set_mark(UNARMED);
+}
+
 /// Executes this program again with `reason`; returns only in a forked child, which should die of its fault.
 pub fn restart(reason: &[u8]) {
     match mark() {

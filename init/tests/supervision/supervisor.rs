@@ -26,7 +26,9 @@ fn words() -> Places {
 pub fn resume(state: &str, reason: &str) -> ! {
     match Supervisor::resume(Inherited::take_all(), state, reason) {
         Ok(supervisor) => shutdown::carry_out(supervisor.run()),
-        Err(error) => shutdown::give_up(&format!("PID 1 crashed ({reason}) and can't go on: {error}"), &words()),
+        Err((error, watchdog)) => {
+            shutdown::give_up(&format!("PID 1 crashed ({reason}) and can't go on: {error}"), &words(), watchdog)
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use crate::rig::{Rig, Setup, eaten, kill, shell};
 pub const TESTS: &[(&str, fn())] = &[
     ("watchdog::it_is_fed_until_the_loop_stands_still", it_is_fed_until_the_loop_stands_still),
     ("watchdog::it_is_fed_over_a_crash_and_let_go_in_the_end", it_is_fed_over_a_crash_and_let_go_in_the_end),
+    ("watchdog::it_is_fed_while_pid_1_gives_up", it_is_fed_while_pid_1_gives_up),
     ("watchdog::one_that_is_not_there_is_told", one_that_is_not_there_is_told),
 ];
 
@@ -55,6 +56,21 @@ fn it_is_fed_over_a_crash_and_let_go_in_the_end() {
     let bowl = rig.bowl();
     assert_eq!(rig.end().0, 0);
     assert_eq!(eaten(&bowl).last(), Some(&b'V'), "a machine that is off isn't to be started over");
+}
+
+/// That writes disks back, which takes as long as it takes.
+fn it_is_fed_while_pid_1_gives_up() {
+    let mut rig = watched();
+    kill(rig.pid(), PANIC);
+    rig.wait("resumed", |s| s["notes"].as_array().is_some_and(|n| !n.is_empty()));
+    let bowl = rig.bowl();
+    rig.signal(19);
+    eaten(&bowl);
+    kill(rig.pid(), PANIC);
+    rig.signal(18);
+    assert_eq!(rig.end().0, 70);
+    let food = eaten(&bowl);
+    assert!(food.starts_with(b".") && !food.contains(&b'V'), "{food:?}");
 }
 
 fn one_that_is_not_there_is_told() {

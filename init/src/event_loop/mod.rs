@@ -300,6 +300,7 @@ impl Supervisor {
     }
 
     fn on_time(&mut self, now: u64) {
+        self.hear_the_late(now);
         self.tell(Event::Tick);
         self.flush_partial_lines(now);
         self.check_workers(now);

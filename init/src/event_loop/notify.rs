@@ -66,13 +66,39 @@ impl Supervisor {
                 (unit.said.since, unit.said.count) = (now, 0);
             }
             if unit.said.count >= MANY {
-                self.deaf.insert(index, unit.said.since.saturating_add(SPAN_MS));
+                let until = unit.said.since.saturating_add(SPAN_MS);
+                self.deaf.insert(index, until);
                 self.sources.remove(socket);
+                self.tell(Event::Unheard(index, until.saturating_sub(now)));
                 return;
             }
-            let Some(messages) = notify::receive(socket, &mut self.buffer) else { return };
-            unit.said.count = unit.said.count.saturating_add(1);
-            messages.into_iter().for_each(|message| self.heard(index, message));
+            if !self.hear(index) {
+                return;
+            }
+        }
+    }
+
+    /// Hears the next datagram of a container; whether there was one.
+    fn hear(&mut self, index: usize) -> bool {
+        let Some(unit) = self.units.get_mut(index) else { return false };
+        let Some(socket) = &unit.notify else { return false };
+        let Some(messages) = notify::receive(socket, &mut self.buffer) else { return false };
+        unit.said.count = unit.said.count.saturating_add(1);
+        messages.into_iter().for_each(|message| self.heard(index, message));
+        true
+    }
+
+    /// Hears those whose time is over before that is held against them, also who is not listened to for now: what they said in time may
+    /// wait here.
+    pub(super) fn hear_the_late(&mut self, now: u64) {
+        for index in self.state.too_late(now) {
+            self.take_report(index);
+            // More than waits in the socket of anybody.
+            for _ in 0..PER_TURN {
+                if !self.hear(index) {
+                    break;
+                }
+            }
         }
     }
 

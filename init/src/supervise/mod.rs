@@ -93,6 +93,8 @@ pub enum Event {
     ExtendTimeout(usize, u64),
     /// It says that it is alive (`WATCHDOG=1`).
     Alive(usize),
+    /// It said so much that it is not listened to for so many milliseconds: they don't count.
+    Unheard(usize, u64),
     /// It will say so at least once in so many milliseconds; 0: it won't (`WATCHDOG_USEC=`).
     WatchdogSet(usize, u64),
     /// It says that it doesn't work (`WATCHDOG=trigger`).

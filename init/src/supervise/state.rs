@@ -157,6 +157,16 @@ impl State {
         self.units.iter().filter_map(due).min()
     }
 
+    /// Who has not started, or not said that it is alive, by now, and so is killed at the next [`super::Event::Tick`].
+    pub fn too_late(&self, now: u64) -> Vec<usize> {
+        let late = |unit: &Unit| match unit.phase {
+            Phase::Starting { deadline, .. } => now >= deadline,
+            Phase::Running { .. } => unit.watch.alive_by.is_some_and(|by| now >= by) && self.common.goal.is_none(),
+            _ => false,
+        };
+        self.units.iter().enumerate().filter(|(_, unit)| late(unit)).map(|(index, _)| index).collect()
+    }
+
     /// When a running container counts as started for good.
     fn settles_at(&self, unit: &Unit) -> Option<u64> {
         let Phase::Running { since } = unit.phase else { return None };

@@ -47,6 +47,7 @@ impl State {
             Event::Ready(index) => self.ready_said(index, now, to),
             Event::ExtendTimeout(index, ms) => self.extend(index, ms, now),
             Event::Alive(index) => self.alive(index, now),
+            Event::Unheard(index, ms) => self.unheard(index, ms),
             Event::WatchdogSet(index, ms) => self.watchdog_set(index, ms, now),
             Event::WatchdogTrigger(index) => self.watchdog_trigger(index, now, to),
             Event::Probed(index, run, answer) => self.probed(index, run, Some(answer), now, to),

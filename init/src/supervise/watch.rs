@@ -139,6 +139,13 @@ impl State {
         }
     }
 
+    /// It can't say anything for a while.
+    pub(super) fn unheard(&mut self, index: usize, ms: u64) {
+        if let Some(by) = self.running(index).and_then(|(_, unit)| unit.watch.alive_by).filter(|_| ms > 0) {
+            self.change(index, |u| u.watch.alive_by = Some(by.saturating_add(ms)));
+        }
+    }
+
     /// It says how often it will say that it is alive; 0: not at all.
     pub(super) fn watchdog_set(&mut self, index: usize, ms: u64, now: u64) {
         if !self.notifies(index) {

@@ -12,6 +12,7 @@ pub const TESTS: &[(&str, fn())] = &[
     ("watched::one_that_notifies_is_started_when_it_says_so", one_that_notifies_is_started_when_it_says_so),
     ("watched::readiness_that_never_comes_is_a_failure", readiness_that_never_comes_is_a_failure),
     ("watched::a_sign_of_life_that_is_missing_is_a_failure", a_sign_of_life_that_is_missing_is_a_failure),
+    ("watched::who_says_too_much_is_heard_before_it_is_killed", who_says_too_much_is_heard_before_it_is_killed),
     ("watched::a_flood_of_notifications_holds_nobody_up", a_flood_of_notifications_holds_nobody_up),
     ("watched::a_program_in_the_container_answers", a_program_in_the_container_answers),
     ("watched::a_port_of_the_container_answers", a_port_of_the_container_answers),
@@ -113,6 +114,28 @@ fn a_sign_of_life_that_is_missing_is_a_failure() {
     let told = rig.console();
     assert_ne!(find(&again, "heart")["pid"], first);
     assert!(told.contains("heart was killed by SIGKILL, as it did not say in time that it is alive; starts"), "{told}");
+}
+
+/// A hundred datagrams are heard in a second; the sign of life is the next one.
+fn who_says_too_much_is_heard_before_it_is_killed() {
+    let supervision = Supervision { notify: true, watchdog_ms: Some(400), ..Supervision::default() };
+    let mut rig = Rig::new(vec![with(Restart::Always, watched(supervision, shell("heart", "sleep 10000")))]);
+    rig.until("it has a socket", |rig| rig.file("run/notify/heart.sock").exists());
+    let path = rig.file("run/notify/heart.sock");
+    let socket = UnixDatagram::unbound().unwrap();
+    let until = Instant::now() + Duration::from_secs(5);
+    let mut alive_at = Instant::now();
+    socket.send_to(b"READY=1", &path).unwrap();
+    while Instant::now() < until {
+        socket.send_to(b"STATUS=busy", &path).unwrap();
+        if alive_at.elapsed() > Duration::from_millis(100) {
+            alive_at = Instant::now();
+            socket.send_to(b"WATCHDOG=1", &path).unwrap();
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let heart = rig.container("heart");
+    assert_eq!((&heart["state"], &heart["restarts"]), (&"running".into(), &0.into()), "{}", rig.console());
 }
 
 fn a_flood_of_notifications_holds_nobody_up() {

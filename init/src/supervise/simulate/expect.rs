@@ -26,6 +26,10 @@ pub(super) fn update(world: &mut World, before: &Before, event: &Event, actions:
             let real = &mut world.real[*index];
             real.alive_by = real.watchdog_ms.filter(|_| real.running()).map(|ms| now + ms);
         }
+        Event::Unheard(index, ms) if heard(world, *index) && world.real[*index].running() => {
+            let real = &mut world.real[*index];
+            real.alive_by = real.alive_by.map(|by| by + ms);
+        }
         Event::WatchdogSet(index, ms) if heard(world, *index) => {
             let now = world.now;
             let real = &mut world.real[*index];

@@ -141,6 +141,7 @@ fn word(world: &mut World, index: usize, luck: &mut Luck) -> Verdict {
         1 => Event::WatchdogSet(index, luck.of(&[0, 10, 5_000])),
         2 => Event::WatchdogTrigger(index),
         3..=4 => Event::Ready(index),
+        11 if luck.one_in(2) => Event::Unheard(index, luck.of(&[0, 1, 900])),
         _ => Event::Alive(index),
     })
 }
@@ -192,6 +193,7 @@ fn nonsense(world: &mut World, index: usize, luck: &mut Luck) -> Verdict {
         events.push(Event::Executed(index));
         events.push(Event::Ready(index));
         events.push(Event::Alive(index));
+        events.push(Event::Unheard(index, 500));
         events.push(Event::WatchdogTrigger(index));
         events.push(Event::ExtendTimeout(index, 1_000));
         events.push(Event::SetupFailed(index, fault()));

@@ -239,3 +239,17 @@ fn texts_are_cut() {
     let Reason::Launch(text) = &s.units()[0].reason else { panic!() };
     assert_eq!(text.len(), LONGEST_TEXT);
 }
+
+#[test]
+fn the_time_in_which_nobody_listens_does_not_count() {
+    let supervision = Supervision { notify: true, watchdog_ms: Some(400), ..Supervision::default() };
+    let mut s = launched(vec![Rules { supervision, ..rules(Restart::Always, &[]) }]);
+    s.step(Event::Executed(0), 0);
+    s.step(Event::Unheard(0, 900), 0);
+    s.step(Event::Ready(0), 0);
+    assert_eq!(s.next_deadline(300), Some(400), "before it runs nothing counts");
+    s.step(Event::Unheard(0, 500), 300);
+    assert_eq!((s.too_late(899), s.too_late(900)), (vec![], vec![0]));
+    assert_eq!(s.step(Event::Tick, 899), []);
+    assert_eq!(s.step(Event::Tick, 900), [Action::Kill(0)]);
+}

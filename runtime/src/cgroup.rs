@@ -74,9 +74,13 @@ pub(crate) fn create_with(
     made
 }
 
-/// Whether processes may be put into the cgroup itself (cgroup-v2.rst, "No Internal Process Constraint").
+/// Whether processes may be put into the cgroup itself (cgroup-v2.rst, "No Internal Process Constraint"). One that has some is somebody
+/// else's, perhaps since a moment ago.
 fn takes_processes(parent: BorrowedFd<'_>, name: &str) -> Result<bool, Failure> {
     let dir = open(parent, name)?;
+    if populated(&dir)? {
+        return Err(Failure::new(Step::CreateCgroup, name, Errno::BUSY));
+    }
     let is_leaf = || {
         let enabled = read(dir.as_fd(), "cgroup.subtree_control")?;
         Ok(enabled.trim().is_empty() && subdirectories(dir.as_fd())?.is_empty())

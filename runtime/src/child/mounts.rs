@@ -1,7 +1,7 @@
 //! The mounts on top of the root, in the launch's order.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -75,6 +75,10 @@ pub(crate) fn close(writable: &[(&Mount, Mounted<'_>)]) -> Result<(), Failure> {
 const WITHOUT_FILES: [&str; 4] = ["proc", "tmpfs", "devpts", "mqueue"];
 /// Bytes of an option's value, for fsconfig(2). An overlay's list of layers may well have more.
 const LONGEST_VALUE: usize = 255;
+/// Bytes of all options together, for mount(2), which leaves out what follows without a word.
+const LONGEST_OPTIONS: usize = 4095;
+/// Labels of files. Their commas belong to them, which mount(2) doesn't know.
+const LABELS: [&str; 4] = ["context=", "fscontext=", "defcontext=", "rootcontext="];
 
 /// Mounts a new filesystem by mount(2), if nothing is to be done with it afterwards: that takes half as long as [`new_filesystem`], and
 /// options may be longer. Where it doesn't succeed, the longer way does or tells why not.
@@ -88,23 +92,36 @@ fn mount_at_once(mount: &Mount, root: BorrowedFd<'_>, here: Option<&OwnedFd>) ->
     let is_long = |option: &String| option.split_once('=').is_some_and(|(_, value)| value.len() > LONGEST_VALUE);
     // Of several in one text only the filesystem knows where one ends.
     let only_so = options.iter().any(|option| is_long(option) || option.contains(','));
-    let is_simple = (only_so || WITHOUT_FILES.contains(&fstype.as_str())) && bits & !SAME_IN_BOTH == 0;
+    let names_files = !WITHOUT_FILES.contains(&fstype.as_str());
+    let is_label = |option: &String| option.contains(',') && LABELS.iter().any(|label| option.starts_with(label));
+    let is_simple = (only_so || !names_files) && bits & !SAME_IN_BOTH == 0 && !options.iter().any(is_label);
     let (true, Ok(options)) =
         (is_simple && has_mode && mount.flags.propagation.is_empty(), CString::new(options.join(",")))
     else {
         return Ok(false);
     };
-    let flags = MountFlags::from_bits_truncate(u32::try_from(bits).unwrap_or_default());
-    // mount(2) takes names only: the one that means the place that is held, whatever others lead to.
-    if rustix::process::fchdir(target(root, mount, Kind::Directory)?).is_err() {
-        return Ok(false);
+    let failure = |errno| Failure::new(Step::Mount, format!("{fstype} on {}", mount.target), errno);
+    if options.as_bytes().len() > LONGEST_OPTIONS {
+        return if only_so { Err(failure(Errno::TOOBIG)) } else { Ok(false) };
     }
+    let flags = MountFlags::from_bits_truncate(u32::try_from(bits).unwrap_or_default());
+    let target = target(root, mount, Kind::Directory)?;
     let device = device.as_deref().unwrap_or(fstype);
-    let mounted = rustix::mount::mount(device, ".", fstype.as_str(), flags, options.as_c_str());
-    // Other filesystems may be named from where this process was.
-    rustix::process::fchdir(here).at(Step::ChangeDirectory, || "back from a mount target")?;
+    // mount(2) takes names only: one that means the place that is held, whatever others lead to.
+    let at = |place: &str| rustix::mount::mount(device, place, fstype.as_str(), flags, options.as_c_str());
+    let mounted = if names_files {
+        // They must not be looked for in the target, which is the image's.
+        at(&format!("/proc/self/fd/{}", target.as_raw_fd()))
+    } else {
+        if rustix::process::fchdir(&target).is_err() {
+            return Ok(false);
+        }
+        let mounted = at(".");
+        rustix::process::fchdir(here).at(Step::ChangeDirectory, || "back from a mount target")?;
+        mounted
+    };
     match mounted {
-        Err(errno) if only_so => Err(Failure::new(Step::Mount, format!("{fstype} on {}", mount.target), errno)),
+        Err(errno) if only_so => Err(failure(errno)),
         mounted => Ok(mounted.is_ok()),
     }
 }

@@ -265,7 +265,7 @@ fn do_without_cgroup(launch: &mut Launch, warnings: &mut Vec<String>) -> Result<
         )));
     }
     if !launch.cgroup.device_filter.is_empty() && !super::is_ordinary_user() {
-        warnings.push("device rules are not in force: there is no cgroup2 mount to attach them to".to_owned());
+        warnings.push("device rules are not in force: the container has no cgroup to attach them to".to_owned());
     }
     Ok(())
 }

@@ -285,6 +285,11 @@ fn data_options_go_to_the_filesystem() {
         .mount(json!({"destination": "/x", "type": "tmpfs", "options": ["nosuid", "mode=701,uid=9,size=64k"]}))
         .output();
     assert!(text.starts_with("701 9\n") && text.contains("size=64k") && text.contains("nosuid"), "{text}");
+    // But the commas of a label are its own: it goes to the kernel as one, which refuses it where no policy is loaded.
+    let refusal = bundle("label", "true")
+        .mount(json!({"destination": "/x", "type": "tmpfs", "options": ["mode=755", "context=u:r:t:s0:c1,c2"]}))
+        .refusal();
+    assert!(refusal.contains("set mount option tmpfs context=u:r:t:s0:c1,c2: EINVAL"), "{refusal}");
     let refusal = bundle("nonsense", "true")
         .mount(json!({"destination": "/x", "type": "tmpfs", "options": ["nonsense=1"]}))
         .refusal();
@@ -307,6 +312,19 @@ fn options_may_be_longer_than_fsconfig_takes_them() {
     assert!(all.join(":").len() > 255);
     assert_eq!(bundle("long", "cat /x/file").mount(lower(&all)).output(), "0");
     assert_eq!(bundle("short", "cat /x/file").mount(lower(&all[3..5])).output(), "3");
+    // A name that begins anywhere but at the root is not looked for in the image, which may lead it to the machine's files.
+    let config = bundle("relative", "ls /x").mount(json!({
+        "destination": "/x", "type": "overlay", "options": ["lowerdir=inside/a:inside/b,xino=off"]
+    }));
+    for layer in ["a", "b"] {
+        std::fs::create_dir_all(config.rootfs().join("x/inside").join(layer)).unwrap();
+    }
+    let refusal = config.refusal();
+    assert!(refusal.contains("overlay on /x: ENOENT"), "{refusal}");
+    // More than a page would be cut off.
+    let endless: Vec<String> = (0..100).map(|_| all[0].clone()).collect();
+    let refusal = bundle("endless", "true").mount(lower(&endless)).refusal();
+    assert!(refusal.contains("overlay on /x: E2BIG"), "{refusal}");
     let absent = [&all[..], &[format!("{}/absent", layers.display())]].concat();
     let refusal = bundle("absent", "true").mount(lower(&absent)).refusal();
     assert!(refusal.contains("overlay on /x: ENOENT"), "{refusal}");

@@ -52,6 +52,7 @@ impl Supervisor {
                     unit.pid = pid;
                     unit.output = Some(output);
                     unit.degraded = degraded;
+                    unit.asked_to_stop = false;
                 }
                 self.reports.insert(index, started.report);
                 self.pids.insert(pid, index);
@@ -104,6 +105,10 @@ impl Supervisor {
     pub(super) fn stop(&mut self, index: usize) {
         let number = self.plan.containers.get(index).map_or(libc::SIGTERM, |c| i32::from(c.stop_signal));
         self.signal(index, number);
+        if let Some(unit) = self.units.get_mut(index) {
+            unit.asked_to_stop = true;
+            self.dirty.push(index);
+        }
     }
 
     /// Kills every process of the container.

@@ -75,7 +75,9 @@ impl Supervisor {
     pub(super) fn miss_questions(&mut self) {
         for index in 0..self.units.len() {
             let run = self.state.run(index);
-            let asked = self.workers.iter().any(|worker| worker.kind == Kind::Health { container: index, run });
+            // One that has answered asks nothing more.
+            let asks = |worker: &Worker| worker.kind == Kind::Health { container: index, run } && !worker.reported;
+            let asked = self.workers.iter().any(asks);
             if self.state.probing(index) && !asked {
                 self.tell(Event::ProbeLost(index, run));
             }

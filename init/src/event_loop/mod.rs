@@ -83,6 +83,8 @@ struct Unit {
     heard: bool,
     /// Its last run ended because it, or the machine, was out of memory.
     out_of_memory: bool,
+    /// This run was sent its stop signal.
+    asked_to_stop: bool,
     /// Limits that could not be set.
     degraded: String,
     /// Where it says how it is.
@@ -210,7 +212,7 @@ impl Supervisor {
             }
             let deadline = self.next_deadline(now);
             self.sources.arm(deadline);
-            let more = !self.ports.again(now).is_empty() || self.ports.events_wait(self.journal.last(), now);
+            let more = !self.ports.again(now).is_empty() || self.ports.events_wait(self.journal.last());
             let busy = more || self.reap_again || self.launch_again;
             for ready in self.sources.wait(busy) {
                 self.dispatch(ready);

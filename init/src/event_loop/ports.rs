@@ -238,13 +238,13 @@ impl Supervisor {
     /// When a port or listener that made too much work has its next turn.
     pub(super) fn ports_due(&self) -> Option<u64> {
         let paused = self.listeners.iter().filter(|(_, l)| l.paused).map(|(number, _)| group_of(*number));
-        self.ports.due(self.journal.last(), paused)
+        self.ports.due(paused)
     }
 
     /// Tells subscribers of events what there is room for, and writes what waits.
     pub(super) fn tell_subscribers(&mut self) {
         let journal = &self.journal;
-        self.ports.tell_events(journal.last(), now_ms(), |told, count| journal.after(told, count));
+        self.ports.tell_events(journal.last(), |told, count| journal.after(told, count));
         let mut gone = Vec::new();
         for (number, entry) in self.ports.iter_mut() {
             entry.port.write();

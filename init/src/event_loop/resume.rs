@@ -18,7 +18,7 @@ use crate::kept::progress::Progress;
 use crate::logs::{Journal, Rings};
 use crate::status::Port;
 use crate::store::{self, Store};
-use crate::supervise::{Event, Fault, State};
+use crate::supervise::{Action, Event, Fault, State};
 use crate::sys::fd::Inherited;
 use crate::sys::signal::SignalFd;
 use crate::worker::{self, Worker};
@@ -112,8 +112,11 @@ impl Supervisor {
         if let Some(session) = &mut again.session {
             *session.attempts() = common.attempts;
         }
-        // Whichever of them the process before had done: it crashed on its last steps, or on its first.
-        again.actions.extend(again.state.owed());
+        // Whichever of them the process before had done: it crashed on its last steps, or on its first. But there are programs that take
+        // a second stop signal for impatience.
+        let asked = |index: usize| units.get(index).and_then(Option::as_ref).is_some_and(|unit| unit.asked_to_stop);
+        let owed = again.state.owed().into_iter().filter(|action| !matches!(action, Action::Stop(i) if asked(*i)));
+        again.actions.extend(owed);
         // Workers first: a container that one works for isn't lost.
         again.adopt_workers(common, inherited);
         again.end_strangers(&units);
@@ -148,6 +151,7 @@ impl Supervisor {
             unit.filled = record.filled;
             unit.heard = record.heard;
             unit.out_of_memory = record.out_of_memory;
+            unit.asked_to_stop = record.asked_to_stop;
             unit.degraded = record.degraded;
             unit.says = record.says;
             unit.shared = pods::adopt(record.shared, &mut take);

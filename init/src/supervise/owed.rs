@@ -5,9 +5,8 @@ use super::state::State;
 use super::unit::Phase;
 
 impl State {
-    /// Every stop that is under way, and the end. Asked for once more, none does any harm; left out, a container would be killed that was
-    /// never asked to stop. Launches and questions are not among them, as more is to be known of each: [`State::wants_launch`],
-    /// [`State::probing`].
+    /// Every stop that is under way, and the end: left out, a container would be killed that was never asked to stop. Launches and
+    /// questions are not among them, as more is to be known of each: [`State::wants_launch`], [`State::probing`].
     pub fn owed(&self) -> Vec<Action> {
         let stop = |(index, unit): (usize, &super::Unit)| match unit.phase {
             Phase::Stopping { kills: 0, .. } => Some(Action::Stop(index)),

@@ -36,6 +36,8 @@ pub struct Watch {
     pub watchdog_ms: Option<u64>,
     /// When it must next have done so.
     pub alive_by: Option<u64>,
+    /// It was given time since it last has, as nobody listened.
+    pub spared: bool,
 }
 
 impl Watch {
@@ -134,15 +136,16 @@ impl State {
         }
         let Some((_, unit)) = self.running(index) else { return };
         let by = unit.watch.watchdog_ms.map(|ms| now.saturating_add(ms));
-        if by != unit.watch.alive_by {
-            self.change(index, |u| u.watch.alive_by = by);
+        if by != unit.watch.alive_by || unit.watch.spared {
+            self.change(index, |u| (u.watch.alive_by, u.watch.spared) = (by, false));
         }
     }
 
-    /// It can't say anything for a while.
+    /// It can't say anything for a while. That is made good once: one that keeps talking and never says that it is alive isn't.
     pub(super) fn unheard(&mut self, index: usize, ms: u64) {
-        if let Some(by) = self.running(index).and_then(|(_, unit)| unit.watch.alive_by).filter(|_| ms > 0) {
-            self.change(index, |u| u.watch.alive_by = Some(by.saturating_add(ms)));
+        let Some((_, unit)) = self.running(index) else { return };
+        if let Some(by) = unit.watch.alive_by.filter(|_| ms > 0 && !unit.watch.spared) {
+            self.change(index, |u| (u.watch.alive_by, u.watch.spared) = (Some(by.saturating_add(ms)), true));
         }
     }
 

@@ -14,6 +14,7 @@ pub const TESTS: &[(&str, fn())] = &[
     ("crash::what_a_container_said_is_not_lost", what_a_container_said_is_not_lost),
     ("crash::a_launch_that_was_reported_is_not_lost", a_launch_that_was_reported_is_not_lost),
     ("crash::a_shutdown_that_was_asked_for_is_not_lost", a_shutdown_that_was_asked_for_is_not_lost),
+    ("crash::who_was_asked_to_stop_is_not_asked_again", who_was_asked_to_stop_is_not_asked_again),
     ("crash::what_follows_from_an_exit_is_kept_as_a_whole", what_follows_from_an_exit_is_kept_as_a_whole),
     ("crash::aborts_and_bus_errors_are_survived", aborts_and_bus_errors_are_survived),
 ];
@@ -193,6 +194,23 @@ fn a_shutdown_that_was_asked_for_is_not_lost() {
     let (status, console) = rig.end();
     assert_eq!(status, 0, "{console}");
     assert!(console.contains("crashed and goes on") && console.contains("web | asked"), "{console}");
+}
+
+/// Once: a second time may mean that there is no patience left.
+fn who_was_asked_to_stop_is_not_asked_again() {
+    let life = "trap 'echo asked' TERM; echo up; while true; do usleep 10000; done";
+    let mut rig = Rig::new(vec![shell("slow", life)]);
+    rig.wait_console("slow | up");
+    rig.ask(serde_json::json!({"request": "reboot"}));
+    rig.wait_console("slow | asked");
+    let pid = rig.wait_state("slow", "stopping")["pid"].as_i64().unwrap() as i32;
+    rig.signal(PANIC);
+    wait_resumed(&mut rig);
+    // Long enough for another one to arrive.
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    kill(pid, 9);
+    let (status, console) = rig.end();
+    assert_eq!((status, console.matches("slow | asked").count()), (10, 1), "{console}");
 }
 
 /// The last one's end is the end of all.

@@ -147,6 +147,7 @@ fn unit(world: &World, before: &Before, event: &Event, index: usize) -> Verdict 
     must!(matches!(is.phase, Phase::Running { .. }) == real.running(), "{index} runs: {}; {is:?}", real.running());
     if real.running() {
         must!(is.watch.health == real.health, "{index} is {:?}; {is:?}", real.health);
+        must!(is.watch.spared == real.spared, "{index} was given time {}; {is:?}", real.spared);
         must!(is.watch.alive_by == real.alive_by, "{index} must be alive by {:?}; {is:?}", real.alive_by);
         // On the way down each stops when its turn comes, and not before.
         if *event == Event::Tick && world.state.common().goal.is_none() {

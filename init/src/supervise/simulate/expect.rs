@@ -25,10 +25,13 @@ pub(super) fn update(world: &mut World, before: &Before, event: &Event, actions:
             let now = world.now;
             let real = &mut world.real[*index];
             real.alive_by = real.watchdog_ms.filter(|_| real.running()).map(|ms| now + ms);
+            real.spared &= !real.running();
         }
-        Event::Unheard(index, ms) if heard(world, *index) && world.real[*index].running() => {
+        Event::Unheard(index, ms) if heard(world, *index) && world.real[*index].running() && *ms > 0 => {
             let real = &mut world.real[*index];
-            real.alive_by = real.alive_by.map(|by| by + ms);
+            if let Some(by) = real.alive_by.filter(|_| !real.spared) {
+                (real.alive_by, real.spared) = (Some(by + ms), true);
+            }
         }
         Event::WatchdogSet(index, ms) if heard(world, *index) => {
             let now = world.now;

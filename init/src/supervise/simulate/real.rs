@@ -34,6 +34,8 @@ pub(super) struct Real {
     pub(super) bad: u32,
     /// When it must next say that it is alive, and how often.
     pub(super) alive_by: Option<u64>,
+    /// It was given time since it last said that it is alive.
+    pub(super) spared: bool,
     pub(super) watchdog_ms: Option<u64>,
     pub(super) exit: Option<Exit>,
     /// Ends in a row; failures in a row.
@@ -58,7 +60,7 @@ impl Real {
         (self.executed, self.told, self.fault) = (false, false, None);
         (self.since, self.stopped, self.signalled, self.left) = (None, None, false, false);
         (self.health, self.good, self.bad) = (Health::None, false, 0);
-        (self.alive_by, self.watchdog_ms) = (None, None);
+        (self.alive_by, self.watchdog_ms, self.spared) = (None, None, false);
     }
 
     /// It is as good as new.

@@ -250,6 +250,11 @@ fn the_time_in_which_nobody_listens_does_not_count() {
     assert_eq!(s.next_deadline(300), Some(400), "before it runs nothing counts");
     s.step(Event::Unheard(0, 500), 300);
     assert_eq!((s.too_late(899), s.too_late(900)), (vec![], vec![0]));
+    // Once, until it says that it is alive.
+    s.step(Event::Unheard(0, 500), 400);
+    assert_eq!(s.too_late(900), [0]);
+    s.step(Event::Alive(0), 450);
+    s.step(Event::Unheard(0, 50), 460);
     assert_eq!(s.step(Event::Tick, 899), []);
     assert_eq!(s.step(Event::Tick, 900), [Action::Kill(0)]);
 }

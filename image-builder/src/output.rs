@@ -54,7 +54,7 @@ impl Output {
 
     /// Moves the files into place; those of an earlier build which this one didn't make are removed.
     pub fn commit(self) -> Result<()> {
-        let _turn = scratch::turn(&self.directory)?;
+        let turn = scratch::turn(&self.directory)?;
         let commit = || -> io::Result<()> {
             remove(&self.directory.join(MANIFEST))?;
             for name in FILES {
@@ -67,7 +67,10 @@ impl Output {
             }
             Ok(())
         };
-        commit().with_context(|| format!("move the built files into {}", self.directory.display()))
+        let result = commit().with_context(|| format!("move the built files into {}", self.directory.display()));
+        drop(self);
+        drop(turn);
+        result
     }
 }
 

@@ -1,11 +1,16 @@
 //! Scratch directories beside what is made in them: one that a program was killed over is removed by the next.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use tempfile::TempDir;
+
+/// A turn takes milliseconds. Who has the directory for longer isn't at his, but holds it for a reason of his own, such as `flock DIR
+/// garboard build`.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// A directory of one's own, removed when it is dropped.
 #[derive(Debug)]
@@ -20,7 +25,7 @@ impl Scratch {
     pub fn make(parent: &Path, prefix: &str) -> Result<Self> {
         let writing = || format!("write to {}", parent.display());
         for path in abandoned(parent, prefix).with_context(writing)? {
-            fs::remove_dir_all(&path).with_context(|| format!("remove {}", path.display()))?;
+            there(fs::remove_dir_all(&path)).with_context(|| format!("remove {}", path.display()))?;
         }
         let directory = tempfile::Builder::new().prefix(prefix).tempdir_in(parent).with_context(writing)?;
         let lock = locked(directory.path()).with_context(writing)?;
@@ -36,7 +41,19 @@ impl Scratch {
 /// Waits for one's turn in `parent`, which lasts until this is dropped: between making a scratch directory and locking it, others would
 /// take it for an abandoned one.
 pub fn turn(parent: &Path) -> Result<File> {
-    locked(parent).with_context(|| format!("lock {}", parent.display()))
+    let wait = || -> io::Result<File> {
+        let (file, begun) = (File::open(parent)?, Instant::now());
+        loop {
+            match file.try_lock() {
+                Err(TryLockError::WouldBlock) if begun.elapsed() < PATIENCE => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Err(TryLockError::Error(e)) => return Err(e),
+                _ => return Ok(file),
+            }
+        }
+    };
+    wait().with_context(|| format!("lock {}", parent.display()))
 }
 
 /// Scratch directories of programs that have ended without removing them. Those in use are locked.
@@ -45,11 +62,22 @@ pub fn abandoned(parent: &Path, prefix: &str) -> io::Result<Vec<PathBuf>> {
     for entry in fs::read_dir(parent)? {
         let entry = entry?;
         let named = entry.file_name().to_string_lossy().starts_with(prefix);
-        if named && entry.file_type()?.is_dir() && File::open(entry.path())?.try_lock().is_ok() {
+        if named
+            && there(entry.file_type())?.is_some_and(|kind| kind.is_dir())
+            && there(File::open(entry.path()))?.is_some_and(|file| file.try_lock().is_ok())
+        {
             found.push(entry.path());
         }
     }
     Ok(found)
+}
+
+/// One that is removed meanwhile, by whom it belongs to, is none any more.
+fn there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        result => result.map(Some),
+    }
 }
 
 fn locked(directory: &Path) -> io::Result<File> {
@@ -78,5 +106,13 @@ mod tests {
         assert!(File::open(parent.path()).unwrap().try_lock().is_err());
         drop(mine);
         turn(parent.path()).unwrap();
+    }
+
+    #[test]
+    fn who_holds_the_directory_for_another_reason_is_not_waited_for() {
+        let parent = tempfile::tempdir().unwrap();
+        let _theirs = locked(parent.path()).unwrap();
+        turn(parent.path()).unwrap();
+        Scratch::make(parent.path(), ".x-").unwrap();
     }
 }

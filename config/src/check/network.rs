@@ -87,14 +87,17 @@ fn check_gateways(field: &Field<OneOrMany<Ip>>, addresses: &[Cidr], problems: &m
     if gateways.is_empty() {
         problems.error(&field.span, "the list of gateways is empty").help("leave the key out");
     }
-    for (position, gateway) in gateways.iter().enumerate() {
-        check_gateway(gateway, addresses, problems);
-        let same = |other: &&At<Ip>| other.value.0.is_ipv4() == gateway.value.0.is_ipv4();
-        if let Some(first) = gateways[..position].iter().find(same) {
+    let mut firsts: [Option<&At<Ip>>; 2] = [None; 2];
+    for gateway in gateways {
+        let first = &mut firsts[usize::from(gateway.value.0.is_ipv4())];
+        if let Some(first) = first {
             problems
                 .error(&gateway.span, format!("{} would be a second default gateway", gateway.value.0))
                 .help("one of IPv4 and one of IPv6 can be named")
                 .related(&first.span, "the first one");
+        } else {
+            *first = Some(gateway);
+            check_gateway(gateway, addresses, problems);
         }
     }
 }

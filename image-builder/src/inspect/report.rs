@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Seek};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, anyhow, bail, ensure};
 use garboard_images::erofs::{BLOCK_SIZE, FileKind, Inode, Reader};
 use garboard_runtime::launch::{DeviceAccess, Launch, Mount, MountSource, RootSource, Upper};
-use garboard_runtime::plan::{self, Container, Plan, Restart};
+use garboard_runtime::plan::{self, Container, Plan, PlanError, Restart};
 use serde::Serialize;
 
 use super::seal::Seal;
@@ -175,7 +175,14 @@ fn read_plan<R: Read + Seek>(reader: &mut Reader<R>) -> Result<Plan> {
         bail!("no {} in the filesystem: not a system image of Garboard", plan::PATH);
     };
     let bytes = reader.read(&inode, plan::MAX_SIZE as u64)?;
-    Plan::decode(&bytes).with_context(|| format!("read {}", plan::PATH))
+    Plan::decode(&bytes).map_err(|error| match error {
+        PlanError::Version(version) => anyhow!(
+            "{} is of version {version}, and this garboard reads version {}: look at the image with the one that made it, or build it again",
+            plan::PATH,
+            plan::VERSION
+        ),
+        other => anyhow::Error::from(other).context(format!("read {}", plan::PATH)),
+    })
 }
 
 /// The kernel that the first module is for.

@@ -18,7 +18,9 @@ use garboard_images::erofs::Algorithm;
 use modules::{Module, Tree};
 
 /// Directories of drivers for disks and for what they are attached to, below `drivers`.
-const STORAGE: [&str; 8] = ["ata", "block", "message", "mmc", "nvme", "scsi", "usb", "virtio"];
+const STORAGE: [&str; 9] = ["ata", "block", "message", "mmc", "nvme", "scsi", "ufs", "usb", "virtio"];
+/// Where modules lie that are no part of the kernel's own tree: what they drive can't be told from that.
+const ADDED: [&str; 2] = ["updates", "extra"];
 
 /// Which kernel a person asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -102,15 +104,39 @@ impl Modules {
     }
 }
 
-/// Whether a driver is one of those by which a disk is reached, by where it lies in the kernel's tree.
+/// Whether a driver may be one of those by which a disk is reached, by where it lies in the kernel's tree.
 fn is_storage(file: &Path) -> bool {
-    let mut parts = file.components().map(|part| part.as_os_str().to_string_lossy());
-    parts.any(|part| part == "drivers") && parts.next().is_some_and(|kind| STORAGE.contains(&kind.as_ref()))
+    let parts: Vec<&str> = file.iter().filter_map(|part| part.to_str()).collect();
+    // The last one: the tree itself may lie in anything.
+    let within = parts.iter().rposition(|part| *part == "drivers").map_or(parts.as_slice(), |at| &parts[at + 1..]);
+    match within {
+        // Intel's Volume Management Device has NVMe disks behind it.
+        ["pci", "controller", ..] => true,
+        [kind, ..] if STORAGE.contains(kind) => true,
+        _ => within.iter().any(|part| ADDED.contains(part)),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn drivers_of_disks_are_known_by_their_place() {
+        let is = |file: &str| is_storage(Path::new(file));
+        for file in [
+            "/k/kernel/drivers/scsi/vmw_pvscsi.ko",
+            "/k/kernel/drivers/ufs/host/ufshcd-pci.ko.xz",
+            "/k/kernel/drivers/pci/controller/vmd.ko",
+            "/srv/drivers/lib/modules/6.12/kernel/drivers/nvme/host/nvme.ko",
+            "/srv/drivers/lib/modules/6.12/updates/dkms/raid.ko",
+        ] {
+            assert!(is(file), "{file}");
+        }
+        for file in ["/k/kernel/drivers/net/tun.ko", "/k/kernel/drivers/pci/pci-stub.ko", "/k/kernel/fs/xfs/xfs.ko"] {
+            assert!(!is(file), "{file}");
+        }
+    }
 
     #[test]
     fn a_chosen_kernel_is_opened_without_fetching() {

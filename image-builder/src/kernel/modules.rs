@@ -271,7 +271,7 @@ fn collect(
         return Ok(());
     }
     let mut paths = fs::read_dir(directory)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?;
-    paths.retain(|path| !top || !OUTSIDE.iter().any(|name| path.ends_with(name)));
+    paths.retain(|path| !(top || path.is_symlink()) || !OUTSIDE.iter().any(|name| path.ends_with(name)));
     paths.sort_by_key(|path| (!path.ends_with(UPDATES), path.clone()));
     for path in paths {
         if path.is_dir() {

@@ -195,6 +195,20 @@ impl Podman {
 
     /// A container that runs this script until it is removed at the end of the test.
     pub fn start(&'static self, options: &[&str], script: &str) -> Container {
+        let (container, done) = self.try_start(options, script);
+        // Once in some hundred starts a user's Podman doesn't find the directory that it has just made for the container, before
+        // it has called any runtime.
+        let (container, done) = if done.stderr.contains("unable to determine if") {
+            drop(container);
+            self.try_start(options, script)
+        } else {
+            (container, done)
+        };
+        assert_eq!(done.status, 0, "podman run {options:?} {script:?}: {done:?}");
+        container
+    }
+
+    fn try_start(&'static self, options: &[&str], script: &str) -> (Container, Done) {
         let container = Container { podman: self, name: self.fresh() };
         let mut arguments = vec!["run", "--detach", "--name", &container.name];
         if !options.iter().any(|option| option.starts_with("--network") || *option == "-p") {
@@ -204,8 +218,8 @@ impl Podman {
         if self.delegated().is_some() {
             arguments.push("--cgroup-parent=/clients/libpod");
         }
-        self.ok(&[&arguments, options, &[IMAGE, "sh", "-c", script]].concat());
-        container
+        let done = self.run(&[&arguments, options, &[IMAGE, "sh", "-c", script]].concat());
+        (container, done)
     }
 
     /// What every user would have by default, but for what the machine may lack: controllers, the right to raise limits, systemd.

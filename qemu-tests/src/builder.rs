@@ -256,7 +256,9 @@ impl Builder {
                 }
                 Err(e) => return Err(e),
                 Ok((process, monitor)) => {
-                    lock.take().into_iter().for_each(|lock| process.run.keep_until_end(lock));
+                    if let Some(lock) = lock.take() {
+                        process.run.keep_until_end(lock);
+                    }
                     return Ok(Vm::attach(process, monitor, &hardware, directory, echo, read));
                 }
             }

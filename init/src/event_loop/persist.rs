@@ -204,7 +204,8 @@ pub(super) fn commit(store: &mut Store) {
     }
 }
 
-/// Writes one record, which counts from the next [`commit`] on. A record that doesn't fit is a fault of ours: the log says so, and the older one stays.
+/// Writes one record, which counts from the next [`commit`] on. A record that doesn't fit is a fault of ours: the log says so, and the
+/// older one stays.
 pub(super) fn save(store: &mut Store, record: usize, value: &impl Serialize) {
     let result =
         postcard::to_stdvec(value).map_err(std::io::Error::other).and_then(|bytes| store.write(record, &bytes));

@@ -140,26 +140,18 @@ fn make(root: BorrowedFd<'_>, path: &str, node: &Node) -> Result<(), Errno> {
 fn make_node(directory: BorrowedFd<'_>, name: &str, node: &Node) -> Result<(), Errno> {
     let umask = rustix::process::umask(Mode::empty());
     let number = rustix::fs::makedev(node.major, node.minor);
-    let made = rustix::fs::mknodat(directory, name, file_type(node), Mode::from_raw_mode(node.mode), number);
+    let made = rustix::fs::mknodat(directory, name, node.kind.file_type(), Mode::from_raw_mode(node.mode), number);
     rustix::process::umask(umask);
     made?;
     let (uid, gid) = (Uid::from_raw(node.uid), Gid::from_raw(node.gid));
     rustix::fs::chownat(directory, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
 }
 
-fn file_type(node: &Node) -> FileType {
-    match node.kind {
-        NodeKind::Character => FileType::CharacterDevice,
-        NodeKind::Block => FileType::BlockDevice,
-        NodeKind::Fifo => FileType::Fifo,
-    }
-}
-
 fn expect_same(directory: BorrowedFd<'_>, name: &str, node: &Node) -> Result<(), Errno> {
     let stat = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
     let number = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
     let same_number = node.kind == NodeKind::Fifo || number == (node.major, node.minor);
-    if FileType::from_raw_mode(stat.st_mode) == file_type(node) && same_number { Ok(()) } else { Err(Errno::EXIST) }
+    if FileType::from_raw_mode(stat.st_mode) == node.kind.file_type() && same_number { Ok(()) } else { Err(Errno::EXIST) }
 }
 
 fn bind(root: BorrowedFd<'_>, path: &str, node: BorrowedFd<'_>) -> Result<(), Failure> {

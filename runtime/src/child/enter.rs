@@ -5,7 +5,6 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::fs::Mode;
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
-
 use super::{NOT_EXECUTED, Theatre, console, identity, listener, open_directory, program, wait_for_go};
 use crate::failure::{Context, Failure, Step};
 use crate::launch::{Process, Seccomp};

@@ -110,7 +110,7 @@ fn mount_at_once(mount: &Mount, root: BorrowedFd<'_>, here: Option<&OwnedFd>) ->
     // mount(2) takes names only: one that means the place that is held, whatever others lead to.
     let at = |place: &str| rustix::mount::mount(device, place, fstype.as_str(), flags, options.as_c_str());
     let mounted = if names_files {
-        // They must not be looked for in the target, which is the image's.
+        // They must not be looked for in the target, which is the image's. For the others this takes longer.
         at(&format!("/proc/self/fd/{}", target.as_raw_fd()))
     } else {
         if rustix::process::fchdir(&target).is_err() {

@@ -1,5 +1,6 @@
 //! What a container sees in its filesystem besides the root.
 
+use rustix::fs::FileType;
 use serde::{Deserialize, Serialize};
 
 use super::IdMap;
@@ -183,4 +184,15 @@ pub enum NodeKind {
     Block,
     /// `p`
     Fifo,
+}
+
+impl NodeKind {
+    /// What stat(2) says of one.
+    pub(crate) fn file_type(self) -> FileType {
+        match self {
+            Self::Character => FileType::CharacterDevice,
+            Self::Block => FileType::BlockDevice,
+            Self::Fifo => FileType::Fifo,
+        }
+    }
 }

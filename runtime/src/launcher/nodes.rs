@@ -6,7 +6,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, Uid};
+use rustix::fs::{AtFlags, Gid, Mode, Uid};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 
@@ -120,9 +120,8 @@ pub(super) fn give(launch: &Launch, nodes: &Nodes, ids: Option<&IdMap>) -> Resul
 
 /// One node, root's for now.
 fn make_one(nodes: BorrowedFd<'_>, name: &str, node: &Node) -> Result<(), Errno> {
-    let kind = if node.kind == NodeKind::Block { FileType::BlockDevice } else { FileType::CharacterDevice };
     let mode = Mode::from_raw_mode(node.mode);
-    rustix::fs::mknodat(nodes, name, kind, mode, rustix::fs::makedev(node.major, node.minor))?;
+    rustix::fs::mknodat(nodes, name, node.kind.file_type(), mode, rustix::fs::makedev(node.major, node.minor))?;
     // The launcher's umask is no concern of the container's.
     rustix::fs::chmodat(nodes, name, mode, AtFlags::empty())
 }

@@ -1,7 +1,8 @@
 //! The end of the machine.
 
-use garboard_runtime::plan::{HealthCheck, HealthTest};
+use garboard_runtime::plan::HealthCheck;
 
+use super::watched::check;
 use super::*;
 
 #[test]
@@ -60,15 +61,7 @@ fn shutdown_of_an_empty_machine_finishes_at_once() {
 
 #[test]
 fn on_the_way_down_nobody_is_asked_how_it_is_and_none_ends_out_of_its_turn() {
-    let health = HealthCheck {
-        test: HealthTest::Tcp(80),
-        interval_ms: 1_000,
-        timeout_ms: 500,
-        retries: 1,
-        start_period_ms: 0,
-        start_interval_ms: 1_000,
-        restart: true,
-    };
+    let health = HealthCheck { retries: 1, start_interval_ms: 1_000, restart: true, ..check() };
     let supervision =
         Supervision { notify: true, watchdog_ms: Some(2_000), health: Some(health), ..Supervision::default() };
     let database = Rules { supervision, ..rules(Restart::Always, &[]) };

@@ -1,7 +1,8 @@
 //! Every phase's answer to every event, written down: a change of behaviour shows here.
 
-use garboard_runtime::plan::{HealthCheck, HealthTest};
+use garboard_runtime::plan::HealthCheck;
 
+use super::watched::check;
 use super::*;
 
 /// The moment of every event; whatever has a deadline in `phases` is due then at [`Event::Tick`] only.
@@ -66,15 +67,7 @@ fn events(index: usize) -> Vec<Event> {
 
 /// One container that has everything there is, in `phase`.
 fn state(phase: Phase) -> State {
-    let health = HealthCheck {
-        test: HealthTest::Tcp(80),
-        interval_ms: 1_000,
-        timeout_ms: 500,
-        retries: 1,
-        start_period_ms: 0,
-        start_interval_ms: 1_000,
-        restart: true,
-    };
+    let health = HealthCheck { retries: 1, start_interval_ms: 1_000, restart: true, ..check() };
     let supervision = Supervision {
         notify: true,
         start_timeout_ms: 5_000,

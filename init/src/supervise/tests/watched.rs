@@ -9,7 +9,7 @@ fn notifying() -> Rules {
     Rules { supervision, ..rules(Restart::No, &[]) }
 }
 
-fn check() -> HealthCheck {
+pub(super) fn check() -> HealthCheck {
     HealthCheck {
         test: HealthTest::Tcp(80),
         interval_ms: 1_000,

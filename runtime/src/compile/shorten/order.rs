@@ -21,42 +21,38 @@ const MOST: usize = 128;
 /// How to tell ranges apart: where to divide them, and then each part.
 #[derive(Debug)]
 pub(super) struct Order {
-    /// For each range: the best place to divide those that begin there, by how many they are.
-    divisions: Vec<Vec<usize>>,
+    /// For each range: what it costs at least to tell apart those that begin there, by how many they are, and how many of them are below
+    /// the first division then.
+    best: Vec<Vec<(u32, usize)>>,
 }
 
 impl Order {
     pub(super) fn of(weights: &[Weight]) -> Self {
         let ranges = if weights.len() > MOST { &[] } else { weights };
-        // For each range: what it costs to tell apart those that begin there, by how many they are.
-        let mut costs: Vec<Vec<u32>> = vec![vec![0; 2]; ranges.len()];
-        let mut divisions: Vec<Vec<usize>> = vec![vec![0; 2]; ranges.len()];
+        let mut best: Vec<Vec<(u32, usize)>> = vec![vec![(0, 0); 2]; ranges.len()];
         for length in 2..=ranges.len() {
             for (first, together) in ranges.windows(length).enumerate() {
-                let (least, below) = cheapest(&costs, first, length);
+                let (least, below) = cheapest(&best, first, length);
                 let twice = matches!(together, [Weight { elsewhere: true, .. }, Weight { elsewhere: true, .. }]);
                 let calls = together.iter().fold(0_u32, |sum, weight| sum.saturating_add(weight.calls));
                 let jump = if twice { JUMP_TOO_MANY } else { 0 };
-                costs
-                    .get_mut(first)
-                    .into_iter()
-                    .for_each(|of| of.push(least.saturating_add(calls).saturating_add(jump)));
-                divisions.get_mut(first).into_iter().for_each(|of| of.push(below));
+                if let Some(of) = best.get_mut(first) {
+                    of.push((least.saturating_add(calls).saturating_add(jump), below));
+                }
             }
         }
-        Self { divisions }
+        Self { best }
     }
 
     /// How many of `length` ranges, two at least, from the one at `first` on are told from the others by the first test.
     pub(super) fn below(&self, first: usize, length: usize) -> usize {
-        self.divisions.get(first).and_then(|lengths| lengths.get(length)).copied().unwrap_or(length / 2)
+        self.best.get(first).and_then(|lengths| lengths.get(length)).map_or(length / 2, |(_, below)| *below)
     }
 }
 
 /// The least cost of both parts, and how many are in the lower one.
-fn cheapest(costs: &[Vec<u32>], first: usize, length: usize) -> (u32, usize) {
-    let cost =
-        |first: usize, length: usize| costs.get(first).and_then(|of| of.get(length)).copied().unwrap_or(u32::MAX);
+fn cheapest(best: &[Vec<(u32, usize)>], first: usize, length: usize) -> (u32, usize) {
+    let cost = |first: usize, length: usize| best.get(first).and_then(|of| of.get(length)).map_or(u32::MAX, |of| of.0);
     let ways = (1..length).map(|below| {
         let (middle, above) = (first.saturating_add(below), length.saturating_sub(below));
         (cost(first, below).saturating_add(cost(middle, above)), below)

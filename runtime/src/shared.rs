@@ -33,7 +33,7 @@ impl Shared {
             | own(&namespaces.network, UnshareFlags::NEWNET)
             | own(&namespaces.ipc, UnshareFlags::NEWIPC)
             | own(&namespaces.uts, UnshareFlags::NEWUTS);
-        let helper = sys::clone::Helper::start(kinds).at(Step::Clone, || "a helper for shared namespaces")?;
+        let helper = sys::helper::Helper::start(kinds).at(Step::Clone, || "a helper for shared namespaces")?;
         if let Some(ids) = launch.new_map() {
             userns::write_maps(helper.pid(), ids)?;
         }

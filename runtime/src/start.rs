@@ -1,10 +1,13 @@
 //! Starting a container: everything outside is prepared here, in the launcher; then one `clone3` child sets itself up.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::io::Errno;
 
 use crate::cgroup::AbsentController;
 use crate::device_filter::DeviceFilters;
-use crate::failure::Failure;
+use crate::failure::{Context, Failure, Step};
 use crate::hook::Hook;
 use crate::launch::{Launch, Process, Seccomp};
 pub use crate::launcher::Beside;
@@ -64,8 +67,94 @@ pub struct Stages<'a> {
     pub keep_groups: bool,
     /// Nothing else is being started, so another processor may be free: what doesn't depend on each other is done side by side.
     pub beside: Option<&'a Beside>,
+    /// The child is in the launcher's memory until it executes its program, and the child of the launcher's parent. [`start`] returns
+    /// when it has, or has ended.
+    pub lodging: Option<&'a Lodging<'a>>,
     /// Move the root over `/` instead of pivot_root(2), which can't replace an initramfs.
     pub no_pivot: bool,
+}
+
+/// The exit status of a launcher in whose memory a child was killed.
+pub const LODGER_KILLED: i32 = 124;
+
+/// The exit status of a child in its launcher's memory whose launcher ended before it had let it go. It has done nothing.
+pub const NOT_LET_GO: i32 = 125;
+
+/// For a launcher that does nothing but start containers, one after the other, for its parent. A start costs less of its children's
+/// memory, and of its own, than with a fork; but it waits, and what a child allocates is lost to the launcher, so that it must not go on for ever.
+///
+/// What the children need of memory until then is charged to the launcher, not to their cgroups.
+///
+/// A child that is killed before its program is executed takes the launcher with it, which ends with the status [`LODGER_KILLED`].
+pub struct Lodging<'a> {
+    pub(crate) stack: std::cell::RefCell<crate::sys::lodge::Stack>,
+    pub(crate) tell: &'a dyn Fn(&Made<'_>) -> Result<(), Failure>,
+    left_well: AtomicBool,
+    /// By the launcher, which goes on ignoring them and no others.
+    ignored_signals: u64,
+    oom_score: OomScore,
+}
+
+impl<'a> Lodging<'a> {
+    /// `tell` lets the parent know of each child before that does anything that others can see.
+    pub fn new(tell: &'a dyn Fn(&Made<'_>) -> Result<(), Failure>) -> Result<Self, Failure> {
+        let stack = crate::sys::lodge::Stack::new().at(Step::Clone, || "the child's stack")?;
+        Ok(Self { stack: stack.into(), tell, left_well: AtomicBool::new(true), ignored_signals: crate::sys::process::ignored_signals(), oom_score: OomScore::own()? })
+    }
+
+    /// Whether the last child left the memory by its own steps. One that was killed may have been anywhere, in the allocator for one.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.left_well.load(Ordering::Acquire)
+    }
+
+    /// What to tell the kernel of a child that declares `score` or none. Processes that share memory share that, too, so that the
+    /// launcher has the last child's, and the next child begins with it.
+    pub(crate) fn oom_score(&self, score: Option<i32>) -> Option<i32> {
+        let OomScore { original, changed } = &self.oom_score;
+        changed.set(changed.get() || score.is_some());
+        score.or_else(|| changed.get().then_some(*original))
+    }
+
+    pub(crate) fn ignored_signals(&self) -> u64 {
+        self.ignored_signals
+    }
+
+    pub(crate) fn enter(&self) {
+        self.left_well.store(false, Ordering::Release);
+    }
+
+    /// Nothing is left to the child but system calls.
+    pub(crate) fn leave(&self) {
+        self.left_well.store(true, Ordering::Release);
+    }
+}
+
+/// What the kernel thinks of the launcher when memory is short (proc_pid_oom_score_adj(5)).
+struct OomScore {
+    /// When it began.
+    original: i32,
+    /// A child has had another one.
+    changed: std::cell::Cell<bool>,
+}
+
+impl OomScore {
+    fn own() -> Result<Self, Failure> {
+        const OWN: &str = "/proc/self/oom_score_adj";
+        let text = std::fs::read_to_string(OWN).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO));
+        let number = text.and_then(|text| text.trim().parse().map_err(|_| Errno::INVAL));
+        Ok(Self { original: number.at(Step::SetOomScore, || OWN)?, changed: false.into() })
+    }
+}
+
+/// A child that was made and waits.
+#[derive(Debug, Clone, Copy)]
+pub struct Made<'a> {
+    /// As in [`Started`].
+    pub pid: i32,
+    /// As in [`Started`].
+    pub report: BorrowedFd<'a>,
+    /// As in [`Started`].
+    pub degraded: &'a [String],
 }
 
 /// Hooks that belong between the child's steps.

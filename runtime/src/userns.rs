@@ -18,7 +18,7 @@ use crate::sys;
 /// Needs `/proc`, and the right to map the ids (CAP_SETUID and CAP_SETGID, or a map of nothing but one's own id).
 /// Blocks for the fraction of a millisecond that the helper lives.
 pub fn create(ids: &IdMap) -> Result<OwnedFd, Failure> {
-    let helper = sys::clone::Helper::start(rustix::thread::UnshareFlags::NEWUSER)
+    let helper = sys::helper::Helper::start(rustix::thread::UnshareFlags::NEWUSER)
         .at(Step::CreateUserNamespace, || "of a helper process")?;
     write_maps(helper.pid(), ids)?;
     of(helper.pid())

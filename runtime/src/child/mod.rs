@@ -44,8 +44,8 @@ pub(crate) struct Inherited<'a> {
     pub(crate) launch: &'a Launch,
     /// The machine's files that the container gets.
     pub(crate) trees: &'a Trees,
-    /// One byte comes when ids and limits are set.
-    pub(crate) go: BorrowedFd<'a>,
+    /// One byte comes when ids and limits are set; `None`: they are.
+    pub(crate) go: Option<BorrowedFd<'a>>,
     /// Where a failure goes.
     pub(crate) report: BorrowedFd<'a>,
     /// Standard input, output and error.
@@ -77,7 +77,10 @@ impl Inherited<'_> {
             Some(beside) if beside.runs_ahead() => Point::Program,
             _ => Point::Beginning,
         };
-        if point == right { wait_for_go(self.go) } else { Ok(()) }
+        match self.go {
+            Some(go) if point == right => wait_for_go(go),
+            _ => Ok(()),
+        }
     }
 
     fn network(&self) -> Option<&Network> {

@@ -8,11 +8,12 @@ use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 
 use super::{Theatre, environment, identity, landlock, listener};
 use crate::failure::{Context, Failure, Step};
-use crate::launch::{Process, Seccomp};
+use crate::launch::{Process, Rlimit, Seccomp};
 use crate::report;
+use crate::start::Lodging;
 use crate::sys::exec::{Strings, execve};
 use crate::sys::landlock::Ruleset;
-use crate::sys::process::{SeccompFilter, close_on_exec_from, reset_signals, set_limit};
+use crate::sys::process::{SeccompFilter, close_on_exec_from, reset_these_signals, set_limit};
 use crate::sys::schedule::{set_memory_policy, set_personality};
 
 /// Where a program without a slash is looked for when `env` has no `PATH`; Docker's default.
@@ -74,10 +75,7 @@ pub(crate) fn execute(program: &Program<'_>) -> Result<(), Failure> {
     identity::limit_bounding_set(&process.capabilities)?;
     // A limit on the size of files would be one of what hooks are told.
     let state = program.theatre.last_state()?;
-    for limit in &process.rlimits {
-        set_limit(limit)
-            .at(Step::SetResourceLimit, || format!("{} to {}:{}", limit.resource, limit.soft, limit.hard))?;
-    }
+    limit_resources(process, |limit| stages.lodging.is_none() || !of_memory(limit))?;
     if stages.gate.is_some() && !stages.without_program {
         // So that a wrong program is an error of `create`, not of `start`.
         expect_program(process, variables, &candidates)?;
@@ -88,16 +86,23 @@ pub(crate) fn execute(program: &Program<'_>) -> Result<(), Failure> {
     rustix::process::umask(process.umask.map_or(program.umask, Mode::from_raw_mode));
     // Hooks that it still has to run are of the container's files: they have no more rights than the program.
     program.theatre.ready(state.as_ref(), variables)?;
-    reset_signals();
+    reset_these_signals(stages.lodging.map_or(u64::MAX, Lodging::ignored_signals));
     if process.no_new_privileges {
         rustix::thread::set_no_new_privs(true).at(Step::NoNewPrivileges, || name)?;
     }
     restrict(rules.as_ref())?;
+    if stages.lodging.is_some() {
+        // As late as can be: they count the launcher's memory, too.
+        limit_resources(process, of_memory)?;
+    }
 
     report::executing(program.theatre.report(program.report)).at(Step::Execute, || name)?;
     // From here on there may be no call but exec.
     load(filter.as_ref(), program.agent, program.message)?;
     let mut failure = Errno::NOENT;
+    if let Some(lodging) = stages.lodging {
+        lodging.leave();
+    }
     for candidate in &candidates {
         match execve(candidate, &arguments, &environment) {
             Errno::NOENT | Errno::NOTDIR => {}
@@ -109,7 +114,22 @@ pub(crate) fn execute(program: &Program<'_>) -> Result<(), Failure> {
             }
         }
     }
+    if let Some(lodging) = stages.lodging {
+        lodging.enter();
+    }
     Err(Failure::new(Step::Execute, program_text(process, variables), failure))
+}
+
+/// Goes down to those of the declared limits.
+fn limit_resources(process: &Process, those: impl Fn(&Rlimit) -> bool) -> Result<(), Failure> {
+    process.rlimits.iter().filter(|limit| those(limit)).try_for_each(|limit| {
+        set_limit(limit).at(Step::SetResourceLimit, || format!("{} to {}:{}", limit.resource, limit.soft, limit.hard))
+    })
+}
+
+/// Whether a limit may keep this process itself from allocating.
+fn of_memory(limit: &Rlimit) -> bool {
+    [libc::RLIMIT_AS, libc::RLIMIT_DATA].contains(&limit.resource)
 }
 
 /// What the program and all that it starts will have instead of the machine's usual.

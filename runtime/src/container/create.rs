@@ -190,6 +190,7 @@ fn make(
         keep_keyring: options.no_new_keyring,
         keep_groups,
         without_program: bundle.without_program,
+        lodging: None,
         no_pivot: options.no_pivot,
         beside: beside.as_ref(),
     };

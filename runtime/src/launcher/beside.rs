@@ -11,13 +11,12 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Pid;
 use rustix::thread::{
-    CpuSet, ThreadNameSpaceType, UnshareFlags, move_into_thread_name_spaces, sched_getaffinity, sched_getcpu, sched_setaffinity,
+    CpuSet, ThreadNameSpaceType, move_into_thread_name_spaces, sched_getaffinity, sched_getcpu, sched_setaffinity,
 };
 
 use crate::failure::{Context, Failure, Step};
 use crate::launch::{Launch, Namespace, TimeNamespace};
-use crate::sys;
-use crate::sys::clone::Child;
+use crate::sys::helper::Helper;
 
 /// Filesystems that are the same in every network namespace. Others may belong to the one that they were mounted in.
 const WITHOUT_NETWORK: [&str; 5] = ["proc", "tmpfs", "devpts", "mqueue", "cgroup2"];
@@ -78,11 +77,9 @@ fn may_run_ahead(launch: &Launch) -> bool {
 pub(crate) struct Network {
     /// The process that makes it and holds it until somebody else is in it; without a signal at its end, so that nobody takes it for
     /// a container.
-    maker: Child,
+    maker: Helper,
     /// How that goes: an error number or 0 for either.
     told: OwnedFd,
-    /// The maker ends when nobody has it any more.
-    _held: Option<OwnedFd>,
     /// Of the child, in its copy.
     joined: Cell<bool>,
 }
@@ -91,20 +88,10 @@ impl Network {
     fn begin() -> Result<Self, Failure> {
         let object = || "with a network namespace's maker";
         let (told, tell) = pipe_with(PipeFlags::CLOEXEC).at(Step::Pipe, object)?;
-        let (end, held) = pipe_with(PipeFlags::CLOEXEC).at(Step::Pipe, object)?;
-        let held = Cell::new(Some(held));
-        let maker = sys::clone::fork_into(UnshareFlags::empty(), None, 0, || {
-            drop(held.take());
-            let made = sys::process::unshare(UnshareFlags::NEWNET);
-            // Who doesn't listen has ended, and so does this.
-            let told = say(&tell, made).and(made).and_then(|()| say(&tell, sys::net::loopback_up()));
-            let _ = told.and_then(|()| rustix::io::read(&end, &mut [0_u8; 1]));
-            0
-        })
-        .at(Step::Clone, || "network namespace's maker")?;
+        let maker = Helper::make_network(tell.as_fd()).at(Step::Clone, || "network namespace's maker")?;
         // Where it can't be done, it begins later.
-        let _ = send_elsewhere(Pid::from_raw(maker.pid));
-        Ok(Self { maker, told, _held: held.take(), joined: Cell::new(false) })
+        let _ = send_elsewhere(Pid::from_raw(maker.pid()));
+        Ok(Self { maker, told, joined: Cell::new(false) })
     }
 
     /// Joins it, in the child, if `fstype` may need it.
@@ -119,7 +106,7 @@ impl Network {
         }
         let object = || "network namespace";
         hear(&self.told).at(Step::Unshare, object)?;
-        let maker = self.maker.pidfd.as_fd();
+        let maker = self.maker.pidfd();
         move_into_thread_name_spaces(maker, ThreadNameSpaceType::NETWORK).at(Step::JoinNamespace, object)?;
         self.joined.set(true);
         Ok(())
@@ -131,12 +118,6 @@ impl Network {
     }
 }
 
-impl Drop for Network {
-    fn drop(&mut self) {
-        sys::clone::kill_and_reap(&self.maker);
-    }
-}
-
 /// Has a process, or this one, run on another processor than this one's: the kernel likes to leave a new process where its maker is,
 /// to begin when that sleeps. Returns the processors there are, if it could be done.
 fn send_elsewhere(process: Option<Pid>) -> Option<CpuSet> {
@@ -144,12 +125,6 @@ fn send_elsewhere(process: Option<Pid>) -> Option<CpuSet> {
     let mut others = processors;
     others.unset(sched_getcpu());
     (others.count() > 0 && sched_setaffinity(process, &others).is_ok()).then_some(processors)
-}
-
-/// Tells an error number, or 0.
-fn say(tell: &OwnedFd, done: Result<(), Errno>) -> Result<(), Errno> {
-    let errno = done.map_or_else(Errno::raw_os_error, |()| 0);
-    rustix::io::write(tell, &errno.to_ne_bytes()).map(drop)
 }
 
 /// Waits for the maker's next word.
@@ -181,8 +156,9 @@ mod tests {
     #[test]
     fn errors_of_the_maker_arrive_one_by_one() {
         let (told, tell) = pipe();
-        say(&tell, Ok(())).unwrap();
-        say(&tell, Err(Errno::NOSPC)).unwrap();
+        for errno in [0, Errno::NOSPC.raw_os_error()] {
+            rustix::io::write(&tell, &errno.to_ne_bytes()).unwrap();
+        }
         assert_eq!(hear(&told), Ok(()));
         assert_eq!(hear(&told), Err(Errno::NOSPC));
     }

@@ -125,7 +125,7 @@ fn pass(
     enter: impl FnOnce() -> i32,
 ) -> Result<i32, Failure> {
     // As long as its files in `/proc` are its own: those of a process that nobody may look into are root's.
-    super::set_oom_score("self", process)?;
+    super::set_oom_score("self", process.oom_score_adj)?;
     // Nobody inside may look into this copy of the launcher; the process inherits that until it executes its program.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).at(Step::BecomeRoot, || "non-dumpable")?;
     if !kinds.is_empty() {

@@ -26,6 +26,10 @@ impl<'a> Visits<'a> {
         visits(namespaces).map(Self)
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether whoever enters them can't come back. Joining one's own namespace changes nothing and takes the same right.
     pub(super) fn are_one_way(&self) -> bool {
         let barred = |visit: &Visit<'_>| move_into_link_name_space(visit.back.as_fd(), Some(visit.kind));

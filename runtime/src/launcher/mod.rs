@@ -4,6 +4,7 @@ mod agent;
 mod beside;
 mod enter;
 mod joined;
+mod lodge;
 mod net_devices;
 mod netlink;
 pub(crate) mod nodes;
@@ -55,8 +56,12 @@ pub(crate) fn start(
     let null = open_null()?;
     let stdio = [stdio.stdin, stdio.stdout, stdio.stderr].map(|fd| fd.unwrap_or(null.as_fd()));
 
+    let begin = |group, degraded: &[String]| match stages.lodging {
+        Some(lodging) => lodge::run(launch, name, &trees, group, stdio, stages, lodging, degraded),
+        None => run(launch, name, &trees, group, stdio, agent, stages),
+    };
     let Some(parent) = site.cgroup_parent else {
-        return run(launch, name, &trees, None, stdio, agent, stages);
+        return begin(None, &[]);
     };
     let (group, mut degraded) = cgroup::create_with(
         parent,
@@ -66,7 +71,7 @@ pub(crate) fn start(
         site.device_filters,
         stages.adopt_cgroup,
     )?;
-    match run(launch, name, &trees, Some(group.as_fd()), stdio, agent, stages) {
+    match begin(Some(group.as_fd()), &degraded) {
         Ok(started) => {
             degraded.extend(started.degraded);
             Ok(Started { cgroup: Some(group), degraded, ..started })
@@ -115,6 +120,11 @@ fn no_ambient(launch: &Launch) -> Option<String> {
     })
 }
 
+/// What isn't as the launch has it, and can't be.
+fn not_as_declared(launch: &Launch) -> Vec<String> {
+    exposed_program(launch).into_iter().chain(ungranted(launch)).chain(no_ambient(launch)).collect()
+}
+
 /// Capabilities that the container asks for and the launcher has not, or the kernel knows not.
 fn ungranted(launch: &Launch) -> Option<String> {
     let wanted = launch.process.capabilities.bounding | launch.process.capabilities.permitted;
@@ -147,7 +157,7 @@ fn run(
     let inherited = child::Inherited {
         launch,
         trees,
-        go: go_reader.as_fd(),
+        go: Some(go_reader.as_fd()),
         report: report_writer.as_fd(),
         stdio,
         theatre: child::Theatre::new(stages, stages_there.as_ref().map(AsFd::as_fd)),
@@ -195,7 +205,7 @@ fn run(
             cgroup: None,
             stages: stages_here.take(),
             // Looked at while the child is busy.
-            degraded: exposed_program(launch).into_iter().chain(ungranted(launch)).chain(no_ambient(launch)).collect(),
+            degraded: not_as_declared(launch),
         }),
         Err(failure) => {
             sys::clone::kill_and_reap(&child);
@@ -237,7 +247,7 @@ fn prepare(pid: i32, launch: &Launch, trees: &Trees, name: &str, mapped: bool) -
     if let Some(rdt) = &launch.intel_rdt {
         rdt::assign(rdt, name, pid)?;
     }
-    set_oom_score(&pid.to_string(), &launch.process)?;
+    set_oom_score(&pid.to_string(), launch.process.oom_score_adj)?;
     prepare_process(pid, &launch.process)
 }
 
@@ -259,8 +269,8 @@ fn prepare_process(pid: i32, process: &Process) -> Result<(), Failure> {
 }
 
 /// What the kernel thinks of a process, by its name in `/proc`, when memory is short; its children inherit that.
-pub(crate) fn set_oom_score(whose: &str, process: &Process) -> Result<(), Failure> {
-    let Some(score) = process.oom_score_adj else { return Ok(()) };
+pub(crate) fn set_oom_score(whose: &str, score: Option<i32>) -> Result<(), Failure> {
+    let Some(score) = score else { return Ok(()) };
     let path = format!("/proc/{whose}/oom_score_adj");
     rustix::fs::open(&path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
         .and_then(|file| rustix::io::write(&file, score.to_string().as_bytes()))

@@ -2,32 +2,30 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use libc::c_int;
 use rustix::io::Errno;
-use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::thread::UnshareFlags;
 
 /// `CLONE_INTO_CGROUP` (Linux 5.7); too wide for the C library's `c_int` constants.
-const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+pub(super) const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 /// `CLONE_CLEAR_SIGHAND` (Linux 5.5): the launcher's signal handlers aren't the child's.
-const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
-const CLONE_PIDFD: u64 = libc::CLONE_PIDFD as u64;
+pub(super) const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+pub(super) const CLONE_PIDFD: u64 = libc::CLONE_PIDFD as u64;
 
 /// `struct clone_args` up to and with `cgroup` (88 bytes, version 2).
 #[repr(C)]
 #[derive(Default)]
-struct CloneArgs {
-    flags: u64,
-    pidfd: u64,
-    child_tid: u64,
-    parent_tid: u64,
-    exit_signal: u64,
-    stack: u64,
-    stack_size: u64,
-    tls: u64,
-    set_tid: u64,
-    set_tid_size: u64,
-    cgroup: u64,
+pub(super) struct CloneArgs {
+    pub(super) flags: u64,
+    pub(super) pidfd: u64,
+    pub(super) child_tid: u64,
+    pub(super) parent_tid: u64,
+    pub(super) exit_signal: u64,
+    pub(super) stack: u64,
+    pub(super) stack_size: u64,
+    pub(super) tls: u64,
+    pub(super) set_tid: u64,
+    pub(super) set_tid_size: u64,
+    pub(super) cgroup: u64,
 }
 
 /// A new child.
@@ -49,7 +47,7 @@ impl Drop for NoWayBack {
 }
 
 /// Ends this process at once, without the C library's exit handlers, which are the launcher's.
-fn exit(status: i32) -> ! {
+pub(crate) fn exit(status: i32) -> ! {
     // SAFETY: _exit(2) has no preconditions and doesn't return.
     unsafe { libc::_exit(status) }
 }
@@ -96,7 +94,17 @@ fn fork(flags: u64, cgroup: Option<BorrowedFd<'_>>, signal: i32, body: impl FnOn
     }
     let pid = i32::try_from(pid).map_err(|_| Errno::OVERFLOW)?;
     // SAFETY: with CLONE_PIDFD a successful clone3 has stored a new descriptor there that nobody else owns.
-    Ok(Child { pid, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } })
+    Ok(unsafe { own(pid, pidfd) })
+}
+
+/// A child that was just made.
+///
+/// # Safety
+///
+/// `pidfd` must be a new descriptor that nobody else owns.
+pub(super) unsafe fn own(pid: i32, pidfd: i32) -> Child {
+    // SAFETY: the caller's word.
+    Child { pid, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } }
 }
 
 /// Waits for the end of a child that is ending, also for one made with signal 0.
@@ -110,79 +118,8 @@ pub(crate) fn reap(pid: i32) {
     }
 }
 
-/// The helper makes two system calls and nothing else.
-const HELPER_STACK: usize = 4096;
-
-/// Stack memory, aligned as the ABI wants a stack to be.
-#[repr(align(16))]
-struct Stack([u8; HELPER_STACK]);
-
-/// A child that does nothing but hold its namespaces open; killed and reaped when dropped. One whose launcher ends, or executes
-/// another program without the launcher's descriptors, ends by itself.
-///
-/// It shares the launcher's memory, as copying that for a child that needs none of it would be most of the work.
-pub(crate) struct Helper {
-    child: Child,
-    /// Both ends of a pipe; the child waits for the second one's close.
-    _pipe: (OwnedFd, OwnedFd),
-    // Freed after `drop` has reaped the child that uses them.
-    _ends: Box<[c_int; 2]>,
-    _stack: Box<Stack>,
-}
-
-impl Helper {
-    /// Starts it in new `namespaces`.
-    pub(crate) fn start(namespaces: UnshareFlags) -> Result<Self, Errno> {
-        let mut stack = Box::new(Stack([0; HELPER_STACK]));
-        let pipe = pipe_with(PipeFlags::CLOEXEC)?;
-        let mut ends = Box::new([pipe.0.as_raw_fd(), pipe.1.as_raw_fd()]);
-        let mut pidfd: i32 = -1;
-        // Without a signal at its end, so that nobody takes it for a container.
-        let flags = i32::try_from(namespaces.bits()).map_err(|_| Errno::INVAL)? | libc::CLONE_VM | libc::CLONE_PIDFD;
-        let pid = with_signals_blocked(|| {
-            // SAFETY: `stack` is memory of that size that nothing else uses, kept until the child is reaped; its end is aligned.
-            // So is `ends`, which it reads. `hold` touches no other memory of the launcher: it has every signal blocked, so no
-            // handler runs in it, and its calls succeed, so that errno, which it shares, is not written. CLONE_PIDFD stores the descriptor in `pidfd`, which outlives the call.
-            super::check(
-                unsafe {
-                    let top = stack.0.as_mut_ptr_range().end;
-                    libc::clone(hold, top.cast(), flags, ends.as_mut_ptr().cast(), &raw mut pidfd)
-                }
-                .into(),
-            )
-        })?;
-        let pid = i32::try_from(pid).map_err(|_| Errno::OVERFLOW)?;
-        // SAFETY: with CLONE_PIDFD a successful clone has stored a new descriptor there that nobody else owns.
-        let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-        Ok(Self { child: Child { pid, pidfd }, _pipe: pipe, _ends: ends, _stack: stack })
-    }
-
-    /// Its process id here.
-    pub(crate) fn pid(&self) -> i32 {
-        self.child.pid
-    }
-}
-
-impl Drop for Helper {
-    fn drop(&mut self) {
-        kill_and_reap(&self.child);
-    }
-}
-
-/// Waits until nobody has the second end any more. The child's descriptors are copies of its own.
-extern "C" fn hold(ends: *mut libc::c_void) -> c_int {
-    // SAFETY: `start` passes these two numbers and keeps them until the child is reaped.
-    let [reader, writer] = unsafe { *ends.cast::<[c_int; 2]>() };
-    // SAFETY: the descriptor is the child's; by the bare call, as the C library's keeps accounts in memory that is shared.
-    unsafe { libc::syscall(libc::SYS_close, writer) };
-    let mut byte = 0_u8;
-    // SAFETY: the buffer is writable for the one byte.
-    unsafe { libc::syscall(libc::SYS_read, reader, &raw mut byte, 1_usize) };
-    0
-}
-
 /// Runs `body` with every signal blocked for this thread, which a child that it makes inherits.
-fn with_signals_blocked<T>(body: impl FnOnce() -> T) -> T {
+pub(super) fn with_signals_blocked<T>(body: impl FnOnce() -> T) -> T {
     // By the system call, as the C library keeps two signals unblocked.
     let change = |new: u64| {
         let mut old = 0_u64;
@@ -205,6 +142,8 @@ pub(crate) fn kill_and_reap(child: &Child) {
 
 #[cfg(test)]
 mod tests {
+    use libc::c_int;
+
     use super::*;
 
     extern "C" fn ignore(_: c_int) {}
@@ -222,21 +161,6 @@ mod tests {
         // Control: here it is handled.
         // SAFETY: raise(3) has no preconditions.
         assert_eq!(unsafe { libc::raise(libc::SIGUSR2) }, 0);
-    }
-
-    #[test]
-    fn a_helper_that_was_forgotten_ends() {
-        use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        let ended = |helper: &Helper, seconds| {
-            let mut ended = [PollFd::new(&helper.child.pidfd, PollFlags::IN)];
-            poll(&mut ended, Some(&Timespec { tv_sec: seconds, tv_nsec: 0 })) == Ok(1)
-        };
-        let mut helper = Helper::start(UnshareFlags::empty()).unwrap();
-        assert!(!ended(&helper, 0));
-        // As an exec closes them.
-        let elsewhere = pipe_with(PipeFlags::CLOEXEC).unwrap();
-        drop(std::mem::replace(&mut helper._pipe, elsewhere));
-        assert!(ended(&helper, 60));
     }
 
     #[test]

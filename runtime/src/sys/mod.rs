@@ -4,7 +4,9 @@
 pub(crate) mod bpf;
 pub(crate) mod clone;
 pub(crate) mod exec;
+pub(crate) mod helper;
 pub(crate) mod landlock;
+pub(crate) mod lodge;
 pub(crate) mod mount;
 pub(crate) mod net;
 pub(crate) mod process;

@@ -45,11 +45,16 @@ struct KernelSigaction {
 }
 
 /// Gives every signal its default action and blocks none. Ignored and blocked signals would outlive exec.
+pub(crate) fn reset_signals() {
+    reset_these_signals(u64::MAX);
+}
+
+/// The same where only these may be ignored, one bit for each from signal 1 on.
 ///
 /// By the system calls, as the C library keeps two signals (32, 33) from its callers, and a launcher may ignore those, too.
-pub(crate) fn reset_signals() {
+pub(crate) fn reset_these_signals(set: u64) {
     let (default, none) = (KernelSigaction::default(), 0_u64);
-    for signal in 1..=64 {
+    for signal in (1..=64).filter(|signal| set & bit(*signal) != 0) {
         // KILL and STOP are refused, and always at their defaults.
         // SAFETY: SIG_DFL installs no code; `default` is a kernel sigaction and 8 the size of its mask; a null old one is
         // allowed.
@@ -62,6 +67,24 @@ pub(crate) fn reset_signals() {
         let old = std::ptr::null_mut::<libc::c_void>();
         libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const none, old, 8);
     }
+}
+
+/// A signal in a kernel signal set.
+fn bit(signal: i32) -> u64 {
+    1 << signal.saturating_sub(1)
+}
+
+/// The signals that this process ignores, as [`reset_these_signals`] takes them.
+pub(crate) fn ignored_signals() -> u64 {
+    let is_ignored = |signal: &i32| {
+        let mut now = KernelSigaction::default();
+        // SAFETY: a null new action only asks; `now` is a kernel sigaction and 8 the size of its mask.
+        unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, *signal, std::ptr::null::<libc::c_void>(), &raw mut now, 8);
+        }
+        now.handler == libc::SIG_IGN
+    };
+    (1..=64).filter(is_ignored).fold(0, |set, signal| set | bit(signal))
 }
 
 /// Marks every descriptor from `first` up close-on-exec (close_range(2), the flag since Linux 5.11).

@@ -1,0 +1,147 @@
+//! A child that shares its launcher's memory for all its life, and makes or holds namespaces for it.
+
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use libc::c_int;
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::thread::UnshareFlags;
+
+use super::clone::{Child, kill_and_reap, own, with_signals_blocked};
+
+/// Few calls, and none that goes deep.
+const HELPER_STACK: usize = 16 << 10;
+
+/// Stack memory, aligned as the ABI wants a stack to be.
+#[repr(align(16))]
+#[derive(Debug)]
+struct Stack([MaybeUninit<u8>; HELPER_STACK]);
+
+/// A child that makes namespaces, or holds its own open; killed and reaped when dropped. One whose launcher ends, or executes
+/// another program without the launcher's descriptors, ends by itself.
+///
+/// It shares the launcher's memory, as copying that for a child that needs none of it would be most of the work. Copied it would also
+/// have the launcher copy each page that it writes to meanwhile.
+#[derive(Debug)]
+pub(crate) struct Helper {
+    child: Child,
+    /// Both ends of a pipe; the child waits for the second one's close.
+    _pipe: (OwnedFd, OwnedFd),
+    // Freed after `drop` has reaped the child that uses them.
+    _task: Box<Task>,
+    _stack: Box<Stack>,
+}
+
+/// What a helper does besides: plain system calls by rustix, which keeps no accounts of them, and nothing in the launcher's memory.
+type Work = fn(tell: c_int);
+
+#[derive(Debug)]
+struct Task {
+    ends: [c_int; 2],
+    work: Option<(Work, c_int)>,
+}
+
+impl Helper {
+    /// Starts one in new `namespaces` that only holds them.
+    pub(crate) fn start(namespaces: UnshareFlags) -> Result<Self, Errno> {
+        Self::begin(namespaces, None)
+    }
+
+    /// Starts one that makes a network namespace with its loopback interface up, and tells on `tell` how either went: an error
+    /// number of four bytes, or 0.
+    pub(crate) fn make_network(tell: BorrowedFd<'_>) -> Result<Self, Errno> {
+        Self::begin(UnshareFlags::empty(), Some((network, tell.as_raw_fd())))
+    }
+
+    fn begin(namespaces: UnshareFlags, work: Option<(Work, c_int)>) -> Result<Self, Errno> {
+        let mut stack = Box::new(Stack([MaybeUninit::uninit(); HELPER_STACK]));
+        let pipe = pipe_with(PipeFlags::CLOEXEC)?;
+        let mut task = Box::new(Task { ends: [pipe.0.as_raw_fd(), pipe.1.as_raw_fd()], work });
+        let mut pidfd: i32 = -1;
+        // Without a signal at its end, so that nobody takes it for a container.
+        let flags = i32::try_from(namespaces.bits()).map_err(|_| Errno::INVAL)? | libc::CLONE_VM | libc::CLONE_PIDFD;
+        let pid = with_signals_blocked(|| {
+            // SAFETY: `stack` is memory of that size that nothing else uses, kept until the child is reaped; its end is aligned.
+            // So is `task`, which it reads. `help` touches no other memory of the launcher: it has every signal blocked, so no
+            // handler runs in it, and it makes its calls without the C library, whose errno it shares. CLONE_PIDFD stores the
+            // descriptor in `pidfd`, which outlives the call.
+            super::check(
+                unsafe {
+                    let top = stack.0.as_mut_ptr_range().end;
+                    libc::clone(help, top.cast(), flags, (&raw mut *task).cast(), &raw mut pidfd)
+                }
+                .into(),
+            )
+        })?;
+        let pid = i32::try_from(pid).map_err(|_| Errno::OVERFLOW)?;
+        // SAFETY: with CLONE_PIDFD a successful clone has stored a new descriptor there that nobody else owns.
+        let child = unsafe { own(pid, pidfd) };
+        Ok(Self { child, _pipe: pipe, _task: task, _stack: stack })
+    }
+
+    /// Its process id here.
+    pub(crate) fn pid(&self) -> i32 {
+        self.child.pid
+    }
+
+    /// Its process.
+    pub(crate) fn pidfd(&self) -> BorrowedFd<'_> {
+        self.child.pidfd.as_fd()
+    }
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        kill_and_reap(&self.child);
+    }
+}
+
+/// Does its work, then waits until nobody has the second end any more. The child's descriptors are copies of its own.
+extern "C" fn help(task: *mut libc::c_void) -> c_int {
+    // SAFETY: `begin` passes this and keeps it until the child is reaped; nobody writes to it.
+    let Task { ends: [reader, writer], work } = unsafe { &*task.cast::<Task>() };
+    // SAFETY: the descriptor is the child's copy, and nothing in the child uses it.
+    unsafe { rustix::io::close(*writer) };
+    if let Some((work, tell)) = work {
+        work(*tell);
+    }
+    // SAFETY: the child's copy is open for as long as the child lives.
+    let reader = unsafe { BorrowedFd::borrow_raw(*reader) };
+    // Who reads nothing has nobody to wait for.
+    let _ = rustix::io::read(reader, &mut [0_u8; 1]);
+    0
+}
+
+/// The work of [`Helper::make_network`].
+fn network(tell: c_int) {
+    // SAFETY: the child's copy is open for as long as the child lives.
+    let tell = unsafe { BorrowedFd::borrow_raw(tell) };
+    let say = |done: Result<(), Errno>| {
+        let errno = done.map_or_else(Errno::raw_os_error, |()| 0);
+        rustix::io::write(tell, &errno.to_ne_bytes()).map(drop)
+    };
+    let made = super::process::unshare(UnshareFlags::NEWNET);
+    // Who doesn't listen has ended, and so does this.
+    let _ = say(made).and(made).and_then(|()| say(super::net::loopback_up()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_helper_that_was_forgotten_ends() {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let ended = |helper: &Helper, seconds| {
+            let mut ended = [PollFd::new(&helper.child.pidfd, PollFlags::IN)];
+            poll(&mut ended, Some(&Timespec { tv_sec: seconds, tv_nsec: 0 })) == Ok(1)
+        };
+        let mut helper = Helper::start(UnshareFlags::empty()).unwrap();
+        assert!(!ended(&helper, 0));
+        // As an exec closes them.
+        let elsewhere = pipe_with(PipeFlags::CLOEXEC).unwrap();
+        drop(std::mem::replace(&mut helper._pipe, elsewhere));
+        assert!(ended(&helper, 60));
+    }
+}

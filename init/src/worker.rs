@@ -43,6 +43,8 @@ pub enum Kind {
     Shell,
     /// Reads the last words of the boot before.
     Words,
+    /// Starts containers in PID 1's place, while a crowd waits.
+    Launch,
     /// Writes the logs that are kept.
     Keep,
     /// Reads one, for the port that has this ticket.
@@ -65,6 +67,7 @@ impl Kind {
             Self::Passphrase => "passphrase",
             Self::Shell => "shell",
             Self::Words => "words",
+            Self::Launch => "launch",
             Self::Keep => "keep",
             Self::Previous(_) => "previous",
             Self::Stopped => "stopped",
@@ -84,6 +87,8 @@ impl Kind {
             // Growing and checking a large disk takes its time; containers without volumes don't wait for it.
             Self::Data => Some(600_000),
             Self::Network | Self::Shell | Self::Keep => None,
+            // As long as a container's set-up takes; it holds up nobody else's.
+            Self::Launch => None,
             // As long as the disks get further; see `shutdown::Patience`.
             Self::Stop => None,
             Self::Passphrase | Self::Stopped => Some(30_000),
@@ -136,9 +141,14 @@ impl Worker {
 
     /// The same, with standard input.
     pub fn spawn_with(kind: Kind, arguments: &[&OsStr], stdin: Stdio, now: u64) -> io::Result<Self> {
+        Self::spawn_between(kind, arguments, stdin, Stdio::piped(), now)
+    }
+
+    /// The same, with standard output.
+    pub fn spawn_between(kind: Kind, arguments: &[&OsStr], stdin: Stdio, stdout: Stdio, now: u64) -> io::Result<Self> {
         let mut command = Command::new("/proc/self/exe");
         command.arg0(NAME).arg(kind.word()).args(arguments).env_clear();
-        command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::null());
+        command.stdin(stdin).stdout(stdout).stderr(Stdio::null());
         let mut child = signal::unblock_in_child(&mut command).spawn()?;
         let pid = Pid::from_child(&child);
         let output = child.stdout.take().map(OwnedFd::from);
@@ -188,7 +198,7 @@ impl Worker {
     }
 }
 
-/// Whether a child is a worker, by its name.
+/// Whether a child is a worker, by its name; or is in a launch worker's memory, until its program is executed.
 pub fn is_one(pid: i32) -> bool {
     let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     line.split(|byte| *byte == 0).next() == Some(NAME.as_bytes())

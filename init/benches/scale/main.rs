@@ -15,6 +15,8 @@ mod trace;
 
 use std::time::{Duration, Instant};
 
+use garboard_init::{work, worker};
+
 use ours::Supervised;
 use site::{Site, Took};
 
@@ -30,6 +32,7 @@ fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
+        [worker::NAME, kind, ..] => std::process::exit(work::run(kind, arguments.get(2..).unwrap_or_default())),
         ["garboard-init", "--resume", state, reason] => supervisor::resume(state, reason),
         [_, "supervisor", plan, run_dir, cgroup, trace] => supervisor::begin(plan, run_dir, cgroup, trace),
         [_, "nothing"] => return,

@@ -3,33 +3,28 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use garboard_runtime::cgroup::{self, AbsentController};
-use garboard_runtime::failure::Failure;
 use garboard_runtime::report::{self, Report};
-use garboard_runtime::start::{Site, Started, Stdio, start};
-use rustix::pipe::{PipeFlags, pipe_with};
+use garboard_runtime::start::{NOT_LET_GO, Site, Stages, Started};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus, pidfd_open, waitid};
 
 use super::signals::CrashPoint;
 use super::sources::Source;
 use super::{Supervisor, Unit};
-use crate::escape::one_line;
-use crate::etc_files;
+pub(super) use crate::launch::LONGEST_REASON;
+use crate::launch::{self, fault, in_short, os_fault, output_pipe};
 use crate::supervise::{Event, Exit, Fault, Phase};
 use crate::sys::signal;
 use crate::sys::wait::ended_child;
 
 /// Children reaped in one turn of the loop.
 const REAPED_PER_TURN: usize = 1024;
-/// A reason is kept in a record of fixed size.
-pub(super) const LONGEST_REASON: usize = 300;
-/// So is this.
-const LONGEST_DEGRADED: usize = 200;
 /// The status with which a reaper or a shell ends when SIGKILL has ended its program.
 const OF_SIGKILL: i32 = 128 + libc::SIGKILL;
 
 impl Supervisor {
     pub(super) fn launch(&mut self, index: usize) {
-        if !self.state.wants_launch(index) {
+        // One that was ordered, stopped and is wanted again is served by what comes of the order.
+        if !self.state.wants_launch(index) || self.launchers.has_order(index) {
             return;
         }
         if self.opens_volumes_first(index) {
@@ -41,24 +36,13 @@ impl Supervisor {
             self.left.swap_remove(at);
             self.remove_cgroup(index);
         }
+        if self.entrust(index) {
+            return;
+        }
         match self.try_launch(index) {
             Ok((started, output)) => {
-                let pid = started.pid;
-                self.sources.add_readable(&output, Source::Output(index));
-                self.sources.add_hang_up(&started.report, Source::Report(index));
-                let mut degraded = one_line(&started.degraded.join("; "));
-                degraded.truncate(degraded.floor_char_boundary(LONGEST_DEGRADED));
-                if let Some(unit) = self.units.get_mut(index) {
-                    unit.pid = pid;
-                    unit.output = Some(output);
-                    unit.degraded = degraded;
-                    unit.asked_to_stop = false;
-                }
-                self.reports.insert(index, started.report);
-                self.pids.insert(pid, index);
-                let name = format!("launched {}", self.name(index));
-                self.trace.mark(name);
-                self.tell(Event::Launched(index));
+                let degraded = in_short(&started.degraded);
+                self.launched(index, started.pid, started.report, output, degraded);
             }
             Err(fault) => self.launch_failed(index, fault),
         }
@@ -66,9 +50,30 @@ impl Supervisor {
         self.persist();
     }
 
+    /// There is a child, which sets itself up.
+    pub(super) fn launched(&mut self, index: usize, pid: i32, report: OwnedFd, output: OwnedFd, degraded: String) {
+        self.sources.add_readable(&output, Source::Output(index));
+        self.sources.add_hang_up(&report, Source::Report(index));
+        if let Some(unit) = self.units.get_mut(index) {
+            unit.pid = pid;
+            unit.output = Some(output);
+            unit.degraded = degraded;
+            unit.asked_to_stop = false;
+        }
+        self.reports.insert(index, report);
+        self.pids.insert(pid, index);
+        let name = format!("launched {}", self.name(index));
+        self.trace.mark(name);
+        self.tell(Event::Launched(index));
+    }
+
     /// A wanted launch made no child.
     pub(super) fn launch_failed(&mut self, index: usize, fault: Fault) {
         if self.state.wants_launch(index) {
+            if fault.transient {
+                // Whatever may be left of an earlier one would be in the next one's way, too.
+                self.kill_cgroup(index);
+            }
             self.tell(Event::LaunchFailed(index, fault));
         }
     }
@@ -82,12 +87,7 @@ impl Supervisor {
         self.put_in_pod(index, &mut launch).map_err(|f| fault(&f))?;
         let container = self.plan.containers.get(index).ok_or_else(missing)?;
         let unit = self.units.get_mut(index).ok_or_else(missing)?;
-        etc_files::write(&run_dir, &container.name, &container.etc)
-            .map_err(|e| os_fault(&format!("write its files in {}", run_dir.display()), &e))?;
-        let pipe = pipe_with(PipeFlags::CLOEXEC).map_err(|e| os_fault("make a pipe", &e.into()))?;
-        let (reader, writer) = pipe;
-        rustix::fs::fcntl_setfl(&reader, rustix::fs::OFlags::NONBLOCK)
-            .map_err(|e| os_fault("set up a pipe", &e.into()))?;
+        let (reader, writer) = output_pipe()?;
         let site = Site {
             cgroup_parent: self.cgroup.as_ref().map(AsFd::as_fd),
             absent_controller: AbsentController::Record,
@@ -95,9 +95,7 @@ impl Supervisor {
             volumes: unit.volumes.as_deref().unwrap_or_default(),
             root: None,
         };
-        // One pipe for both streams keeps their order.
-        let stdio = Stdio { stdin: None, stdout: Some(writer.as_fd()), stderr: Some(writer.as_fd()) };
-        let started = start(&launch, &container.name, &site, stdio).map_err(|f| fault(&f))?;
+        let started = launch::start(container, &launch, &run_dir, &site, &writer, &Stages::default())?;
         Ok((started, reader))
     }
 
@@ -140,9 +138,19 @@ impl Supervisor {
             if let Some(exit) =
                 waitid(WaitId::Pid(pid), of_any_kind(WaitIdOptions::NOWAIT)).ok().flatten().and_then(exit_of)
             {
+                if !self.pids.contains_key(&pid.as_raw_pid()) {
+                    self.hear_launchers();
+                }
                 match self.pids.remove(&pid.as_raw_pid()) {
                     Some(index) => self.ended(index, exit),
-                    None => self.worker_ended(pid.as_raw_pid(), exit),
+                    None => {
+                        if let Some(index) = self.launchers.stray(pid.as_raw_pid())
+                            && self.units.get(index).is_some_and(|unit| unit.pid == 0)
+                        {
+                            self.left.push(index);
+                        }
+                        self.worker_ended(pid.as_raw_pid(), exit);
+                    }
                 }
                 self.crash_if_asked(CrashPoint::Reaping);
                 self.persist();
@@ -162,6 +170,7 @@ impl Supervisor {
         let phase = self.state.units().get(index).map(|unit| unit.phase);
         let out_of_memory = may_lack_memory(phase, exit) && self.lacked_memory(index);
         let report = self.reports.remove(&index);
+        self.launchers.done(index);
         let Some(unit) = self.units.get_mut(index) else { return };
         for fd in [unit.output.take(), report].into_iter().flatten() {
             self.sources.remove(&fd);
@@ -170,7 +179,9 @@ impl Supervisor {
         unit.out_of_memory = out_of_memory;
         // Unless it has said otherwise.
         let text = format!("it {} before its program was executed", self.ending_of(index, exit));
-        self.tell(Event::SetupFailed(index, Fault { text, transient: false }));
+        // It has done nothing if its launcher, a worker, had gone.
+        let transient = exit == Exit::Code(NOT_LET_GO);
+        self.tell(Event::SetupFailed(index, Fault { text, transient }));
         self.left.push(index);
         self.tell(Event::Exited(index, exit));
     }
@@ -208,6 +219,7 @@ impl Supervisor {
             Report::Died => None,
         };
         let pipe = self.reports.remove(&index);
+        self.launchers.done(index);
         if let Some(pipe) = &pipe {
             self.sources.remove(pipe);
         }
@@ -247,7 +259,7 @@ impl Unit {
 }
 
 /// Options for a child that ended, also for one that was made to end without a signal.
-fn of_any_kind(more: WaitIdOptions) -> WaitIdOptions {
+pub(super) fn of_any_kind(more: WaitIdOptions) -> WaitIdOptions {
     WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::from_bits_retain(libc::__WALL.cast_unsigned()) | more
 }
 
@@ -260,19 +272,6 @@ fn exit_of(status: WaitIdStatus) -> Option<Exit> {
 fn may_lack_memory(phase: Option<Phase>, exit: Exit) -> bool {
     let killed = matches!(exit, Exit::Signal(libc::SIGKILL) | Exit::Code(OF_SIGKILL));
     killed && !matches!(phase, Some(Phase::Stopping { kills: 1.., .. }))
-}
-
-fn fault(failure: &Failure) -> Fault {
-    // It may quote what an image has: a program's name, a file's.
-    let mut text = one_line(&failure.to_string());
-    text.truncate(text.floor_char_boundary(LONGEST_REASON));
-    Fault { text, transient: failure.is_temporary() }
-}
-
-fn os_fault(operation: &str, error: &std::io::Error) -> Fault {
-    let short = [libc::ENOMEM, libc::EAGAIN, libc::EMFILE, libc::ENFILE, libc::ENOSPC];
-    let transient = error.raw_os_error().is_some_and(|e| short.contains(&e));
-    Fault { text: format!("{operation}: {error}"), transient }
 }
 
 #[cfg(test)]

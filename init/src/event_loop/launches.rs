@@ -38,6 +38,16 @@ impl Launches {
         self.waiting.is_empty()
     }
 
+    /// So many wait that the last one counts, not the first.
+    pub(super) fn is_crowd(&self) -> bool {
+        self.waiting.len() > self.at_once.saturating_mul(CROWD)
+    }
+
+    /// Children that may set themselves up at the same time then.
+    pub(super) fn at_once_in_a_crowd(&self) -> usize {
+        self.at_once.saturating_mul(2)
+    }
+
     /// Puts a container at the end.
     pub(super) fn push(&mut self, index: usize) {
         self.waiting.push_back(index);
@@ -45,8 +55,7 @@ impl Launches {
 
     /// The container whose turn it is at `now`, while `setting_up` children haven't executed their programs yet.
     pub(super) fn next(&mut self, setting_up: usize, now: u64) -> Option<usize> {
-        let crowd = self.waiting.len() > self.at_once.saturating_mul(CROWD);
-        let at_once = if crowd { self.at_once.saturating_mul(2) } else { self.at_once };
+        let at_once = if self.is_crowd() { self.at_once_in_a_crowd() } else { self.at_once };
         if setting_up >= at_once && now < self.overdue_at {
             return None;
         }

@@ -11,6 +11,7 @@ mod health;
 mod keep;
 mod kernel_log;
 mod kernel_quiet;
+mod launchers;
 mod launches;
 mod notify;
 mod output;
@@ -52,6 +53,7 @@ use crate::supervise::{Action, Event, Fault, Goal, Health, Phase, State};
 use crate::sys::signal::SignalFd;
 use crate::work::report;
 use crate::worker::{Kind, Worker};
+use launchers::Launchers;
 use launches::Launches;
 pub use resume::ResumeError;
 pub use setup::{Machine, Options};
@@ -138,6 +140,7 @@ pub struct Supervisor {
     questions: VecDeque<(usize, u32)>,
     watchdog: Option<watchdog::Watchdog>,
     launches: Launches,
+    launchers: Launchers,
     /// Containers whose volumes are opened when there is room for a worker more.
     unopened: VecDeque<usize>,
     /// Whose cgroups are left to remove.
@@ -225,6 +228,7 @@ impl Supervisor {
             }
             self.serve_again(now_ms());
             self.act();
+            self.dismiss_launchers();
             self.remove_cgroups();
         }
     }
@@ -298,7 +302,8 @@ impl Supervisor {
         if self.launches.is_empty() {
             return None;
         }
-        self.launches.next(self.reports.len(), now_ms())
+        let setting_up = self.reports.len().saturating_add(self.launchers.ordered());
+        self.launches.next(setting_up, now_ms())
     }
 
     fn on_time(&mut self, now: u64) {
@@ -306,6 +311,7 @@ impl Supervisor {
         self.tell(Event::Tick);
         self.flush_partial_lines(now);
         self.check_workers(now);
+        self.check_launchers(now);
         self.check_data(now);
         self.hear_again(now);
         self.find_line(now);
@@ -321,6 +327,7 @@ impl Supervisor {
             self.patience.as_ref().map(Patience::until),
             self.announced.due(),
             self.launches.due(),
+            self.launchers.due(),
             self.hearing_due(),
             self.watchdog_due(),
             self.dashboard_due(),

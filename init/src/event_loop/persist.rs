@@ -187,7 +187,8 @@ impl Supervisor {
             vsock: self.listener(super::ports::VSOCK),
             keep_progress: number(self.keeper.progress.as_ref()),
             keep_socket: number(self.keeper.socket.as_ref()),
-            workers: self.workers.iter().map(worker).collect(),
+            // What the next incarnation needs launched it orders anew.
+            workers: self.workers.iter().filter(|w| w.kind != Kind::Launch).map(worker).collect(),
             due: self.due.clone(),
             announced: self.announced.clone(),
             line_at: self.line_at,

@@ -9,6 +9,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
+use super::launchers::Launchers;
 use super::launches::Launches;
 use super::persist::Context;
 use super::sources::{Source, Sources};
@@ -211,6 +212,7 @@ impl Supervisor {
             actions: Default::default(),
             questions: Default::default(),
             watchdog: None,
+            launchers: Launchers::default(),
             launches: Launches::new(),
             unopened: Default::default(),
             left: Vec::new(),

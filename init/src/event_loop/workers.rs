@@ -104,6 +104,9 @@ impl Supervisor {
         let Some(place) = self.workers.iter().position(|w| w.pid == pid) else { return };
         let Some(worker) = self.workers.get_mut(place) else { return };
         let kind = worker.kind;
+        if kind == Kind::Launch {
+            return self.hear_launcher(pid);
+        }
         let mut lines = Vec::new();
         let more = worker.read(&mut self.buffer, |line| lines.push(line.to_vec()));
         if !more && let Some(output) = worker.output.take() {
@@ -159,7 +162,8 @@ impl Supervisor {
             Kind::Words => serde_json::from_slice(line).map(|r| self.take_words(r)),
             Kind::Keep => serde_json::from_slice(line).map(|r| self.keeper_reported(r)),
             Kind::Previous(ticket) => serde_json::from_slice(line).map(|r| self.take_previous(ticket, r)),
-            Kind::Stop => Ok(()),
+            // Its answers are no lines.
+            Kind::Launch | Kind::Stop => Ok(()),
         }
         .err();
         // What changes often is no part of it.
@@ -207,14 +211,15 @@ impl Supervisor {
         }
         self.common_dirty = true;
         // On the way down nothing is begun; but who waits for an answer, or for the line, still gets it.
-        let is_awaited = matches!(worker.kind, Kind::Stop | Kind::Previous(_) | Kind::Passphrase | Kind::Shell);
+        let is_awaited =
+            matches!(worker.kind, Kind::Stop | Kind::Previous(_) | Kind::Passphrase | Kind::Shell | Kind::Launch);
         if is_awaited || self.state.common().goal.is_none() {
             self.work_ended(&worker, exit);
         }
         if self.workers.is_empty() && self.due.contains_key(&Kind::Stop) {
             self.start_at(Kind::Stop, 0);
         }
-        self.context_changed |= !matches!(worker.kind, Kind::Health { .. } | Kind::Previous(_));
+        self.context_changed |= !matches!(worker.kind, Kind::Health { .. } | Kind::Previous(_) | Kind::Launch);
     }
 
     /// What follows the end of a worker, whether it did its work or not.
@@ -269,6 +274,7 @@ impl Supervisor {
             Kind::Passphrase => self.passphrase(None),
             Kind::Shell => self.take_line_back(),
             Kind::Words => self.words_ended(exit),
+            Kind::Launch => self.launcher_ended(worker.pid, exit),
             Kind::Keep => self.keeper_ended(exit),
             Kind::Previous(ticket) => self.previous_ended(ticket, exit),
             Kind::Stop => self.outcome = self.state.common().goal,

@@ -12,6 +12,7 @@
 //! | `health` INDEX PID PLAN | asks a container, whose first process's pid descriptor is standard input, whether it works | one [`report::Health`] | by itself, in the time that the check has |
 //! | `passphrase` | says whether what it reads is a passphrase and its hash | one [`report::Passphrase`] | by itself |
 //! | `shell` INDEX PLAN PID CGROUPS COLUMNS ROWS | a shell in a container, on the console | one [`report::Shell`] | with the shell |
+//! | `launch` PLAN RUN CGROUPS | starts containers in PID 1's place; standard input is [`crate::orders`]'s | none | when nothing more is ordered |
 //! | `stopped` PLAN INDEX … | keeps on the data filesystem that these containers were stopped by hand | one [`report::Stopped`] if it can't | by itself |
 //! | `words` DIRECTORY PSTORE WATCHDOG | says how the boot before ended, keeps that this one is under way ([`crate::last_words`]) | [`report::Words`] | by itself |
 //! | `stop` DIRECTORY PMSG END | writes everything back, keeps how this boot ends and unmounts the data filesystem | none | by itself |
@@ -29,6 +30,7 @@ pub mod dhcp;
 pub mod ext4;
 pub mod health;
 pub mod keep;
+pub mod launch;
 pub mod lease;
 pub mod modules;
 pub mod network;
@@ -65,6 +67,7 @@ pub fn run(kind: &str, arguments: &[String]) -> i32 {
         "shell" => shell::run(arguments),
         "words" => words::run(arguments),
         "stop" => shutdown::unmount(arguments),
+        "launch" => launch::run(arguments),
         "keep" => keep::run(arguments),
         "previous" => keep::previous(arguments),
         "stopped" => stopped::run(arguments),

@@ -22,6 +22,8 @@ fn needed(kind: &str) -> Option<CapabilitySet> {
         "volumes" => C::SYS_ADMIN | C::CHOWN | C::DAC_OVERRIDE | C::FOWNER | C::FSETID | C::SETFCAP | C::MKNOD,
         // A program for a container may need whatever the container has; the other questions give up all before they are asked.
         "health" => C::all(),
+        // Whatever PID 1 has.
+        "launch" => C::all(),
         // Whatever the container's own programs have.
         "shell" => C::all(),
         // The one computes, the other writes where its user may.

@@ -8,6 +8,7 @@ mod events;
 mod flood;
 mod kept;
 mod last_words;
+mod launchers;
 mod lifecycle;
 mod many;
 mod pictures;
@@ -34,6 +35,12 @@ fn main() {
         // These ones' bodies are real.
         ["garboard-worker", "volumes", ..] => std::process::exit(garboard_init::work::run("volumes", &arguments[2..])),
         ["garboard-worker", "health", ..] => std::process::exit(garboard_init::work::run("health", &arguments[2..])),
+        ["garboard-worker", "launch", ..] => {
+            if std::path::Path::new("no-launchers").exists() {
+                std::process::exit(2);
+            }
+            std::process::exit(garboard_init::work::run("launch", &arguments[2..]))
+        }
         ["garboard-worker", "shell", ..] => std::process::exit(garboard_init::work::run("shell", &arguments[2..])),
         ["garboard-worker", kind @ ("keep" | "previous"), ..] => {
             std::process::exit(garboard_init::work::run(kind, &arguments[2..]))
@@ -64,6 +71,7 @@ fn main() {
         pictures::tests(),
         events::TESTS,
         readers::TESTS,
+        launchers::TESTS,
         many::TESTS,
     ]
     .concat();

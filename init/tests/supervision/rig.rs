@@ -243,6 +243,15 @@ impl Rig {
         Self { child, port, console, line, terminal, reader: thread, bowl, cgroup, scratch, next_id: 0, told }
     }
 
+    /// Processes in its containers' cgroups.
+    pub fn processes(&self) -> usize {
+        let groups = std::fs::read_dir(&self.cgroup).unwrap().flatten();
+        let lines = |group: std::fs::DirEntry| {
+            std::fs::read_to_string(group.path().join("cgroup.procs")).map_or(0, |text| text.lines().count())
+        };
+        groups.map(lines).sum()
+    }
+
     /// Lets the children of a frozen rig go on.
     pub fn thaw(&self) {
         std::fs::write(self.cgroup.join("cgroup.freeze"), "0").unwrap();

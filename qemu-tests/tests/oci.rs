@@ -41,6 +41,12 @@ crowd='for i in 1 2 3 4 5 6 7 8 9 10; do sleep 1 >/dev/null 2>&1 & done; echo al
 echo free $($runtime exec one /bin/busybox sh -c "$crowd" 2>&1 | tail -n 1)
 $runtime update --pids-limit 8 one
 echo crowded $($runtime exec one /bin/busybox sh -c "$crowd" 2>&1 | tail -n 1)
+
+# Who looks after it comes in however few it may have, and makes no other.
+$runtime update --pids-limit 1 one
+echo full $($runtime exec one /bin/busybox echo in 2>&1)
+echo fuller $($runtime exec one /bin/busybox sh -c '/bin/busybox true; echo out' 2>&1 | tail -n 1)
+echo there $($runtime exec one /bin/busybox cat /proc/self/cgroup)
 "#;
 
 #[test]
@@ -87,6 +93,57 @@ fn limits_change_while_a_container_runs() {
     assert_eq!(shown("lifted"), ["max", "33554432", "max", "max 100000", "59", "0", "max", "default 4950"]);
     assert_eq!(found["free"], "all");
     assert!(found["crowded"].contains("fork"), "{}", found["crowded"]);
+    assert_eq!(found["full"], "in");
+    assert!(found["fuller"].contains("fork"), "{}", found["fuller"]);
+    assert_eq!(found["there"], "0::/");
+}
+
+const FEW: &str = r#"
+mount -t tmpfs tmpfs /tmp
+runtime=garboard-runtime
+for bundle in /few/*; do
+    name=$(basename $bundle)
+    echo $name $($runtime run --bundle $bundle $name </dev/null 2>&1)
+done
+"#;
+
+/// The lowest limit lets the program begin, and nobody else; also where a process between starts it. What 0 means, the version says.
+#[test]
+fn few_processes_are_few_and_enough_to_begin() {
+    let mut guest = Guest::new(FEW);
+    let script = "read max </sys/fs/cgroup/pids.max; (:) && echo $max made || echo $max alone";
+    for (name, version, limit, time) in [
+        ("one", "1.3.0", json!(1), false),
+        ("none", "1.3.0", json!(0), false),
+        ("older", "1.2.1", json!(0), false),
+        ("unsaid", "1.3.0", Value::Null, false),
+        ("staged", "1.3.0", json!(1), true),
+        ("two", "1.3.0", json!(2), false),
+    ] {
+        let mut config = config(&["/bin/busybox", "sh", "-c", script]);
+        config["ociVersion"] = version.into();
+        config["linux"]["resources"] = json!({"pids": {"limit": limit}});
+        config["mounts"].as_array_mut().unwrap().push(json!({
+            "destination": "/sys/fs/cgroup", "type": "cgroup2", "source": "cgroup", "options": ["ro"],
+        }));
+        if time {
+            config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "time"}));
+        }
+        guest.text(&format!("few/{name}/config.json"), &config.to_string());
+        let rootfs = format!("few/{name}/rootfs");
+        guest.file(&format!("{rootfs}/bin/busybox"), Path::new("/bin/busybox"));
+        for directory in ["proc", "dev", "sys/fs/cgroup"] {
+            guest.directory(&format!("{rootfs}/{directory}"));
+        }
+    }
+    let found = boot(guest);
+    for (name, max) in [("one", "1"), ("none", "0"), ("staged", "1")] {
+        let said = &found[name];
+        assert!(said.contains("fork") || said == &format!("{max} alone"), "{name}: {said}");
+    }
+    for (name, max) in [("older", "max"), ("unsaid", "max"), ("two", "2")] {
+        assert_eq!(found[name], format!("{max} made"), "{name}");
+    }
 }
 
 const EVENTS: &str = r#"

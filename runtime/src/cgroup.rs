@@ -43,10 +43,32 @@ pub fn create(
     settings: &Cgroup,
     absent: AbsentController,
 ) -> Result<(OwnedFd, Vec<String>), Failure> {
-    create_with(parent, name, settings, absent, None, false)
+    let (dir, mut left_out) = create_with(&parent, name, settings, absent, None, false)?;
+    match limit_processes(dir.as_fd(), settings, absent) {
+        Ok(more) => left_out.extend(more),
+        Err(failure) => {
+            // The first error is the one to report.
+            let _ = remove(parent, name);
+            return Err(failure);
+        }
+    }
+    Ok((dir, left_out))
 }
 
-/// The same by a launcher that keeps its device filters. With `adopt` an empty cgroup that is there already is used as it is, with its
+/// Sets what [`create_with`] has left. Returns what had to be left out.
+pub(crate) fn limit_processes(
+    dir: BorrowedFd<'_>,
+    settings: &Cgroup,
+    absent: AbsentController,
+) -> Result<Vec<String>, Failure> {
+    write_settings(dir, settings.settings.iter().filter(|(file, _)| file == PROCESSES), absent)
+}
+
+/// The file that limits how many processes there are. Setting it is left until the child is there: a limit counts who is made in the cgroup,
+/// but not who is there already, so that the lowest one still lets the container begin.
+const PROCESSES: &str = "pids.max";
+
+/// The same but for the limit of processes ([`limit_processes`]), by a launcher that keeps its device filters. With `adopt` an empty cgroup that is there already is used as it is, with its
 /// limits and its owner, if it has none beneath it and so takes processes.
 pub(crate) fn create_with(
     parent: impl AsFd,
@@ -185,7 +207,9 @@ fn check_name(name: &str) -> Result<(), Failure> {
 /// Applies settings to the cgroup `dir`: limits in order, then the device rules, besides those that it has. Returns what had to be
 /// left out.
 pub fn apply(dir: impl AsFd, settings: &Cgroup, absent: AbsentController) -> Result<Vec<String>, Failure> {
-    configure(dir.as_fd(), settings, absent, None)
+    let mut left_out = configure(dir.as_fd(), settings, absent, None)?;
+    left_out.extend(limit_processes(dir.as_fd(), settings, absent)?);
+    Ok(left_out)
 }
 
 /// Gives the cgroup `dir` to user `uid` of the machine: its directory and what cgroups(7) says of delegation.
@@ -204,18 +228,33 @@ pub(crate) fn give_to(dir: impl AsFd, uid: u32) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Writes the settings in order, then attaches the device filter.
+/// Writes the settings in order, but for the limit of processes, then attaches the device filter.
 fn configure(
     dir: BorrowedFd<'_>,
     settings: &Cgroup,
     absent: AbsentController,
     filters: Option<&DeviceFilters>,
 ) -> Result<Vec<String>, Failure> {
-    let mut left_out = Vec::new();
     if settings.check_memory {
         check_memory(dir, settings)?;
     }
-    for (file, value) in &settings.settings {
+    let mut left_out = write_settings(dir, settings.settings.iter().filter(|(file, _)| file != PROCESSES), absent)?;
+    for choice in &settings.choices {
+        left_out.extend(write_one_of(dir, choice, absent)?);
+    }
+    if !settings.device_filter.is_empty() {
+        device_filter::apply(filters, dir, &settings.device_filter)?;
+    }
+    Ok(left_out)
+}
+
+fn write_settings<'a>(
+    dir: BorrowedFd<'_>,
+    settings: impl Iterator<Item = &'a (String, String)>,
+    absent: AbsentController,
+) -> Result<Vec<String>, Failure> {
+    let mut left_out = Vec::new();
+    for (file, value) in settings {
         check_name(file)?;
         match write(dir, file, value) {
             Err(Errno::NOENT) if changes_nothing(file, value) => {}
@@ -226,12 +265,6 @@ fn configure(
             }
             other => other.at(Step::SetCgroup, || format!("{file}={value}"))?,
         }
-    }
-    for choice in &settings.choices {
-        left_out.extend(write_one_of(dir, choice, absent)?);
-    }
-    if !settings.device_filter.is_empty() {
-        device_filter::apply(filters, dir, &settings.device_filter)?;
     }
     Ok(left_out)
 }

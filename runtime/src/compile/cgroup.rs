@@ -238,6 +238,18 @@ fn hugepages(limit: &LinuxHugepageLimit, made: &mut Cgroup) -> Result<(), Error>
 }
 
 /// A positive limit; anything else means none.
+/// Up to 1.2 a limit of 0 processes is the default, "no limit"; since 1.3 it is what it says.
+pub(super) fn respect_zero(spec: &Spec, made: &mut Cgroup) {
+    let limit = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()?.pids().map(|pids| pids.limit()));
+    if limit != Some(0) || !super::is_at_least(spec.version(), 3) {
+        return;
+    }
+    // What comes later, from `unified`, counts.
+    if let Some((_, value)) = made.settings.iter_mut().find(|(file, _)| file == "pids.max") {
+        *value = "0".to_owned();
+    }
+}
+
 fn at_most(limit: i64) -> String {
     if limit > 0 { limit.to_string() } else { "max".to_owned() }
 }

@@ -76,6 +76,7 @@ fn compile(spec: &Spec, linux: &Linux, root: Root, base: &Base<'_>) -> Result<La
         ids::check(ids, &process, &mounts)?;
     }
     let mut cgroup = linux.resources().as_ref().map(cgroup::cgroup).transpose()?.unwrap_or_default();
+    cgroup::respect_zero(spec, &mut cgroup);
     cgroup.owner = cgroup::owner(spec, &namespaces).then_some(process.uid);
     Ok(Launch {
         time_offsets: namespaces::time_offsets(linux, &namespaces)?,
@@ -130,6 +131,11 @@ fn version(version: &str) -> Result<(), Error> {
             format!("{version:?} is no version 1.MINOR.PATCH of the runtime specification"),
         )),
     }
+}
+
+/// Whether a version 1.MINOR.PATCH has at least this minor number.
+fn is_at_least(version: &str, wanted: u32) -> bool {
+    version.split('.').nth(1).and_then(|minor| minor.parse::<u32>().ok()).is_some_and(|minor| minor >= wanted)
 }
 
 /// `linux.rootfsPropagation`. The recursive forms say no more: a container's root has nothing beneath it that isn't its own.

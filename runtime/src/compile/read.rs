@@ -22,6 +22,7 @@ pub fn read(json: &[u8]) -> Result<(Spec, Vec<String>), Error> {
     }
     if !MISSPELT.iter().any(|(name, _)| contains(json, name))
         && let Ok(spec) = serde_json::from_slice::<Spec>(json)
+        && !may_lack_a_limit(&spec)
     {
         return Ok((spec, Vec::new()));
     }
@@ -70,6 +71,12 @@ pub fn process(json: &[u8]) -> Result<(Process, Vec<String>), Error> {
         Error::new(format!("process.{}", e.path()), format!("{}{found}", e.into_inner()))
     })?;
     Ok((process, warnings))
+}
+
+/// Whether the spec may have no limit of processes where the types have 0.
+fn may_lack_a_limit(spec: &Spec) -> bool {
+    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    resources.and_then(|resources| resources.pids().as_ref()).is_some_and(|pids| pids.limit() == 0)
 }
 
 fn contains(json: &[u8], name: &str) -> bool {
@@ -147,6 +154,14 @@ fn mend(config: &mut Value) -> Vec<String> {
 
 /// The specification's limit of huge pages has no sign, the type's has. What doesn't fit is beyond what the kernel counts: no limit.
 fn mend_resources(resources: &mut Value) {
+    // Optional since 1.3: then nothing is said.
+    if let Some(resources) = resources.as_object_mut() {
+        let says_nothing =
+            |pids: &Value| pids.as_object().is_some_and(|pids| pids.get("limit").is_none_or(Value::is_null));
+        if resources.get("pids").is_some_and(says_nothing) {
+            resources.remove("pids");
+        }
+    }
     for limit in resources.get_mut("hugepageLimits").and_then(Value::as_array_mut).into_iter().flatten() {
         if let Some(limit) = limit.get_mut("limit").filter(|limit| limit.is_u64() && !limit.is_i64()) {
             *limit = json!(-1);
@@ -157,6 +172,18 @@ fn mend_resources(resources: &mut Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_limit_of_processes_may_be_left_out() {
+        for json in [r#"{"pids":{}}"#, r#"{"pids":{"limit":null}}"#] {
+            assert!(resources(json.as_bytes()).unwrap().pids().is_none(), "{json}");
+            let config = format!(r#"{{"ociVersion":"1.3.0","linux":{{"resources":{json}}}}}"#);
+            let spec = read(config.as_bytes()).unwrap().0;
+            assert!(spec.linux().as_ref().unwrap().resources().as_ref().unwrap().pids().is_none(), "{json}");
+        }
+        assert_eq!(resources(br#"{"pids":{"limit":7}}"#).unwrap().pids().unwrap().limit(), 7);
+        assert!(resources(br#"{"pids":{"limit":"x"}}"#).is_err());
+    }
 
     #[test]
     fn limits_of_huge_pages_have_no_sign() {

@@ -14,7 +14,7 @@ use rustix::thread::{ThreadNameSpaceType, UnshareFlags, move_into_thread_name_sp
 use crate::failure::{Context, Failure, Step};
 use crate::launch::{Process, Seccomp};
 use crate::start::{Running, Stages, Started, Stdio};
-use crate::{affinity, child, report, sys, userns};
+use crate::{affinity, cgroup, child, report, sys, userns};
 
 /// Namespaces by their files in `/proc/PID/ns`. The first two are the go-between's to enter.
 const NAMESPACES: [(&str, ThreadNameSpaceType); 8] = [
@@ -32,6 +32,34 @@ const BY_GO_BETWEEN: ThreadNameSpaceType = ThreadNameSpaceType::USER.union(Threa
 /// See [`crate::start::enter`].
 pub(crate) fn enter(
     running: &Running<'_>,
+    process: &Process,
+    seccomp: Option<&Seccomp>,
+    stdio: Stdio<'_>,
+    stages: &Stages<'_>,
+) -> Result<Started, Failure> {
+    let first = enter_in(running, Seat::Born, process, seccomp, stdio, stages);
+    let is_full = |failure: &Failure| failure.step == Step::Clone && failure.errno == libc::EAGAIN;
+    match first {
+        // Nobody else can be made in a cgroup that has as many processes as it may, but whoever looks after it can be moved there.
+        Err(failure) if is_full(&failure) && running.cgroup.is_some() => {
+            enter_in(running, Seat::Moved, process, seccomp, stdio, stages).map_err(|_| failure)
+        }
+        other => other,
+    }
+}
+
+/// How the process comes into the container's cgroup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seat {
+    /// It is made there, at no further cost.
+    Born,
+    /// It is moved there before it does anything: the limit of processes doesn't count for that (cgroup-v2.rst, "PID").
+    Moved,
+}
+
+fn enter_in(
+    running: &Running<'_>,
+    seat: Seat,
     process: &Process,
     seccomp: Option<&Seccomp>,
     stdio: Stdio<'_>,
@@ -62,9 +90,10 @@ pub(crate) fn enter(
         theatre: child::Theatre::new(stages, None),
         agent: agent.as_ref().map(AsFd::as_fd),
     };
+    let (born_in, moved_to) = if seat == Seat::Born { (running.cgroup, None) } else { (None, running.cgroup) };
     // The go-between is in the cgroup from its first moment on, and inherits what is set here.
     affinity::set(0, &process.exec_affinity.initial)?;
-    let go_between = sys::clone::fork_into(UnshareFlags::empty(), running.cgroup, libc::SIGCHLD, || {
+    let go_between = sys::clone::fork_into(UnshareFlags::empty(), born_in, libc::SIGCHLD, || {
         drop(go_writer.take());
         let passed = pass(running.pidfd, process, kinds.intersection(BY_GO_BETWEEN), || {
             drop(pid_writer.take());
@@ -94,7 +123,13 @@ pub(crate) fn enter(
     let child = sys::clone::Child { pid, pidfd };
     let recorded = || stages.record.map_or(Ok(()), |record| record(pid));
     let bound = || affinity::set(pid, last_processors(process));
-    match super::prepare_process(pid, process).and_then(|()| bound()).and_then(|()| recorded()).and_then(|()| super::let_go(go_writer.take())) {
+    let seated = || {
+        moved_to.map_or(Ok(()), |group| {
+            cgroup::write(group, "cgroup.procs", &pid.to_string()).at(Step::SetCgroup, || "cgroup.procs")
+        })
+    };
+    match seated()
+        .and_then(|()| super::prepare_process(pid, process)).and_then(|()| bound()).and_then(|()| recorded()).and_then(|()| super::let_go(go_writer.take())) {
         Ok(()) => Ok(Started {
             pid,
             pidfd: child.pidfd,

@@ -6,7 +6,7 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::joined::Visits;
-use super::{Trees, give, namespaces, not_as_declared, prepare, set_oom_score, staged};
+use super::{Limit, Trees, give, namespaces, not_as_declared, prepare, set_oom_score, staged};
 use crate::failure::{Context, Failure, Step};
 use crate::launch::Launch;
 use crate::start::{LODGER_KILLED, Lodging, Made, Stages, Started};
@@ -22,6 +22,7 @@ pub(super) fn run(
     stdio: [BorrowedFd<'_>; 3],
     stages: &Stages<'_>,
     lodging: &Lodging<'_>,
+    limit: Limit<'_>,
     degraded: &[String],
 ) -> Result<Started, Failure> {
     let visits = Visits::open(&launch.namespaces)?;
@@ -35,7 +36,7 @@ pub(super) fn run(
     // Whoever reads the report waits until nobody can write to it.
     drop(writer);
     rustix::io::ioctl_fionbio(&report_reader, true).at(Step::Pipe, || "from the child")?;
-    let missing = not_as_declared(launch);
+    let mut missing = not_as_declared(launch);
     let mut body = |report: BorrowedFd<'_>| {
         let theatre = child::Theatre::new(stages, None);
         let inherited =
@@ -49,6 +50,7 @@ pub(super) fn run(
         set_oom_score(&child.pid.to_string(), lodging.oom_score(launch.process.oom_score_adj))?;
         prepare(child.pid, launch, trees, name, false)?;
         give(child.pid, launch, trees, &stdio, group)?;
+        missing.extend(limit()?);
         let degraded = [degraded, &missing].concat();
         (lodging.tell)(&Made { pid: child.pid, report: report_reader.as_fd(), degraded: &degraded })?;
         lodging.enter();

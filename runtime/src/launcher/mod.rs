@@ -56,12 +56,12 @@ pub(crate) fn start(
     let null = open_null()?;
     let stdio = [stdio.stdin, stdio.stdout, stdio.stderr].map(|fd| fd.unwrap_or(null.as_fd()));
 
-    let begin = |group, degraded: &[String]| match stages.lodging {
-        Some(lodging) => lodge::run(launch, name, &trees, group, stdio, stages, lodging, degraded),
-        None => run(launch, name, &trees, group, stdio, agent, stages),
+    let begin = |group, limit: Limit<'_>, degraded: &[String]| match stages.lodging {
+        Some(lodging) => lodge::run(launch, name, &trees, group, stdio, stages, lodging, limit, degraded),
+        None => run(launch, name, &trees, group, stdio, agent, stages, limit),
     };
     let Some(parent) = site.cgroup_parent else {
-        return begin(None, &[]);
+        return begin(None, &|| Ok(Vec::new()), &[]);
     };
     let (group, mut degraded) = cgroup::create_with(
         parent,
@@ -71,7 +71,9 @@ pub(crate) fn start(
         site.device_filters,
         stages.adopt_cgroup,
     )?;
-    match begin(Some(group.as_fd()), &degraded) {
+    let limit = || cgroup::limit_processes(group.as_fd(), &settings, site.absent_controller);
+    let started = begin(Some(group.as_fd()), &limit, &degraded);
+    match started {
         Ok(started) => {
             degraded.extend(started.degraded);
             Ok(Started { cgroup: Some(group), degraded, ..started })
@@ -135,7 +137,11 @@ fn ungranted(launch: &Launch) -> Option<String> {
     })
 }
 
+/// Limits the container's processes, once its first one is there. Returns limits that had to be left out.
+type Limit<'a> = &'a dyn Fn() -> Result<Vec<String>, Failure>;
+
 /// Makes the child, does for it what only the launcher may, and lets it go.
+#[expect(clippy::too_many_arguments, reason = "as many as there are of a start")]
 fn run(
     launch: &Launch,
     name: &str,
@@ -144,6 +150,7 @@ fn run(
     stdio: [BorrowedFd<'_>; 3],
     agent: Option<OwnedFd>,
     stages: &Stages<'_>,
+    limit: Limit<'_>,
 ) -> Result<Started, Failure> {
     let (go_reader, go_writer) = pipe_with(PipeFlags::CLOEXEC).at(Step::Pipe, || "to the child")?;
     let (report_reader, report_writer) = pipe_with(PipeFlags::CLOEXEC).at(Step::Pipe, || "from the child")?;
@@ -196,16 +203,17 @@ fn run(
     match prepare(child.pid, launch, trees, name, mapped)
         .and_then(|()| given())
         .and_then(|()| recorded())
-        .and_then(|()| let_go(go_writer.take()))
+        .and_then(|()| limit())
+        .and_then(|left_out| let_go(go_writer.take()).map(|()| left_out))
     {
-        Ok(()) => Ok(Started {
+        Ok(left_out) => Ok(Started {
             pid: child.pid,
             pidfd: child.pidfd,
             report: report_reader,
             cgroup: None,
             stages: stages_here.take(),
             // Looked at while the child is busy.
-            degraded: not_as_declared(launch),
+            degraded: [left_out, not_as_declared(launch)].concat(),
         }),
         Err(failure) => {
             sys::clone::kill_and_reap(&child);

@@ -189,7 +189,10 @@ impl Supervisor {
     /// Removes the cgroups of those that have ended. That takes its time, so what follows from their ends is done first.
     pub(super) fn remove_cgroups(&mut self) {
         while let Some(index) = self.left.pop() {
-            self.remove_cgroup(index);
+            // What was ordered begins with its removal.
+            if !self.launchers.has_order(index) {
+                self.remove_cgroup(index);
+            }
         }
     }
 

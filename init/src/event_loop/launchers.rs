@@ -71,7 +71,8 @@ impl Launchers {
         self.by_pid.values().filter(|launcher| launcher.order.is_some_and(|order| !order.made)).count()
     }
 
-    /// The container is set up, or isn't going to be: whoever was at it has time for another.
+    /// The container is set up, or isn't going to be: whoever was at it has time for another. Not before the child has left the launcher's
+    /// memory, which its report's end shows: it would have what the launcher does for the next one (`oom_score_adj`).
     pub(super) fn done(&mut self, index: usize) {
         for launcher in
             self.by_pid.values_mut().filter(|launcher| launcher.order.is_some_and(|order| order.index == index))
@@ -254,10 +255,13 @@ impl Supervisor {
     fn order_failed(&mut self, index: usize, fault: Fault) {
         self.launchers.done(index);
         if self.reports.contains_key(&index) {
-            // Its child is killed, and its end tells less.
+            // Its child is killed, and the end of that tells less.
             self.tell(Event::SetupFailed(index, fault));
         } else {
             self.launch_failed(index, fault);
+            if self.units.get(index).is_some_and(|unit| unit.pid == 0) {
+                self.left.push(index);
+            }
         }
     }
 
@@ -277,6 +281,11 @@ impl Supervisor {
 
     /// Orders that take too long are taken back.
     pub(super) fn check_launchers(&mut self, now: u64) {
+        if self.launchers.due().is_none_or(|due| now < due) {
+            return;
+        }
+        // A machine that was suspended may find the answer and the end of its patience at once.
+        self.hear_launchers();
         let late = |launcher: &Launcher| launcher.order.filter(|order| !order.made && now >= order.overdue_at);
         let late: Vec<(i32, usize)> =
             self.launchers.by_pid.iter().filter_map(|(pid, launcher)| Some((*pid, late(launcher)?.index))).collect();

@@ -68,7 +68,8 @@ impl Beside {
 fn may_run_ahead(launch: &Launch) -> bool {
     let namespaces = &launch.namespaces;
     let own_mounts = namespaces.mount == Namespace::New;
-    let staged = namespaces.user.is_some() || !own_mounts || namespaces.time == TimeNamespace::New;
+    // One that is joined is joined by the launcher, which may have nobody in its memory then (time_namespaces(7)).
+    let staged = namespaces.user.is_some() || !own_mounts || namespaces.time != TimeNamespace::Host;
     launch.new_map().is_none() && !staged && launch.intel_rdt.is_none() && launch.net_devices.is_empty()
 }
 
@@ -176,13 +177,15 @@ mod tests {
         assert!(may_run_ahead(&plain));
         let mut time = plain.clone();
         time.namespaces.time = TimeNamespace::New;
+        let mut clocks = plain.clone();
+        clocks.namespaces.time = TimeNamespace::Path("/proc/1/ns/time".to_owned());
         let mut joined = plain.clone();
         joined.namespaces.user = Some("/proc/1/ns/user".to_owned());
         let mut mapped = plain.clone();
         mapped.ids = Some(crate::launch::IdMap::default());
         let mut given = plain;
         given.net_devices = vec![crate::launch::NetDevice { outside: "a".to_owned(), inside: "b".to_owned() }];
-        for launch in [time, joined, mapped, given] {
+        for launch in [time, clocks, joined, mapped, given] {
             assert!(!may_run_ahead(&launch), "{launch:?}");
         }
     }

@@ -11,6 +11,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use libc::{c_int, c_void};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -130,6 +131,10 @@ pub(crate) fn share<E>(
         // Whatever ends the wait, the word is what counts.
         let _ = futex::wait(&here, futex::Flags::empty(), 1, None);
     }
+    if let_go.is_err() {
+        // It still is in its cgroup for a moment, which the caller is going to remove.
+        let _ = poll(&mut [PollFd::new(&child.pidfd, PollFlags::IN)], None);
+    }
     let_go.map(|()| child)
 }
 
@@ -186,7 +191,6 @@ unsafe extern "C" fn live(task: *mut Task<'_>) -> ! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::event::{PollFd, PollFlags, poll};
 
     /// In a process of its own, as the test's has threads; its children are this process's.
     fn alone(body: impl FnOnce() -> i32) -> i32 {

@@ -1,6 +1,7 @@
 //! The one thing a new network namespace needs: its loopback interface up.
 
 use std::ffi::c_void;
+use std::os::fd::IntoRawFd;
 
 use rustix::io::Errno;
 use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, ioctl};
@@ -40,5 +41,8 @@ pub(crate) fn loopback_up() -> Result<(), Errno> {
     // A new interface has no other flag that could be lost by this.
     request.ifr_ifru.ifru_flags = libc::c_short::try_from(libc::IFF_UP).map_err(|_| Errno::INVAL)?;
     // SAFETY: as `SetFlags` says.
-    unsafe { ioctl(&socket, SetFlags(request)) }
+    let done = unsafe { ioctl(&socket, SetFlags(request)) };
+    // SAFETY: the descriptor was its owner's and is nobody's any more.
+    unsafe { rustix::io::close(socket.into_raw_fd()) };
+    done
 }

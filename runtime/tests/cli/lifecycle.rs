@@ -19,6 +19,7 @@ pub fn tests() -> Vec<Trial> {
         containers_and_processes_are_listed,
         the_configuration_counts_as_it_was_at_create,
         a_new_network_is_there_when_the_program_begins,
+        a_new_network_may_go_with_clocks_that_are_joined,
         a_cgroup_is_the_user_s_of_a_user_namespace_that_is_joined,
         the_cgroup_is_where_the_configuration_says,
         a_cgroup_in_use_is_left_alone,
@@ -228,6 +229,25 @@ fn a_new_network_is_there_when_the_program_begins() {
         until("all is shown", || std::fs::read_to_string(&output).unwrap() == expected);
         site.ok(&["delete", "--force", &site.id]);
     }
+}
+
+/// Which takes a launcher that shares its memory with nobody.
+fn a_new_network_may_go_with_clocks_that_are_joined() {
+    let first = shell("sleep 1000").change(|c| {
+        c["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "time"}));
+        c["linux"]["timeOffsets"] = json!({"boottime": {"secs": 1_000_000}});
+    });
+    first.create(&[]);
+    let namespace = format!("/proc/{}/ns/time", first.state()["pid"]);
+    let second = shell("cat /sys/class/net/lo/flags; cut -d. -f1 /proc/uptime; sleep 60").change(|c| {
+        c["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "time", "path": namespace}));
+    });
+    let output = second.create(&[]);
+    second.ok(&["start", &second.id]);
+    until("all is shown", || std::fs::read_to_string(&output).unwrap().lines().count() == 2);
+    let shown = std::fs::read_to_string(&output).unwrap();
+    let uptime: u64 = shown.lines().nth(1).unwrap().parse().unwrap();
+    assert!(shown.starts_with("0x9\n") && uptime >= 1_000_000, "{shown}");
 }
 
 /// Its maps are the namespace's, whatever the configuration says of them.

@@ -80,9 +80,13 @@ fn machine_is_left_alone(launch: &Launch) -> Result<(), Failure> {
     if shared(&launch.namespaces.uts) && (launch.hostname.is_some() || launch.domainname.is_some()) {
         return Err(Failure::check("a host name in the machine's own uts namespace"));
     }
-    for (name, _) in &launch.sysctls {
-        // By its path, whichever way it is written.
-        let dotted = crate::launch::sysctl_path(name).replace('/', ".");
+    for (name, value) in &launch.sysctls {
+        // By its path, whichever way it is written. It may lead down only: the kernel's files for other namespaces, and for all, are near.
+        let path = crate::launch::sysctl_path(name);
+        if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
+            return Err(Failure::check(format!("sysctl {name} contains an invalid path")));
+        }
+        let dotted = path.replace('/', ".");
         let namespace = sysctl_namespace(launch, &dotted)
             .ok_or_else(|| Failure::check(format!("sysctl {name} belongs to no namespace of a container")))?;
         if shared(namespace) {
@@ -90,6 +94,9 @@ fn machine_is_left_alone(launch: &Launch) -> Result<(), Failure> {
         }
         if dotted == "kernel.hostname" {
             return Err(Failure::check(format!("sysctl {name}: the host name has a property of its own")));
+        }
+        if dotted == "kernel.domainname" && launch.domainname.as_ref().is_some_and(|domain| domain != value) {
+            return Err(Failure::check(format!("sysctl {name} and the domain name are different")));
         }
     }
     Ok(())

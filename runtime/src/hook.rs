@@ -39,6 +39,12 @@ const NOT_EXECUTED: i32 = 127;
 #[derive(Debug)]
 pub(crate) struct State(OwnedFd);
 
+impl AsFd for State {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 impl State {
     pub(crate) fn new(state: &[u8]) -> Result<Self, Failure> {
         state_file(state).map(Self).at(Step::RunHook, || "state for a hook")

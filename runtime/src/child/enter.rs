@@ -1,5 +1,6 @@
 //! The side of an `exec`: from a fork of the launcher to a program in a container that runs already. Every line runs in the child.
 
+use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::Mode;
@@ -15,7 +16,7 @@ pub(crate) struct Entrant<'a> {
     /// The container's first process.
     pub(crate) pidfd: BorrowedFd<'a>,
     /// The namespaces that are left to be entered.
-    pub(crate) namespaces: ThreadNameSpaceType,
+    pub(crate) namespaces: &'a Cell<ThreadNameSpaceType>,
     /// The container's root, where it doesn't come with its mount namespace.
     pub(crate) root: Option<BorrowedFd<'a>>,
     /// The container has a user namespace, entered by now.
@@ -54,8 +55,9 @@ fn enter_and_execute(entrant: &Entrant<'_>) -> Result<(), Failure> {
     super::label::open(entrant.process)?.set()?;
     let listener = entrant.seccomp.and_then(|seccomp| seccomp.listener.as_ref());
     let message = listener.map(listener::message).transpose()?;
-    if !entrant.namespaces.is_empty() {
-        move_into_thread_name_spaces(entrant.pidfd, entrant.namespaces)
+    let namespaces = entrant.namespaces.get();
+    if !namespaces.is_empty() {
+        move_into_thread_name_spaces(entrant.pidfd, namespaces)
             .at(Step::JoinNamespace, || "of the container's first process")?;
     }
     if entrant.in_user_namespace {

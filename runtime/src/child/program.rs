@@ -1,7 +1,7 @@
 //! The last steps: streams, session, privileges, filter, exec.
 
 use std::ffi::CString;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use rustix::fs::{FileType, Mode};
 use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
@@ -13,7 +13,7 @@ use crate::report;
 use crate::start::Lodging;
 use crate::sys::exec::{Strings, execve};
 use crate::sys::landlock::Ruleset;
-use crate::sys::process::{SeccompFilter, close_on_exec_from, reset_these_signals, set_limit};
+use crate::sys::process::{SeccompFilter, close_all_but, close_on_exec_from, reset_these_signals, set_limit};
 use crate::sys::schedule::{set_memory_policy, set_personality};
 
 /// Where a program without a slash is looked for when `env` has no `PATH`; Docker's default.
@@ -84,6 +84,13 @@ pub(crate) fn execute(program: &Program<'_>) -> Result<(), Failure> {
     let retained = if restricted && !process.no_new_privileges { identity::MAY_RESTRICT_ITSELF } else { 0 };
     identity::become_user(process, stages.keep_groups, retained)?;
     rustix::process::umask(process.umask.map_or(program.umask, Mode::from_raw_mode));
+    if program.theatre.is_watched() {
+        // The machine's directories above all: a process in the container that may trace this one could walk out by them (CVE-2016-9962).
+        let others = [Some(program.report), program.terminal, program.agent, state.as_ref().map(AsFd::as_fd), rules.as_ref().map(AsFd::as_fd)];
+        let kept = others.into_iter().flatten().chain(program.theatre.descriptors());
+        let mut kept: Vec<RawFd> = kept.map(|fd| fd.as_raw_fd()).collect();
+        close_all_but(&mut kept, first).at(Step::CloseDescriptors, || format!("from {first}"))?;
+    }
     // Hooks that it still has to run are of the container's files: they have no more rights than the program.
     program.theatre.ready(state.as_ref(), variables)?;
     reset_these_signals(stages.lodging.map_or(u64::MAX, Lodging::ignored_signals));

@@ -25,6 +25,17 @@ impl<'a> Theatre<'a> {
         Self { stages, launcher, opener: OnceCell::new() }
     }
 
+    /// Whether others may look at this process before it executes its program: it waits, or runs programs of the container's. Then it has
+    /// only what it still needs.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.stages.gate.is_some() || self.stages.hooks.is_some_and(|hooks| !hooks.start_container.is_empty())
+    }
+
+    /// The descriptors that it needs then.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'a>> {
+        [self.launcher, self.stages.gate].into_iter().flatten()
+    }
+
     /// What was asked for.
     pub(crate) fn stages(&self) -> &'a Stages<'a> {
         self.stages

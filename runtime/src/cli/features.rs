@@ -114,7 +114,9 @@ fn document() -> Value {
         "ociVersionMax": "1.3.0",
         "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
         "mountOptions": mount_options,
-        "potentiallyUnsafeConfigAnnotations": ["org.garboard.landlock.", "org.systemd.property."],
+        "potentiallyUnsafeConfigAnnotations": [
+            "org.garboard.landlock.", "org.garboard.layers", "org.systemd.property.", "run.oci.keep_original_groups"
+        ],
         "linux": {
             "namespaces": NAMESPACES,
             "capabilities": capabilities::BY_NUMBER.iter().map(|c| format!("CAP_{c}")).collect::<Vec<_>>(),

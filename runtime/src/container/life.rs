@@ -69,6 +69,8 @@ pub fn started(
 pub fn kill(entry: &Entry, signal: u8, all: bool) -> Result<()> {
     let record = entry.record()?;
     let what = || format!("kill container {}", entry.id());
+    // With a pid namespace of its own nobody outlives the first process. Without, who kills it means them all.
+    let all = all || (i32::from(signal) == libc::SIGKILL && !record.own_pids);
     if all
         && let Some(cgroup) = cgroup::open(&record)?
         && crate::cgroup::populated(&cgroup)?

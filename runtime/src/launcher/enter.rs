@@ -4,7 +4,7 @@
 //! the process as a child of the launcher, says which it is, and ends. The process enters the rest by itself.
 
 use std::cell::Cell;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -27,6 +27,12 @@ const NAMESPACES: [(&str, ThreadNameSpaceType); 8] = [
     ("cgroup", ThreadNameSpaceType::CONTROL_GROUP),
     ("time", ThreadNameSpaceType::TIME),
 ];
+/// Those that may belong to the machine, or to another user namespace, whatever the container's is: who has entered that can't join them any more.
+const EARLY: ThreadNameSpaceType = ThreadNameSpaceType::NETWORK
+    .union(ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION)
+    .union(ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME)
+    .union(ThreadNameSpaceType::CONTROL_GROUP)
+    .union(ThreadNameSpaceType::TIME);
 const BY_GO_BETWEEN: ThreadNameSpaceType = ThreadNameSpaceType::USER.union(ThreadNameSpaceType::PROCESS_ID);
 
 /// See [`crate::start::enter`].
@@ -77,9 +83,10 @@ fn enter_in(
     let (report_reader, report_writer) = pipe("from the child")?;
     rustix::io::ioctl_fionbio(&report_reader, true).at(Step::Pipe, || "from the child")?;
     let (go_writer, pid_writer) = (Cell::new(Some(go_writer)), Cell::new(Some(pid_writer)));
+    let left = Cell::new(kinds.difference(BY_GO_BETWEEN));
     let entrant = child::Entrant {
         pidfd: running.pidfd,
-        namespaces: kinds.difference(BY_GO_BETWEEN),
+        namespaces: &left,
         root: running.root,
         in_user_namespace: kinds.contains(ThreadNameSpaceType::USER),
         process,
@@ -95,10 +102,13 @@ fn enter_in(
     affinity::set(0, &process.exec_affinity.initial)?;
     let go_between = sys::clone::fork_into(UnshareFlags::empty(), born_in, libc::SIGCHLD, || {
         drop(go_writer.take());
-        let passed = pass(running.pidfd, process, kinds.intersection(BY_GO_BETWEEN), || {
+        let writer = pid_writer.take();
+        let closed = writer.as_ref().map_or(Ok(()), |writer| keep_only(&entrant, writer.as_fd()));
+        pid_writer.set(writer);
+        let passed = closed.and_then(|()| pass(running.pidfd, process, kinds.intersection(BY_GO_BETWEEN), &left, || {
             drop(pid_writer.take());
             child::enter(&entrant)
-        });
+        }));
         match (passed, pid_writer.take()) {
             (Ok(pid), Some(writer)) => i32::from(rustix::io::write(&writer, &pid.to_ne_bytes()).is_err()),
             (Ok(_), None) => 1,
@@ -157,17 +167,38 @@ fn pass(
     pidfd: BorrowedFd<'_>,
     process: &Process,
     kinds: ThreadNameSpaceType,
+    left: &Cell<ThreadNameSpaceType>,
     enter: impl FnOnce() -> i32,
 ) -> Result<i32, Failure> {
     // As long as its files in `/proc` are its own: those of a process that nobody may look into are root's.
     super::set_oom_score("self", process.oom_score_adj)?;
     // Nobody inside may look into this copy of the launcher; the process inherits that until it executes its program.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).at(Step::BecomeRoot, || "non-dumpable")?;
+    let early = left.get().intersection(EARLY);
+    // Who has no rights over them yet gets those by the user namespace, and joins them then.
+    if kinds.contains(ThreadNameSpaceType::USER)
+        && !early.is_empty()
+        && move_into_thread_name_spaces(pidfd, early).is_ok()
+    {
+        left.set(left.get().difference(early));
+    }
     if !kinds.is_empty() {
         move_into_thread_name_spaces(pidfd, kinds).at(Step::JoinNamespace, || "user and pid of the container")?;
     }
     let process = sys::clone::fork_sibling(UnshareFlags::empty(), enter).at(Step::Clone, || "in the container")?;
     Ok(process.pid)
+}
+
+/// In the go-between: lets go of all that neither it nor the process needs. In the container somebody may be able to look into either, and the
+/// machine's directories would lead out (CVE-2016-9962).
+fn keep_only(entrant: &child::Entrant<'_>, writer: BorrowedFd<'_>) -> Result<(), Failure> {
+    let stages = entrant.theatre.stages();
+    let others = [entrant.root, entrant.agent, stages.console.map(|console| console.socket)];
+    let own = [writer, entrant.pidfd, entrant.go, entrant.report];
+    let kept = own.into_iter().chain(entrant.stdio).chain(others.into_iter().flatten());
+    let mut kept: Vec<RawFd> = kept.map(|fd| fd.as_raw_fd()).collect();
+    let first = 3_i32.saturating_add_unsigned(stages.preserved);
+    sys::process::close_all_but(&mut kept, first).at(Step::CloseDescriptors, || format!("from {first}"))
 }
 
 /// The kinds of namespaces that the container doesn't share with this process.

@@ -1,6 +1,6 @@
 //! landlock(7): rules that a process puts on itself.
 
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::io::Errno;
 
@@ -35,6 +35,12 @@ pub(crate) fn version() -> Result<i64, Errno> {
 
 /// A set of rules to be.
 pub(crate) struct Ruleset(OwnedFd);
+
+impl AsFd for Ruleset {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
 
 impl Ruleset {
     /// Of these kinds of access, all of which the kernel must know.

@@ -96,6 +96,24 @@ pub(crate) fn close_on_exec_from(first: RawFd) -> Result<(), Errno> {
     Ok(())
 }
 
+/// Closes every descriptor from `first` up but these (close_range(2), Linux 5.9). For a process that is about to execute another
+/// program, or to end by exit: whoever owns one of them must not use it, or drop it, any more.
+pub(crate) fn close_all_but(kept: &mut [RawFd], first: RawFd) -> Result<(), Errno> {
+    let close = |from: RawFd, to: libc::c_uint| {
+        // SAFETY: the caller's word that no owner uses one of them.
+        super::check(unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) }).map(drop)
+    };
+    kept.sort_unstable();
+    let mut from = first;
+    for fd in kept.iter().filter(|fd| **fd >= first) {
+        if *fd > from {
+            close(from, fd.saturating_sub(1).unsigned_abs())?;
+        }
+        from = from.max(fd.saturating_add(1));
+    }
+    close(from, libc::c_uint::MAX)
+}
+
 /// Sends a signal by number, which may be 0 or a real-time one, to the process of a pid descriptor (pidfd_send_signal(2)).
 #[cfg(feature = "cli")]
 pub(crate) fn signal_pidfd(pidfd: std::os::fd::BorrowedFd<'_>, signal: u8) -> Result<(), Errno> {

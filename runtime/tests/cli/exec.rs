@@ -19,6 +19,7 @@ pub fn tests() -> Vec<Trial> {
         capabilities_are_added_and_never_inheritable,
         a_process_is_read_from_a_file,
         a_user_namespace_is_entered,
+        a_network_of_the_machine_s_is_entered_from_a_user_namespace,
         a_paused_container_is_not_entered,
         a_container_in_a_cgroup_that_it_has_made_is_entered,
         the_agent_is_told_of_a_process,
@@ -274,6 +275,26 @@ fn a_user_namespace_is_entered() {
         "{status}"
     );
     assert!(output(&site, &[], "cat /proc/self/uid_map").contains("1000000"));
+}
+
+/// As network plugins make it, who know nothing of the container's user namespace.
+fn a_network_of_the_machine_s_is_entered_from_a_user_namespace() {
+    let mut maker = std::process::Command::new("unshare");
+    // With the test, whatever becomes of it.
+    let arguments = ["--net", "sh", "-c", "exec >/dev/null 2>&1; read end"];
+    let maker = maker.args(arguments).stdin(std::process::Stdio::piped()).spawn().unwrap();
+    let own = std::fs::read_link("/proc/self/ns/net").unwrap();
+    let path = format!("/proc/{}/ns/net", maker.id());
+    until("it is made", || std::fs::read_link(&path).is_ok_and(|network| network != own));
+    let site = start(shell("sleep 1000").with_user_namespace().change(|c| {
+        let namespaces = c["linux"]["namespaces"].as_array_mut().unwrap();
+        namespaces.retain(|namespace| namespace["type"] != "network");
+        namespaces.push(json!({"type": "network", "path": path}));
+        c["mounts"].as_array_mut().unwrap().retain(|mount| !mount["destination"].as_str().unwrap().starts_with("/sys"));
+    }));
+    let network = site.ok(&["exec", &site.id, "readlink", "/proc/self/ns/net"]);
+    let expected = std::fs::read_link(&path).unwrap();
+    assert_eq!(network.trim(), expected.to_str().unwrap());
 }
 
 fn a_paused_container_is_not_entered() {

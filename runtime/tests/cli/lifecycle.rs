@@ -14,6 +14,7 @@ pub fn tests() -> Vec<Trial> {
         run_detached_returns_at_once,
         signals_reach_the_program,
         all_processes_can_be_killed,
+        who_is_killed_takes_all_along_without_a_pid_namespace,
         a_container_that_ignores_everything_is_deleted_by_force,
         pause_and_resume,
         containers_and_processes_are_listed,
@@ -132,6 +133,24 @@ fn all_processes_can_be_killed() {
     site.ok(&["kill", "--all", &site.id, "TERM"]);
     site.wait_for("stopped");
     assert!(site.fails(&["kill", "--all", &site.id, "KILL"]).contains("container not running"));
+    site.ok(&["delete", &site.id]);
+    site.assert_gone();
+}
+
+/// With a pid namespace of its own the kernel would see to that.
+fn who_is_killed_takes_all_along_without_a_pid_namespace() {
+    let site = shell("sleep 60 & sleep 60 & wait").change(|c| {
+        c["linux"]["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != "pid");
+    });
+    site.create(&[]);
+    site.ok(&["start", &site.id]);
+    let count = || std::fs::read_to_string(site.cgroup().join("cgroup.procs")).unwrap().lines().count();
+    until("all run", || count() == 3);
+    // Another signal is the first one's alone.
+    site.ok(&["kill", &site.id, "0"]);
+    assert_eq!(count(), 3);
+    site.ok(&["kill", &site.id, "KILL"]);
+    until("all are gone", || count() == 0);
     site.ok(&["delete", &site.id]);
     site.assert_gone();
 }

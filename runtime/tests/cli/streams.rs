@@ -21,6 +21,7 @@ pub fn tests() -> Vec<Trial> {
         a_terminal_needs_somebody_to_hold_it,
         an_image_can_t_slip_a_device_in_as_terminal,
         descriptors_are_preserved_and_no_others,
+        who_waits_to_begin_holds_nothing_of_the_machine_s,
         listening_sockets_are_passed_on,
         readiness_is_passed_on_and_nothing_else,
         the_session_keyring_is_the_container_s_own,
@@ -155,6 +156,30 @@ fn descriptors_are_preserved_and_no_others() {
     let done = run("4000000000");
     assert_eq!(done.stdout, "three\nfour\nfive\nnone 6\nnone 7\n", "{done:?}");
     site.assert_gone();
+}
+
+/// Somebody in the container may be allowed to look into it: a directory of the machine's would be a way out.
+fn who_waits_to_begin_holds_nothing_of_the_machine_s() {
+    for terminal in [false, true] {
+        let site = shell("sleep 1000").change(|c| c["process"]["terminal"] = terminal.into());
+        let listener = UnixListener::bind(site.directory.join("console")).unwrap();
+        let socket = site.directory.join("console");
+        let arguments = ["--console-socket", socket.to_str().unwrap()];
+        site.create(if terminal { &arguments } else { &[] });
+        let pid = site.state()["pid"].as_i64().unwrap();
+        // It says that it is there, and closes a moment later at most.
+        let held = || -> Vec<String> {
+            let all = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+            let foreign = all.filter(|fd| fd.file_name().to_str().unwrap().parse::<u32>().unwrap() > 2);
+            foreign.filter_map(|fd| Some(std::fs::read_link(fd.path()).ok()?.to_str()?.to_owned())).collect()
+        };
+        let is_harmless = |what: &String| {
+            ["pipe:", "socket:", "anon_inode:"].iter().any(|kind| what.starts_with(kind)) || what.contains("/pts/")
+        };
+        until("all is closed", || held().iter().all(is_harmless));
+        drop(listener);
+        site.ok(&["delete", "--force", &site.id]);
+    }
 }
 
 fn listening_sockets_are_passed_on() {

@@ -124,6 +124,22 @@ fn a_failure_names_step_object_and_cause() {
             "set sysctl net.no.such=1: ENOENT: there is no such sysctl",
         ),
         (
+            shell("")
+                .change(|l| l.sysctls.push(("net/../kernel/printk_ratelimit".to_owned(), "5".to_owned())))
+                .refusal(),
+            "sysctl net/../kernel/printk_ratelimit contains an invalid path",
+        ),
+        (
+            shell("")
+                .change(|l| l.sysctls.push(("fs/mqueue/../../kernel/hostname".to_owned(), "x".to_owned())))
+                .refusal(),
+            "contains an invalid path",
+        ),
+        (
+            shell("").change(|l| l.sysctls.push(("net..core.somaxconn".to_owned(), "5".to_owned()))).refusal(),
+            "contains an invalid path",
+        ),
+        (
             shell("").change(|l| l.sysctls.push(("kernel.panic".to_owned(), "1".to_owned()))).refusal(),
             "sysctl kernel.panic belongs to no namespace",
         ),

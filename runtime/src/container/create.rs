@@ -319,7 +319,7 @@ pub(crate) fn open_console(socket: Option<&Path>, held: bool) -> Result<(OwnedFd
         return connect(path).map(|socket| (socket, None));
     }
     if !held {
-        return Err(Error::new("process.terminal: true: needs --console-socket, as nobody here can hold the terminal"));
+        return Err(Error::new("process.terminal: true: use --console-socket, as nobody here can hold the terminal"));
     }
     let (theirs, ours) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
         .during(|| "make a socket pair for the terminal")?;

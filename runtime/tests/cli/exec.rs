@@ -282,7 +282,7 @@ fn a_network_of_the_machine_s_is_entered_from_a_user_namespace() {
     let mut maker = std::process::Command::new("unshare");
     // With the test, whatever becomes of it.
     let arguments = ["--net", "sh", "-c", "exec >/dev/null 2>&1; read end"];
-    let maker = maker.args(arguments).stdin(std::process::Stdio::piped()).spawn().unwrap();
+    let mut maker = maker.args(arguments).stdin(Stdio::piped()).spawn().unwrap();
     let own = std::fs::read_link("/proc/self/ns/net").unwrap();
     let path = format!("/proc/{}/ns/net", maker.id());
     until("it is made", || std::fs::read_link(&path).is_ok_and(|network| network != own));
@@ -294,6 +294,8 @@ fn a_network_of_the_machine_s_is_entered_from_a_user_namespace() {
     }));
     let network = site.ok(&["exec", &site.id, "readlink", "/proc/self/ns/net"]);
     let expected = std::fs::read_link(&path).unwrap();
+    // Which closes its input.
+    let _ = maker.wait();
     assert_eq!(network.trim(), expected.to_str().unwrap());
 }
 

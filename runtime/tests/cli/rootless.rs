@@ -195,8 +195,22 @@ fn ids_of_others_are_refused() {
     site.assert_gone();
 }
 
-/// A cgroup that is this user's, as systemd delegates one, with a cgroup in it for the runtime: its path from the mount on.
-fn delegate(name: &str) -> String {
+/// A cgroup that is this user's, as systemd delegates one, with a cgroup in it for the runtime. It goes with the test.
+struct Delegated {
+    path: PathBuf,
+    /// The path of the one in it, from the mount on.
+    own: String,
+}
+
+impl Drop for Delegated {
+    fn drop(&mut self) {
+        for beneath in ["own", "elsewhere", ""] {
+            let _ = fs::remove_dir(self.path.join(beneath));
+        }
+    }
+}
+
+fn delegate(name: &str) -> Delegated {
     let delegated = Path::new(CGROUPS).join(name);
     let own = delegated.join("own");
     fs::create_dir_all(&own).unwrap();
@@ -205,7 +219,7 @@ fn delegate(name: &str) -> String {
             chown(directory.join(file), Some(USER), Some(USER)).unwrap();
         }
     }
-    format!("/{name}/own")
+    Delegated { path: delegated, own: format!("/{name}/own") }
 }
 
 /// Puts a process into that cgroup in front of what it becomes.
@@ -216,8 +230,9 @@ fn inside(mut site: Site, cgroup: &str) -> Site {
 }
 
 fn a_delegated_cgroup_is_used() {
-    let own = delegate("garboard-delegated");
-    let site = inside(by_user(shell("sleep 60 & wait"), &[]), &own);
+    let delegated = delegate("garboard-delegated");
+    let own = delegated.own.as_str();
+    let site = inside(by_user(shell("sleep 60 & wait"), &[]), own);
     site.create(&[]);
     let cgroup = PathBuf::from(format!("{CGROUPS}{own}/{}", site.id));
     assert!(cgroup.is_dir());
@@ -234,7 +249,7 @@ fn a_delegated_cgroup_is_used() {
     assert!(!cgroup.exists());
     site.assert_gone();
     // Where the configuration says, as far as that is the user's.
-    let site = inside(by_user(shell("cat /proc/self/cgroup"), &[]), &own);
+    let site = inside(by_user(shell("cat /proc/self/cgroup"), &[]), own);
     let site = site.change(|c| c["linux"]["cgroupsPath"] = "/garboard-delegated/elsewhere/web".into());
     assert!(site.ok(&["run", &site.id]).contains("0::/garboard-delegated/elsewhere/web\n"));
     assert!(!Path::new(CGROUPS).join("garboard-delegated/elsewhere/web").exists());
@@ -245,7 +260,8 @@ fn a_delegated_cgroup_is_used() {
 }
 
 fn a_caller_outside_the_delegated_tree_is_told() {
-    let own = delegate("garboard-delegated-away");
+    let delegated = delegate("garboard-delegated-away");
+    let own = delegated.own.as_str();
     let site = by_user(shell("true"), &[]).change(|c| c["linux"]["cgroupsPath"] = format!("{own}/web").into());
     let error = site.fails(&["run", &site.id]);
     assert!(

@@ -34,6 +34,7 @@ pub mod launch;
 pub mod logs;
 pub mod notify;
 pub mod orders;
+pub mod passing;
 pub mod shutdown;
 pub mod snapshot;
 pub mod status;

@@ -2,21 +2,17 @@
 //!
 //! One message is one order or one answer, so that nothing is ever read by halves.
 
-use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, Shutdown, SocketFlags, SocketType, recvmsg, sendmsg, shutdown, socketpair,
-};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
 use serde::{Deserialize, Serialize};
+
+use crate::passing;
 
 /// No answer is longer, in bytes.
 const LONGEST: usize = 2048;
-/// Descriptors that come with an answer.
-const DESCRIPTORS: usize = 2;
 
 /// What became of an order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,29 +76,14 @@ pub fn next(socket: impl AsFd) -> Option<usize> {
 
 /// Says what became of an order.
 pub fn answer(socket: impl AsFd, answer: &Answer, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
     let bytes = postcard::to_stdvec(answer).map_err(io::Error::other)?;
-    sendmsg(socket, &[IoSlice::new(&bytes)], &mut ancillary, SendFlags::NOSIGNAL)?;
-    Ok(())
+    passing::send(socket, &bytes, descriptors, SendFlags::empty())
 }
 
 /// Takes the next answer, without waiting. `None`: the worker is gone, or says what it never would.
 pub fn hear(socket: impl AsFd) -> io::Result<Option<Heard>> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
-    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let mut bytes = [0; LONGEST];
-    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
-    let length = recvmsg(socket, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, flags)?.bytes;
-    let mut descriptors = Vec::new();
-    for message in ancillary.drain() {
-        if let RecvAncillaryMessage::ScmRights(received) = message {
-            descriptors.extend(received);
-        }
-    }
+    let (length, descriptors) = passing::receive(socket, &mut bytes, RecvFlags::DONTWAIT)?;
     let answer = postcard::from_bytes(bytes.get(..length).unwrap_or_default()).ok();
     Ok(answer.map(|answer| Heard { answer, descriptors }))
 }

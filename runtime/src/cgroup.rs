@@ -12,6 +12,10 @@ use crate::failure::{Context, Failure, Step};
 use crate::launch::Cgroup;
 use crate::small_file;
 
+/// The file that limits how many processes there are. Setting it is left until the child is there: a limit counts who is made in the
+/// cgroup, but not who is there already, so that the lowest one still lets the container begin.
+const PROCESSES: &str = "pids.max";
+
 /// What to do when a setting's file is absent because its controller is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AbsentController {
@@ -64,12 +68,8 @@ pub(crate) fn limit_processes(
     write_settings(dir, settings.settings.iter().filter(|(file, _)| file == PROCESSES), absent)
 }
 
-/// The file that limits how many processes there are. Setting it is left until the child is there: a limit counts who is made in the cgroup,
-/// but not who is there already, so that the lowest one still lets the container begin.
-const PROCESSES: &str = "pids.max";
-
-/// The same but for the limit of processes ([`limit_processes`]), by a launcher that keeps its device filters. With `adopt` an empty cgroup that is there already is used as it is, with its
-/// limits and its owner, if it has none beneath it and so takes processes.
+/// [`create`] but for the limit of processes ([`limit_processes`]), by a launcher that keeps its device filters. With `adopt` an empty
+/// cgroup that is there already is used as it is, with its limits and its owner, if it has none beneath it and so takes processes.
 pub(crate) fn create_with(
     parent: impl AsFd,
     name: &str,

@@ -3,6 +3,7 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::cgroup::AbsentController;
@@ -11,6 +12,7 @@ use crate::failure::{Context, Failure, Step};
 use crate::hook::Hook;
 use crate::launch::{Launch, Process, Seccomp};
 pub use crate::launcher::Beside;
+use crate::small_file;
 
 /// Where a container is started: what the launcher has at hand.
 #[derive(Debug, Clone, Copy)]
@@ -140,7 +142,8 @@ struct OomScore {
 impl OomScore {
     fn own() -> Result<Self, Failure> {
         const OWN: &str = "/proc/self/oom_score_adj";
-        let text = std::fs::read_to_string(OWN).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO));
+        let text = rustix::fs::open(OWN, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .and_then(|file| small_file::read(file, 64));
         let number = text.and_then(|text| text.trim().parse().map_err(|_| Errno::INVAL));
         Ok(Self { original: number.at(Step::SetOomScore, || OWN)?, changed: false.into() })
     }

@@ -66,9 +66,21 @@ pub(super) struct Launchers {
 }
 
 impl Launchers {
+    /// Orders of which there is no child yet, and whose they are.
+    fn unmade(&self) -> impl Iterator<Item = (i32, Order)> {
+        let orders = self.by_pid.iter().filter_map(|(pid, launcher)| Some((*pid, launcher.order?)));
+        orders.filter(|(_, order)| !order.made)
+    }
+
     /// Containers that were ordered and have no child yet.
     pub(super) fn ordered(&self) -> usize {
-        self.by_pid.values().filter(|launcher| launcher.order.is_some_and(|order| !order.made)).count()
+        self.unmade().count()
+    }
+
+    /// It has a child now.
+    fn made(&mut self, index: usize) {
+        let orders = self.by_pid.values_mut().filter_map(|launcher| launcher.order.as_mut());
+        orders.filter(|order| order.index == index).for_each(|order| order.made = true);
     }
 
     /// The container is set up, or isn't going to be: whoever was at it has time for another. Not before the child has left the launcher's
@@ -88,13 +100,12 @@ impl Launchers {
 
     /// When an order has taken too long.
     pub(super) fn due(&self) -> Option<u64> {
-        let unmade = self.by_pid.values().filter_map(|launcher| launcher.order).filter(|order| !order.made);
-        unmade.map(|order| order.overdue_at).min()
+        self.unmade().map(|(_, order)| order.overdue_at).min()
     }
 
     /// Whether it was ordered and has no child yet.
     pub(super) fn has_order(&self, index: usize) -> bool {
-        self.by_pid.values().any(|launcher| launcher.order.is_some_and(|order| order.index == index && !order.made))
+        self.unmade().any(|(_, order)| order.index == index)
     }
 
     fn free(&self) -> Option<i32> {
@@ -210,8 +221,7 @@ impl Supervisor {
         }
         match heard.answer {
             Answer::Made { index, pid, degraded } => {
-                let mut descriptors = heard.descriptors.into_iter();
-                self.made(launcher, index, pid, degraded, (descriptors.next(), descriptors.next()));
+                self.made(index, pid, degraded, heard.descriptors);
             }
             Answer::Failed { index, text, transient } => self.order_failed(index, Fault { text, transient }),
         }
@@ -219,21 +229,15 @@ impl Supervisor {
         self.persist();
     }
 
-    fn made(
-        &mut self,
-        launcher: i32,
-        index: usize,
-        pid: i32,
-        degraded: String,
-        descriptors: (Option<OwnedFd>, Option<OwnedFd>),
-    ) {
+    /// A child, with the read ends of its report pipe and of its output. One that isn't wanted any more is killed.
+    fn made(&mut self, index: usize, pid: i32, degraded: String, descriptors: Vec<OwnedFd>) {
         let is_known = self.pids.contains_key(&pid) || self.workers.iter().any(|worker| worker.pid == pid);
         let is_ours = !is_known
             && Pid::from_raw(pid)
                 .is_some_and(|pid| waitid(WaitId::Pid(pid), of_any_kind(WaitIdOptions::NOWAIT)).is_ok());
         let has_another = self.units.get(index).is_none_or(|unit| unit.pid != 0);
         let wanted = self.state.wants_launch(index) && !has_another;
-        let (Some(report), Some(output), true, true) = (descriptors.0, descriptors.1, is_ours, wanted) else {
+        let (Ok([report, output]), true, true) = (<[OwnedFd; 2]>::try_from(descriptors), is_ours, wanted) else {
             self.launchers.done(index);
             if is_ours {
                 let _ = signal::kill(pid, libc::SIGKILL);
@@ -246,9 +250,7 @@ impl Supervisor {
             }
             return;
         };
-        if let Some(order) = self.launchers.by_pid.get_mut(&launcher).and_then(|launcher| launcher.order.as_mut()) {
-            order.made = true;
-        }
+        self.launchers.made(index);
         self.launched(index, pid, report, output, degraded);
     }
 
@@ -286,10 +288,8 @@ impl Supervisor {
         }
         // A machine that was suspended may find the answer and the end of its patience at once.
         self.hear_launchers();
-        let late = |launcher: &Launcher| launcher.order.filter(|order| !order.made && now >= order.overdue_at);
-        let late: Vec<(i32, usize)> =
-            self.launchers.by_pid.iter().filter_map(|(pid, launcher)| Some((*pid, late(launcher)?.index))).collect();
-        for (pid, index) in late {
+        let late: Vec<(i32, Order)> = self.launchers.unmade().filter(|(_, order)| now >= order.overdue_at).collect();
+        for (pid, Order { index, .. }) in late {
             self.launchers.done(index);
             self.dismiss(pid);
             if let Some(worker) = self.workers.iter().find(|worker| worker.pid == pid) {

@@ -1,16 +1,14 @@
 //! Between PID 1 and the `keep` worker: a socket on which the worker gets what it reads, is told to look, and learns that it is to end.
 
-use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
-};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, socketpair};
+
+use crate::passing;
 
 /// Why a worker went on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,26 +28,12 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 
 /// Gives descriptors to the worker, without waiting.
 pub fn hand_over(socket: impl AsFd, descriptors: [BorrowedFd<'_>; 2]) -> io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    if !ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)) {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    sendmsg(socket, &[IoSlice::new(b".")], &mut ancillary, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?;
-    Ok(())
+    passing::send(socket, b".", &descriptors, SendFlags::DONTWAIT)
 }
 
 /// Takes them.
 pub fn take_over(socket: impl AsFd) -> io::Result<[OwnedFd; 2]> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
-    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    recvmsg(socket, &mut [IoSliceMut::new(&mut [0])], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
-    let mut taken = Vec::new();
-    for message in ancillary.drain() {
-        if let RecvAncillaryMessage::ScmRights(descriptors) = message {
-            taken.extend(descriptors);
-        }
-    }
+    let (_, taken) = passing::receive(socket, &mut [0], RecvFlags::empty())?;
     taken.try_into().map_err(|_| io::ErrorKind::UnexpectedEof.into())
 }
 

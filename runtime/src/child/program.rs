@@ -85,8 +85,10 @@ pub(crate) fn execute(program: &Program<'_>) -> Result<(), Failure> {
     identity::become_user(process, stages.keep_groups, retained)?;
     rustix::process::umask(process.umask.map_or(program.umask, Mode::from_raw_mode));
     if program.theatre.is_watched() {
-        // The machine's directories above all: a process in the container that may trace this one could walk out by them (CVE-2016-9962).
-        let others = [Some(program.report), program.terminal, program.agent, state.as_ref().map(AsFd::as_fd), rules.as_ref().map(AsFd::as_fd)];
+        // The machine's directories above all: a process in the container that may trace this one could walk out by
+        // them (CVE-2016-9962).
+        let (told, ruled) = (state.as_ref().map(AsFd::as_fd), rules.as_ref().map(AsFd::as_fd));
+        let others = [Some(program.report), program.terminal, program.agent, told, ruled];
         let kept = others.into_iter().flatten().chain(program.theatre.descriptors());
         let mut kept: Vec<RawFd> = kept.map(|fd| fd.as_raw_fd()).collect();
         close_all_but(&mut kept, first).at(Step::CloseDescriptors, || format!("from {first}"))?;

@@ -82,7 +82,6 @@ fn enter_in(
     let (go_reader, go_writer) = pipe("to the child")?;
     let (report_reader, report_writer) = pipe("from the child")?;
     rustix::io::ioctl_fionbio(&report_reader, true).at(Step::Pipe, || "from the child")?;
-    let (go_writer, pid_writer) = (Cell::new(Some(go_writer)), Cell::new(Some(pid_writer)));
     let left = Cell::new(kinds.difference(BY_GO_BETWEEN));
     let entrant = child::Entrant {
         pidfd: running.pidfd,
@@ -97,18 +96,21 @@ fn enter_in(
         theatre: child::Theatre::new(stages, None),
         agent: agent.as_ref().map(AsFd::as_fd),
     };
+    let mut kept = kept_descriptors(&entrant, pid_writer.as_fd());
+    let first = 3_i32.saturating_add_unsigned(stages.preserved);
+    let (go_writer, pid_writer) = (Cell::new(Some(go_writer)), Cell::new(Some(pid_writer)));
     let (born_in, moved_to) = if seat == Seat::Born { (running.cgroup, None) } else { (None, running.cgroup) };
     // The go-between is in the cgroup from its first moment on, and inherits what is set here.
     affinity::set(0, &process.exec_affinity.initial)?;
     let go_between = sys::clone::fork_into(UnshareFlags::empty(), born_in, libc::SIGCHLD, || {
         drop(go_writer.take());
-        let writer = pid_writer.take();
-        let closed = writer.as_ref().map_or(Ok(()), |writer| keep_only(&entrant, writer.as_fd()));
-        pid_writer.set(writer);
-        let passed = closed.and_then(|()| pass(running.pidfd, process, kinds.intersection(BY_GO_BETWEEN), &left, || {
-            drop(pid_writer.take());
-            child::enter(&entrant)
-        }));
+        let closed = sys::process::close_all_but(&mut kept, first).at(Step::CloseDescriptors, || format!("from {first}"));
+        let passed = closed.and_then(|()| {
+            pass(running.pidfd, process, kinds.intersection(BY_GO_BETWEEN), &left, || {
+                drop(pid_writer.take());
+                child::enter(&entrant)
+            })
+        });
         match (passed, pid_writer.take()) {
             (Ok(pid), Some(writer)) => i32::from(rustix::io::write(&writer, &pid.to_ne_bytes()).is_err()),
             (Ok(_), None) => 1,
@@ -131,15 +133,16 @@ fn enter_in(
     };
     let pidfd = pidfd(pid)?;
     let child = sys::clone::Child { pid, pidfd };
-    let recorded = || stages.record.map_or(Ok(()), |record| record(pid));
-    let bound = || affinity::set(pid, last_processors(process));
-    let seated = || {
-        moved_to.map_or(Ok(()), |group| {
-            cgroup::write(group, "cgroup.procs", &pid.to_string()).at(Step::SetCgroup, || "cgroup.procs")
-        })
+    let settle = || {
+        if let Some(group) = moved_to {
+            cgroup::write(group, "cgroup.procs", &pid.to_string()).at(Step::SetCgroup, || "cgroup.procs")?;
+        }
+        super::prepare_process(pid, process)?;
+        affinity::set(pid, last_processors(process))?;
+        stages.record.map_or(Ok(()), |record| record(pid))?;
+        super::let_go(go_writer.take())
     };
-    match seated()
-        .and_then(|()| super::prepare_process(pid, process)).and_then(|()| bound()).and_then(|()| recorded()).and_then(|()| super::let_go(go_writer.take())) {
+    match settle() {
         Ok(()) => Ok(Started {
             pid,
             pidfd: child.pidfd,
@@ -189,16 +192,14 @@ fn pass(
     Ok(process.pid)
 }
 
-/// In the go-between: lets go of all that neither it nor the process needs. In the container somebody may be able to look into either, and the
+/// All that the go-between, which has `writer` besides, and the process need. In the container somebody may be able to look into either, and the
 /// machine's directories would lead out (CVE-2016-9962).
-fn keep_only(entrant: &child::Entrant<'_>, writer: BorrowedFd<'_>) -> Result<(), Failure> {
-    let stages = entrant.theatre.stages();
-    let others = [entrant.root, entrant.agent, stages.console.map(|console| console.socket)];
+fn kept_descriptors(entrant: &child::Entrant<'_>, writer: BorrowedFd<'_>) -> Vec<RawFd> {
+    let console = entrant.theatre.stages().console.map(|console| console.socket);
     let own = [writer, entrant.pidfd, entrant.go, entrant.report];
+    let others = [entrant.root, entrant.agent, console];
     let kept = own.into_iter().chain(entrant.stdio).chain(others.into_iter().flatten());
-    let mut kept: Vec<RawFd> = kept.map(|fd| fd.as_raw_fd()).collect();
-    let first = 3_i32.saturating_add_unsigned(stages.preserved);
-    sys::process::close_all_but(&mut kept, first).at(Step::CloseDescriptors, || format!("from {first}"))
+    kept.map(|fd| fd.as_raw_fd()).collect()
 }
 
 /// The kinds of namespaces that the container doesn't share with this process.

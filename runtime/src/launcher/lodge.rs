@@ -3,39 +3,24 @@
 use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::io::Errno;
-use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::joined::Visits;
-use super::{Limit, Trees, give, namespaces, not_as_declared, prepare, set_oom_score, staged};
-use crate::failure::{Context, Failure, Step};
-use crate::launch::Launch;
-use crate::start::{LODGER_KILLED, Lodging, Made, Stages, Started};
+use super::{Start, give, namespaces, not_as_declared, prepare, report_pipe, set_oom_score, staged};
+use crate::failure::{Failure, Step};
+use crate::start::{LODGER_KILLED, Lodging, Made, Started};
 use crate::{child, sys};
 
 /// Makes the child, tells the parent of it, does for it what only the launcher may, and lets it go until it leaves.
-#[expect(clippy::too_many_arguments, reason = "as many as there are of a start")]
-pub(super) fn run(
-    launch: &Launch,
-    name: &str,
-    trees: &Trees,
-    group: Option<BorrowedFd<'_>>,
-    stdio: [BorrowedFd<'_>; 3],
-    stages: &Stages<'_>,
-    lodging: &Lodging<'_>,
-    limit: Limit<'_>,
-    degraded: &[String],
-) -> Result<Started, Failure> {
+pub(super) fn run(start: &Start<'_>, lodging: &Lodging<'_>, degraded: &[String]) -> Result<Started, Failure> {
+    let Start { launch, name, trees, group, stdio, stages, limit } = *start;
     let visits = Visits::open(&launch.namespaces)?;
     let joins = staged::Stage::of(launch, &visits).is_some() || !visits.is_empty();
     let listener = launch.seccomp.as_ref().and_then(|seccomp| seccomp.listener.as_ref());
     if joins || listener.is_some() || stages.hooks.is_some() || stages.gate.is_some() {
         return Err(Failure::check("what joins namespaces, or waits on its way, can't begin in its launcher's memory"));
     }
-    let (report_reader, writer) = pipe_with(PipeFlags::CLOEXEC).at(Step::Pipe, || "from the child")?;
-    let report_writer = rustix::io::fcntl_dupfd_cloexec(&writer, 3).at(Step::Pipe, || "from the child")?;
-    // Whoever reads the report waits until nobody can write to it.
-    drop(writer);
-    rustix::io::ioctl_fionbio(&report_reader, true).at(Step::Pipe, || "from the child")?;
+    // Whoever reads the report waits until nobody can write to it: the child alone has the writer.
+    let (report_reader, report_writer) = report_pipe()?;
     let mut missing = not_as_declared(launch);
     let mut body = |report: BorrowedFd<'_>| {
         let theatre = child::Theatre::new(stages, None);

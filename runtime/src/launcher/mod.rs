@@ -56,12 +56,13 @@ pub(crate) fn start(
     let null = open_null()?;
     let stdio = [stdio.stdin, stdio.stdout, stdio.stderr].map(|fd| fd.unwrap_or(null.as_fd()));
 
-    let begin = |group, limit: Limit<'_>, degraded: &[String]| match stages.lodging {
-        Some(lodging) => lodge::run(launch, name, &trees, group, stdio, stages, lodging, limit, degraded),
-        None => run(launch, name, &trees, group, stdio, agent, stages, limit),
+    let begin = |start: &Start<'_>, degraded: &[String]| match stages.lodging {
+        Some(lodging) => lodge::run(start, lodging, degraded),
+        None => run(start, agent),
     };
+    let unlimited = Start { launch, name, trees: &trees, group: None, stdio, stages, limit: &|| Ok(Vec::new()) };
     let Some(parent) = site.cgroup_parent else {
-        return begin(None, &|| Ok(Vec::new()), &[]);
+        return begin(&unlimited, &[]);
     };
     let (group, mut degraded) = cgroup::create_with(
         parent,
@@ -72,8 +73,8 @@ pub(crate) fn start(
         stages.adopt_cgroup,
     )?;
     let limit = || cgroup::limit_processes(group.as_fd(), &settings, site.absent_controller);
-    let started = begin(Some(group.as_fd()), &limit, &degraded);
-    match started {
+    let start = Start { group: Some(group.as_fd()), limit: &limit, ..unlimited };
+    match begin(&start, &degraded) {
         Ok(started) => {
             degraded.extend(started.degraded);
             Ok(Started { cgroup: Some(group), degraded, ..started })
@@ -137,26 +138,34 @@ fn ungranted(launch: &Launch) -> Option<String> {
     })
 }
 
-/// Limits the container's processes, once its first one is there. Returns limits that had to be left out.
-type Limit<'a> = &'a dyn Fn() -> Result<Vec<String>, Failure>;
+/// A start for which everything of the machine is open.
+#[derive(Clone, Copy)]
+struct Start<'a> {
+    launch: &'a Launch,
+    name: &'a str,
+    trees: &'a Trees,
+    /// The container's cgroup, if it has one.
+    group: Option<BorrowedFd<'a>>,
+    stdio: [BorrowedFd<'a>; 3],
+    stages: &'a Stages<'a>,
+    /// Limits the container's processes, once its first one is there. Returns limits that had to be left out.
+    limit: &'a dyn Fn() -> Result<Vec<String>, Failure>,
+}
+
+/// The pipe for the child's report: the reader, which doesn't wait, and the writer, out of the way of the program's streams, should the
+/// launcher have none of its own.
+fn report_pipe() -> Result<(OwnedFd, OwnedFd), Failure> {
+    let (reader, writer) = pipe_with(PipeFlags::CLOEXEC).at(Step::Pipe, || "from the child")?;
+    rustix::io::ioctl_fionbio(&reader, true).at(Step::Pipe, || "from the child")?;
+    let writer = rustix::io::fcntl_dupfd_cloexec(&writer, 3).at(Step::Pipe, || "from the child")?;
+    Ok((reader, writer))
+}
 
 /// Makes the child, does for it what only the launcher may, and lets it go.
-#[expect(clippy::too_many_arguments, reason = "as many as there are of a start")]
-fn run(
-    launch: &Launch,
-    name: &str,
-    trees: &Trees,
-    group: Option<BorrowedFd<'_>>,
-    stdio: [BorrowedFd<'_>; 3],
-    agent: Option<OwnedFd>,
-    stages: &Stages<'_>,
-    limit: Limit<'_>,
-) -> Result<Started, Failure> {
+fn run(start: &Start<'_>, agent: Option<OwnedFd>) -> Result<Started, Failure> {
+    let Start { launch, name, trees, group, stdio, stages, limit } = *start;
     let (go_reader, go_writer) = pipe_with(PipeFlags::CLOEXEC).at(Step::Pipe, || "to the child")?;
-    let (report_reader, report_writer) = pipe_with(PipeFlags::CLOEXEC).at(Step::Pipe, || "from the child")?;
-    // Out of the way of the program's streams, should the launcher have none of its own.
-    let report_writer = rustix::io::fcntl_dupfd_cloexec(&report_writer, 3).at(Step::Pipe, || "from the child")?;
-    rustix::io::ioctl_fionbio(&report_reader, true).at(Step::Pipe, || "from the child")?;
+    let (report_reader, report_writer) = report_pipe()?;
     // The child must close its copy of the writing end, or it would never see the launcher's end close.
     let go_writer = Cell::new(Some(go_writer));
     let (stages_here, stages_there) = stage_sockets(stages)?.unzip();

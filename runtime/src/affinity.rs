@@ -13,9 +13,16 @@ pub fn set(pid: i32, mask: &[u8]) -> Result<(), Failure> {
     sys::schedule::set_affinity(pid, mask).at(Step::SetScheduler, || "processors (execCPUAffinity)")
 }
 
+/// Lets process `pid` run on whatever its cgroup has. A process that may not is no worse off than before, and runs all the same.
+pub fn lift(pid: i32) {
+    /// More than any machine has; the kernel takes what there is.
+    const ALL: [u8; 1024] = [0xff; 1024];
+    let _ = sys::schedule::set_affinity(pid, &ALL);
+}
+
 #[cfg(test)]
 mod tests {
-    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+    use rustix::thread::{CpuSet, sched_getaffinity};
 
     #[test]
     fn a_thread_stays_on_its_processor() {
@@ -25,8 +32,9 @@ mod tests {
         mask[first / 8] = 1 << (first % 8);
         super::set(0, &mask).unwrap();
         let after = sched_getaffinity(None).unwrap();
-        sched_setaffinity(None, &before).unwrap();
         assert_eq!((after.count(), after.is_set(first)), (1, true));
+        super::lift(0);
+        assert_eq!(sched_getaffinity(None).unwrap(), before);
         super::set(0, &[]).unwrap();
         // None of these exists.
         let absent = [vec![0; 1000], vec![1]].concat();

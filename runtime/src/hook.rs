@@ -1,6 +1,7 @@
 //! One hook of a container's life (runtime spec, "POSIX-platform Hooks"): run with the state on its standard input, and waited
 //! for. The same code serves the launcher and the child.
 
+use std::borrow::Cow;
 use std::ffi::{CString, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -51,39 +52,65 @@ impl State {
     }
 }
 
+/// What hooks find themselves in. The default is what this process has.
+#[derive(Default, Clone, Copy)]
+pub(crate) struct Surroundings<'a> {
+    /// The environment of those that have none of their own.
+    pub(crate) environment: Option<&'a [String]>,
+    /// The working directory.
+    pub(crate) directory: Option<&'a str>,
+    /// Takes rights away from whoever calls it; each hook's process does.
+    pub(crate) restrict: Option<&'a dyn Fn() -> Result<(), Errno>>,
+}
+
+impl Surroundings<'_> {
+    /// What a hook's own process does before it executes the hook.
+    fn enter(&self, state: &State) -> Result<(), Errno> {
+        self.directory.map_or(Ok(()), rustix::process::chdir)?;
+        rustix::stdio::dup2_stdin(&state.0)?;
+        let _ = sys::process::close_on_exec_from(3);
+        // From here on there may be no call but exec.
+        self.restrict.map_or(Ok(()), |restrict| restrict())
+    }
+}
+
 /// Runs the hooks in order, up to the first that fails.
 pub fn run_all(hooks: &[Hook], state: &[u8]) -> Result<(), Failure> {
     hooks.iter().try_for_each(|hook| run(hook, state))
 }
 
-/// The same with `usual` as the environment of those that have none of their own.
-pub(crate) fn run_all_with(hooks: &[Hook], state: &State, usual: &[String]) -> Result<(), Failure> {
-    hooks.iter().try_for_each(|hook| run_with(hook, state, usual))
+/// The same in other surroundings.
+pub(crate) fn run_all_in(
+    surroundings: Surroundings<'_>,
+    hooks: &[Hook],
+    state: &State,
+) -> Result<(), Failure> {
+    hooks.iter().try_for_each(|hook| run_in(surroundings, hook, state))
 }
 
 /// Runs `hook` in this process's namespaces, with `state` (JSON) on its standard input, and this process's environment if it has none of
 /// its own. ETIMEDOUT: it was killed at its deadline; ECANCELED: it failed, as the object says; else it couldn't be executed.
 pub fn run(hook: &Hook, state: &[u8]) -> Result<(), Failure> {
-    let state = State::new(state)?;
-    if hook.env.is_some() { run_with(hook, &state, &[]) } else { run_with(hook, &state, &own_environment()) }
+    run_in(Surroundings::default(), hook, &State::new(state)?)
 }
 
-fn run_with(hook: &Hook, state: &State, usual: &[String]) -> Result<(), Failure> {
+fn run_in(surroundings: Surroundings<'_>, hook: &Hook, state: &State) -> Result<(), Failure> {
     let refuse = |errno, how: &str| Failure::new(Step::RunHook, format!("{} {}{how}", hook.kind, hook.path), errno);
     let path = CString::new(hook.path.as_str()).map_err(|_| refuse(Errno::INVAL, ""))?;
     let own_name = [hook.path.clone()];
     let args = Strings::new(if hook.args.is_empty() { &own_name } else { &hook.args }).map_err(|e| refuse(e, ""))?;
-    let env = Strings::new(hook.env.as_deref().unwrap_or(usual)).map_err(|e| refuse(e, ""))?;
+    let variables = match hook.env.as_deref().or(surroundings.environment) {
+        Some(variables) => Cow::Borrowed(variables),
+        None => Cow::Owned(own_environment()),
+    };
+    let env = Strings::new(&variables).map_err(|e| refuse(e, ""))?;
     rustix::fs::seek(&state.0, SeekFrom::Start(0)).map_err(|e| refuse(e, ""))?;
     // The error of a hook that can't be executed; exec closes it.
     let refusal = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|e| refuse(e, ""))?;
     let child = sys::clone::fork_into(UnshareFlags::empty(), None, libc::SIGCHLD, || {
         sys::process::reset_signals();
-        let errno = match rustix::stdio::dup2_stdin(&state.0) {
-            Ok(()) => {
-                let _ = sys::process::close_on_exec_from(3);
-                execve(&path, &args, &env)
-            }
+        let errno = match surroundings.enter(state) {
+            Ok(()) => execve(&path, &args, &env),
             Err(errno) => errno,
         };
         let _ = rustix::io::write(&refusal, &u64::from(errno.raw_os_error().unsigned_abs()).to_ne_bytes());

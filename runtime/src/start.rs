@@ -67,6 +67,8 @@ pub struct Stages<'a> {
     pub keep_keyring: bool,
     /// Leave the launcher's supplementary groups to the program, besides those of none that it has.
     pub keep_groups: bool,
+    /// It may run on every processor that its cgroup has, whatever its caller was confined to.
+    pub anywhere: bool,
     /// Nothing else is being started, so another processor may be free: what doesn't depend on each other is done side by side.
     pub beside: Option<&'a Beside>,
     /// The child is in the launcher's memory until it executes its program, and the child of the launcher's parent. [`start`] returns

@@ -8,6 +8,7 @@ use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 
 use super::{Theatre, environment, identity, landlock, listener};
 use crate::failure::{Context, Failure, Step};
+use crate::hook::Surroundings;
 use crate::launch::{Process, Rlimit, Seccomp};
 use crate::report;
 use crate::start::Lodging;
@@ -93,13 +94,19 @@ pub(crate) fn execute(program: &Program<'_>) -> Result<(), Failure> {
         let mut kept: Vec<RawFd> = kept.map(|fd| fd.as_raw_fd()).collect();
         close_all_but(&mut kept, first).at(Step::CloseDescriptors, || format!("from {first}"))?;
     }
-    // Hooks that it still has to run are of the container's files: they have no more rights than the program.
-    program.theatre.ready(state.as_ref(), variables)?;
-    reset_these_signals(stages.lodging.map_or(u64::MAX, Lodging::ignored_signals));
     if process.no_new_privileges {
         rustix::thread::set_no_new_privs(true).at(Step::NoNewPrivileges, || name)?;
     }
-    restrict(rules.as_ref())?;
+    // Hooks that it still has to run are of the container's files: they have no more rights than the program. In force for each of
+    // them alone, as what this process still has to do itself may be denied.
+    let restrict = || {
+        rules.as_ref().map_or(Ok(()), Ruleset::restrict)?;
+        filter.as_ref().map_or(Ok(()), SeccompFilter::load_unheard)
+    };
+    let surroundings = Surroundings { environment: Some(variables), directory: None, restrict: Some(&restrict) };
+    program.theatre.ready(state.as_ref(), surroundings)?;
+    reset_these_signals(stages.lodging.map_or(u64::MAX, Lodging::ignored_signals));
+    rules.as_ref().map_or(Ok(()), Ruleset::restrict).at(Step::Landlock, || "the program")?;
     if stages.lodging.is_some() {
         // As late as can be: they count the launcher's memory, too.
         limit_resources(process, of_memory)?;
@@ -150,10 +157,6 @@ fn confine(process: &Process) -> Result<(), Failure> {
         set_personality(domain).at(Step::SetPersonality, || format!("{domain:#x}"))?;
     }
     Ok(())
-}
-
-fn restrict(rules: Option<&Ruleset>) -> Result<(), Failure> {
-    rules.map_or(Ok(()), |rules| rules.restrict().at(Step::Landlock, || "the program"))
 }
 
 /// Puts the filter in force and hands over its listener, if it has one.

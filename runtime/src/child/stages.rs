@@ -7,7 +7,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, SocketFlags};
 
 use crate::failure::{Context, Failure, Step};
-use crate::hook;
+use crate::hook::{self, Surroundings};
 use crate::launch::{Launch, RootSource};
 use crate::start::{GateMessage, StageMessage, Stages};
 
@@ -71,8 +71,8 @@ impl<'a> Theatre<'a> {
     }
 
     /// Only the program itself is missing: waits until the gate is opened, if there is one, then runs the last hooks, with their state
-    /// and the program's environment.
-    pub(crate) fn ready(&self, state: Option<&hook::State>, environment: &[String]) -> Result<(), Failure> {
+    /// and in what the program will have around it.
+    pub(crate) fn ready(&self, state: Option<&hook::State>, surroundings: Surroundings<'_>) -> Result<(), Failure> {
         if let Some(gate) = self.stages.gate {
             self.tell(StageMessage::AtGate)?;
             let opener = wait_at(gate)?;
@@ -80,7 +80,7 @@ impl<'a> Theatre<'a> {
             let _ = self.opener.set(opener);
         }
         match (&self.stages.hooks, state) {
-            (Some(hooks), Some(state)) => hook::run_all_with(hooks.start_container, state, environment),
+            (Some(hooks), Some(state)) => hook::run_all_in(surroundings, hooks.start_container, state),
             _ => Ok(()),
         }
     }

@@ -19,10 +19,11 @@ use super::store::{Entry, Lock, Store};
 use super::{cgroup, gate, in_place, life, notify, process, scope, storage, systemd};
 use crate::cgroup::AbsentController;
 use crate::failure::{Failure, Step};
+use crate::hook::{self, Surroundings};
 use crate::launch::{Launch, Namespace};
 use crate::report::{self, Report};
 use crate::start::{Beside, Console, Hooks, Site, StageMessage, Stages, Started, Stdio, start_in_stages};
-use crate::{descriptor, device_filter, hook};
+use crate::{descriptor, device_filter};
 
 /// How a container is to be made.
 #[derive(Debug, Clone, Default)]
@@ -192,6 +193,7 @@ fn make(
         without_program: bundle.without_program,
         lodging: None,
         no_pivot: options.no_pivot,
+        anywhere: true,
         beside: beside.as_ref(),
     };
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
@@ -368,7 +370,9 @@ fn follow(started: &Started, hooks: &[hook::Hook], record: &Record, gated: bool)
         if n == 0 {
             break;
         } else if message == StageMessage::Mounted as u8 {
-            hook::run_all(hooks, &record.state("created", record.pid))?;
+            let state = hook::State::new(&record.state("created", record.pid))?;
+            let surroundings = Surroundings { directory: Some(&record.bundle), ..Surroundings::default() };
+            hook::run_all_in(surroundings, hooks, &state)?;
             send(stages, b"g", SendFlags::NOSIGNAL).during(|| "answer the container's process")?;
         } else if message == StageMessage::AtGate as u8 {
             return Ok(());

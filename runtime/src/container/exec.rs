@@ -130,6 +130,7 @@ pub fn exec(entry: &Entry, decided: &Decided, request: &Request) -> Result<Enter
         find_home: true,
         keep_keyring: record.keep_keyring,
         keep_groups: record.keeps_groups(),
+        anywhere: true,
         ..Stages::default()
     };
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
@@ -258,7 +259,8 @@ fn ids(text: &str) -> Result<(u32, u32)> {
     }
 }
 
-/// More capabilities in force, permitted, and within bounds. Never inheritable (CVE-2022-29162). Returns a warning for each that
+/// More capabilities in force, permitted, and within bounds. Never inheritable (CVE-2022-29162); ambient if the container's process
+/// has them inheritable, so that a program of an ordinary user gets them, as with runc. Returns a warning for each that
 /// there isn't, as of a configuration's own.
 fn add_capabilities(process: &mut SpecProcess, names: &[String]) -> Vec<String> {
     let unknown = names.iter().filter(|name| capabilities::parse(name).is_none());
@@ -275,7 +277,10 @@ fn add_capabilities(process: &mut SpecProcess, names: &[String]) -> Vec<String> 
     });
     let with = |set: &Option<Capabilities>| Some(set.iter().flatten().chain(&more).copied().collect::<Capabilities>());
     let (bounding, effective, permitted) = (with(sets.bounding()), with(sets.effective()), with(sets.permitted()));
-    sets.set_bounding(bounding).set_effective(effective).set_permitted(permitted);
+    let inheritable = sets.inheritable().clone().unwrap_or_default();
+    let raised = more.iter().copied().filter(|capability| inheritable.contains(capability));
+    let ambient = sets.ambient().iter().flatten().copied().chain(raised).collect::<Capabilities>();
+    sets.set_bounding(bounding).set_effective(effective).set_permitted(permitted).set_ambient(Some(ambient));
     process.set_capabilities(Some(sets));
     warnings
 }

@@ -138,8 +138,8 @@ fn enter_in(
             cgroup::write(group, "cgroup.procs", &pid.to_string()).at(Step::SetCgroup, || "cgroup.procs")?;
         }
         super::prepare_process(pid, process)?;
-        affinity::set(pid, last_processors(process))?;
         stages.record.map_or(Ok(()), |record| record(pid))?;
+        settle_processors(pid, process, stages)?;
         super::let_go(go_writer.take())
     };
     match settle() {
@@ -158,11 +158,13 @@ fn enter_in(
     }
 }
 
-/// Where the process runs in the end: all that the cgroup has, unless it is said or nothing is.
-fn last_processors(process: &Process) -> &[u8] {
-    const ALL: [u8; 1024] = [0xff; 1024];
+/// Where the process runs in the end: where it is said, else on all that the cgroup has, unless nothing is.
+fn settle_processors(pid: i32, process: &Process, stages: &Stages<'_>) -> Result<(), Failure> {
     let affinity = &process.exec_affinity;
-    if affinity.last.is_empty() && !affinity.initial.is_empty() { &ALL } else { &affinity.last }
+    if affinity.last.is_empty() && (stages.anywhere || !affinity.initial.is_empty()) {
+        affinity::lift(pid);
+    }
+    affinity::set(pid, &affinity.last)
 }
 
 /// In the go-between: enters what only a passer-by can, and makes the process. Returns its id.

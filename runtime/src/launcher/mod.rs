@@ -27,7 +27,7 @@ use rustix::thread::UnshareFlags;
 use crate::failure::{Context, Failure, Step};
 use crate::launch::{IdMap, Launch, Namespace, Process};
 use crate::start::{Site, Stages, Started, Stdio};
-use crate::{cgroup, check, child, device, sys, userns};
+use crate::{affinity, cgroup, check, child, device, sys, userns};
 
 pub use beside::Beside;
 pub(crate) use beside::Network;
@@ -212,6 +212,7 @@ fn run(start: &Start<'_>, agent: Option<OwnedFd>) -> Result<Started, Failure> {
     match prepare(child.pid, launch, trees, name, mapped)
         .and_then(|()| given())
         .and_then(|()| recorded())
+        .inspect(|()| if stages.anywhere { affinity::lift(child.pid) })
         .and_then(|()| limit())
         .and_then(|left_out| let_go(go_writer.take()).map(|()| left_out))
     {

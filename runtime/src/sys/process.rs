@@ -139,6 +139,8 @@ pub(crate) fn signal_pid(pid: i32, signal: u8) -> Result<(), Errno> {
 
 /// `SECCOMP_FILTER_FLAG_NEW_LISTENER` of `linux/seccomp.h`.
 const NEW_LISTENER: u32 = 1 << 3;
+/// `SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV`, which is for filters with a listener only.
+const WAIT_KILLABLE: u32 = 1 << 5;
 
 /// A seccomp filter in the form that the kernel takes.
 pub(crate) struct SeccompFilter {
@@ -167,15 +169,24 @@ impl SeccompFilter {
 
     /// Puts it in force for this thread, for good (seccomp(2)). Returns the listener, if the flags ask for one.
     pub(crate) fn load(&self) -> Result<Option<OwnedFd>, Errno> {
+        self.load_with(self.flags)
+    }
+
+    /// The same without a listener: calls that would be handed over fail with ENOSYS.
+    pub(crate) fn load_unheard(&self) -> Result<(), Errno> {
+        self.load_with(self.flags & !(NEW_LISTENER | WAIT_KILLABLE)).map(drop)
+    }
+
+    fn load_with(&self, flags: u32) -> Result<Option<OwnedFd>, Errno> {
         let program = libc::sock_fprog {
             len: u16::try_from(self.instructions.len()).map_err(|_| Errno::INVAL)?,
             filter: self.instructions.as_ptr().cast_mut(),
         };
         // SAFETY: `program` describes exactly the instructions that `self` owns; the kernel copies them.
         let result = super::check(unsafe {
-            libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, self.flags, &raw const program)
+            libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program)
         })?;
-        if self.flags & NEW_LISTENER == 0 {
+        if flags & NEW_LISTENER == 0 {
             return Ok(None);
         }
         let fd = RawFd::try_from(result).map_err(|_| Errno::BADF)?;

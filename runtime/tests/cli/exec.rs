@@ -17,6 +17,7 @@ pub fn tests() -> Vec<Trial> {
         users_and_groups,
         groups_are_kept_where_that_is_asked_for,
         capabilities_are_added_and_never_inheritable,
+        a_capability_that_is_inheritable_is_added_to_the_ambient_ones,
         a_process_is_read_from_a_file,
         a_user_namespace_is_entered,
         a_network_of_the_machine_s_is_entered_from_a_user_namespace,
@@ -43,6 +44,7 @@ pub fn for_everybody() -> Vec<Trial> {
         a_working_directory_is_inside,
         what_can_t_be_executed_is_said,
         processors_are_those_of_an_exec,
+        the_caller_s_processors_are_none_of_the_container_s,
         how_dear_it_is_to_the_kernel_is_the_container_s,
         the_last_word_on_a_variable_counts,
     ]
@@ -224,6 +226,16 @@ fn capabilities_are_added_and_never_inheritable() {
     let field = |name: &str| text.lines().find_map(|l| l.strip_prefix(&format!("{name}:"))).unwrap().trim().to_owned();
     assert_eq!((field("CapEff").as_str(), field("CapBnd").as_str()), ("0000000020000429", "0000000020000429"));
     assert_eq!((field("CapInh").as_str(), field("CapAmb").as_str()), ("0000000000000000", "0000000000000000"));
+}
+
+/// So that a program of an ordinary user gets it. What isn't inheritable can't be ambient.
+fn a_capability_that_is_inheritable_is_added_to_the_ambient_ones() {
+    let site =
+        start(shell("sleep 1000").change(|c| c["process"]["capabilities"]["inheritable"] = json!(["CAP_CHOWN"])));
+    let flags = ["--cap", "CAP_CHOWN", "--cap", "CAP_FOWNER", "--user", "1000"];
+    let text = output(&site, &flags, "cat /proc/self/status");
+    let field = |name: &str| text.lines().find_map(|l| l.strip_prefix(&format!("{name}:"))).unwrap().trim().to_owned();
+    assert_eq!((field("CapAmb").as_str(), field("CapEff").as_str()), ("0000000000000001", "0000000000000001"));
 }
 
 fn groups_are_kept_where_that_is_asked_for() {
@@ -414,6 +426,28 @@ fn descriptors_are_preserved() {
         site.command(&["exec", "--preserve-fds", "1", &site.id, "/bin/sh", "-c", "cat <&3; ls /proc/self/fd | wc -l"]);
     crate::sys::pass_descriptors(&mut command, vec![std::os::fd::AsRawFd::as_raw_fd(&file); 3]);
     assert_eq!(finish(command).stdout, "three\n5\n");
+}
+
+/// A caller that is confined to some confines nobody else; a cpuset of the container's cgroup would.
+fn the_caller_s_processors_are_none_of_the_container_s() {
+    const ALLOWED: &str = "grep Cpus_allowed_list: /proc/self/status";
+    let confined = |site: Site| {
+        let mut site = site;
+        site.before = ["taskset", "-c", "0"].iter().map(|word| (*word).to_owned()).collect();
+        site.before.push(crate::site::runtime().display().to_string());
+        site
+    };
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let all = status.lines().find(|line| line.starts_with("Cpus_allowed_list:")).unwrap();
+    assert_ne!(all, "Cpus_allowed_list:\t0", "this test needs two processors");
+    let site = confined(shell(ALLOWED));
+    assert_eq!(site.ok(&["run", &site.id]).trim_end(), all);
+    let site = confined(running());
+    assert_eq!(output(&site, &[], ALLOWED).trim_end(), all);
+    // The control: the caller itself is.
+    let mut caller = std::process::Command::new("taskset");
+    let told = caller.args(["-c", "0", "grep", "Cpus_allowed_list:", "/proc/self/status"]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&told.stdout).trim_end(), "Cpus_allowed_list:\t0");
 }
 
 /// Of the container's first process they aren't.

@@ -10,6 +10,8 @@ pub fn tests() -> Vec<Trial> {
     trials![
         hooks_run_in_order_with_the_state,
         the_last_hooks_of_a_container_are_as_its_program,
+        the_last_hooks_run_under_the_program_s_filter,
+        hooks_before_the_container_find_themselves_in_the_bundle,
         hooks_run_where_the_specification_says,
         a_hook_that_cannot_be_executed_says_why,
         a_limit_on_files_is_none_on_the_state,
@@ -157,6 +159,40 @@ fn the_last_hooks_of_a_container_are_as_its_program() {
         "{status}"
     );
     assert!(last.starts_with("nonvoluntary"), "nothing of the runtime's environment: {last}");
+}
+
+/// And only they do: what the runtime still has to do itself between them and the program isn't denied by it.
+fn the_last_hooks_run_under_the_program_s_filter() {
+    for no_new_privileges in [true, false] {
+        let with = |calls: &[&str], action: &str| {
+            shell("true").change(|c| {
+                c["process"]["noNewPrivileges"] = json!(no_new_privileges);
+                c["process"]["rlimits"] = json!([{"type": "RLIMIT_CORE", "soft": 0, "hard": 0}]);
+                c["linux"]["seccomp"] = json!({
+                    "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": calls, "action": action}],
+                });
+                c["hooks"]["startContainer"] = json!([{"path": "/bin/sh", "args": ["sh", "-c", "mkdir /dev/shm/a"]}]);
+            })
+        };
+        let site = with(&["mkdir", "mkdirat"], "SCMP_ACT_KILL");
+        let error = site.fails(&["run", &site.id]);
+        assert!(error.contains("startContainer") && error.contains("31"), "{error}");
+        site.assert_gone();
+        let site = with(&["clone3", "waitid", "accept4", "write", "pidfd_open", "chmod"], "SCMP_ACT_ERRNO");
+        site.create(&[]);
+        site.ok(&["start", &site.id]);
+    }
+}
+
+fn hooks_before_the_container_find_themselves_in_the_bundle() {
+    for kind in ["prestart", "createRuntime"] {
+        let site = shell("true").change(|c| c["hooks"][kind] = json!([hook("pwd >&2; exit 3")]));
+        let bundle = site.directory.to_str().unwrap();
+        let mut command = site.command(&["run", "--bundle", bundle, &site.id]);
+        command.current_dir("/");
+        let done = crate::site::finish(command);
+        assert!(done.stderr.starts_with(&format!("{bundle}\n")), "{done:?}");
+    }
 }
 
 fn a_hook_that_cannot_be_executed_says_why() {

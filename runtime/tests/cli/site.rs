@@ -54,7 +54,7 @@ pub fn enter() -> &'static Place {
     std::fs::copy("/bin/busybox", rootfs.join("bin/busybox")).expect("busybox-static is installed");
     for applet in [
         "sh", "cat", "ls", "id", "stat", "sleep", "echo", "kill", "touch", "true", "env", "tty", "stty", "readlink",
-        "wc", "chown", "mkdir", "find", "sort", "md5sum", "mount", "head", "rm",
+        "grep", "wc", "chown", "mkdir", "find", "sort", "md5sum", "mount", "head", "rm",
     ] {
         std::os::unix::fs::symlink("busybox", rootfs.join("bin").join(applet)).unwrap();
     }

@@ -13,8 +13,17 @@ use crate::launch::{Capabilities, Process};
 
 /// Ids 0 of the new user namespace, with all its capabilities, and none of the launcher's groups unless they are to be kept.
 pub(crate) fn become_root(keep_groups: bool) -> Result<(), Failure> {
-    set_gid(0)?;
-    set_uid(0).at(Step::BecomeRoot, || "uid 0")?;
+    become_master(&Process::default(), keep_groups)
+}
+
+/// The same with the ids of `process` where the namespace has none 0: whoever is in it first has all its capabilities.
+pub(crate) fn become_master(process: &Process, keep_groups: bool) -> Result<(), Failure> {
+    let root_or = |id: u32, set: &dyn Fn(u32) -> Result<(), Errno>| match set(0) {
+        Err(Errno::INVAL) if id != 0 => set(id),
+        other => other,
+    };
+    root_or(process.gid, &set_gid).at(Step::BecomeRoot, || "gid 0")?;
+    root_or(process.uid, &set_uid).at(Step::BecomeRoot, || "uid 0")?;
     if keep_groups {
         return Ok(());
     }
@@ -54,7 +63,7 @@ pub(crate) fn become_user(process: &Process, keep_groups: bool, retained: u64) -
     if !keep_groups {
         set_groups(process)?;
     }
-    set_gid(process.gid)?;
+    set_gid(process.gid).at(Step::SetUser, || format!("gid to {}", process.gid))?;
     set_uid(process.uid).at(Step::SetUser, || format!("uid to {}", process.uid))?;
     set_keep_capabilities(false).at(Step::SetCapabilities, || "not kept any more")?;
     set_sets(&process.capabilities, retained)
@@ -77,12 +86,13 @@ fn set_sets(wanted: &Capabilities, retained: u64) -> Result<(), Failure> {
     let sets = CapabilitySets {
         effective: granted(wanted.effective | retained),
         permitted: granted(wanted.permitted | retained),
-        inheritable: granted(wanted.inheritable),
+        // Nor are those inheritable that are out of bounds (capabilities(7), "Programmatically adjusting capability sets").
+        inheritable: granted(wanted.inheritable & wanted.bounding),
     };
     set_capabilities(None, sets).at(Step::SetCapabilities, || format!("permitted {:#x}", wanted.permitted))?;
     clear_ambient_capability_set().at(Step::SetCapabilities, || "ambient none")?;
     // The kernel grants none that isn't in the other two sets.
-    let ambient = wanted.ambient & wanted.permitted & wanted.inheritable & held;
+    let ambient = wanted.ambient & wanted.permitted & wanted.inheritable & wanted.bounding & held;
     for number in 0..64 {
         let bit = 1_u64.checked_shl(number).unwrap_or(0);
         if ambient & bit != 0 {
@@ -103,7 +113,7 @@ fn set_uid(id: u32) -> Result<(), Errno> {
     set_thread_res_uid(uid, uid, uid)
 }
 
-fn set_gid(id: u32) -> Result<(), Failure> {
+fn set_gid(id: u32) -> Result<(), Errno> {
     let gid = Gid::from_raw(id);
-    set_thread_res_gid(gid, gid, gid).at(Step::SetUser, || format!("gid to {id}"))
+    set_thread_res_gid(gid, gid, gid)
 }

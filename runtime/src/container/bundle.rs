@@ -8,7 +8,7 @@ use std::time::Duration;
 use oci_spec::runtime::{Hook as SpecHook, Hooks as SpecHooks, Process as SpecProcess, Spec};
 
 use super::error::{During, Error, Result};
-use super::storage;
+use super::{ids, storage};
 use crate::hook::Hook;
 use crate::launch::{Launch, Root, RootSource};
 use crate::{compile, spec};
@@ -68,6 +68,7 @@ pub fn load(path: &Path, config: &Path, id: &str, gated: bool) -> Result<Bundle>
     let path = std::fs::canonicalize(path).during(|| format!("open the bundle {}", path.display()))?;
     let config = read(&path.join(config))?;
     let (mut spec, mut warnings) = compile::read(&config)?;
+    warnings.extend(ids::settle(&mut spec));
     let without_program = gated && spec.process().is_none();
     if without_program {
         spec.set_process(Some(stand_in()));
@@ -108,7 +109,9 @@ fn stand_in() -> SpecProcess {
 
 /// A configuration from its bytes.
 pub fn parse(config: &[u8]) -> Result<Spec> {
-    Ok(compile::read(config)?.0)
+    let (mut spec, _) = compile::read(config)?;
+    ids::settle(&mut spec);
+    Ok(spec)
 }
 
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {

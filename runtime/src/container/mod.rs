@@ -10,6 +10,7 @@ pub mod criu;
 pub mod error;
 pub mod exec;
 mod gate;
+mod ids;
 pub(crate) mod in_place;
 pub mod life;
 pub(crate) mod notify;

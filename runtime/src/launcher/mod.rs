@@ -114,18 +114,19 @@ fn exposed_program(launch: &Launch) -> Option<String> {
     (!guarded).then(|| "the launcher's own program is on a writable mount and within reach of the container's root".to_owned())
 }
 
-/// Ambient capabilities that the kernel won't take, as they aren't permitted and inheritable, too (capabilities(7)).
-fn no_ambient(launch: &Launch) -> Option<String> {
+/// Inheritable and ambient capabilities that the kernel won't take, as they aren't in the sets where they must be, too (capabilities(7)).
+fn not_passed_on(launch: &Launch) -> impl Iterator<Item = String> {
     let sets = &launch.process.capabilities;
-    let lacking = sets.ambient & !(sets.permitted & sets.inheritable);
-    (lacking != 0).then(|| {
-        format!("process.capabilities.ambient: {lacking:#x} (by number) can't be granted, as they aren't both permitted and inheritable")
+    let inheritable = (sets.inheritable & !sets.bounding, "inheritable", "in the bounding set");
+    let ambient = (sets.ambient & !(sets.permitted & sets.inheritable), "ambient", "both permitted and inheritable");
+    [inheritable, ambient].into_iter().filter(|(lacking, ..)| *lacking != 0).map(|(lacking, set, place)| {
+        format!("process.capabilities.{set}: {lacking:#x} (by number) can't be granted, as they aren't {place}")
     })
 }
 
 /// What isn't as the launch has it, and can't be.
 fn not_as_declared(launch: &Launch) -> Vec<String> {
-    exposed_program(launch).into_iter().chain(ungranted(launch)).chain(no_ambient(launch)).collect()
+    exposed_program(launch).into_iter().chain(ungranted(launch)).chain(not_passed_on(launch)).collect()
 }
 
 /// Capabilities that the container asks for and the launcher has not, or the kernel knows not.

@@ -6,6 +6,7 @@
 mod exec;
 mod faults;
 mod hooks;
+mod ids;
 mod images;
 mod layers;
 mod lifecycle;
@@ -33,6 +34,7 @@ fn main() {
             exec::tests(),
             faults::tests(),
             rootless::tests(),
+            ids::tests(),
             shared_mounts::tests(),
             systemd::tests(),
             images::tests(),

@@ -59,15 +59,23 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) environment: Option<&'a [String]>,
     /// The working directory.
     pub(crate) directory: Option<&'a str>,
+    /// Standard output and error.
+    pub(crate) output: Output<'a>,
     /// Takes rights away from whoever calls it; each hook's process does.
     pub(crate) restrict: Option<&'a dyn Fn() -> Result<(), Errno>>,
 }
+
+/// Standard output and error of hooks; `None`: this process's.
+pub(crate) type Output<'a> = [Option<BorrowedFd<'a>>; 2];
 
 impl Surroundings<'_> {
     /// What a hook's own process does before it executes the hook.
     fn enter(&self, state: &State) -> Result<(), Errno> {
         self.directory.map_or(Ok(()), rustix::process::chdir)?;
         rustix::stdio::dup2_stdin(&state.0)?;
+        let [stdout, stderr] = self.output;
+        stdout.map_or(Ok(()), rustix::stdio::dup2_stdout)?;
+        stderr.map_or(Ok(()), rustix::stdio::dup2_stderr)?;
         let _ = sys::process::close_on_exec_from(3);
         // From here on there may be no call but exec.
         self.restrict.map_or(Ok(()), |restrict| restrict())
@@ -75,26 +83,13 @@ impl Surroundings<'_> {
 }
 
 /// Runs the hooks in order, up to the first that fails.
-pub fn run_all(hooks: &[Hook], state: &[u8]) -> Result<(), Failure> {
-    hooks.iter().try_for_each(|hook| run(hook, state))
+pub(crate) fn run_all(surroundings: Surroundings<'_>, hooks: &[Hook], state: &State) -> Result<(), Failure> {
+    hooks.iter().try_for_each(|hook| run(surroundings, hook, state))
 }
 
-/// The same in other surroundings.
-pub(crate) fn run_all_in(
-    surroundings: Surroundings<'_>,
-    hooks: &[Hook],
-    state: &State,
-) -> Result<(), Failure> {
-    hooks.iter().try_for_each(|hook| run_in(surroundings, hook, state))
-}
-
-/// Runs `hook` in this process's namespaces, with `state` (JSON) on its standard input, and this process's environment if it has none of
-/// its own. ETIMEDOUT: it was killed at its deadline; ECANCELED: it failed, as the object says; else it couldn't be executed.
-pub fn run(hook: &Hook, state: &[u8]) -> Result<(), Failure> {
-    run_in(Surroundings::default(), hook, &State::new(state)?)
-}
-
-fn run_in(surroundings: Surroundings<'_>, hook: &Hook, state: &State) -> Result<(), Failure> {
+/// Runs `hook` in this process's namespaces with `state` on its standard input. ETIMEDOUT: it was killed at its deadline; ECANCELED: it
+/// failed, as the object says; else it couldn't be executed.
+pub(crate) fn run(surroundings: Surroundings<'_>, hook: &Hook, state: &State) -> Result<(), Failure> {
     let refuse = |errno, how: &str| Failure::new(Step::RunHook, format!("{} {}{how}", hook.kind, hook.path), errno);
     let path = CString::new(hook.path.as_str()).map_err(|_| refuse(Errno::INVAL, ""))?;
     let own_name = [hook.path.clone()];
@@ -200,35 +195,39 @@ mod tests {
         }
     }
 
+    fn run_plainly(hook: &Hook, state: &[u8]) -> Result<(), Failure> {
+        run(Surroundings::default(), hook, &State::new(state)?)
+    }
+
     #[test]
     fn a_hook_has_the_state_and_its_own_environment() {
         let large = "x".repeat(300_000);
-        run(&shell(&format!("read -r state; test \"$state\" = {}; test $? = 0 && test \"$NAME\" = value", "{}")), b"{}").unwrap();
-        run(&shell("test $(wc -c) = 300000"), large.as_bytes()).unwrap();
+        run_plainly(&shell(&format!("read -r state; test \"$state\" = {}; test $? = 0 && test \"$NAME\" = value", "{}")), b"{}").unwrap();
+        run_plainly(&shell("test $(wc -c) = 300000"), large.as_bytes()).unwrap();
         // One that never reads holds nobody up.
-        run(&shell("exit 0"), large.as_bytes()).unwrap();
+        run_plainly(&shell("exit 0"), large.as_bytes()).unwrap();
     }
 
     #[test]
     fn a_hook_without_an_environment_has_this_process_s() {
         let path = std::env::var("PATH").unwrap();
         let inherits = Hook { env: None, ..shell(&format!("test \"$PATH\" = '{path}'")) };
-        run(&inherits, b"").unwrap();
+        run_plainly(&inherits, b"").unwrap();
         let none = Hook { env: Some(Vec::new()), ..inherits };
-        assert_eq!(run(&none, b"").unwrap_err().errno, Errno::CANCELED.raw_os_error());
+        assert_eq!(run_plainly(&none, b"").unwrap_err().errno, Errno::CANCELED.raw_os_error());
     }
 
     #[test]
     fn a_failing_or_slow_hook_is_named() {
-        let text = run(&shell("exit 3"), b"").unwrap_err().to_string();
+        let text = run_plainly(&shell("exit 3"), b"").unwrap_err().to_string();
         assert_eq!(text, "run hook poststop /bin/sh (exit status 3): ECANCELED");
-        let text = run(&shell("kill -9 $$"), b"").unwrap_err().to_string();
+        let text = run_plainly(&shell("kill -9 $$"), b"").unwrap_err().to_string();
         assert!(text.contains("(signal 9)"), "{text}");
         let slow = Hook { timeout: Some(Duration::from_millis(50)), ..shell("sleep 60") };
-        assert_eq!(run(&slow, b"").unwrap_err().errno, Errno::TIMEDOUT.raw_os_error());
+        assert_eq!(run_plainly(&slow, b"").unwrap_err().errno, Errno::TIMEDOUT.raw_os_error());
         let absent = Hook { path: "/absent".to_owned(), ..shell("") };
-        assert_eq!(run(&absent, b"").unwrap_err().to_string(), "run hook poststop /absent: ENOENT: there is no such program");
+        assert_eq!(run_plainly(&absent, b"").unwrap_err().to_string(), "run hook poststop /absent: ENOENT: there is no such program");
         let no_program = Hook { path: "/etc/passwd".to_owned(), ..shell("") };
-        assert_eq!(run(&no_program, b"").unwrap_err().errno, Errno::ACCESS.raw_os_error());
+        assert_eq!(run_plainly(&no_program, b"").unwrap_err().errno, Errno::ACCESS.raw_os_error());
     }
 }

@@ -171,6 +171,8 @@ pub struct Hooks<'a> {
     pub create_container: &'a [Hook],
     /// Run by the child right before the program.
     pub start_container: &'a [Hook],
+    /// Where these write; `None`: where the program does.
+    pub output: [Option<BorrowedFd<'a>>; 2],
     /// The container's state as JSON, given its status and the process id that the hook sees. Called in the child.
     pub state: &'a dyn Fn(&str, i32) -> Vec<u8>,
 }

@@ -103,7 +103,7 @@ pub(crate) fn execute(program: &Program<'_>) -> Result<(), Failure> {
         rules.as_ref().map_or(Ok(()), Ruleset::restrict)?;
         filter.as_ref().map_or(Ok(()), SeccompFilter::load_unheard)
     };
-    let surroundings = Surroundings { environment: Some(variables), directory: None, restrict: Some(&restrict) };
+    let surroundings = Surroundings { environment: Some(variables), restrict: Some(&restrict), ..Surroundings::default() };
     program.theatre.ready(state.as_ref(), surroundings)?;
     reset_these_signals(stages.lodging.map_or(u64::MAX, Lodging::ignored_signals));
     rules.as_ref().map_or(Ok(()), Ruleset::restrict).at(Step::Landlock, || "the program")?;

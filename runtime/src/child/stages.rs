@@ -33,7 +33,8 @@ impl<'a> Theatre<'a> {
 
     /// The descriptors that it needs then.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'a>> {
-        [self.launcher, self.stages.gate].into_iter().flatten()
+        let output = self.stages.hooks.map_or([None; 2], |hooks| hooks.output);
+        [self.launcher, self.stages.gate].into_iter().chain(output).flatten()
     }
 
     /// What was asked for.
@@ -61,7 +62,9 @@ impl<'a> Theatre<'a> {
             return Ok(());
         }
         rustix::process::fchdir(root).at(Step::ChangeDirectory, || "to the new root")?;
-        hook::run_all(hooks.create_container, &(hooks.state)("created", own_pid()))
+        let state = hook::State::new(&(hooks.state)("created", own_pid()))?;
+        let surroundings = Surroundings { output: hooks.output, ..Surroundings::default() };
+        hook::run_all(surroundings, hooks.create_container, &state)
     }
 
     /// What the last hooks are told, if there are any.
@@ -80,7 +83,10 @@ impl<'a> Theatre<'a> {
             let _ = self.opener.set(opener);
         }
         match (&self.stages.hooks, state) {
-            (Some(hooks), Some(state)) => hook::run_all_in(surroundings, hooks.start_container, state),
+            (Some(hooks), Some(state)) => {
+                let surroundings = Surroundings { output: hooks.output, ..surroundings };
+                hook::run_all(surroundings, hooks.start_container, state)
+            }
             _ => Ok(()),
         }
     }

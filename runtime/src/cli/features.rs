@@ -115,7 +115,8 @@ fn document() -> Value {
         "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
         "mountOptions": mount_options,
         "potentiallyUnsafeConfigAnnotations": [
-            "org.garboard.landlock.", "org.garboard.layers", "org.systemd.property.", "run.oci.keep_original_groups"
+            "org.garboard.landlock.", "org.garboard.layers", "org.systemd.property.", "run.oci.hooks.",
+            "run.oci.keep_original_groups", "run.oci.pidfd_receiver", "run.oci.seccomp.receiver"
         ],
         "linux": {
             "namespaces": NAMESPACES,

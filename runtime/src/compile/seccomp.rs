@@ -89,6 +89,12 @@ fn whole(profile: &LinuxSeccomp) -> Result<Vec<u8>, Error> {
     Ok(if with_prologue { [prologue(newest, x32), body].concat() } else { body })
 }
 
+/// Whether any architecture has a system call of this name, as far as libseccomp knows.
+#[cfg(feature = "cli")]
+pub(crate) fn is_known(name: &str) -> bool {
+    ScmpSyscall::from_name(name).is_ok()
+}
+
 /// Calls that the child makes with the filter in force before it executes the program: to hand over the listener.
 const NEEDED_TO_HAND_OVER: [&str; 1] = ["sendmsg"];
 

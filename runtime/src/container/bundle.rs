@@ -8,7 +8,7 @@ use std::time::Duration;
 use oci_spec::runtime::{Hook as SpecHook, Hooks as SpecHooks, Process as SpecProcess, Spec};
 
 use super::error::{During, Error, Result};
-use super::{ids, storage};
+use super::{annotations, ids, storage};
 use crate::hook::Hook;
 use crate::launch::{Launch, Root, RootSource};
 use crate::{compile, spec};
@@ -69,6 +69,7 @@ pub fn load(path: &Path, config: &Path, id: &str, gated: bool) -> Result<Bundle>
     let config = read(&path.join(config))?;
     let (mut spec, mut warnings) = compile::read(&config)?;
     warnings.extend(ids::settle(&mut spec));
+    annotations::apply(&mut spec)?;
     let without_program = gated && spec.process().is_none();
     if without_program {
         spec.set_process(Some(stand_in()));
@@ -111,6 +112,7 @@ fn stand_in() -> SpecProcess {
 pub fn parse(config: &[u8]) -> Result<Spec> {
     let (mut spec, _) = compile::read(config)?;
     ids::settle(&mut spec);
+    annotations::apply(&mut spec)?;
     Ok(spec)
 }
 

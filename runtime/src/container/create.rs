@@ -13,6 +13,7 @@ use super::bundle::Bundle;
 use super::bus::message::Properties;
 use super::cgroup::Manager;
 use super::error::{During, Error, Result};
+use super::hook_output::HookOutput;
 use super::record::Record;
 use super::scope::Scope;
 use super::store::{Entry, Lock, Store};
@@ -106,6 +107,8 @@ pub(crate) fn record_of(id: &str, bundle: &mut Bundle, options: &Options) -> Rec
     }
 }
 
+/// A socket that gets the process's pid descriptor, as with crun.
+const PIDFD_RECEIVER: &str = "run.oci.pidfd_receiver";
 const SHARED_MOUNTS: &str = "no mount namespace: the container's mounts are the caller's too, and a program with CAP_SYS_CHROOT can leave \
                              its root";
 
@@ -164,6 +167,7 @@ fn make(
     let hooks = &bundle.hooks;
     let staged = !(hooks.runtime.is_empty() && hooks.create_container.is_empty() && hooks.start_container.is_empty());
     let keep_groups = record.keeps_groups();
+    let output = HookOutput::open(record)?;
     let shared = RefCell::new((record, Ok(())));
     let write_down = |pid: i32| {
         let (record, result) = &mut *shared.borrow_mut();
@@ -182,6 +186,7 @@ fn make(
             in_launcher: !hooks.runtime.is_empty(),
             create_container: &hooks.create_container,
             start_container: &hooks.start_container,
+            output: output.as_fds(),
             state: &state,
         }),
         gate: gate.as_ref().map(AsFd::as_fd),
@@ -217,8 +222,12 @@ fn make(
     })?;
     warnings.append(&mut started.degraded);
 
-    let finished = follow(&started, &hooks.runtime, record, options.gated)
-        .and_then(|()| options.pidfd_socket.as_deref().map_or(Ok(()), |path| send_pidfd(path, &started.pidfd)))
+    let surroundings =
+        Surroundings { directory: Some(&record.bundle), output: output.as_fds(), ..Surroundings::default() };
+    let receiver = record.annotations.get(PIDFD_RECEIVER).map(Path::new);
+    let mut receivers = options.pidfd_socket.as_deref().into_iter().chain(receiver);
+    let finished = follow(&started, surroundings, &hooks.runtime, record, options.gated)
+        .and_then(|()| receivers.try_for_each(|path| send_pidfd(path, &started.pidfd)))
         .and_then(|()| finish(lock, record, options))
         .and_then(|()| console.and_then(|(_, ours)| ours).map(|ours| receive_terminal(&ours)).transpose());
     match finished {
@@ -359,7 +368,13 @@ pub(crate) fn send_pidfd(path: &Path, pidfd: &OwnedFd) -> Result<()> {
 
 /// Goes along with the child: runs the launcher's hooks when it is their turn, until it is at the gate or has executed its
 /// program.
-fn follow(started: &Started, hooks: &[hook::Hook], record: &Record, gated: bool) -> Result<()> {
+fn follow(
+    started: &Started,
+    surroundings: Surroundings<'_>,
+    hooks: &[hook::Hook],
+    record: &Record,
+    gated: bool,
+) -> Result<()> {
     while let Some(stages) = &started.stages {
         let mut message = [0_u8; 1];
         let n = match recv(stages, &mut message, RecvFlags::empty()) {
@@ -371,8 +386,7 @@ fn follow(started: &Started, hooks: &[hook::Hook], record: &Record, gated: bool)
             break;
         } else if message == StageMessage::Mounted as u8 {
             let state = hook::State::new(&record.state("created", record.pid))?;
-            let surroundings = Surroundings { directory: Some(&record.bundle), ..Surroundings::default() };
-            hook::run_all_in(surroundings, hooks, &state)?;
+            hook::run_all(surroundings, hooks, &state)?;
             send(stages, b"g", SendFlags::NOSIGNAL).during(|| "answer the container's process")?;
         } else if message == StageMessage::AtGate as u8 {
             return Ok(());

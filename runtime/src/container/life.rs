@@ -9,9 +9,8 @@ use rustix::process::{Signal, pidfd_send_signal};
 use super::error::{During, Error, Result};
 use super::record::{Record, Status};
 use super::store::{Entry, Lock};
-use super::{bundle, cgroup, gate, in_place, notify, process, storage, systemd};
+use super::{bundle, cgroup, gate, hook_output, in_place, notify, process, storage, systemd};
 use crate::failure::Step;
-use crate::hook;
 use crate::report::Report;
 use crate::sys;
 
@@ -57,10 +56,10 @@ pub fn started(
     // Hooks may use the container.
     drop(lock);
     let hooks = bundle::decided("poststart", Some(&record.poststart))?;
-    if let Err(failure) = hook::run_all(&hooks, &record.state("running", record.pid)) {
+    if let Err(error) = hook_output::run_all(record, &hooks, &record.state("running", record.pid)) {
         let _lock = entry.lock()?;
         let _ = destroy(entry, record);
-        return Err(failure.into());
+        return Err(error);
     }
     notify.map_or(Ok(()), |socket| notify::forward(socket, process, record.pid))
 }
@@ -130,8 +129,8 @@ pub fn destroy(entry: &Entry, record: &Record) -> Result<()> {
     let state = record.state(Status::Stopped.text(), 0);
     // One that fails keeps none of the others from running (runtime spec, "Lifecycle", 13).
     for hook in &hooks {
-        if let Err(failure) = hook::run(hook, &state) {
-            crate::cli::log::warn(&failure.to_string());
+        if let Err(error) = hook_output::run_all(record, std::slice::from_ref(hook), &state) {
+            crate::cli::log::warn(&error.to_string());
         }
     }
     Ok(())

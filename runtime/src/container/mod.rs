@@ -1,6 +1,7 @@
 //! A container's life as the OCI runtime specification has it: made from a bundle, started, signalled, deleted; written down in
 //! a state directory in between, as no process of the runtime stays with it.
 
+mod annotations;
 pub mod bundle;
 mod bus;
 pub(crate) mod cgroup;
@@ -10,6 +11,7 @@ pub mod criu;
 pub mod error;
 pub mod exec;
 mod gate;
+mod hook_output;
 mod ids;
 pub(crate) mod in_place;
 pub mod life;

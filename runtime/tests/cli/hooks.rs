@@ -12,6 +12,7 @@ pub fn tests() -> Vec<Trial> {
         the_last_hooks_of_a_container_are_as_its_program,
         the_last_hooks_run_under_the_program_s_filter,
         hooks_before_the_container_find_themselves_in_the_bundle,
+        hooks_write_where_annotations_say,
         hooks_run_where_the_specification_says,
         a_hook_that_cannot_be_executed_says_why,
         a_limit_on_files_is_none_on_the_state,
@@ -193,6 +194,25 @@ fn hooks_before_the_container_find_themselves_in_the_bundle() {
         let done = crate::site::finish(command);
         assert!(done.stderr.starts_with(&format!("{bundle}\n")), "{done:?}");
     }
+}
+
+/// All of them, in the container or not; what the program writes is its own.
+fn hooks_write_where_annotations_say() {
+    let site = shell("echo program").change(|c| {
+        for kind in KINDS {
+            c["hooks"][kind] = json!([hook(&format!("echo {kind}; echo of {kind} >&2"))]);
+        }
+        c["annotations"] = json!({"run.oci.hooks.stdout": "told", "run.oci.hooks.stderr": "complained"});
+    });
+    std::fs::write(site.directory.join("told"), "before\n").unwrap();
+    let done = site.run(&["run", &site.id]);
+    assert_eq!((done.status, done.stdout.as_str(), done.stderr.as_str()), (0, "program\n", ""));
+    let written = |name: &str| std::fs::read_to_string(site.directory.join(name)).unwrap();
+    assert_eq!(written("told"), format!("before\n{}\n", KINDS.join("\n")));
+    assert_eq!(written("complained"), KINDS.map(|kind| format!("of {kind}\n")).concat());
+    let site = shell("true").change(|c| c["annotations"] = json!({"run.oci.hooks.stdout": "/absent/file"}));
+    assert!(site.fails(&["run", &site.id]).contains("open /absent/file (annotations[run.oci.hooks.stdout]): ENOENT"));
+    site.assert_gone();
 }
 
 fn a_hook_that_cannot_be_executed_says_why() {

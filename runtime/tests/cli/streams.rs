@@ -10,7 +10,7 @@ use libtest_mimic::Trial;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use serde_json::json;
 
-use crate::site::{finish, shell, until};
+use crate::site::{Site, finish, shell, until};
 use crate::trials;
 
 pub fn tests() -> Vec<Trial> {
@@ -239,7 +239,7 @@ fn the_pid_descriptor_is_sent() {
     let site = shell("sleep 1000");
     let path = site.directory.join("pidfd.sock");
     let listener = UnixListener::bind(&path).unwrap();
-    let receive = |arguments: &[&str]| {
+    let receive_from = |site: &Site, arguments: &[&str]| {
         std::thread::scope(|scope| {
             let accepting = scope.spawn(|| receive(&listener));
             site.ok(arguments);
@@ -249,12 +249,17 @@ fn the_pid_descriptor_is_sent() {
             pid.parse::<i64>().unwrap()
         })
     };
+    let receive = |arguments: &[&str]| receive_from(&site, arguments);
     let socket = path.to_str().unwrap();
     let pid = receive(&["run", "--detach", "--pidfd-socket", socket, &site.id]);
     assert_eq!(pid, site.state()["pid"].as_i64().unwrap());
     let second =
         receive(&["exec", "--detach", "--pidfd-socket", socket, "--pid-file", "pid", &site.id, "/bin/sleep", "9"]);
     assert_eq!(second.to_string(), std::fs::read_to_string(site.directory.join("pid")).unwrap());
+    // Or where an annotation says.
+    let annotated = shell("sleep 1000").change(|c| c["annotations"] = json!({"run.oci.pidfd_receiver": socket}));
+    let pid = receive_from(&annotated, &["run", "--detach", &annotated.id]);
+    assert_eq!(pid, annotated.state()["pid"].as_i64().unwrap());
     let absent = shell("true");
     assert!(absent.fails(&["create", "--pidfd-socket", "/absent", &absent.id]).contains("/absent: ENOENT"));
     absent.assert_gone();

@@ -68,6 +68,11 @@ pub fn started(
 pub fn kill(entry: &Entry, signal: u8, all: bool) -> Result<()> {
     let record = entry.record()?;
     let what = || format!("kill container {}", entry.id());
+    let (status, process) = entry.status(&record)?;
+    if status == Status::Creating {
+        // There is no container yet: whoever makes it would take the end of its process for a failure, and wouldn't know whose.
+        return Err(Error::new(format!("{}: container not running: it is {}", what(), status.text())));
+    }
     // With a pid namespace of its own nobody outlives the first process. Without, who kills it means them all.
     let all = all || (i32::from(signal) == libc::SIGKILL && !record.own_pids);
     if all
@@ -85,7 +90,7 @@ pub fn kill(entry: &Entry, signal: u8, all: bool) -> Result<()> {
         }
         return Ok(());
     }
-    let (Status::Created | Status::Running | Status::Paused, Some(process)) = entry.status(&record)? else {
+    let (Status::Created | Status::Running | Status::Paused, Some(process)) = (status, process) else {
         return Err(Error::new(format!("{}: container not running", what())));
     };
     match sys::process::signal_pidfd(process.as_fd(), signal) {

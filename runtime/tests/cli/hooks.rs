@@ -22,6 +22,7 @@ pub fn tests() -> Vec<Trial> {
         a_hook_past_its_timeout_is_killed,
         run_has_hooks_as_well,
         a_hook_may_look_at_its_container,
+        a_container_in_the_making_is_not_killed,
         hooks_find_the_root_where_the_configuration_says,
     ]
 }
@@ -315,6 +316,22 @@ fn a_hook_may_look_at_its_container() {
     assert!(std::fs::read_to_string(&output).unwrap().contains("\"creating\""));
     site.ok(&["start", &site.id]);
     assert!(std::fs::read_to_string(&output).unwrap().contains("\"running\""));
+}
+
+/// With a pid namespace of its own or without, where a kill is for all of the cgroup.
+fn a_container_in_the_making_is_not_killed() {
+    for own_pids in [true, false] {
+        let site = shell("echo program").change(|c| {
+            c["linux"]["namespaces"].as_array_mut().unwrap().retain(|namespace| own_pids || namespace["type"] != "pid");
+        });
+        let state = site.directory.join("state");
+        let kill = format!("{} --root {} kill {} KILL", crate::site::runtime().display(), state.display(), site.id);
+        let all = kill.replace(" kill ", " kill --all ");
+        let site = site.change(|c| c["hooks"]["createRuntime"] = json!([hook(&format!("! {kill} && ! {all}"))]));
+        let done = site.run(&["run", &site.id]);
+        assert_eq!((done.status, done.stdout.as_str()), (0, "program\n"), "{done:?}");
+        assert!(done.stderr.contains("container not running: it is creating"), "{done:?}");
+    }
 }
 
 fn hooks_find_the_root_where_the_configuration_says() {

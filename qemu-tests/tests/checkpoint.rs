@@ -76,6 +76,7 @@ echo restored $($runtime state one | grep status)
 echo before $(ends /tmp/before)
 echo after $(ends /tmp/after)
 echo inside $(cat /sys/fs/cgroup/one/cgroup.procs | wc -l)
+echo limit $(cat /sys/fs/cgroup/one/pids.max)
 $runtime exec one /bin/busybox true
 echo exec $?
 $runtime delete --force one
@@ -86,7 +87,9 @@ echo deleted $?
 fn a_container_goes_on_from_its_images() {
     let mut guest = guest(IMAGES);
     let count = "i=0; while :; do echo $i; i=$((i + 1)); sleep 0.2; done";
-    bundle(&mut guest, &["/bin/busybox", "sh", "-c", count]);
+    bundle_with(&mut guest, &["/bin/busybox", "sh", "-c", count], |config| {
+        config["linux"]["resources"] = json!({"pids": {"limit": 77}});
+    });
     let found = boot(guest);
     assert_eq!((found["checkpoint"].as_str(), found["gone"].as_str()), ("0", "1"));
     assert!(found["restored"].contains("running"), "{}", found["restored"]);
@@ -97,6 +100,7 @@ fn a_container_goes_on_from_its_images() {
     // The shell, and perhaps its sleep.
     assert!(["1", "2"].contains(&found["inside"].as_str()), "{}", found["inside"]);
     assert_eq!((found["exec"].as_str(), found["deleted"].as_str()), ("0", "0"));
+    assert_eq!(found["limit"], "77");
 }
 
 /// Counts, without other processes, and has four million bytes that never change, whose number it tells when it is asked.

@@ -47,8 +47,8 @@ pub fn create(
     settings: &Cgroup,
     absent: AbsentController,
 ) -> Result<(OwnedFd, Vec<String>), Failure> {
-    let (dir, mut left_out) = create_with(&parent, name, settings, absent, None, false)?;
-    match limit_processes(dir.as_fd(), settings, absent) {
+    let (dir, mut left_out) = create_with(&parent, name, settings, absent, false)?;
+    match filter_devices(dir.as_fd(), settings, None).and_then(|()| limit_processes(dir.as_fd(), settings, absent)) {
         Ok(more) => left_out.extend(more),
         Err(failure) => {
             // The first error is the one to report.
@@ -59,7 +59,19 @@ pub fn create(
     Ok((dir, left_out))
 }
 
-/// Sets what [`create_with`] has left. Returns what had to be left out.
+/// Lets the cgroup use the devices that it may and no others, by way of filters that are kept, if there are any.
+pub(crate) fn filter_devices(
+    dir: BorrowedFd<'_>,
+    settings: &Cgroup,
+    filters: Option<&DeviceFilters>,
+) -> Result<(), Failure> {
+    if settings.device_filter.is_empty() {
+        return Ok(());
+    }
+    device_filter::apply(filters, dir, &settings.device_filter)
+}
+
+/// Sets the limit of processes. Returns what had to be left out.
 pub(crate) fn limit_processes(
     dir: BorrowedFd<'_>,
     settings: &Cgroup,
@@ -68,14 +80,14 @@ pub(crate) fn limit_processes(
     write_settings(dir, settings.settings.iter().filter(|(file, _)| file == PROCESSES), absent)
 }
 
-/// [`create`] but for the limit of processes ([`limit_processes`]), by a launcher that keeps its device filters. With `adopt` an empty
-/// cgroup that is there already is used as it is, with its limits and its owner, if it has none beneath it and so takes processes.
+/// [`create`] without the filter of devices ([`filter_devices`]), for which the kernel needs its time, and without the limit of processes
+/// ([`limit_processes`]). With `adopt` an empty cgroup that is there already is used as it is, with its limits and its owner, if it has
+/// none beneath it and so takes processes.
 pub(crate) fn create_with(
     parent: impl AsFd,
     name: &str,
     settings: &Cgroup,
     absent: AbsentController,
-    filters: Option<&DeviceFilters>,
     adopt: bool,
 ) -> Result<(OwnedFd, Vec<String>), Failure> {
     let parent = parent.as_fd();
@@ -88,7 +100,7 @@ pub(crate) fn create_with(
         }
         other => other.at(Step::CreateCgroup, || name)?,
     }
-    let made = open(parent, name).and_then(|dir| configure(dir.as_fd(), settings, absent, filters).map(|left_out| (dir, left_out)));
+    let made = open(parent, name).and_then(|dir| configure(dir.as_fd(), settings, absent).map(|left_out| (dir, left_out)));
     if made.is_err() {
         // The first error is the one to report.
         let _ = remove(parent, name);
@@ -207,7 +219,8 @@ fn check_name(name: &str) -> Result<(), Failure> {
 /// Applies settings to the cgroup `dir`: limits in order, then the device rules, besides those that it has. Returns what had to be
 /// left out.
 pub fn apply(dir: impl AsFd, settings: &Cgroup, absent: AbsentController) -> Result<Vec<String>, Failure> {
-    let mut left_out = configure(dir.as_fd(), settings, absent, None)?;
+    let mut left_out = configure(dir.as_fd(), settings, absent)?;
+    filter_devices(dir.as_fd(), settings, None)?;
     left_out.extend(limit_processes(dir.as_fd(), settings, absent)?);
     Ok(left_out)
 }
@@ -228,22 +241,14 @@ pub(crate) fn give_to(dir: impl AsFd, uid: u32) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Writes the settings in order, but for the limit of processes, then attaches the device filter.
-fn configure(
-    dir: BorrowedFd<'_>,
-    settings: &Cgroup,
-    absent: AbsentController,
-    filters: Option<&DeviceFilters>,
-) -> Result<Vec<String>, Failure> {
+/// Writes the settings in order, but for the limit of processes.
+fn configure(dir: BorrowedFd<'_>, settings: &Cgroup, absent: AbsentController) -> Result<Vec<String>, Failure> {
     if settings.check_memory {
         check_memory(dir, settings)?;
     }
     let mut left_out = write_settings(dir, settings.settings.iter().filter(|(file, _)| file != PROCESSES), absent)?;
     for choice in &settings.choices {
         left_out.extend(write_one_of(dir, choice, absent)?);
-    }
-    if !settings.device_filter.is_empty() {
-        device_filter::apply(filters, dir, &settings.device_filter)?;
     }
     Ok(left_out)
 }

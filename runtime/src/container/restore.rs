@@ -71,9 +71,11 @@ fn make(
     }
     let group = place.as_ref().map(|place| {
         let settings = &bundle.launch.cgroup;
-        crate::cgroup::create_with(&place.parent, &place.name, settings, AbsentController::Fail, None, true)
+        let absent = AbsentController::Fail;
+        let (group, _) = crate::cgroup::create_with(&place.parent, &place.name, settings, absent, true)?;
+        crate::cgroup::filter_devices(group.as_fd(), settings, None).map(|()| group)
     });
-    let group = group.transpose()?.map(|(group, _)| group);
+    let group = group.transpose()?;
     let work = wanted.images.work.clone().unwrap_or_else(|| wanted.images.directory.clone());
     std::fs::create_dir_all(&work).during(|| format!("make {}", work.display()))?;
 
@@ -100,6 +102,10 @@ fn make(
     drop((streams, network));
 
     let pidfd = adopt(entry, record, &pid_file)?;
+    if let Some(group) = &group {
+        // Not before: criu itself is a process of it meanwhile.
+        crate::cgroup::limit_processes(group.as_fd(), &bundle.launch.cgroup, AbsentController::Fail)?;
+    }
     lock.finish()?;
     options.pid_file.as_deref().map_or(Ok(()), |path| write_pid_file(path, record.pid))?;
     Ok(pidfd)

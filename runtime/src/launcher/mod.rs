@@ -64,15 +64,12 @@ pub(crate) fn start(
     let Some(parent) = site.cgroup_parent else {
         return begin(&unlimited, &[]);
     };
-    let (group, mut degraded) = cgroup::create_with(
-        parent,
-        name,
-        &settings,
-        site.absent_controller,
-        site.device_filters,
-        stages.adopt_cgroup,
-    )?;
-    let limit = || cgroup::limit_processes(group.as_fd(), &settings, site.absent_controller);
+    let absent = site.absent_controller;
+    let (group, mut degraded) = cgroup::create_with(parent, name, &settings, absent, stages.adopt_cgroup)?;
+    let limit = || {
+        cgroup::filter_devices(group.as_fd(), &settings, site.device_filters)?;
+        cgroup::limit_processes(group.as_fd(), &settings, absent)
+    };
     let start = Start { group: Some(group.as_fd()), limit: &limit, ..unlimited };
     match begin(&start, &degraded) {
         Ok(started) => {
@@ -149,7 +146,8 @@ struct Start<'a> {
     group: Option<BorrowedFd<'a>>,
     stdio: [BorrowedFd<'a>; 3],
     stages: &'a Stages<'a>,
-    /// Limits the container's processes, once its first one is there. Returns limits that had to be left out.
+    /// What the cgroup forbids, once its first process is there, which may be busy with its own meanwhile: devices, and more processes than
+    /// there may be. Returns limits that had to be left out.
     limit: &'a dyn Fn() -> Result<Vec<String>, Failure>,
 }
 

@@ -426,7 +426,7 @@ mod tests {
         assert_eq!(std::fs::read_to_string(directory.path().join("io.bfq.weight")).unwrap(), "10");
         assert_eq!(std::fs::read_to_string(directory.path().join("io.weight")).unwrap(), "");
         let (_directory, fd) = fake(&[]);
-        assert!(apply(&fd, &settings, AbsentController::Fail).unwrap_err().to_string().contains("io.weight=1: ENOENT"));
+        assert!(apply(&fd, &settings, AbsentController::Fail).unwrap_err().to_string().contains("io.weight=1: no such file or directory (ENOENT)"));
         assert_eq!(apply(&fd, &settings, AbsentController::Record).unwrap().len(), 1);
     }
 

@@ -207,7 +207,7 @@ impl Step {
             Self::AssignRdt => "assign RDT class:",
             Self::MoveInterface => "move network interface",
             Self::CopyUp => "copy up",
-            Self::Execute => "execute",
+            Self::Execute => "exec",
             Self::RunHook => "run hook",
             Self::OpenTerminal => "open terminal",
             Self::Record => "record",
@@ -292,7 +292,7 @@ mod tests {
     #[test]
     fn a_failure_names_step_object_cause_and_fix() {
         let failure = Failure::new(Step::Mount, "overlay on /", Errno::NODEV);
-        assert_eq!(failure.to_string(), "mount overlay on /: ENODEV: the kernel lacks CONFIG_OVERLAY_FS (module overlay)");
+        assert_eq!(failure.to_string(), "mount overlay on /: no such device (ENODEV): the kernel lacks CONFIG_OVERLAY_FS (module overlay)");
     }
 
     #[test]

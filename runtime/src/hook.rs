@@ -194,13 +194,13 @@ mod tests {
     #[test]
     fn a_failing_or_slow_hook_is_named() {
         let text = run(&shell("exit 3"), b"").unwrap_err().to_string();
-        assert_eq!(text, "run hook poststop /bin/sh (exit status 3): ECANCELED");
+        assert_eq!(text, "run hook poststop /bin/sh (exit status 3): operation canceled (ECANCELED)");
         let text = run(&shell("kill -9 $$"), b"").unwrap_err().to_string();
         assert!(text.contains("(signal 9)"), "{text}");
         let slow = Hook { timeout: Some(Duration::from_millis(50)), ..shell("sleep 60") };
         assert_eq!(run(&slow, b"").unwrap_err().errno, Errno::TIMEDOUT.raw_os_error());
         let absent = Hook { path: "/absent".to_owned(), ..shell("") };
-        assert_eq!(run(&absent, b"").unwrap_err().to_string(), "run hook poststop /absent: ENOENT: there is no such program");
+        assert_eq!(run(&absent, b"").unwrap_err().to_string(), "run hook poststop /absent: no such file or directory (ENOENT): there is no such program");
         let no_program = Hook { path: "/etc/passwd".to_owned(), ..shell("") };
         assert_eq!(run(&no_program, b"").unwrap_err().errno, Errno::ACCESS.raw_os_error());
     }

@@ -114,7 +114,7 @@ mod tests {
         let (_directory, fd) = fake(&[]);
         for process in [process(Some("p"), None), process(None, Some("p"))] {
             let failure = open_in(fd.as_fd(), &process).unwrap_err().to_string();
-            assert!(failure.contains("p: ENOENT: the security module isn't active"), "{failure}");
+            assert!(failure.contains("p: no such file or directory (ENOENT): the security module isn't active"), "{failure}");
         }
     }
 }

@@ -150,7 +150,7 @@ fn rootfs(spec: &Spec, bundle: &Path) -> Result<PathBuf> {
     let path = bundle.join(root.path());
     let path = std::fs::canonicalize(&path).during(|| format!("open the root directory {}", path.display()))?;
     if !path.is_dir() {
-        return Err(Error::new(format!("open the root directory {}: ENOTDIR", path.display())));
+        return Err(Error::new(format!("open the root directory {}: not a directory (ENOTDIR)", path.display())));
     }
     Ok(path)
 }

@@ -208,7 +208,7 @@ mod tests {
         };
         let (directory, group) = fake(&files);
         let error = change(group.as_fd(), &settings("pids.max"), None).unwrap_err().to_string();
-        assert!(error.contains("pids.max=1: ENOENT"), "{error}");
+        assert!(error.contains("pids.max=1: no such file or directory (ENOENT)"), "{error}");
         assert!(text(directory.path(), "memory.max").starts_with("max"));
         assert!(text(directory.path(), "cpu.max").starts_with("max 100000"));
         assert!(text(directory.path(), "io.max").starts_with("8:0 rbps=1 wbps=max"));

@@ -163,7 +163,12 @@ fn a_hook_that_cannot_be_executed_says_why() {
     for kind in ["createRuntime", "createContainer", "startContainer"] {
         let site = shell("true").change(|c| c["hooks"][kind] = json!([{"path": "/no/such/hook"}]));
         let error = site.fails(&["run", &site.id]);
-        assert!(error.contains(&format!("run hook {kind} /no/such/hook: ENOENT: there is no such program")), "{error}");
+        assert!(
+            error.contains(&format!(
+                "run hook {kind} /no/such/hook: no such file or directory (ENOENT): there is no such program"
+            )),
+            "{error}"
+        );
         site.assert_gone();
     }
 }
@@ -222,7 +227,7 @@ fn a_hook_past_its_timeout_is_killed() {
     slow["timeout"] = json!(1);
     let site = site.change(|c| c["hooks"]["createRuntime"] = json!([slow]));
     let error = site.fails(&["create", &site.id]);
-    assert!(error.contains("ETIMEDOUT: it took longer than its timeout"), "{error}");
+    assert!(error.contains("timed out (ETIMEDOUT): it took longer than its timeout"), "{error}");
     let pid = std::fs::read_to_string(mark).unwrap();
     assert!(!std::path::Path::new("/proc").join(pid.trim()).exists());
     site.assert_gone();

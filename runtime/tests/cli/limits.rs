@@ -82,7 +82,11 @@ fn a_refused_limit_takes_the_others_back() {
         );
     }
     let (_, error) = update(&site, r#"{"unified": {"absent.max": "1"}}"#);
-    assert!(error.contains("absent.max=1: ENOENT") && error.contains("the controller isn't enabled"), "{error}");
+    assert!(
+        error.contains("absent.max=1: no such file or directory (ENOENT)")
+            && error.contains("the controller isn't enabled"),
+        "{error}"
+    );
 }
 
 fn wrong_limits_are_named_and_change_nothing() {
@@ -118,7 +122,10 @@ fn wrong_limits_are_named_and_change_nothing() {
         assert_eq!(done.status, 1, "{flags:?}: {done:?}");
         assert!(done.stderr.contains(flags[0]), "{flags:?}: {done:?}");
     }
-    assert!(site.fails(&["update", "--resources", "/absent", &site.id]).contains("read /absent: ENOENT"));
+    assert!(
+        site.fails(&["update", "--resources", "/absent", &site.id])
+            .contains("read /absent: no such file or directory (ENOENT)")
+    );
     // No machine of these tests has the hardware.
     assert!(
         site.fails(&["update", "--l3-cache-schema", "L3:0=f", &site.id]).contains("no resctrl filesystem is mounted")

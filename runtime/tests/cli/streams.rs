@@ -119,7 +119,7 @@ fn a_terminal_needs_somebody_to_hold_it() {
         site.assert_gone();
     }
     let error = site.fails(&["create", "--console-socket", "/absent/socket", &site.id]);
-    assert!(error.contains("connect to the socket /absent/socket: ENOENT"), "{error}");
+    assert!(error.contains("connect to the socket /absent/socket: no such file or directory (ENOENT)"), "{error}");
     site.assert_gone();
 }
 
@@ -256,7 +256,11 @@ fn the_pid_descriptor_is_sent() {
         receive(&["exec", "--detach", "--pidfd-socket", socket, "--pid-file", "pid", &site.id, "/bin/sleep", "9"]);
     assert_eq!(second.to_string(), std::fs::read_to_string(site.directory.join("pid")).unwrap());
     let absent = shell("true");
-    assert!(absent.fails(&["create", "--pidfd-socket", "/absent", &absent.id]).contains("/absent: ENOENT"));
+    assert!(
+        absent
+            .fails(&["create", "--pidfd-socket", "/absent", &absent.id])
+            .contains("/absent: no such file or directory (ENOENT)")
+    );
     absent.assert_gone();
 }
 

@@ -115,7 +115,7 @@ fn memory_comes_from_where_it_should() {
     assert!(text.lines().all(|line| line.contains("bind=static:0")), "{text}");
     let refusal =
         bundle("no-node", "true").set("/linux/memoryPolicy", json!({"mode": "MPOL_BIND", "nodes": "900"})).refusal();
-    assert!(refusal.contains("set memory policy 0x2: EINVAL: the nodes don't exist"), "{refusal}");
+    assert!(refusal.contains("set memory policy 0x2: invalid argument (EINVAL): the nodes don't exist"), "{refusal}");
 }
 
 fn a_32_bit_machine_is_shown() {

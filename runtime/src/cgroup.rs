@@ -198,7 +198,7 @@ fn field(text: &str, key: &str) -> Option<u64> {
 
 /// A cgroup is one directory name; what it is called inside can't lead elsewhere.
 fn check_name(name: &str) -> Result<(), Failure> {
-    if name.is_empty() || name.len() > 255 || name.contains(['/', '\0', '\n']) || name.starts_with('.') {
+    if matches!(name, "" | "." | "..") || name.len() > 255 || name.contains(['/', '\0', '\n']) {
         return Err(Failure::check(format!("cgroup name {name:?} isn't one plain file name")));
     }
     Ok(())
@@ -455,7 +455,7 @@ mod tests {
 
     #[test]
     fn a_name_that_leads_elsewhere_is_refused() {
-        for name in ["", ".", "..", "a/b", "/a", "a\n", ".hidden"] {
+        for name in ["", ".", "..", "a/b", "/a", "a\n"] {
             assert!(check_name(name).is_err(), "{name:?}");
         }
         assert!(check_name("web.1").is_ok());

@@ -116,7 +116,7 @@ pub fn exec(entry: &Entry, decided: &Decided, request: &Request) -> Result<Enter
     let Some(pidfd) = process.filter(|_| fits) else {
         return Err(not_running(entry, status));
     };
-    let preserved = preserved(request.preserve_fds)?;
+    let preserved = preserved(0, request.preserve_fds)?;
     let seccomp = seccomp(entry, record, decided.listener.clone())?;
     let cgroup = open_cgroup(record, request.cgroup.as_deref())?;
     let console = if decided.terminal {
@@ -169,6 +169,9 @@ pub fn exec(entry: &Entry, decided: &Decided, request: &Request) -> Result<Enter
             let inner = open_cgroup(record, Some(&moved))?;
             enter(&Running { cgroup: inner.as_ref().map(AsFd::as_fd), ..running }, &stages)?
         }
+        (Err(failure), _) if failure.step == Step::Clone && failure.errno == Errno::BUSY.raw_os_error() => {
+            return Err(not_added(&failure));
+        }
         (started, _) => started?,
     };
     let finished = match wait_for_report(&started.report)? {
@@ -195,7 +198,16 @@ fn announce(request: &Request, pid: i32, pidfd: &OwnedFd) -> Result<()> {
 }
 
 fn not_running(entry: &Entry, status: Status) -> Error {
-    Error::new(format!("exec in container {}: container not running: it is {}", entry.id(), status.text()))
+    let why = match status {
+        Status::Paused => "resume it first, or give --ignore-paused",
+        _ => "container not running",
+    };
+    Error::new(format!("cannot exec in a {} container: {}: {why}", status.text(), entry.id()))
+}
+
+/// It can't be in the cgroup that was asked for.
+fn not_added(why: &dyn std::fmt::Display) -> Error {
+    Error::new(format!("adding pid of the new process to cgroups: {why}"))
 }
 
 fn read(path: &Path) -> Result<(SpecProcess, Vec<String>)> {
@@ -296,9 +308,14 @@ fn open_cgroup(record: &Record, beneath: Option<&str>) -> Result<Option<OwnedFd>
     };
     let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
     let how = rustix::fs::ResolveFlags::BENEATH | rustix::fs::ResolveFlags::NO_SYMLINKS;
-    rustix::fs::openat2(&own, path, flags, rustix::fs::Mode::empty(), how)
-        .map(Some)
-        .during(|| format!("open cgroup {path} of the container"))
+    match rustix::fs::openat2(&own, path, flags, rustix::fs::Mode::empty(), how) {
+        Err(Errno::XDEV | Errno::LOOP) => {
+            Err(Error::new(format!("--cgroup: bad sub cgroup path {path}: it leads out of the container's")))
+        }
+        other => {
+            other.map(Some).during(|| format!("open cgroup {path} of the container")).map_err(|error| not_added(&error))
+        }
+    }
 }
 
 #[cfg(test)]

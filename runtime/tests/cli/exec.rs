@@ -152,14 +152,15 @@ fn only_a_running_container_is_entered() {
     site.create(&[]);
     site.ok(&["kill", &site.id, "KILL"]);
     site.wait_for("stopped");
-    assert!(site.fails(&["exec", &site.id, "/bin/true"]).contains("container not running"));
+    let error = site.fails(&["exec", &site.id, "/bin/true"]);
+    assert!(error.contains("cannot exec in a stopped container") && error.contains("container not running"), "{error}");
 }
 
 fn a_wrong_user_is_never_root() {
     let site = running();
     for wrong in ["1x", "0x0", "-1", "+0", " 0", "0 ", "root", "", ":", "0:1x", "4294967295", "4294967296"] {
         let done = site.run(&["exec", &format!("--user={wrong}"), &site.id, "/bin/id", "-u"]);
-        assert!(done.status == 1 && done.stdout.is_empty(), "{wrong:?}: {done:?}");
+        assert!(done.status == 255 && done.stdout.is_empty(), "{wrong:?}: {done:?}");
     }
     assert_eq!(site.ok(&["exec", "--user", "0", &site.id, "/bin/id", "-u"]), "0\n");
 }
@@ -169,7 +170,7 @@ fn a_working_directory_is_inside() {
     // The ways of CVE-2024-21626: a descriptor of the runtime as working directory.
     for fd in 3..12 {
         let done = site.run(&["exec", "--cwd", &format!("/proc/self/fd/{fd}"), &site.id, "/bin/ls"]);
-        assert!(done.status == 1 && done.stderr.contains("enter working directory"), "{fd}: {done:?}");
+        assert!(done.status == 255 && done.stderr.contains("enter working directory"), "{fd}: {done:?}");
     }
     for (cwd, errno) in [("/absent", "no such file or directory"), ("/bin/busybox", "not a directory")] {
         let error = site.fails(&["exec", "--cwd", cwd, &site.id, "/bin/true"]);
@@ -305,7 +306,7 @@ fn a_network_of_the_machine_s_is_entered_from_a_user_namespace() {
 fn a_paused_container_is_not_entered() {
     let site = running();
     site.ok(&["pause", &site.id]);
-    assert!(site.fails(&["exec", &site.id, "/bin/true"]).contains("it is paused"));
+    assert!(site.fails(&["exec", &site.id, "/bin/true"]).contains("cannot exec in a paused container"));
     // Whoever insists waits until it goes on.
     let mut insistent =
         site.command(&["exec", "--ignore-paused", &site.id, "/bin/sh", "-c", "exit 3"]).spawn().unwrap();
@@ -330,7 +331,16 @@ fn a_container_in_a_cgroup_that_it_has_made_is_entered() {
     let text = output(&site, &[], "cat /proc/self/cgroup");
     assert!(text.lines().any(|line| line.starts_with("0::") && line.ends_with("/inner")), "{text}");
     let error = site.fails(&["exec", "--cgroup", "/", &site.id, "/bin/true"]);
-    assert!(error.contains("EBUSY"), "{error}");
+    assert!(error.contains("adding pid of the new process to cgroups: clone3"), "{error}");
+    assert!(error.contains("device or resource busy"), "{error}");
+    site.ok(&["exec", "--cgroup", "inner", &site.id, "/bin/true"]);
+    for outside in ["..", "/..", "inner/../.."] {
+        let error = site.fails(&["exec", "--cgroup", outside, &site.id, "/bin/true"]);
+        assert!(error.contains("bad sub cgroup path"), "{outside}: {error}");
+    }
+    let error = site.fails(&["exec", "--cgroup", "absent", &site.id, "/bin/true"]);
+    assert!(error.contains("adding pid of the new process to cgroups: open cgroup absent"), "{error}");
+    assert!(error.contains("no such file or directory"), "{error}");
     site.ok(&["delete", "--force", &site.id]);
     site.assert_gone();
 }
@@ -417,6 +427,8 @@ fn descriptors_are_preserved() {
         site.command(&["exec", "--preserve-fds", "1", &site.id, "/bin/sh", "-c", "cat <&3; ls /proc/self/fd | wc -l"]);
     crate::sys::pass_descriptors(&mut command, vec![std::os::fd::AsRawFd::as_raw_fd(&file); 3]);
     assert_eq!(finish(command).stdout, "three\n5\n");
+    let error = site.fails(&["exec", "--preserve-fds", "1", &site.id, "/bin/true"]);
+    assert!(error.contains("preserved-fd 0 (of 1) is present: descriptor 3 isn't open"), "{error}");
 }
 
 /// Of the container's first process they aren't.

@@ -36,10 +36,15 @@ fn a_name_is_plain() {
     let site = shell("true");
     for id in ["../x", "a/b", ".", "..", "a b", "a\nb", "", "é"] {
         for command in ["create", "state", "delete"] {
-            assert!(site.fails(&[command, "--", id]).contains("invalid container ID"), "{command} {id:?}");
+            assert!(site.fails(&[command, "--", id]).contains("invalid container ID format"), "{command} {id:?}");
         }
     }
     site.assert_gone();
+    // A name that begins with a dot is one like others.
+    let mut hidden = shell("exit 3");
+    hidden.id = format!(".{}", hidden.id);
+    assert_eq!(hidden.run(&["run", &hidden.id]).status, 3);
+    hidden.assert_gone();
 }
 
 /// "This property is REQUIRED when `start` is called", and not before.
@@ -105,11 +110,11 @@ fn a_container_is_started_once() {
     site.create(&[]);
     site.ok(&["start", &site.id]);
     let pid = site.state()["pid"].clone();
-    assert!(site.fails(&["start", &site.id]).contains("it is running, not created"));
+    assert!(site.fails(&["start", &site.id]).contains("cannot start an already running container"));
     assert_eq!((site.status().as_str(), site.state()["pid"].clone()), ("running", pid));
     site.ok(&["kill", &site.id, "KILL"]);
     site.wait_for("stopped");
-    assert!(site.fails(&["start", &site.id]).contains("it is stopped, not created"));
+    assert!(site.fails(&["start", &site.id]).contains("cannot start a container that has stopped"));
 }
 
 fn what_has_not_been_created_is_not_started() {
@@ -118,7 +123,7 @@ fn what_has_not_been_created_is_not_started() {
     site.create(&[]);
     site.ok(&["kill", &site.id, "KILL"]);
     site.wait_for("stopped");
-    assert!(site.fails(&["start", &site.id]).contains("it is stopped, not created"));
+    assert!(site.fails(&["start", &site.id]).contains("cannot start a container that has stopped"));
     site.ok(&["delete", &site.id]);
     site.assert_gone();
 }

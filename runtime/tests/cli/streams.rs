@@ -152,9 +152,16 @@ fn descriptors_are_preserved_and_no_others() {
     };
     let done = run("2");
     assert_eq!(done.stdout, "three\nfour\nnone 5\nnone 6\nnone 7\n", "{done:?}");
-    // Those of them that the caller has; nothing of the runtime's own takes the place of another.
-    let done = run("4000000000");
-    assert_eq!(done.stdout, "three\nfour\nfive\nnone 6\nnone 7\n", "{done:?}");
+    assert_eq!(run("3").stdout, "three\nfour\nfive\nnone 6\nnone 7\n");
+    // One that the caller hasn't opened is missed, and nothing of the runtime's own takes its place.
+    for more in ["4", "4000000000"] {
+        let done = run(more);
+        assert_eq!((done.status, done.stdout.as_str()), (1, ""), "{done:?}");
+        assert!(
+            done.stderr.contains(&format!("preserved-fd 3 (of {more}) is present: descriptor 6 isn't open")),
+            "{done:?}"
+        );
+    }
     site.assert_gone();
 }
 

@@ -19,7 +19,7 @@ pub struct Failure {
     pub errno: i32,
 }
 
-/// One kind of step in a launch. The text is a verb phrase which the object completes.
+/// One kind of step in a launch. The text is a phrase which the object completes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Step {
     /// The launch description itself can't be obeyed.
@@ -149,7 +149,7 @@ pub enum Step {
 }
 
 impl Step {
-    /// A verb phrase for people, in lower case.
+    /// A phrase for people, in lower case, and where other programs look for one, theirs.
     #[must_use]
     pub fn text(self) -> &'static str {
         match self {
@@ -160,7 +160,7 @@ impl Step {
             Self::CreateCgroup => "create cgroup",
             Self::SetCgroup => "set cgroup",
             Self::FindDevice => "device",
-            Self::MakeDevice => "make device node",
+            Self::MakeDevice => "device node",
             Self::LoadDeviceFilter => "load device filter",
             Self::AttachDeviceFilter => "attach device filter to cgroup",
             Self::CreateVolume => "create volume directory",
@@ -196,10 +196,10 @@ impl Step {
             Self::NoNewPrivileges => "set no_new_privs",
             Self::LoadSeccomp => "load seccomp filter",
             Self::CloseDescriptors => "close descriptors",
-            Self::ReachAgent => "reach seccomp agent",
+            Self::ReachAgent => "failed to connect with seccomp agent",
             Self::SetScheduler => "set scheduler",
             Self::SetIoPriority => "set I/O priority",
-            Self::SetMemoryPolicy => "set memory policy",
+            Self::SetMemoryPolicy => "set_mempolicy",
             Self::SetPersonality => "set personality",
             Self::SetLabel => "set security label",
             Self::Landlock => "restrict by Landlock",
@@ -208,7 +208,7 @@ impl Step {
             Self::MoveInterface => "move network interface",
             Self::CopyUp => "copy up",
             Self::Execute => "exec",
-            Self::RunHook => "run hook",
+            Self::RunHook => "error running",
             Self::OpenTerminal => "open terminal",
             Self::Record => "record",
             Self::MakeStorage => "make the storage directory",
@@ -262,6 +262,10 @@ impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if self.step == Step::Check {
             return write!(f, "launch description: {}", self.object);
+        }
+        // A hook that has failed by itself: no call did.
+        if self.step == Step::RunHook && self.errno == Errno::CANCELED.raw_os_error() {
+            return write!(f, "{} {}", self.step.text(), self.object);
         }
         write!(f, "{} {}: {}", self.step.text(), self.object, hint::errno_text(Errno::from_raw_os_error(self.errno)))?;
         match self.hint() {

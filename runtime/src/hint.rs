@@ -67,7 +67,12 @@ pub(crate) fn of(step: Step, errno: Errno, object: &str) -> Option<&'static str>
             Some("proc") => "the launcher's own /proc is partly covered, or the pid namespace isn't the container's own",
             _ => "not allowed in this user namespace",
         },
-        (Step::MountTarget, Errno::LOOP) => "the image ships it as a symbolic link, or links form a loop",
+        (Step::MountTarget, Errno::LOOP) => {
+            "it must be mounted on ordinary directory: the image ships it as a symbolic link, or links form a loop"
+        }
+        (Step::MountTarget, Errno::NOTDIR) if matches!(object, "/proc" | "/sys") => {
+            "it must be mounted on ordinary directory: the image ships it as something else"
+        }
         (Step::MountTarget | Step::Create, Errno::ROFS) => "the image lacks it, and a read-only root can't be added to",
         (Step::MountTarget, Errno::NOTDIR | Errno::ISDIR) => "a directory can't be mounted over a file, nor a file over a directory",
         (Step::SetSysctl, Errno::NOENT) => "there is no such sysctl in the container's namespaces",
@@ -172,4 +177,30 @@ pub(crate) fn errno_text(errno: Errno) -> String {
         other => return format!("errno {}", other.raw_os_error()),
     };
     format!("{words} ({name})")
+}
+
+/// A signal that has ended a process, in the usual words, and its number.
+pub(crate) fn signal_text(signal: i32) -> String {
+    let words = match signal {
+        libc::SIGHUP => "hangup",
+        libc::SIGINT => "interrupt",
+        libc::SIGQUIT => "quit",
+        libc::SIGILL => "illegal instruction",
+        libc::SIGTRAP => "trace/breakpoint trap",
+        libc::SIGABRT => "aborted",
+        libc::SIGBUS => "bus error",
+        libc::SIGFPE => "floating point exception",
+        libc::SIGKILL => "killed",
+        libc::SIGUSR1 => "user defined signal 1",
+        libc::SIGSEGV => "segmentation fault",
+        libc::SIGUSR2 => "user defined signal 2",
+        libc::SIGPIPE => "broken pipe",
+        libc::SIGALRM => "alarm clock",
+        libc::SIGTERM => "terminated",
+        libc::SIGXCPU => "CPU time limit exceeded",
+        libc::SIGXFSZ => "file size limit exceeded",
+        libc::SIGSYS => "bad system call",
+        other => return format!("signal {other}"),
+    };
+    format!("{words} ({signal})")
 }

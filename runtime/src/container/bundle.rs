@@ -178,7 +178,8 @@ pub(crate) fn decided(kind: &'static str, hooks: Option<&[SpecHook]>) -> Result<
     hooks
         .unwrap_or_default()
         .iter()
-        .map(|hook| {
+        .enumerate()
+        .map(|(number, hook)| {
             if !hook.path().is_absolute() {
                 return Err(spec::Error::new(&field, format!("{} isn't absolute", hook.path().display())).into());
             }
@@ -191,6 +192,7 @@ pub(crate) fn decided(kind: &'static str, hooks: Option<&[SpecHook]>) -> Result<
             };
             Ok(Hook {
                 kind,
+                number,
                 path: text(&field, hook.path())?,
                 args: hook.args().clone().unwrap_or_default(),
                 env: hook.env().clone(),

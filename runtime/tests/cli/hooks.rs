@@ -165,7 +165,7 @@ fn a_hook_that_cannot_be_executed_says_why() {
         let error = site.fails(&["run", &site.id]);
         assert!(
             error.contains(&format!(
-                "run hook {kind} /no/such/hook: no such file or directory (ENOENT): there is no such program"
+                "error running {kind} hook #0: /no/such/hook: no such file or directory (ENOENT): there is no such program"
             )),
             "{error}"
         );
@@ -189,7 +189,10 @@ fn a_failing_hook_of_create_undoes_it() {
         let site = recorded(shell("true"));
         let site = site.change(|c| c["hooks"][kind].as_array_mut().unwrap().push(hook("exit 3")));
         let error = site.fails(&["create", &site.id]);
-        assert!(error.contains(&format!("run hook {kind} /bin/sh (exit status 3)")), "{error}");
+        assert!(
+            error.contains(&format!("error running {kind} hook #2: /bin/sh: {kind} hook failed with exit code 3")),
+            "{error}"
+        );
         // "Continue the lifecycle at step 12": destroyed, then poststop.
         assert_eq!(kinds(&site).iter().rev().take(2).collect::<Vec<_>>(), ["poststop2", "poststop1"], "{kind}");
         assert!(!kinds(&site).contains(&"startContainer1".to_owned()));
@@ -203,7 +206,10 @@ fn a_failing_hook_of_start_destroys_the_container() {
         let site = site.change(|c| c["hooks"][kind].as_array_mut().unwrap().insert(0, hook("exit 3")));
         site.create(&[]);
         let error = site.fails(&["start", &site.id]);
-        assert!(error.contains(&format!("run hook {kind} /bin/sh (exit status 3)")), "{error}");
+        assert!(
+            error.contains(&format!("error running {kind} hook #0: /bin/sh: {kind} hook failed with exit code 3")),
+            "{error}"
+        );
         assert!(!kinds(&site).contains(&format!("{kind}2")), "the remaining hooks of this kind ran");
         assert!(kinds(&site).contains(&"poststop2".to_owned()));
         site.assert_gone();
@@ -215,7 +221,10 @@ fn a_failing_poststop_hook_is_a_warning() {
     let site = site.change(|c| c["hooks"]["poststop"].as_array_mut().unwrap().insert(0, hook("exit 3")));
     let done = site.run(&["run", &site.id]);
     assert_eq!(done.status, 0, "{done:?}");
-    assert!(done.stderr.contains("warning: run hook poststop /bin/sh (exit status 3)"), "{done:?}");
+    assert!(
+        done.stderr.contains("warning: error running poststop hook #0: /bin/sh: poststop hook failed with exit code 3"),
+        "{done:?}"
+    );
     assert!(kinds(&site).contains(&"poststop2".to_owned()));
     site.assert_gone();
 }

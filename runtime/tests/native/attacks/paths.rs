@@ -151,7 +151,7 @@ fn i4_kernel_filesystems_are_not_mounted_through_links() {
         symlink(&outside, image.join(name)).unwrap();
         let text = shell("true").layer(&image).refusal();
         assert!(
-            text.contains(&format!("prepare mount target /{name}: too many levels of symbolic links (ELOOP): the image ships it as a symbolic link")),
+            text.contains(&format!("prepare mount target /{name}: too many levels of symbolic links (ELOOP): it must be mounted on ordinary directory: the image ships it as a symbolic link")),
             "{text}"
         );
         // Control: by name the mount lands outside the image.

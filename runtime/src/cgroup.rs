@@ -263,10 +263,22 @@ fn write_settings<'a>(
             Err(Errno::NOENT) if absent == AbsentController::Record => {
                 left_out.push(format!("{file}={value}: the controller is absent"));
             }
-            other => other.at(Step::SetCgroup, || format!("{file}={value}"))?,
+            Err(errno) => return Err(Failure::new(Step::SetCgroup, format!("{file}={value}{}", missing(dir, file)), errno)),
+            Ok(()) => {}
         }
     }
     Ok(left_out)
+}
+
+/// The controller that the file belongs to and the cgroup hasn't, in words that callers know.
+fn missing(dir: BorrowedFd<'_>, file: &str) -> String {
+    let wanted = file.split('.').next().unwrap_or(file);
+    match read(dir, "cgroup.controllers") {
+        Ok(present) if wanted != "cgroup" && !present.split_whitespace().any(|name| name == wanted) => {
+            format!(": the requested cgroup controller `{wanted}` is not available")
+        }
+        _ => String::new(),
+    }
 }
 
 fn has(dir: BorrowedFd<'_>, file: &str) -> bool {
@@ -300,15 +312,24 @@ fn write_one_of(
     }
 }
 
-/// Refuses a limit that the kernel would enforce by killing (`checkBeforeUpdate`).
+/// Refuses limits that the kernel would enforce by killing (`checkBeforeUpdate`).
 fn check_memory(dir: BorrowedFd<'_>, settings: &Cgroup) -> Result<(), Failure> {
-    let limit = settings.settings.iter().find(|(file, _)| file == "memory.max").map(|(_, value)| value.parse::<u64>());
-    match (limit, memory_current(dir)) {
-        (Some(Ok(limit)), Some(current)) if limit < current => {
-            Err(Failure::new(Step::SetCgroup, format!("memory.max={limit}: {current} bytes are in use"), Errno::BUSY))
+    let limit = |name: &str| -> Option<u64> {
+        settings.settings.iter().find(|(file, _)| file == name).and_then(|(_, value)| value.parse().ok())
+    };
+    let current = |file: &str| -> Option<u64> { read(dir, file).ok()?.trim().parse().ok() };
+    let (Some(memory), Some(used)) = (limit("memory.max"), current("memory.current")) else { return Ok(()) };
+    let refuse = |what: &str, limit: u64, used: u64| {
+        let object = format!("memory.max={memory}: rejecting {what} limit {limit}: {used} bytes are in use");
+        Err(Failure::new(Step::SetCgroup, object, Errno::BUSY))
+    };
+    if let Some(swap) = limit("memory.swap.max") {
+        let both = (memory.saturating_add(swap), used.saturating_add(current("memory.swap.current").unwrap_or(0)));
+        if both.0 < both.1 {
+            return refuse("memory+swap", both.0, both.1);
         }
-        _ => Ok(()),
     }
+    if memory < used { refuse("memory", memory, used) } else { Ok(()) }
 }
 
 /// One write to one file of the cgroup.
@@ -437,7 +458,7 @@ mod tests {
             Cgroup { settings: vec![pair("memory.max", "4096")], check_memory, ..Cgroup::default() }
         };
         let refused = apply(&fd, &settings(true), AbsentController::Fail).unwrap_err().to_string();
-        assert!(refused.contains("memory.max=4096: 5000 bytes are in use"), "{refused}");
+        assert!(refused.contains("memory.max=4096: rejecting memory limit 4096: 5000 bytes are in use"), "{refused}");
         assert_eq!(std::fs::read_to_string(directory.path().join("memory.max")).unwrap(), "max");
         apply(&fd, &settings(false), AbsentController::Fail).unwrap();
         assert!(std::fs::read_to_string(directory.path().join("memory.max")).unwrap().starts_with("4096"));

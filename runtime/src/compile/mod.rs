@@ -32,7 +32,7 @@ pub use bundle::{Bundle, Bundled, bundle, fuzz};
 pub use cgroup::cgroup as resources;
 #[cfg(feature = "cli")]
 pub(crate) use list::mask;
-pub use process::{process, terminal};
+pub use process::{no_ambient, process, terminal};
 pub use read::{MAX_CONFIG, process as read_process, read, resources as read_resources};
 
 /// The launch of an appliance's `spec` on `root`. `volumes` says how absent bind sources are made, by mount target.

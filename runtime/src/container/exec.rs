@@ -94,11 +94,12 @@ pub struct Decided {
 pub fn decide(entry: &Entry, request: &Request) -> Result<Decided> {
     let config = entry.read("config.json")?.ok_or_else(|| not_running(entry, Status::Stopped))?;
     let mut spec = bundle::parse(&config)?;
-    let (process, warnings) = match (&request.process, spec.process()) {
+    let (process, mut warnings) = match (&request.process, spec.process()) {
         (Some(path), _) => read(path)?,
         (None, Some(own)) => modified(own.clone(), request)?,
         (None, None) => return Err(Error::new("config.json: process: missing: give one in a file by --process")),
     };
+    warnings.extend(compile::no_ambient(&process));
     let record = entry.record()?;
     let listener = compile::listener(&spec, Bundle { path: &record.bundle, id: entry.id() }, record.pid)?;
     let terminal = process.terminal().unwrap_or(false);

@@ -114,18 +114,9 @@ fn exposed_program(launch: &Launch) -> Option<String> {
     (!guarded).then(|| "the launcher's own program is on a writable mount and within reach of the container's root".to_owned())
 }
 
-/// Ambient capabilities that the kernel won't take, as they aren't permitted and inheritable, too (capabilities(7)).
-fn no_ambient(launch: &Launch) -> Option<String> {
-    let sets = &launch.process.capabilities;
-    let lacking = sets.ambient & !(sets.permitted & sets.inheritable);
-    (lacking != 0).then(|| {
-        format!("process.capabilities.ambient: {lacking:#x} (by number) can't be granted, as they aren't both permitted and inheritable")
-    })
-}
-
 /// What isn't as the launch has it, and can't be.
 fn not_as_declared(launch: &Launch) -> Vec<String> {
-    exposed_program(launch).into_iter().chain(ungranted(launch)).chain(no_ambient(launch)).collect()
+    exposed_program(launch).into_iter().chain(ungranted(launch)).collect()
 }
 
 /// Capabilities that the container asks for and the launcher has not, or the kernel knows not.
@@ -265,7 +256,17 @@ fn prepare(pid: i32, launch: &Launch, trees: &Trees, name: &str, mapped: bool) -
         rdt::assign(rdt, name, pid)?;
     }
     set_oom_score(&pid.to_string(), launch.process.oom_score_adj)?;
-    prepare_process(pid, &launch.process)
+    prepare_process(pid, &launch.process).map_err(|failure| explain_scheduler(failure, launch))
+}
+
+/// The kernel has no deadlines for who may use some processors only, and says no more than EPERM (sched_setattr(2)).
+fn explain_scheduler(failure: Failure, launch: &Launch) -> Failure {
+    let bound = launch.cgroup.settings.iter().any(|(file, _)| file == "cpuset.cpus");
+    if failure.step != Step::SetScheduler || failure.errno != Errno::PERM.raw_os_error() || !bound {
+        return failure;
+    }
+    let why = "process scheduler can't be used together with AllowedCPUs (linux.resources.cpu.cpus)";
+    Failure::new(failure.step, format!("{}: {why}", failure.object), Errno::PERM)
 }
 
 /// The same for the program alone.

@@ -83,7 +83,7 @@ fn a_refused_limit_takes_the_others_back() {
     }
     let (_, error) = update(&site, r#"{"unified": {"absent.max": "1"}}"#);
     assert!(
-        error.contains("absent.max=1: no such file or directory (ENOENT)")
+        error.contains("absent.max=1: the requested cgroup controller `absent` is not available: no such file or directory (ENOENT)")
             && error.contains("the controller isn't enabled"),
         "{error}"
     );
@@ -102,6 +102,7 @@ fn wrong_limits_are_named_and_change_nothing() {
         (r#"{"cpu": {"cpus": "0-"}}"#, "linux.resources.cpu.cpus"),
         (r#"{"blockIO": {"weight": 5}}"#, "5 isn't from 10 to 1000"),
         (r#"{"unified": {"../cgroup.procs": "1"}}"#, "isn't a controller's file"),
+        (r#"{"unified": {"KEY": "1"}}"#, "the specified key has not the form CONTROLLER.VALUE `KEY`"),
         (r#"{"devices": [{"allow": true, "access": "rwm"}]}"#, "device rules are fixed"),
     ] {
         let (status, error) = update(&site, json);

@@ -395,7 +395,9 @@ fn an_absent_controller_fails_or_is_recorded() {
     };
     let failure = cgroup::create(&parent, "absent", &settings, Fail).unwrap_err();
     assert!(
-        failure.to_string().contains("nosuch.max=1: no such file or directory (ENOENT): the controller isn't enabled"),
+        failure.to_string().contains(
+            "nosuch.max=1: the requested cgroup controller `nosuch` is not available: no such file or directory (ENOENT)"
+        ),
         "{failure}"
     );
     assert!(!place().cgroup_path().join("absent").exists());

@@ -101,7 +101,7 @@ fn without_an_agent_nothing_starts() {
         )
         .refusal();
     assert!(
-        refusal.contains("reach seccomp agent /no/agent: no such file or directory (ENOENT): no seccomp agent listens"),
+        refusal.contains("failed to connect with seccomp agent /no/agent: no such file or directory (ENOENT): no seccomp agent listens"),
         "{refusal}"
     );
     // Where no call is handed over, the path is ignored.

@@ -373,7 +373,15 @@ fn a_file_in_a_device_s_place_is_an_error() {
     let config = bundle("taken", "true");
     std::fs::write(config.rootfs().join("taken"), "").unwrap();
     let refusal = config.set("/linux/devices", device.clone()).refusal();
-    assert!(refusal.contains("make device node /taken: file exists (EEXIST)"), "{refusal}");
+    assert!(refusal.contains("device node /taken has incorrect ftype: file exists (EEXIST)"), "{refusal}");
+    let config = bundle("other", "true");
+    let made = std::process::Command::new("mknod").arg(config.rootfs().join("taken")).args(["c", "1", "5"]).status();
+    assert!(made.unwrap().success());
+    let refusal = config.set("/linux/devices", device.clone()).refusal();
+    assert!(
+        refusal.contains("/taken has incorrect major:minor: 1:5 doesn't match expected 1:3: file exists"),
+        "{refusal}"
+    );
     // The same device there already is what is asked for.
     let config = bundle("same", "ls /taken");
     let made = std::process::Command::new("mknod").arg(config.rootfs().join("taken")).args(["c", "1", "3"]).status();

@@ -21,6 +21,8 @@ mod shorten;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
+
 use oci_spec::runtime::{Linux, Spec};
 
 use crate::launch::{CreateDir, Launch, Propagation, Root};
@@ -32,7 +34,7 @@ pub use bundle::{Bundle, Bundled, bundle, fuzz};
 pub use cgroup::cgroup as resources;
 #[cfg(feature = "cli")]
 pub(crate) use list::mask;
-pub use process::{no_ambient, process, terminal};
+pub use process::{process, terminal};
 pub use read::{MAX_CONFIG, process as read_process, read, resources as read_resources};
 
 /// The launch of an appliance's `spec` on `root`. `volumes` says how absent bind sources are made, by mount target.
@@ -154,7 +156,10 @@ fn propagation(linux: &Linux) -> Result<Propagation, Error> {
 
 /// Paths in the container that must be absolute.
 fn absolute(field: &str, paths: &Option<Vec<String>>) -> Result<Vec<String>, Error> {
-    let paths = paths.clone().unwrap_or_default();
+    let mut paths = paths.clone().unwrap_or_default();
+    // To hide a path twice would be a mount for nothing.
+    let mut seen = HashSet::new();
+    paths.retain(|path| seen.insert(path.clone()));
     match paths.iter().find(|path| !path.starts_with('/') || path.split('/').any(|name| name == "..")) {
         Some(path) => Err(Error::new(field, format!("{path:?} isn't an absolute path without '..'"))),
         None => Ok(paths),

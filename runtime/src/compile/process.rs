@@ -87,7 +87,7 @@ fn exec_affinity(process: &SpecProcess) -> Result<ExecAffinity, Error> {
 }
 
 /// A warning for each ambient capability that the kernel won't take, as it isn't permitted and inheritable, too (capabilities(7)).
-pub fn no_ambient(process: &SpecProcess) -> Vec<String> {
+pub(super) fn no_ambient(process: &SpecProcess) -> Vec<String> {
     let Some(sets) = process.capabilities() else { return Vec::new() };
     let granted: Vec<&Capability> =
         sets.permitted().iter().flatten().filter(|c| sets.inheritable().iter().flatten().any(|i| i == *c)).collect();

@@ -241,6 +241,13 @@ fn a_console_has_a_size_that_fits() {
     assert!(warnings.iter().any(|warning| warning.contains("process.consoleSize")), "{warnings:?}");
 }
 
+#[test]
+fn a_path_that_is_hidden_twice_is_hidden_once() {
+    let launch = |field: &str| changed(&format!("/linux/{field}"), json!(["/b", "/a", "/b", "/a"])).unwrap().launch;
+    assert_eq!(launch("maskedPaths").masked_paths, ["/b", "/a"]);
+    assert_eq!(launch("readonlyPaths").readonly_paths, ["/b", "/a"]);
+}
+
 /// The kernel wouldn't grant it, and wouldn't say so either.
 #[test]
 fn an_ambient_capability_that_needs_the_other_sets_is_a_warning() {

@@ -94,12 +94,11 @@ pub struct Decided {
 pub fn decide(entry: &Entry, request: &Request) -> Result<Decided> {
     let config = entry.read("config.json")?.ok_or_else(|| not_running(entry, Status::Stopped))?;
     let mut spec = bundle::parse(&config)?;
-    let (process, mut warnings) = match (&request.process, spec.process()) {
+    let (process, warnings) = match (&request.process, spec.process()) {
         (Some(path), _) => read(path)?,
         (None, Some(own)) => modified(own.clone(), request)?,
         (None, None) => return Err(Error::new("config.json: process: missing: give one in a file by --process")),
     };
-    warnings.extend(compile::no_ambient(&process));
     let record = entry.record()?;
     let listener = compile::listener(&spec, Bundle { path: &record.bundle, id: entry.id() }, record.pid)?;
     let terminal = process.terminal().unwrap_or(false);
@@ -271,8 +270,9 @@ fn ids(text: &str) -> Result<(u32, u32)> {
     }
 }
 
-/// More capabilities in force, permitted, and within bounds. Never inheritable (CVE-2022-29162). Returns a warning for each that
-/// there isn't, as of a configuration's own.
+/// More capabilities in force, permitted, and within bounds. Never inheritable (CVE-2022-29162); those that the configuration makes
+/// inheritable are ambient, too, as with runc, so that a user's program has them. Returns a warning for each that there isn't, as of a
+/// configuration's own.
 fn add_capabilities(process: &mut SpecProcess, names: &[String]) -> Vec<String> {
     let unknown = names.iter().filter(|name| capabilities::parse(name).is_none());
     let warnings = unknown.map(|name| format!("--cap {name:?}: there is no such capability, ignored")).collect();
@@ -288,7 +288,9 @@ fn add_capabilities(process: &mut SpecProcess, names: &[String]) -> Vec<String> 
     });
     let with = |set: &Option<Capabilities>| Some(set.iter().flatten().chain(&more).copied().collect::<Capabilities>());
     let (bounding, effective, permitted) = (with(sets.bounding()), with(sets.effective()), with(sets.permitted()));
-    sets.set_bounding(bounding).set_effective(effective).set_permitted(permitted);
+    let inheritable = sets.inheritable().iter().flatten().filter(|inheritable| more.contains(inheritable));
+    let ambient: Capabilities = sets.ambient().iter().flatten().chain(inheritable).copied().collect();
+    sets.set_bounding(bounding).set_effective(effective).set_permitted(permitted).set_ambient(Some(ambient));
     process.set_capabilities(Some(sets));
     warnings
 }

@@ -17,6 +17,7 @@ pub fn tests() -> Vec<Trial> {
         users_and_groups,
         groups_are_kept_where_that_is_asked_for,
         capabilities_are_added_and_never_inheritable,
+        a_capability_that_is_inheritable_is_added_to_the_ambient_ones,
         a_process_is_read_from_a_file,
         a_user_namespace_is_entered,
         a_network_of_the_machine_s_is_entered_from_a_user_namespace,
@@ -225,6 +226,21 @@ fn capabilities_are_added_and_never_inheritable() {
     let field = |name: &str| text.lines().find_map(|l| l.strip_prefix(&format!("{name}:"))).unwrap().trim().to_owned();
     assert_eq!((field("CapEff").as_str(), field("CapBnd").as_str()), ("0000000020000429", "0000000020000429"));
     assert_eq!((field("CapInh").as_str(), field("CapAmb").as_str()), ("0000000000000000", "0000000000000000"));
+}
+
+/// Otherwise a user's program would have nothing of it.
+fn a_capability_that_is_inheritable_is_added_to_the_ambient_ones() {
+    let site = start(shell("sleep 1000").change(|c| {
+        c["process"]["capabilities"] =
+            json!({"bounding": ["CAP_FOWNER"], "permitted": ["CAP_FOWNER"], "inheritable": ["CAP_FOWNER"]});
+    }));
+    for (caps, effective) in [(&["fowner", "chown"][..], "0000000000000008"), (&["chown"], "0000000000000000")] {
+        let flags: Vec<&str> = caps.iter().flat_map(|cap| ["--cap", cap]).chain(["--user", "1000"]).collect();
+        let text = output(&site, &flags, "cat /proc/self/status");
+        let field = |name: &str| text.lines().find_map(|l| l.strip_prefix(&format!("{name}:"))).unwrap().trim();
+        assert_eq!((field("CapEff"), field("CapAmb")), (effective, effective), "{caps:?}");
+        assert_eq!(field("CapInh"), "0000000000000008", "{caps:?}");
+    }
 }
 
 fn groups_are_kept_where_that_is_asked_for() {

@@ -74,6 +74,12 @@ pub fn started(
 pub fn kill(entry: &Entry, signal: u8, all: bool) -> Result<()> {
     let record = entry.record()?;
     let what = || format!("kill container {}", entry.id());
+    let not_running = || Error::new(format!("{}: container not running", what()));
+    let (status, process) = entry.status(&record)?;
+    // What is written down of it isn't whole yet.
+    if status == Status::Creating {
+        return Err(not_running());
+    }
     // With a pid namespace of its own nobody outlives the first process. Without, who kills it means them all.
     if (all || (i32::from(signal) == libc::SIGKILL && !record.own_pids))
         && let Some(cgroup) = cgroup::open(&record)?
@@ -90,14 +96,10 @@ pub fn kill(entry: &Entry, signal: u8, all: bool) -> Result<()> {
         }
         return Ok(());
     }
-    let process = match entry.status(&record)? {
-        (Status::Created | Status::Running | Status::Paused, Some(process)) => process,
-        (Status::Stopped, _) if all => return Ok(()),
-        _ => return Err(Error::new(format!("{}: container not running", what()))),
-    };
-    match sys::process::signal_pidfd(process.as_fd(), signal) {
+    let sent = process.map_or(Err(Errno::SRCH), |process| sys::process::signal_pidfd(process.as_fd(), signal));
+    match sent {
         Err(Errno::SRCH) if all => Ok(()),
-        Err(Errno::SRCH) => Err(Error::new(format!("{}: container not running", what()))),
+        Err(Errno::SRCH) => Err(not_running()),
         other => other.during(what),
     }
 }

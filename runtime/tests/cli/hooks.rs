@@ -19,6 +19,7 @@ pub fn tests() -> Vec<Trial> {
         a_hook_past_its_timeout_is_killed,
         run_has_hooks_as_well,
         a_hook_may_look_at_its_container,
+        a_container_that_is_being_made_is_not_killed,
         hooks_find_the_root_where_the_configuration_says,
     ]
 }
@@ -252,6 +253,25 @@ fn run_has_hooks_as_well() {
     expected.sort();
     seen.sort();
     assert_eq!(seen, expected);
+    site.assert_gone();
+}
+
+/// "Attempting to send a signal to a container that is neither created nor running MUST have no effect on the container."
+fn a_container_that_is_being_made_is_not_killed() {
+    let site = shell("echo ran");
+    let kill = format!(
+        "! {} --root {} kill {} KILL",
+        crate::site::runtime().display(),
+        site.directory.join("state").display(),
+        site.id
+    );
+    let site = site.change(|c| {
+        c["linux"]["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != "pid");
+        c["hooks"]["createRuntime"] = json!([hook(&kill)]);
+    });
+    let done = site.run(&["run", &site.id]);
+    assert_eq!((done.status, done.stdout.as_str()), (0, "ran\n"), "{done:?}");
+    assert!(done.stderr.contains("container not running"), "{done:?}");
     site.assert_gone();
 }
 

@@ -462,6 +462,29 @@ mod tests {
         assert_eq!(std::fs::read_to_string(directory.path().join("memory.max")).unwrap(), "max");
         apply(&fd, &settings(false), AbsentController::Fail).unwrap();
         assert!(std::fs::read_to_string(directory.path().join("memory.max")).unwrap().starts_with("4096"));
+        // With swap they are looked at together first.
+        let files = [("memory.current", "5000\n"), ("memory.swap.current", "1000\n"), ("memory.max", "max"), ("memory.swap.max", "max")];
+        let (_directory, fd) = fake(&files);
+        let apply = |memory: &str, swap: &str| {
+            let settings = vec![pair("memory.max", memory), pair("memory.swap.max", swap)];
+            apply(&fd, &Cgroup { settings, check_memory: true, ..Cgroup::default() }, AbsentController::Fail)
+        };
+        let refused = apply("4096", "1024").unwrap_err().to_string();
+        assert!(refused.contains("rejecting memory+swap limit 5120: 6000 bytes are in use"), "{refused}");
+        let refused = apply("4096", "8192").unwrap_err().to_string();
+        assert!(refused.contains("rejecting memory limit 4096: 5000 bytes are in use"), "{refused}");
+        assert_eq!(apply("5000", "1000"), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn an_absent_controller_is_named() {
+        let settings = Cgroup { settings: vec![pair("memory.absent", "1")], ..Cgroup::default() };
+        let refused = |controllers: &str| {
+            let (_directory, fd) = fake(&[("cgroup.controllers", controllers)]);
+            apply(&fd, &settings, AbsentController::Fail).unwrap_err().to_string()
+        };
+        assert!(refused("cpu pids\n").contains("memory.absent=1: the requested cgroup controller `memory` is not available: no such"));
+        assert!(refused("cpu memory\n").contains("memory.absent=1: no such file or directory"));
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub(crate) fn of(step: Step, errno: Errno, object: &str) -> Option<&'static str>
             "the ids aren't this user's: /etc/subuid must give them (usermod --add-subuids), and nothing may forbid setuid programs"
         }
         (Step::WriteIdMap, Errno::INVAL) => "the ranges overlap or are empty",
-        (Step::CreateCgroup, Errno::BUSY) => "processes of an earlier start still live in it",
+        (Step::CreateCgroup, Errno::BUSY) => "container's cgroup is not empty: processes of an earlier start still live in it",
         (Step::CreateCgroup, Errno::NOENT) => "the parent cgroup was removed",
         (Step::FindDevice, Errno::NOENT) => {
             "absent: it isn't attached, its module isn't loaded (`extra_modules`), or this machine has it under another name"

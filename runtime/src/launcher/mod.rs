@@ -25,7 +25,7 @@ use rustix::process::Signal;
 use rustix::thread::UnshareFlags;
 
 use crate::failure::{Context, Failure, Step};
-use crate::launch::{IdMap, Launch, Namespace, Process};
+use crate::launch::{Cgroup, IdMap, Launch, Namespace, Process};
 use crate::start::{Site, Stages, Started, Stdio};
 use crate::{cgroup, check, child, device, sys, userns};
 
@@ -256,12 +256,12 @@ fn prepare(pid: i32, launch: &Launch, trees: &Trees, name: &str, mapped: bool) -
         rdt::assign(rdt, name, pid)?;
     }
     set_oom_score(&pid.to_string(), launch.process.oom_score_adj)?;
-    prepare_process(pid, &launch.process).map_err(|failure| explain_scheduler(failure, launch))
+    prepare_process(pid, &launch.process).map_err(|failure| explain_scheduler(failure, &launch.cgroup))
 }
 
 /// The kernel has no deadlines for who may use some processors only, and says no more than EPERM (sched_setattr(2)).
-fn explain_scheduler(failure: Failure, launch: &Launch) -> Failure {
-    let bound = launch.cgroup.settings.iter().any(|(file, _)| file == "cpuset.cpus");
+fn explain_scheduler(failure: Failure, cgroup: &Cgroup) -> Failure {
+    let bound = cgroup.settings.iter().any(|(file, _)| file == "cpuset.cpus");
     if failure.step != Step::SetScheduler || failure.errno != Errno::PERM.raw_os_error() || !bound {
         return failure;
     }
@@ -360,6 +360,24 @@ pub(crate) fn give_pipes(process: &Process, ids: Option<&IdMap>, stdio: &[Borrow
             .is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Fifo);
         if is_pipe {
             let _ = rustix::fs::fchown(fd, uid.map(rustix::fs::Uid::from_raw), gid.map(rustix::fs::Gid::from_raw));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scheduler_that_some_processors_keep_out_is_explained() {
+        let explained = |errno, file: &str| {
+            let cgroup = Cgroup { settings: vec![(file.to_owned(), "0".to_owned())], ..Cgroup::default() };
+            explain_scheduler(Failure::new(Step::SetScheduler, "policy 6", errno), &cgroup).to_string()
+        };
+        let why = "process scheduler can't be used together with AllowedCPUs";
+        assert!(explained(Errno::PERM, "cpuset.cpus").starts_with(&format!("set scheduler policy 6: {why}")));
+        for other in [explained(Errno::PERM, "cpuset.mems"), explained(Errno::INVAL, "cpuset.cpus")] {
+            assert!(!other.contains(why), "{other}");
         }
     }
 }

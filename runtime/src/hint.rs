@@ -97,6 +97,7 @@ pub(crate) fn of(step: Step, errno: Errno, object: &str) -> Option<&'static str>
         (Step::AssignRdt, Errno::NOENT) => "a class without schemata must exist",
         (Step::MoveInterface, Errno::EXIST) => "the container has an interface of that name",
         (Step::MoveInterface, Errno::NODEV) => "the machine has no such interface",
+        (Step::Execute, Errno::NOENT) if object.contains(" (in PATH ") => "executable file not found in $PATH",
         (Step::Execute, Errno::NOENT) => "there is no such program in the image, or its interpreter is missing",
         (Step::Execute, Errno::ACCESS) => "the file isn't executable by the container's user",
         (Step::Execute, Errno::NOEXEC) => "not a program for this machine, or a script without #!",

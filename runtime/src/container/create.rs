@@ -260,9 +260,10 @@ fn enter_scope(record: &mut Record, (scope, properties): &(Scope, Properties), l
 /// An ordinary user without cgroups: limits can't hold, so asking for them is an error.
 fn do_without_cgroup(launch: &mut Launch, warnings: &mut Vec<String>) -> Result<()> {
     if let Some((file, value)) = launch.cgroup.settings.iter().chain(launch.cgroup.choices.iter().flatten()).next() {
+        let controller = file.split('.').next().unwrap_or(file);
         return Err(Error::new(format!(
-            "set cgroup {file}={value}: there is no cgroup to set it in: a cgroup2 mount is missing, or this user has none \
-             delegated (systemd-run --user --scope --property=Delegate=yes gives one)"
+            "cannot set {controller} limit: container could not join or create cgroup for {file}={value}: a cgroup2 mount is missing, or this \
+             user has none delegated (systemd-run --user --scope --property=Delegate=yes gives one)"
         )));
     }
     if !launch.cgroup.device_filter.is_empty() && !super::is_ordinary_user() {

@@ -183,7 +183,7 @@ fn a_working_directory_is_inside() {
 fn what_can_t_be_executed_is_said() {
     let site = running();
     let error = site.fails(&["exec", &site.id, "absent"]);
-    assert!(error.contains("exec absent (in PATH") && error.contains("ENOENT"), "{error}");
+    assert!(error.contains("exec absent (in PATH") && error.contains("executable file not found in $PATH"), "{error}");
 }
 
 fn the_container_s_rules_hold() {

@@ -135,7 +135,7 @@ fn the_wrong_program_is_an_error_of_create() {
         assert!(error.contains("exec /bin/absent: no such file or directory (ENOENT)"), "{error}");
         site.assert_gone();
         let site = program(&["absent"]);
-        assert!(site.fails(&[command, &site.id]).contains("in PATH"), "{command}");
+        assert!(site.fails(&[command, &site.id]).contains("executable file not found in $PATH"), "{command}");
         site.assert_gone();
         let site = program(&["/etc"]);
         assert!(site.fails(&[command, &site.id]).contains("permission denied (EACCES)"), "{command}");
@@ -169,6 +169,18 @@ fn errors_are_logged_as_callers_read_them() {
     std::fs::remove_file(&log).unwrap();
     assert_eq!(site.run(&["--log", path, "create", &site.id]).status, 1);
     assert!(std::fs::read_to_string(&log).unwrap().starts_with("time="));
+    std::fs::remove_file(&log).unwrap();
+    // With --debug, what the filter is loaded with, too.
+    let site = shell("true").change(|c| {
+        c["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_LOG"]});
+    });
+    let marked = format!("file:{path}");
+    for (debug, told) in [(&["--debug"][..], true), (&[], false)] {
+        site.ok(&[debug, &["--log", &marked, "run", &site.id]].concat());
+        let text = std::fs::read_to_string(&log).unwrap();
+        assert_eq!(text.contains("level=debug msg=\"run: seccomp filter flags: 2\""), told, "{text}");
+        std::fs::remove_file(&log).unwrap();
+    }
     let error = site.fails(&["--log", "/absent/log", "create", &site.id]);
     assert!(error.contains("open the log /absent/log: no such file or directory (ENOENT)"), "{error}");
 }

@@ -65,7 +65,7 @@ fn whole(profile: &LinuxSeccomp) -> Result<Vec<u8>, Error> {
             && let Some(name) = rule.names().iter().find(|name| NEEDED_BEFORE.contains(&name.as_str()))
         {
             let why = format!(
-                "SCMP_ACT_NOTIFY cannot be used for the {name} syscall: it is made before the program is executed, by which nobody is listening yet"
+                "SCMP_ACT_NOTIFY cannot be used for the {name} syscall: the runtime itself makes it before the program is executed, when nobody listens yet"
             );
             return Err(Error::new(field, why));
         }

@@ -278,8 +278,7 @@ fn pass_descriptors(launch: &mut Launch, asked: u32) -> Result<u32> {
         Ok(text) => text.parse::<u32>().map_err(|_| Error::new(format!("LISTEN_FDS={text:?} isn't a number")))?,
         Err(_) => 0,
     };
-    let listening = inherited(listening)?;
-    let count = preserved(listening, asked)?;
+    let count = if asked > 0 { preserved(listening, asked)? } else { inherited(listening)? };
     if listening > 0 {
         let env = &mut launch.process.env;
         env.retain(|variable| !variable.starts_with("LISTEN_FDS=") && !variable.starts_with("LISTEN_PID="));

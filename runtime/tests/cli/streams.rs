@@ -193,13 +193,21 @@ fn listening_sockets_are_passed_on() {
     let site =
         shell("echo $LISTEN_FDS $LISTEN_PID $LISTEN_FDNAMES; readlink /proc/self/fd/3; readlink /proc/self/fd/4");
     let listener = UnixListener::bind(site.directory.join("socket")).unwrap();
-    let mut command = site.command(&["run", &site.id]);
-    command.env("LISTEN_FDS", "1").env("LISTEN_FDNAMES", "web");
-    crate::sys::pass_descriptors(&mut command, vec![listener.as_raw_fd(), listener.as_raw_fd()]);
-    let done = finish(command);
-    let lines: Vec<&str> = done.stdout.lines().collect();
-    assert_eq!(lines[0], "1 1 web", "{done:?}");
-    assert!(lines[1].starts_with("socket:") && lines.len() == 2, "{done:?}");
+    let run = |more: &str| {
+        let mut command = site.command(&["run", "--preserve-fds", more, &site.id]);
+        command.env("LISTEN_FDS", "1").env("LISTEN_FDNAMES", "web");
+        crate::sys::pass_descriptors(&mut command, vec![listener.as_raw_fd(), listener.as_raw_fd()]);
+        finish(command)
+    };
+    // Those that are to be preserved besides come after them.
+    for (more, passed) in [("0", 1), ("1", 2)] {
+        let done = run(more);
+        let lines: Vec<&str> = done.stdout.lines().collect();
+        assert_eq!(lines[0], "1 1 web", "{done:?}");
+        assert!(lines[1..].iter().all(|line| line.starts_with("socket:")) && lines.len() == 1 + passed, "{done:?}");
+    }
+    let done = run("2");
+    assert!(done.stderr.contains("preserved-fd 1 (of 2) is present: descriptor 5 isn't open"), "{done:?}");
 }
 
 fn readiness_is_passed_on_and_nothing_else() {

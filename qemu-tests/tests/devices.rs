@@ -112,7 +112,10 @@ fn devices_are_found_by_name_allowed_limited_or_told() {
         .unwrap();
         let status = vm.status().unwrap();
         let detail = &status.container(name).unwrap().detail;
-        assert!(detail.starts_with("device /dev/nvme9n1: ENOENT: absent: it isn't attached"), "{name}: {detail}");
+        assert!(
+            detail.starts_with("device /dev/nvme9n1: no such file or directory (ENOENT): absent: it isn't attached"),
+            "{name}: {detail}"
+        );
     }
     assert!(vm.console().contains("absent could not be started: device /dev/nvme9n1"), "{}", vm.console().tail(30));
     vm.power_off(secs(60)).unwrap();

@@ -180,7 +180,7 @@ fn a_shortage_is_survived(vm: &Vm) {
     vm.wait_status(shortage, BOOT, |_| Ok(!events(vm, "launch_failed", "restless").is_empty())).unwrap();
     let (failed, why) = events(vm, "launch_failed", "restless").pop().unwrap();
     println!("{why}");
-    assert!(why.contains("EAGAIN: "), "{why}");
+    assert!(why.contains("(EAGAIN): "), "{why}");
     // It was tried again, though there was nothing wrong with the container, and once there was room it ran.
     assert_eq!(finished(vm, "hog").0, Exit::Code(0));
     vm.wait_status("another start", BOOT, |_| {

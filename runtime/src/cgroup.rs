@@ -210,7 +210,7 @@ fn field(text: &str, key: &str) -> Option<u64> {
 
 /// A cgroup is one directory name; what it is called inside can't lead elsewhere.
 fn check_name(name: &str) -> Result<(), Failure> {
-    if name.is_empty() || name.len() > 255 || name.contains(['/', '\0', '\n']) || name.starts_with('.') {
+    if matches!(name, "" | "." | "..") || name.len() > 255 || name.contains(['/', '\0', '\n']) {
         return Err(Failure::check(format!("cgroup name {name:?} isn't one plain file name")));
     }
     Ok(())
@@ -268,10 +268,22 @@ fn write_settings<'a>(
             Err(Errno::NOENT) if absent == AbsentController::Record => {
                 left_out.push(format!("{file}={value}: the controller is absent"));
             }
-            other => other.at(Step::SetCgroup, || format!("{file}={value}"))?,
+            Err(errno) => return Err(Failure::new(Step::SetCgroup, format!("{file}={value}{}", missing(dir, file)), errno)),
+            Ok(()) => {}
         }
     }
     Ok(left_out)
+}
+
+/// The controller that the file belongs to and the cgroup hasn't, in words that callers know.
+fn missing(dir: BorrowedFd<'_>, file: &str) -> String {
+    let wanted = file.split('.').next().unwrap_or(file);
+    match read(dir, "cgroup.controllers") {
+        Ok(present) if wanted != "cgroup" && !present.split_whitespace().any(|name| name == wanted) => {
+            format!(": the requested cgroup controller `{wanted}` is not available")
+        }
+        _ => String::new(),
+    }
 }
 
 fn has(dir: BorrowedFd<'_>, file: &str) -> bool {
@@ -305,15 +317,24 @@ fn write_one_of(
     }
 }
 
-/// Refuses a limit that the kernel would enforce by killing (`checkBeforeUpdate`).
+/// Refuses limits that the kernel would enforce by killing (`checkBeforeUpdate`).
 fn check_memory(dir: BorrowedFd<'_>, settings: &Cgroup) -> Result<(), Failure> {
-    let limit = settings.settings.iter().find(|(file, _)| file == "memory.max").map(|(_, value)| value.parse::<u64>());
-    match (limit, memory_current(dir)) {
-        (Some(Ok(limit)), Some(current)) if limit < current => {
-            Err(Failure::new(Step::SetCgroup, format!("memory.max={limit}: {current} bytes are in use"), Errno::BUSY))
+    let limit = |name: &str| -> Option<u64> {
+        settings.settings.iter().find(|(file, _)| file == name).and_then(|(_, value)| value.parse().ok())
+    };
+    let current = |file: &str| -> Option<u64> { read(dir, file).ok()?.trim().parse().ok() };
+    let (Some(memory), Some(used)) = (limit("memory.max"), current("memory.current")) else { return Ok(()) };
+    let refuse = |what: &str, limit: u64, used: u64| {
+        let object = format!("memory.max={memory}: rejecting {what} limit {limit}: {used} bytes are in use");
+        Err(Failure::new(Step::SetCgroup, object, Errno::BUSY))
+    };
+    if let Some(swap) = limit("memory.swap.max") {
+        let both = (memory.saturating_add(swap), used.saturating_add(current("memory.swap.current").unwrap_or(0)));
+        if both.0 < both.1 {
+            return refuse("memory+swap", both.0, both.1);
         }
-        _ => Ok(()),
     }
+    if memory < used { refuse("memory", memory, used) } else { Ok(()) }
 }
 
 /// One write to one file of the cgroup.
@@ -431,7 +452,7 @@ mod tests {
         assert_eq!(std::fs::read_to_string(directory.path().join("io.bfq.weight")).unwrap(), "10");
         assert_eq!(std::fs::read_to_string(directory.path().join("io.weight")).unwrap(), "");
         let (_directory, fd) = fake(&[]);
-        assert!(apply(&fd, &settings, AbsentController::Fail).unwrap_err().to_string().contains("io.weight=1: ENOENT"));
+        assert!(apply(&fd, &settings, AbsentController::Fail).unwrap_err().to_string().contains("io.weight=1: no such file or directory (ENOENT)"));
         assert_eq!(apply(&fd, &settings, AbsentController::Record).unwrap().len(), 1);
     }
 
@@ -442,10 +463,33 @@ mod tests {
             Cgroup { settings: vec![pair("memory.max", "4096")], check_memory, ..Cgroup::default() }
         };
         let refused = apply(&fd, &settings(true), AbsentController::Fail).unwrap_err().to_string();
-        assert!(refused.contains("memory.max=4096: 5000 bytes are in use"), "{refused}");
+        assert!(refused.contains("memory.max=4096: rejecting memory limit 4096: 5000 bytes are in use"), "{refused}");
         assert_eq!(std::fs::read_to_string(directory.path().join("memory.max")).unwrap(), "max");
         apply(&fd, &settings(false), AbsentController::Fail).unwrap();
         assert!(std::fs::read_to_string(directory.path().join("memory.max")).unwrap().starts_with("4096"));
+        // With swap they are looked at together first.
+        let files = [("memory.current", "5000\n"), ("memory.swap.current", "1000\n"), ("memory.max", "max"), ("memory.swap.max", "max")];
+        let (_directory, fd) = fake(&files);
+        let apply = |memory: &str, swap: &str| {
+            let settings = vec![pair("memory.max", memory), pair("memory.swap.max", swap)];
+            apply(&fd, &Cgroup { settings, check_memory: true, ..Cgroup::default() }, AbsentController::Fail)
+        };
+        let refused = apply("4096", "1024").unwrap_err().to_string();
+        assert!(refused.contains("rejecting memory+swap limit 5120: 6000 bytes are in use"), "{refused}");
+        let refused = apply("4096", "8192").unwrap_err().to_string();
+        assert!(refused.contains("rejecting memory limit 4096: 5000 bytes are in use"), "{refused}");
+        assert_eq!(apply("5000", "1000"), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn an_absent_controller_is_named() {
+        let settings = Cgroup { settings: vec![pair("memory.absent", "1")], ..Cgroup::default() };
+        let refused = |controllers: &str| {
+            let (_directory, fd) = fake(&[("cgroup.controllers", controllers)]);
+            apply(&fd, &settings, AbsentController::Fail).unwrap_err().to_string()
+        };
+        assert!(refused("cpu pids\n").contains("memory.absent=1: the requested cgroup controller `memory` is not available: no such"));
+        assert!(refused("cpu memory\n").contains("memory.absent=1: no such file or directory"));
     }
 
     #[test]
@@ -460,7 +504,7 @@ mod tests {
 
     #[test]
     fn a_name_that_leads_elsewhere_is_refused() {
-        for name in ["", ".", "..", "a/b", "/a", "a\n", ".hidden"] {
+        for name in ["", ".", "..", "a/b", "/a", "a\n"] {
             assert!(check_name(name).is_err(), "{name:?}");
         }
         assert!(check_name("web.1").is_ok());

@@ -68,7 +68,7 @@ fn joined_namespaces(launch: &Launch) -> Result<(), Failure> {
         return Err(Failure::check("time offsets without a new time namespace"));
     }
     if namespaces.network == Namespace::Host && !launch.net_devices.is_empty() {
-        return Err(Failure::check("interfaces for the machine's own network namespace"));
+        return Err(Failure::check("unable to move network devices without a NET namespace: the container has the machine's own"));
     }
     let listens = launch.seccomp.as_ref().and_then(|seccomp| seccomp.listener.as_ref());
     listens.map_or(Ok(()), |listener| of_the_machine("seccomp listener", &listener.path))

@@ -113,9 +113,9 @@ mod tests {
     fn absent_devices_and_other_files_are_named() {
         let refused = |cgroup: Cgroup| resolve(&cgroup).unwrap_err().to_string();
         let absent = refused(Cgroup { devices: vec![access("/dev/garboard-none")], ..Cgroup::default() });
-        assert!(absent.starts_with("device /dev/garboard-none: ENOENT: absent"), "{absent}");
+        assert!(absent.starts_with("device /dev/garboard-none: no such file or directory (ENOENT): absent"), "{absent}");
         let absent = refused(Cgroup { device_settings: vec![setting("/dev/garboard-none")], ..Cgroup::default() });
-        assert!(absent.starts_with("device /dev/garboard-none: ENOENT: absent"), "{absent}");
+        assert!(absent.starts_with("device /dev/garboard-none: no such file or directory (ENOENT): absent"), "{absent}");
         let file = refused(Cgroup { devices: vec![access("/etc/passwd")], ..Cgroup::default() });
         assert!(file.contains("/etc/passwd on the machine is no device node"), "{file}");
         let no_disk = refused(Cgroup { device_settings: vec![setting("/dev/null")], ..Cgroup::default() });

@@ -19,7 +19,7 @@ pub struct Failure {
     pub errno: i32,
 }
 
-/// One kind of step in a launch. The text is a verb phrase which the object completes.
+/// One kind of step in a launch. The text is a phrase which the object completes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Step {
     /// The launch description itself can't be obeyed.
@@ -149,7 +149,7 @@ pub enum Step {
 }
 
 impl Step {
-    /// A verb phrase for people, in lower case.
+    /// A phrase for people, in lower case, and where other programs look for one, theirs.
     #[must_use]
     pub fn text(self) -> &'static str {
         match self {
@@ -160,7 +160,7 @@ impl Step {
             Self::CreateCgroup => "create cgroup",
             Self::SetCgroup => "set cgroup",
             Self::FindDevice => "device",
-            Self::MakeDevice => "make device node",
+            Self::MakeDevice => "device node",
             Self::LoadDeviceFilter => "load device filter",
             Self::AttachDeviceFilter => "attach device filter to cgroup",
             Self::CreateVolume => "create volume directory",
@@ -196,10 +196,10 @@ impl Step {
             Self::NoNewPrivileges => "set no_new_privs",
             Self::LoadSeccomp => "load seccomp filter",
             Self::CloseDescriptors => "close descriptors",
-            Self::ReachAgent => "reach seccomp agent",
+            Self::ReachAgent => "failed to connect with seccomp agent",
             Self::SetScheduler => "set scheduler",
             Self::SetIoPriority => "set I/O priority",
-            Self::SetMemoryPolicy => "set memory policy",
+            Self::SetMemoryPolicy => "set_mempolicy",
             Self::SetPersonality => "set personality",
             Self::SetLabel => "set security label",
             Self::Landlock => "restrict by Landlock",
@@ -207,8 +207,8 @@ impl Step {
             Self::AssignRdt => "assign RDT class:",
             Self::MoveInterface => "move network interface",
             Self::CopyUp => "copy up",
-            Self::Execute => "execute",
-            Self::RunHook => "run hook",
+            Self::Execute => "exec",
+            Self::RunHook => "error running",
             Self::OpenTerminal => "open terminal",
             Self::Record => "record",
             Self::MakeStorage => "make the storage directory",
@@ -263,6 +263,10 @@ impl std::fmt::Display for Failure {
         if self.step == Step::Check {
             return write!(f, "launch description: {}", self.object);
         }
+        // A hook that has failed by itself: no call did.
+        if self.step == Step::RunHook && self.errno == Errno::CANCELED.raw_os_error() {
+            return write!(f, "{} {}", self.step.text(), self.object);
+        }
         write!(f, "{} {}: {}", self.step.text(), self.object, hint::errno_text(Errno::from_raw_os_error(self.errno)))?;
         match self.hint() {
             Some(hint) => write!(f, ": {hint}"),
@@ -292,7 +296,7 @@ mod tests {
     #[test]
     fn a_failure_names_step_object_cause_and_fix() {
         let failure = Failure::new(Step::Mount, "overlay on /", Errno::NODEV);
-        assert_eq!(failure.to_string(), "mount overlay on /: ENODEV: the kernel lacks CONFIG_OVERLAY_FS (module overlay)");
+        assert_eq!(failure.to_string(), "mount overlay on /: no such device (ENODEV): the kernel lacks CONFIG_OVERLAY_FS (module overlay)");
     }
 
     #[test]

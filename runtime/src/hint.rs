@@ -33,14 +33,14 @@ pub(crate) fn of(step: Step, errno: Errno, object: &str) -> Option<&'static str>
             "the ids aren't this user's: /etc/subuid must give them (usermod --add-subuids), and nothing may forbid setuid programs"
         }
         (Step::WriteIdMap, Errno::INVAL) => "the ranges overlap or are empty",
-        (Step::CreateCgroup, Errno::BUSY) => "processes of an earlier start still live in it",
+        (Step::CreateCgroup, Errno::BUSY) => "container's cgroup is not empty: processes of an earlier start still live in it",
         (Step::CreateCgroup, Errno::NOENT) => "the parent cgroup was removed",
         (Step::FindDevice, Errno::NOENT) => {
             "absent: it isn't attached, its module isn't loaded (`extra_modules`), or this machine has it under another name"
         }
         (Step::SetCgroup, Errno::NODEV) => "the device is gone, or it is a partition: limits are for whole disks",
         (Step::SetCgroup, Errno::NOENT) => {
-            "no such file or directory: the controller isn't enabled in the parent's cgroup.subtree_control or not in the kernel"
+            "the controller isn't enabled in the parent's cgroup.subtree_control or not in the kernel"
         }
         (Step::LoadDeviceFilter | Step::AttachDeviceFilter, Errno::INVAL | Errno::NOSYS) => "the kernel lacks CONFIG_CGROUP_BPF",
         (Step::LoadDeviceFilter, Errno::PERM) => "loading BPF needs CAP_BPF or CAP_SYS_ADMIN",
@@ -67,7 +67,12 @@ pub(crate) fn of(step: Step, errno: Errno, object: &str) -> Option<&'static str>
             Some("proc") => "the launcher's own /proc is partly covered, or the pid namespace isn't the container's own",
             _ => "not allowed in this user namespace",
         },
-        (Step::MountTarget, Errno::LOOP) => "the image ships it as a symbolic link, or links form a loop",
+        (Step::MountTarget, Errno::LOOP) => {
+            "it must be mounted on ordinary directory: the image ships it as a symbolic link, or links form a loop"
+        }
+        (Step::MountTarget, Errno::NOTDIR) if matches!(object, "/proc" | "/sys") => {
+            "it must be mounted on ordinary directory: the image ships it as something else"
+        }
         (Step::MountTarget | Step::Create, Errno::ROFS) => "the image lacks it, and a read-only root can't be added to",
         (Step::MountTarget, Errno::NOTDIR | Errno::ISDIR) => "a directory can't be mounted over a file, nor a file over a directory",
         (Step::SetSysctl, Errno::NOENT) => "there is no such sysctl in the container's namespaces",
@@ -92,9 +97,9 @@ pub(crate) fn of(step: Step, errno: Errno, object: &str) -> Option<&'static str>
         (Step::AssignRdt, Errno::NOENT) => "a class without schemata must exist",
         (Step::MoveInterface, Errno::EXIST) => "the container has an interface of that name",
         (Step::MoveInterface, Errno::NODEV) => "the machine has no such interface",
-        // Callers of OCI runtimes look for the errors' usual words to choose an exit status.
-        (Step::Execute, Errno::NOENT) => "no such file or directory: there is no such program in the image, or its interpreter is missing",
-        (Step::Execute, Errno::ACCESS) => "permission denied: the file isn't executable by the container's user",
+        (Step::Execute, Errno::NOENT) if object.contains(" (in PATH ") => "executable file not found in $PATH",
+        (Step::Execute, Errno::NOENT) => "there is no such program in the image, or its interpreter is missing",
+        (Step::Execute, Errno::ACCESS) => "the file isn't executable by the container's user",
         (Step::Execute, Errno::NOEXEC) => "not a program for this machine, or a script without #!",
         (Step::MakeStorage, Errno::PERM) => "the container's root must be this user: map the own id to 0",
         (Step::MakeStorage, Errno::NOTDIR | Errno::LOOP) => "root.path must be a directory in which containers' own ones are made",
@@ -119,57 +124,84 @@ pub(crate) fn of(step: Step, errno: Errno, object: &str) -> Option<&'static str>
     Some(text)
 }
 
-/// The error's symbolic name where the launch meets it, else its number.
+/// The error in the system's words, by which people search and other programs tell it, and its symbolic name. One that no launch meets
+/// is its number.
 pub(crate) fn errno_text(errno: Errno) -> String {
-    let name = match errno {
-        Errno::PERM => "EPERM",
-        Errno::NOENT => "ENOENT",
-        Errno::INTR => "EINTR",
-        Errno::IO => "EIO",
-        Errno::NXIO => "ENXIO",
-        Errno::TOOBIG => "E2BIG",
-        Errno::NOEXEC => "ENOEXEC",
-        Errno::BADF => "EBADF",
-        Errno::AGAIN => "EAGAIN",
-        Errno::NOMEM => "ENOMEM",
-        Errno::ACCESS => "EACCES",
-        Errno::FAULT => "EFAULT",
-        Errno::BUSY => "EBUSY",
-        Errno::EXIST => "EEXIST",
-        Errno::XDEV => "EXDEV",
-        Errno::NODEV => "ENODEV",
-        Errno::NOTDIR => "ENOTDIR",
-        Errno::ISDIR => "EISDIR",
-        Errno::INVAL => "EINVAL",
-        Errno::NFILE => "ENFILE",
-        Errno::MFILE => "EMFILE",
-        Errno::NOTTY => "ENOTTY",
-        Errno::TXTBSY => "ETXTBSY",
-        Errno::FBIG => "EFBIG",
-        Errno::NOSPC => "ENOSPC",
-        Errno::ROFS => "EROFS",
-        Errno::MLINK => "EMLINK",
-        Errno::PIPE => "EPIPE",
-        Errno::RANGE => "ERANGE",
-        Errno::NAMETOOLONG => "ENAMETOOLONG",
-        Errno::NOSYS => "ENOSYS",
-        Errno::BADMSG => "EBADMSG",
-        Errno::MSGSIZE => "EMSGSIZE",
-        Errno::CONNREFUSED => "ECONNREFUSED",
-        Errno::CONNRESET => "ECONNRESET",
-        Errno::NOTEMPTY => "ENOTEMPTY",
-        Errno::LOOP => "ELOOP",
-        Errno::OVERFLOW => "EOVERFLOW",
-        Errno::USERS => "EUSERS",
-        Errno::OPNOTSUPP => "EOPNOTSUPP",
-        Errno::STALE => "ESTALE",
-        Errno::SRCH => "ESRCH",
-        Errno::CANCELED => "ECANCELED",
-        Errno::TIMEDOUT => "ETIMEDOUT",
-        Errno::NOTSOCK => "ENOTSOCK",
-        Errno::NOTCONN => "ENOTCONN",
-        Errno::DQUOT => "EDQUOT",
+    let (words, name) = match errno {
+        Errno::PERM => ("operation not permitted", "EPERM"),
+        Errno::NOENT => ("no such file or directory", "ENOENT"),
+        Errno::INTR => ("interrupted system call", "EINTR"),
+        Errno::IO => ("input/output error", "EIO"),
+        Errno::NXIO => ("no such device or address", "ENXIO"),
+        Errno::TOOBIG => ("argument list too long", "E2BIG"),
+        Errno::NOEXEC => ("exec format error", "ENOEXEC"),
+        Errno::BADF => ("bad file descriptor", "EBADF"),
+        Errno::AGAIN => ("resource temporarily unavailable", "EAGAIN"),
+        Errno::NOMEM => ("cannot allocate memory", "ENOMEM"),
+        Errno::ACCESS => ("permission denied", "EACCES"),
+        Errno::FAULT => ("bad address", "EFAULT"),
+        Errno::BUSY => ("device or resource busy", "EBUSY"),
+        Errno::EXIST => ("file exists", "EEXIST"),
+        Errno::XDEV => ("invalid cross-device link", "EXDEV"),
+        Errno::NODEV => ("no such device", "ENODEV"),
+        Errno::NOTDIR => ("not a directory", "ENOTDIR"),
+        Errno::ISDIR => ("is a directory", "EISDIR"),
+        Errno::INVAL => ("invalid argument", "EINVAL"),
+        Errno::NFILE => ("too many open files in system", "ENFILE"),
+        Errno::MFILE => ("too many open files", "EMFILE"),
+        Errno::NOTTY => ("inappropriate ioctl for device", "ENOTTY"),
+        Errno::TXTBSY => ("text file busy", "ETXTBSY"),
+        Errno::FBIG => ("file too large", "EFBIG"),
+        Errno::NOSPC => ("no space left on device", "ENOSPC"),
+        Errno::ROFS => ("read-only file system", "EROFS"),
+        Errno::MLINK => ("too many links", "EMLINK"),
+        Errno::PIPE => ("broken pipe", "EPIPE"),
+        Errno::RANGE => ("numerical result out of range", "ERANGE"),
+        Errno::NAMETOOLONG => ("file name too long", "ENAMETOOLONG"),
+        Errno::NOSYS => ("function not implemented", "ENOSYS"),
+        Errno::BADMSG => ("bad message", "EBADMSG"),
+        Errno::MSGSIZE => ("message too long", "EMSGSIZE"),
+        Errno::CONNREFUSED => ("connection refused", "ECONNREFUSED"),
+        Errno::CONNRESET => ("connection reset by peer", "ECONNRESET"),
+        Errno::NOTEMPTY => ("directory not empty", "ENOTEMPTY"),
+        Errno::LOOP => ("too many levels of symbolic links", "ELOOP"),
+        Errno::OVERFLOW => ("value too large for defined data type", "EOVERFLOW"),
+        Errno::USERS => ("too many users", "EUSERS"),
+        Errno::OPNOTSUPP => ("operation not supported", "EOPNOTSUPP"),
+        Errno::STALE => ("stale file handle", "ESTALE"),
+        Errno::SRCH => ("no such process", "ESRCH"),
+        Errno::CANCELED => ("operation canceled", "ECANCELED"),
+        Errno::TIMEDOUT => ("timed out", "ETIMEDOUT"),
+        Errno::NOTSOCK => ("socket operation on non-socket", "ENOTSOCK"),
+        Errno::NOTCONN => ("transport endpoint is not connected", "ENOTCONN"),
+        Errno::DQUOT => ("disk quota exceeded", "EDQUOT"),
         other => return format!("errno {}", other.raw_os_error()),
     };
-    name.to_owned()
+    format!("{words} ({name})")
+}
+
+/// A signal that has ended a process, in the usual words, and its number.
+pub(crate) fn signal_text(signal: i32) -> String {
+    let words = match signal {
+        libc::SIGHUP => "hangup",
+        libc::SIGINT => "interrupt",
+        libc::SIGQUIT => "quit",
+        libc::SIGILL => "illegal instruction",
+        libc::SIGTRAP => "trace/breakpoint trap",
+        libc::SIGABRT => "aborted",
+        libc::SIGBUS => "bus error",
+        libc::SIGFPE => "floating point exception",
+        libc::SIGKILL => "killed",
+        libc::SIGUSR1 => "user defined signal 1",
+        libc::SIGSEGV => "segmentation fault",
+        libc::SIGUSR2 => "user defined signal 2",
+        libc::SIGPIPE => "broken pipe",
+        libc::SIGALRM => "alarm clock",
+        libc::SIGTERM => "terminated",
+        libc::SIGXCPU => "CPU time limit exceeded",
+        libc::SIGXFSZ => "file size limit exceeded",
+        libc::SIGSYS => "bad system call",
+        other => return format!("signal {other}"),
+    };
+    format!("{words} ({signal})")
 }

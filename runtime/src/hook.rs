@@ -14,7 +14,7 @@ use rustix::thread::UnshareFlags;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::failure::{Context, Failure, Step};
-use crate::sys;
+use crate::{hint, sys};
 use crate::sys::exec::{Strings, execve};
 
 /// A program to run at one point of a container's life.
@@ -22,6 +22,8 @@ use crate::sys::exec::{Strings, execve};
 pub struct Hook {
     /// Which list it stands in (`createRuntime`, …), for errors.
     pub kind: &'static str,
+    /// Its place there, from 0 on.
+    pub number: usize,
     /// Absolute path of the program.
     pub path: String,
     /// Its arguments, the first being its name; empty means just the path.
@@ -48,7 +50,7 @@ impl AsFd for State {
 
 impl State {
     pub(crate) fn new(state: &[u8]) -> Result<Self, Failure> {
-        state_file(state).map(Self).at(Step::RunHook, || "state for a hook")
+        state_file(state).map(Self).at(Step::RunHook, || "hooks: their state")
     }
 }
 
@@ -90,7 +92,9 @@ pub(crate) fn run_all(surroundings: Surroundings<'_>, hooks: &[Hook], state: &St
 /// Runs `hook` in this process's namespaces with `state` on its standard input. ETIMEDOUT: it was killed at its deadline; ECANCELED: it
 /// failed, as the object says; else it couldn't be executed.
 pub(crate) fn run(surroundings: Surroundings<'_>, hook: &Hook, state: &State) -> Result<(), Failure> {
-    let refuse = |errno, how: &str| Failure::new(Step::RunHook, format!("{} {}{how}", hook.kind, hook.path), errno);
+    let refuse = |errno, how: &str| {
+        Failure::new(Step::RunHook, format!("{} hook #{}: {}{how}", hook.kind, hook.number, hook.path), errno)
+    };
     let path = CString::new(hook.path.as_str()).map_err(|_| refuse(Errno::INVAL, ""))?;
     let own_name = [hook.path.clone()];
     let args = Strings::new(if hook.args.is_empty() { &own_name } else { &hook.args }).map_err(|e| refuse(e, ""))?;
@@ -124,8 +128,9 @@ pub(crate) fn run(surroundings: Surroundings<'_>, hook: &Hook, state: &State) ->
     }
     match (status.exit_status(), status.terminating_signal()) {
         (Some(0), _) => Ok(()),
-        (Some(code), _) => Err(refuse(Errno::CANCELED, &format!(" (exit status {code})"))),
-        (None, signal) => Err(refuse(Errno::CANCELED, &format!(" (signal {})", signal.unwrap_or(0)))),
+        // runc's callers look for what stands before the path, crun's for this.
+        (Some(code), _) => Err(refuse(Errno::CANCELED, &format!(": {} hook failed with exit code {code}", hook.kind))),
+        (None, signal) => Err(refuse(Errno::CANCELED, &format!(": signal: {}", hint::signal_text(signal.unwrap_or(0))))),
     }
 }
 
@@ -188,6 +193,7 @@ mod tests {
     fn shell(script: &str) -> Hook {
         Hook {
             kind: "poststop",
+            number: 1,
             path: "/bin/sh".to_owned(),
             args: ["sh", "-c", script].map(str::to_owned).to_vec(),
             env: Some(vec!["NAME=value".to_owned()]),
@@ -220,13 +226,15 @@ mod tests {
     #[test]
     fn a_failing_or_slow_hook_is_named() {
         let text = run_plainly(&shell("exit 3"), b"").unwrap_err().to_string();
-        assert_eq!(text, "run hook poststop /bin/sh (exit status 3): ECANCELED");
-        let text = run_plainly(&shell("kill -9 $$"), b"").unwrap_err().to_string();
-        assert!(text.contains("(signal 9)"), "{text}");
+        assert_eq!(text, "error running poststop hook #1: /bin/sh: poststop hook failed with exit code 3");
+        for (signal, words) in [(9, "killed (9)"), (31, "bad system call (31)"), (64, "signal 64")] {
+            let text = run_plainly(&shell(&format!("kill -{signal} $$")), b"").unwrap_err().to_string();
+            assert_eq!(text, format!("error running poststop hook #1: /bin/sh: signal: {words}"));
+        }
         let slow = Hook { timeout: Some(Duration::from_millis(50)), ..shell("sleep 60") };
         assert_eq!(run_plainly(&slow, b"").unwrap_err().errno, Errno::TIMEDOUT.raw_os_error());
         let absent = Hook { path: "/absent".to_owned(), ..shell("") };
-        assert_eq!(run_plainly(&absent, b"").unwrap_err().to_string(), "run hook poststop /absent: ENOENT: there is no such program");
+        assert_eq!(run_plainly(&absent, b"").unwrap_err().to_string(), "error running poststop hook #1: /absent: no such file or directory (ENOENT): there is no such program");
         let no_program = Hook { path: "/etc/passwd".to_owned(), ..shell("") };
         assert_eq!(run_plainly(&no_program, b"").unwrap_err().errno, Errno::ACCESS.raw_os_error());
     }

@@ -93,7 +93,7 @@ fn a_program_that_is_not_there_is_named() {
     let container = changed(shell("typo", ""), |launch| launch.process.args = vec!["/bin/nonesuch".into()]);
     let mut rig = Rig::new(vec![container]);
     let detail = rig.wait_state("typo", "failed")["detail"].as_str().unwrap().to_owned();
-    assert!(detail.starts_with("execute /bin/nonesuch: ENOENT"), "{detail}");
+    assert!(detail.starts_with("exec /bin/nonesuch: no such file or directory (ENOENT)"), "{detail}");
 }
 
 /// As one is that needs more memory for its set-up than it may have.

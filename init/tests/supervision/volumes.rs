@@ -81,7 +81,10 @@ fn a_fill_that_fails_fails_its_container_alone() {
     let detail = rig.wait_state("broken", "failed")["detail"].as_str().unwrap().to_owned();
     assert_eq!(
         detail,
-        format!("fill volume {} from /srv of the image: ENOENT", site.path().join("volumes/v").display())
+        format!(
+            "fill volume {} from /srv of the image: no such file or directory (ENOENT)",
+            site.path().join("volumes/v").display()
+        )
     );
     rig.wait_state("free", "running");
     assert!(!site.path().join("volumes/v").exists());

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, Stat, Uid};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
@@ -107,7 +107,7 @@ pub(crate) fn supply_declared(
         let object = || device.target.as_str();
         match (&device.node, &trees.devices, &made) {
             (DeviceNode::Numbered(node), _, _) if nodes::is_childs(launch, device) => {
-                make(root, &device.target, node).at(Step::MakeDevice, object)?;
+                make(root, &device.target, node)?;
             }
             (_, Nodes::Bound(nodes), _) => {
                 if let Some(tree) = nodes.get(number).and_then(Option::as_ref) {
@@ -126,13 +126,18 @@ pub(crate) fn supply_declared(
 }
 
 /// Makes one node, or finds it there already. Another file of its name is an error.
-fn make(root: BorrowedFd<'_>, path: &str, node: &Node) -> Result<(), Errno> {
-    let (parent, name) = path.rsplit_once('/').ok_or(Errno::INVAL)?;
+fn make(root: BorrowedFd<'_>, path: &str, node: &Node) -> Result<(), Failure> {
+    let failed = |errno| Failure::new(Step::MakeDevice, path, errno);
+    let (parent, name) = path.rsplit_once('/').ok_or_else(|| failed(Errno::INVAL))?;
     let parent = if parent.is_empty() { "/" } else { parent };
-    let directory = paths::ensure(root, parent, Kind::Directory, links(path))?;
+    let directory = paths::ensure(root, parent, Kind::Directory, links(path)).map_err(failed)?;
     match make_node(directory.as_fd(), name, node) {
-        Err(Errno::EXIST) => expect_same(directory.as_fd(), name, node),
-        other => other,
+        Err(Errno::EXIST) => {
+            let stat = rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+            let other = difference(&stat, node).map(|what| format!("{path} has incorrect {what}"));
+            other.map_or(Ok(()), |other| Err(Failure::new(Step::MakeDevice, other, Errno::EXIST)))
+        }
+        other => other.map_err(failed),
     }
 }
 
@@ -147,11 +152,16 @@ fn make_node(directory: BorrowedFd<'_>, name: &str, node: &Node) -> Result<(), E
     rustix::fs::chownat(directory, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
 }
 
-fn expect_same(directory: BorrowedFd<'_>, name: &str, node: &Node) -> Result<(), Errno> {
-    let stat = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
-    let number = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
-    let same_number = node.kind == NodeKind::Fifo || number == (node.major, node.minor);
-    if FileType::from_raw_mode(stat.st_mode) == node.kind.file_type() && same_number { Ok(()) } else { Err(Errno::EXIST) }
+/// What the file isn't that the node is.
+fn difference(stat: &Stat, node: &Node) -> Option<String> {
+    let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
+    if FileType::from_raw_mode(stat.st_mode) != node.kind.file_type() {
+        Some("ftype".to_owned())
+    } else if node.kind != NodeKind::Fifo && (major, minor) != (node.major, node.minor) {
+        Some(format!("major:minor: {major}:{minor} doesn't match expected {}:{}", node.major, node.minor))
+    } else {
+        None
+    }
 }
 
 fn bind(root: BorrowedFd<'_>, path: &str, node: BorrowedFd<'_>) -> Result<(), Failure> {

@@ -47,7 +47,7 @@ pub(crate) fn open(process: &Process) -> Result<Labels, Failure> {
 fn open_in(attributes: BorrowedFd<'_>, process: &Process) -> Result<Labels, Failure> {
     let mut labels = Vec::new();
     if let Some(profile) = &process.apparmor_profile {
-        let object = format!("AppArmor profile {profile}");
+        let object = format!("apparmor profile {profile}");
         // Its own directory since Linux 5.8, as another module may have the common file.
         let file = match open_file(attributes, "apparmor/exec") {
             Err(Errno::NOENT) => open_file(attributes, "exec"),
@@ -114,7 +114,7 @@ mod tests {
         let (_directory, fd) = fake(&[]);
         for process in [process(Some("p"), None), process(None, Some("p"))] {
             let failure = open_in(fd.as_fd(), &process).unwrap_err().to_string();
-            assert!(failure.contains("p: ENOENT: the security module isn't active"), "{failure}");
+            assert!(failure.contains("p: no such file or directory (ENOENT): the security module isn't active"), "{failure}");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::args::{CgroupManager, Create, Global, Making};
 use super::{log, protect};
+use crate::compile::seccomp::FLAG_NEW_LISTENER;
 use crate::container::cgroup::Manager;
 use crate::container::create::{Made, Options, create};
 use crate::container::store::Store;
@@ -17,6 +18,9 @@ pub(super) fn run(store: &Store, global: &Global, arguments: &Create) -> Result<
 pub(super) fn make(store: &Store, id: &str, making: &Making, options: &Options) -> Result<Made> {
     let bundle = bundle::load(&making.bundle, &making.config, id, options.gated)?;
     bundle.warnings.iter().for_each(|warning| log::warn(warning));
+    if let Some(seccomp) = &bundle.launch.seccomp {
+        log::debug(|| format!("seccomp filter flags: {}", seccomp.flags & !FLAG_NEW_LISTENER));
+    }
     protect::from(bundle.launch.in_user_namespace());
     let made = create(store, id, bundle, options)?;
     made.warnings.iter().for_each(|warning| log::warn(warning));

@@ -53,9 +53,7 @@ impl Common {
         Flag::switch("", "file-locks", "Keep file locks"),
         Flag::value("", "manage-cgroups-mode", "MODE", "How cgroups are handled [default: soft]")
             .one_of(&["soft", "full", "strict", "ignore"]),
-        Flag::value("", "empty-ns", "NAMESPACE", "Make this namespace, but empty: network")
-            .one_of(&["network"])
-            .repeated(),
+        Flag::value("", "empty-ns", "NAMESPACE", "Make this namespace, but empty: network").one_of(&["network"]),
         Flag::switch("", "auto-dedup", "Keep equal pages once"),
         Flag::switch("", "lazy-pages", "Fetch memory when it is touched (userfaultfd(2))"),
     ];

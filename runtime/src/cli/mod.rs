@@ -28,6 +28,8 @@ use args::{Arguments, Command, Instead};
 
 /// The exit status of a command that failed; a program's own is passed on by `run` and `exec`.
 const FAILED: u8 = 1;
+/// The one of `exec`, as with runc: few programs have it, and callers look for it to tell the two apart.
+const NOT_EXECUTED: u8 = 255;
 
 /// Runs the command that this process was called with. Returns its exit status.
 #[must_use]
@@ -41,6 +43,7 @@ pub fn main() -> u8 {
             return FAILED;
         }
     };
+    let failed = if matches!(arguments.command, Command::Exec(_)) { NOT_EXECUTED } else { FAILED };
     let done = log::open(&arguments.global, arguments.name)
         .and_then(|()| container::declare_rootless(arguments.global.rootless.as_deref()))
         .and_then(|()| execute(arguments));
@@ -48,7 +51,7 @@ pub fn main() -> u8 {
         Ok(status) => status,
         Err(error) => {
             log::error(&error.to_string());
-            FAILED
+            failed
         }
     }
 }

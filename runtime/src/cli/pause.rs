@@ -18,7 +18,8 @@ pub(super) fn run(store: &Store, arguments: &Name, freeze: bool) -> Result<u8> {
     let (status, _) = entry.status(&record)?;
     let allowed = if freeze { matches!(status, Status::Running | Status::Created) } else { status == Status::Paused };
     if !allowed {
-        return Err(Error::new(format!("{verb} container {}: it is {}", entry.id(), status.text())));
+        let why = if freeze { "container not running" } else { "container not paused" };
+        return Err(Error::new(format!("{verb} container {}: {why}: it is {}", entry.id(), status.text())));
     }
     let cgroup = cgroup::open(&record)?
         .ok_or_else(|| Error::new(format!("{verb} container {}: it has no cgroup to freeze", entry.id())))?;

@@ -51,8 +51,11 @@ pub fn cgroup(resources: &LinuxResources) -> Result<Cgroup, Error> {
     let mut unified: Vec<_> = resources.unified().iter().flatten().collect();
     unified.sort();
     for (file, value) in unified {
-        let plain =
-            !file.contains(['/', '\0', '\n']) && !file.starts_with('.') && file.contains('.') && file.len() < 256;
+        if !file.contains('.') {
+            let why = format!("the specified key has not the form CONTROLLER.VALUE `{file}`");
+            return Err(Error::new("linux.resources.unified", why));
+        }
+        let plain = !file.contains(['/', '\0', '\n']) && !file.starts_with('.') && file.len() < 256;
         if !plain || NOT_A_LIMIT.contains(&file.as_str()) {
             return Err(Error::new("linux.resources.unified", format!("{file:?} isn't a controller's file")));
         }
@@ -355,7 +358,7 @@ mod tests {
             (r#"{"blockIO":{"weightDevice":[{"major":8,"minor":0}]}}"#, "weightDevice[8:0]"),
             (r#"{"hugepageLimits":[{"pageSize":"2M","limit":1}]}"#, "pageSize"),
             (r#"{"rdma":{"x":{}}}"#, "rdma[x]"),
-            (r#"{"unified":{"memory":"1"}}"#, "unified"),
+            (r#"{"unified":{"memory":"1"}}"#, "unified: the specified key has not the form CONTROLLER.VALUE `memory`"),
             (r#"{"unified":{"../escape.max":"1"}}"#, "escape"),
             (r#"{"unified":{"cgroup.procs":"1"}}"#, "cgroup.procs"),
         ] {

@@ -21,6 +21,8 @@ mod shorten;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
+
 use oci_spec::runtime::{Linux, Spec};
 
 use crate::launch::{CreateDir, Launch, Propagation, Root};
@@ -154,7 +156,10 @@ fn propagation(linux: &Linux) -> Result<Propagation, Error> {
 
 /// Paths in the container that must be absolute.
 fn absolute(field: &str, paths: &Option<Vec<String>>) -> Result<Vec<String>, Error> {
-    let paths = paths.clone().unwrap_or_default();
+    let mut paths = paths.clone().unwrap_or_default();
+    // To hide a path twice would be a mount for nothing.
+    let mut seen = HashSet::new();
+    paths.retain(|path| seen.insert(path.clone()));
     match paths.iter().find(|path| !path.starts_with('/') || path.split('/').any(|name| name == "..")) {
         Some(path) => Err(Error::new(field, format!("{path:?} isn't an absolute path without '..'"))),
         None => Ok(paths),

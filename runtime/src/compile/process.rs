@@ -1,6 +1,6 @@
 //! `process` of a spec.
 
-use oci_spec::runtime::{LinuxCapabilities, PosixRlimitType, Process as SpecProcess};
+use oci_spec::runtime::{Capability, LinuxCapabilities, PosixRlimitType, Process as SpecProcess};
 
 use super::{list, refuse, scheduling, text};
 use crate::launch::{Capabilities, ExecAffinity, Process, Rlimit};
@@ -84,6 +84,22 @@ fn exec_affinity(process: &SpecProcess) -> Result<ExecAffinity, Error> {
         initial: mask("process.execCPUAffinity.initial", affinity.initial())?,
         last: mask("process.execCPUAffinity.final", affinity.cpu_affinity_final())?,
     })
+}
+
+/// A warning for each ambient capability that the kernel won't take, as it isn't permitted and inheritable, too (capabilities(7)).
+pub(super) fn no_ambient(process: &SpecProcess) -> Vec<String> {
+    let Some(sets) = process.capabilities() else { return Vec::new() };
+    let granted: Vec<&Capability> =
+        sets.permitted().iter().flatten().filter(|c| sets.inheritable().iter().flatten().any(|i| i == *c)).collect();
+    let lacking = |capability: &&Capability| !granted.contains(capability);
+    let mut names: Vec<String> = sets.ambient().iter().flatten().filter(lacking).map(Capability::to_string).collect();
+    names.sort();
+    let warning = |name: &String| {
+        format!(
+            "process.capabilities.ambient: can't raise ambient capability CAP_{name}: it isn't both permitted and inheritable"
+        )
+    };
+    names.iter().map(warning).collect()
 }
 
 fn sets(sets: &LinuxCapabilities) -> Capabilities {

@@ -32,10 +32,22 @@ pub fn read(json: &[u8]) -> Result<(Spec, Vec<String>), Error> {
     let spec = serde_path_to_error::deserialize(&value).map_err(|e| {
         let path = e.path().to_string();
         let found = found(&value, e.path());
+        let known = known_as(&path);
         let field = if path == "." { "config.json".to_owned() } else { path };
-        Error::new(field, format!("{}{found}", e.into_inner()))
+        Error::new(field, format!("{known}{}{found}", e.into_inner()))
     })?;
     Ok((spec, warnings))
+}
+
+/// What callers know an error at this place by.
+fn known_as(path: &str) -> &'static str {
+    match path.strip_prefix("linux.memoryPolicy") {
+        Some(rest) if rest.starts_with(".flags") => "invalid memory policy flag: ",
+        Some(rest) if rest.starts_with(".nodes") => "invalid memory policy nodes: ",
+        // The only property that it must have.
+        Some("" | ".mode") => "invalid memory policy mode: ",
+        _ => "",
+    }
 }
 
 /// The value of `linux.resources` by itself, as `update` takes it.

@@ -37,6 +37,9 @@ pub(super) fn scheduler(scheduler: &SpecScheduler) -> Result<Scheduler, Error> {
     if policy != Policy::SchedDeadline && (runtime, deadline, period) != (0, 0, 0) {
         return wrong("runtime", "runtime, deadline and period are SCHED_DEADLINE's".to_owned());
     }
+    if policy == Policy::SchedDeadline {
+        deadline_fits(scheduler)?;
+    }
     let mut flags = 0;
     for flag in scheduler.flags().iter().flatten() {
         flags |= match flag {
@@ -51,6 +54,34 @@ pub(super) fn scheduler(scheduler: &SpecScheduler) -> Result<Scheduler, Error> {
     }
     let priority = u32::try_from(priority).unwrap_or_default();
     Ok(Scheduler { policy: number, flags, nice, priority, runtime, deadline, period })
+}
+
+/// What the kernel would say no to without a reason (sched_setattr(2), `__checkparam_dl` of the kernel). A period may be left out.
+fn deadline_fits(scheduler: &SpecScheduler) -> Result<(), Error> {
+    const LEAST: u64 = 1024;
+    const MOST: u64 = i64::MAX.cast_unsigned();
+    let wrong = |field: &str, why: String| {
+        Err(Error::new(format!("process.scheduler.{field}"), format!("sched_setattr: `SCHED_DEADLINE` {why}")))
+    };
+    let Some(runtime) = *scheduler.runtime() else { return wrong("runtime", "requires `runtime`".to_owned()) };
+    let Some(deadline) = *scheduler.deadline() else { return wrong("deadline", "requires `deadline`".to_owned()) };
+    let period = scheduler.period().filter(|period| *period != 0).unwrap_or(deadline);
+    if runtime == 0 {
+        return wrong("runtime", "runtime must be greater than 0".to_owned());
+    }
+    if !(LEAST..=MOST).contains(&runtime) {
+        return wrong("runtime", format!("runtime {runtime} must be between {LEAST} and {MOST}"));
+    }
+    if runtime > deadline {
+        return wrong("runtime", format!("runtime {runtime} must be <= deadline {deadline}"));
+    }
+    if deadline > period {
+        return wrong("deadline", format!("deadline {deadline} must be <= period {period}"));
+    }
+    if period > MOST {
+        return wrong("period", format!("period {period} must be between {LEAST} and {MOST}"));
+    }
+    Ok(())
 }
 
 /// `linux/ioprio.h`
@@ -89,14 +120,19 @@ pub(super) fn memory_policy(policy: &LinuxMemoryPolicy) -> Result<MemoryPolicy, 
             Flag::MpolFStaticNodes => 1 << 15,
         };
     }
-    let wrong = |field: &str, why: &str| Err(Error::new(format!("linux.memoryPolicy.{field}"), why));
+    // As the kernel would have it.
+    let wrong = |field: &str, why: &str| {
+        let why = format!("invalid memory policy {field}: {why} (set_mempolicy(2): invalid argument)");
+        Err(Error::new(format!("linux.memoryPolicy.{field}"), why))
+    };
     if flags & (1 << 14 | 1 << 15) == 1 << 14 | 1 << 15 {
         return wrong("flags", "MPOL_F_RELATIVE_NODES and MPOL_F_STATIC_NODES exclude each other");
     }
     if flags & 1 << 13 != 0 && !matches!(mode, Mode::MpolBind | Mode::MpolPreferredMany) {
         return wrong("flags", "MPOL_F_NUMA_BALANCING is for MPOL_BIND and MPOL_PREFERRED_MANY");
     }
-    let nodes = list::mask("linux.memoryPolicy.nodes", policy.nodes().as_deref().unwrap_or_default())?;
+    let nodes = list::mask("linux.memoryPolicy.nodes", policy.nodes().as_deref().unwrap_or_default())
+        .map_err(|error| Error::new(error.field, format!("invalid memory policy nodes: {}", error.reason)))?;
     let without = matches!(mode, Mode::MpolDefault | Mode::MpolLocal);
     if without && (!nodes.is_empty() || flags != 0) {
         return wrong("nodes", "MPOL_DEFAULT and MPOL_LOCAL take neither nodes nor flags");
@@ -127,14 +163,28 @@ mod tests {
         let of = |json: &str| scheduler(&serde_json::from_str(json).unwrap());
         let made = of(r#"{"policy":"SCHED_FIFO","priority":7,"flags":["SCHED_FLAG_RECLAIM"]}"#).unwrap();
         assert_eq!(made, Scheduler { policy: 1, priority: 7, flags: 2, ..Scheduler::default() });
-        let made = of(r#"{"policy":"SCHED_DEADLINE","runtime":1,"deadline":2,"period":3}"#).unwrap();
-        assert_eq!((made.policy, made.runtime, made.deadline, made.period), (6, 1, 2, 3));
+        let made = of(r#"{"policy":"SCHED_DEADLINE","runtime":1024,"deadline":1024,"period":1025}"#).unwrap();
+        assert_eq!((made.policy, made.runtime, made.deadline, made.period), (6, 1024, 1024, 1025));
+        assert_eq!(of(r#"{"policy":"SCHED_DEADLINE","runtime":1024,"deadline":2048}"#).unwrap().period, 0);
         for (json, field) in [
             (r#"{"policy":"SCHED_ISO"}"#, "scheduler.policy"),
             (r#"{"policy":"SCHED_OTHER","nice":20}"#, "scheduler.nice"),
             (r#"{"policy":"SCHED_OTHER","priority":1}"#, "scheduler.priority"),
             (r#"{"policy":"SCHED_RR"}"#, "scheduler.priority"),
             (r#"{"policy":"SCHED_BATCH","runtime":5}"#, "scheduler.runtime"),
+            (r#"{"policy":"SCHED_DEADLINE","deadline":5}"#, "sched_setattr: `SCHED_DEADLINE` requires `runtime`"),
+            (r#"{"policy":"SCHED_DEADLINE","runtime":5}"#, "sched_setattr: `SCHED_DEADLINE` requires `deadline`"),
+            (r#"{"policy":"SCHED_DEADLINE","runtime":0,"deadline":5}"#, "runtime must be greater than 0"),
+            (r#"{"policy":"SCHED_DEADLINE","runtime":1023,"deadline":5}"#, "runtime 1023 must be between"),
+            (
+                r#"{"policy":"SCHED_DEADLINE","runtime":9223372036854775809,"deadline":9223372036854775810}"#,
+                "runtime 9223372036854775809 must be between",
+            ),
+            (r#"{"policy":"SCHED_DEADLINE","runtime":2000,"deadline":1999}"#, "runtime 2000 must be <= deadline 1999"),
+            (
+                r#"{"policy":"SCHED_DEADLINE","runtime":2000,"deadline":4000,"period":3000}"#,
+                "deadline 4000 must be <= period 3000",
+            ),
         ] {
             assert!(of(json).unwrap_err().to_string().contains(field), "{json}");
         }
@@ -161,7 +211,8 @@ mod tests {
             r#"{"mode":"MPOL_INTERLEAVE","nodes":"0","flags":["MPOL_F_NUMA_BALANCING"]}"#,
             r#"{"mode":"MPOL_BIND","nodes":"x"}"#,
         ] {
-            assert!(of(json).unwrap_err().to_string().contains("linux.memoryPolicy"), "{json}");
+            let error = of(json).unwrap_err().to_string();
+            assert!(error.contains("linux.memoryPolicy") && error.contains("invalid memory policy"), "{json}: {error}");
         }
     }
 

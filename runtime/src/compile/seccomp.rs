@@ -27,7 +27,7 @@ const X32_BIT: u32 = 0x4000_0000;
 /// Flags of `linux/seccomp.h`.
 const FLAG_LOG: u32 = 1 << 1;
 const FLAG_SPEC_ALLOW: u32 = 1 << 2;
-const FLAG_NEW_LISTENER: u32 = 1 << 3;
+pub(crate) const FLAG_NEW_LISTENER: u32 = 1 << 3;
 const FLAG_WAIT_KILLABLE_RECV: u32 = 1 << 5;
 
 /// Compiles `profile` for x86-64, and for i386 and x32 where it names them. Calls of other ABIs give ENOSYS.
@@ -62,9 +62,11 @@ fn whole(profile: &LinuxSeccomp) -> Result<Vec<u8>, Error> {
             return Err(Error::new(format!("{field}.names"), "names no system call"));
         }
         if action == ScmpAction::Notify
-            && let Some(name) = rule.names().iter().find(|name| NEEDED_TO_HAND_OVER.contains(&name.as_str()))
+            && let Some(name) = rule.names().iter().find(|name| NEEDED_BEFORE.contains(&name.as_str()))
         {
-            let why = format!("{name} can't be handed over, as handing over the listener makes it itself");
+            let why = format!(
+                "SCMP_ACT_NOTIFY cannot be used for the {name} syscall: the runtime itself makes it before the program is executed, when nobody listens yet"
+            );
             return Err(Error::new(field, why));
         }
         if action == default {
@@ -95,8 +97,9 @@ pub(crate) fn is_known(name: &str) -> bool {
     ScmpSyscall::from_name(name).is_ok()
 }
 
-/// Calls that the child makes with the filter in force before it executes the program: to hand over the listener.
-const NEEDED_TO_HAND_OVER: [&str; 1] = ["sendmsg"];
+/// Calls that the child makes with the filter in force before it executes the program: to hand over the listener, and to say why
+/// executing failed.
+const NEEDED_BEFORE: [&str; 2] = ["sendmsg", "write"];
 
 fn add(
     context: &mut ScmpFilterContext,
@@ -129,7 +132,7 @@ pub(super) fn listener(profile: &LinuxSeccomp) -> Result<Option<Listener>, Error
         return Err(Error::new("linux.seccomp.listenerMetadata", "needs a listenerPath"));
     }
     if profile.default_action() == LinuxSeccompAction::ScmpActNotify {
-        let why = "SCMP_ACT_NOTIFY can't be the default: the listener itself couldn't be handed over";
+        let why = "SCMP_ACT_NOTIFY cannot be used as default action: the listener itself couldn't be handed over";
         return Err(Error::new("linux.seccomp.defaultAction", why));
     }
     let notifies = profile.syscalls().iter().flatten().any(|rule| rule.action() == LinuxSeccompAction::ScmpActNotify);

@@ -166,8 +166,10 @@ fn an_invalid_value_is_an_error_with_its_field() {
         ("/linux/readonlyPaths", json!(["/proc/../sys"]), "linux.readonlyPaths"),
         ("/linux/personality/domain", json!("BSD"), "linux.personality.domain"),
         ("/linux/personality/flags", json!(["X"]), "linux.personality.flags"),
-        ("/linux/memoryPolicy/mode", json!("MPOL_X"), "linux.memoryPolicy.mode"),
-        ("/linux/memoryPolicy/nodes", json!("1-"), "linux.memoryPolicy.nodes"),
+        ("/linux/memoryPolicy/mode", json!("MPOL_X"), "linux.memoryPolicy.mode: invalid memory policy mode: "),
+        ("/linux/memoryPolicy", json!({"nodes": "0"}), "linux.memoryPolicy: invalid memory policy mode: "),
+        ("/linux/memoryPolicy/flags", json!(["x"]), "linux.memoryPolicy.flags[0]: invalid memory policy flag: "),
+        ("/linux/memoryPolicy/nodes", json!("1-"), "linux.memoryPolicy.nodes: invalid memory policy nodes: "),
         ("/linux/devices/0/major", json!(-1), "linux.devices[/dev/fuse].major"),
         ("/linux/seccomp/defaultAction", json!("SCMP_ACT_X"), "linux.seccomp.defaultAction"),
         ("/linux/seccomp/architectures", json!(["SCMP_ARCH_PDP11"]), "linux.seccomp.architectures[0]"),
@@ -237,6 +239,33 @@ fn a_console_has_a_size_that_fits() {
     config["process"]["terminal"] = json!(false);
     let warnings = compiled(&config).unwrap().warnings;
     assert!(warnings.iter().any(|warning| warning.contains("process.consoleSize")), "{warnings:?}");
+}
+
+#[test]
+fn a_path_that_is_hidden_twice_is_hidden_once() {
+    let launch = |field: &str| changed(&format!("/linux/{field}"), json!(["/b", "/a", "/b", "/a"])).unwrap().launch;
+    assert_eq!(launch("maskedPaths").masked_paths, ["/b", "/a"]);
+    assert_eq!(launch("readonlyPaths").readonly_paths, ["/b", "/a"]);
+}
+
+/// The kernel wouldn't grant it, and wouldn't say so either.
+#[test]
+fn an_ambient_capability_that_needs_the_other_sets_is_a_warning() {
+    let warned = |inheritable: &[&str]| {
+        let both = json!(["CAP_CHOWN", "CAP_KILL"]);
+        let sets = json!({"bounding": both, "permitted": both, "inheritable": inheritable, "ambient": both});
+        let mut warnings = changed("/process/capabilities", sets).unwrap().warnings;
+        warnings.retain(|warning| warning.starts_with("process.capabilities.ambient: "));
+        warnings
+    };
+    let warning = |name: &str| {
+        format!(
+            "process.capabilities.ambient: can't raise ambient capability {name}: it isn't both permitted and inheritable"
+        )
+    };
+    assert_eq!(warned(&[]), [warning("CAP_CHOWN"), warning("CAP_KILL")]);
+    assert_eq!(warned(&["CAP_KILL"]), [warning("CAP_CHOWN")]);
+    assert!(warned(&["CAP_KILL", "CAP_CHOWN"]).is_empty());
 }
 
 #[test]

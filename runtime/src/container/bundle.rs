@@ -155,7 +155,7 @@ fn rootfs(spec: &Spec, bundle: &Path) -> Result<PathBuf> {
     let path = bundle.join(root.path());
     let path = std::fs::canonicalize(&path).during(|| format!("open the root directory {}", path.display()))?;
     if !path.is_dir() {
-        return Err(Error::new(format!("open the root directory {}: ENOTDIR", path.display())));
+        return Err(Error::new(format!("open the root directory {}: not a directory (ENOTDIR)", path.display())));
     }
     Ok(path)
 }
@@ -183,7 +183,8 @@ pub(crate) fn decided(kind: &'static str, hooks: Option<&[SpecHook]>) -> Result<
     hooks
         .unwrap_or_default()
         .iter()
-        .map(|hook| {
+        .enumerate()
+        .map(|(number, hook)| {
             if !hook.path().is_absolute() {
                 return Err(spec::Error::new(&field, format!("{} isn't absolute", hook.path().display())).into());
             }
@@ -196,6 +197,7 @@ pub(crate) fn decided(kind: &'static str, hooks: Option<&[SpecHook]>) -> Result<
             };
             Ok(Hook {
                 kind,
+                number,
                 path: text(&field, hook.path())?,
                 args: hook.args().clone().unwrap_or_default(),
                 env: hook.env().clone(),

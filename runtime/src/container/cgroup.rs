@@ -96,11 +96,11 @@ fn own_path() -> Option<String> {
 fn expect_unused(parent: BorrowedFd<'_>, name: &str, path: &str) -> Result<()> {
     match rustix::fs::openat(parent, name, DIRECTORY, Mode::empty()) {
         Ok(dir) if own::populated(&dir)? => Err(Error::new(format!(
-            "make cgroup {path}: processes of something else live in it: choose another linux.cgroupsPath"
+            "make cgroup {path}: container's cgroup is not empty: processes of something else live in it: choose another linux.cgroupsPath"
         ))),
-        Ok(dir) if own::frozen(&dir)? => {
-            Err(Error::new(format!("make cgroup {path}: it is frozen: write 0 to its cgroup.freeze")))
-        }
+        Ok(dir) if own::frozen(&dir)? => Err(Error::new(format!(
+            "make cgroup {path}: container's cgroup unexpectedly frozen: write 0 to its cgroup.freeze"
+        ))),
         Ok(_) | Err(Errno::NOENT) => Ok(()),
         Err(errno) => Err(errno).during(|| format!("make cgroup {path}")),
     }

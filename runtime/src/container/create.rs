@@ -271,9 +271,10 @@ fn enter_scope(record: &mut Record, (scope, properties): &(Scope, Properties), l
 /// An ordinary user without cgroups: limits can't hold, so asking for them is an error.
 fn do_without_cgroup(launch: &mut Launch, warnings: &mut Vec<String>) -> Result<()> {
     if let Some((file, value)) = launch.cgroup.settings.iter().chain(launch.cgroup.choices.iter().flatten()).next() {
+        let controller = file.split('.').next().unwrap_or(file);
         return Err(Error::new(format!(
-            "set cgroup {file}={value}: there is no cgroup to set it in: a cgroup2 mount is missing, or this user has none \
-             delegated (systemd-run --user --scope --property=Delegate=yes gives one)"
+            "cannot set {controller} limit: container could not join or create cgroup for {file}={value}: a cgroup2 mount is missing, or this \
+             user has none delegated (systemd-run --user --scope --property=Delegate=yes gives one)"
         )));
     }
     if !launch.cgroup.device_filter.is_empty() && !super::is_ordinary_user() {
@@ -288,7 +289,7 @@ fn pass_descriptors(launch: &mut Launch, asked: u32) -> Result<u32> {
         Ok(text) => text.parse::<u32>().map_err(|_| Error::new(format!("LISTEN_FDS={text:?} isn't a number")))?,
         Err(_) => 0,
     };
-    let count = preserved(asked.saturating_add(listening))?;
+    let count = if asked > 0 { preserved(listening, asked)? } else { inherited(listening)? };
     if listening > 0 {
         let env = &mut launch.process.env;
         env.retain(|variable| !variable.starts_with("LISTEN_FDS=") && !variable.starts_with("LISTEN_PID="));
@@ -299,9 +300,23 @@ fn pass_descriptors(launch: &mut Launch, asked: u32) -> Result<u32> {
     Ok(count)
 }
 
-/// How many descriptors from 3 up are to be preserved: up to the last that the caller has opened, if it asks for more. What it
-/// hasn't opened between them is nobody's, or this process's own, which exec closes.
-pub(crate) fn preserved(count: u32) -> Result<u32> {
+/// How many descriptors from 3 up are to be preserved: those `before`, and as many behind them as `--preserve-fds` asks for. One of
+/// these that the caller hasn't opened is an error, as the program counts on all of them.
+pub(crate) fn preserved(before: u32, asked: u32) -> Result<u32> {
+    let end = before.saturating_add(asked);
+    match (before..end).find(|number| !is_inherited(number.saturating_add(3))) {
+        None => Ok(end),
+        Some(absent) => Err(Error::new(format!(
+            "--preserve-fds {asked}: please check that preserved-fd {} (of {asked}) is present: descriptor {} isn't open",
+            absent - before,
+            absent.saturating_add(3)
+        ))),
+    }
+}
+
+/// How many of `count` descriptors from 3 up the caller has opened, up to the last. What it hasn't opened between them is nobody's, or
+/// this process's own, which exec closes.
+fn inherited(count: u32) -> Result<u32> {
     if count == 0 {
         return Ok(0);
     }

@@ -69,9 +69,8 @@ impl<T> During<T> for std::io::Result<T> {
 /// What helps whatever was being done.
 fn fix(errno: Errno) -> Option<&'static str> {
     match errno {
-        Errno::MFILE => Some("too many open files: raise the limit (ulimit -n)"),
-        Errno::NFILE => Some("the machine has too many open files (fs.file-max)"),
-        Errno::NOSPC => Some("the filesystem is full"),
+        Errno::MFILE => Some("raise the limit (ulimit -n)"),
+        Errno::NFILE => Some("raise the machine's limit (fs.file-max)"),
         _ => None,
     }
 }

@@ -116,7 +116,7 @@ pub fn exec(entry: &Entry, decided: &Decided, request: &Request) -> Result<Enter
     let Some(pidfd) = process.filter(|_| fits) else {
         return Err(not_running(entry, status));
     };
-    let preserved = preserved(request.preserve_fds)?;
+    let preserved = preserved(0, request.preserve_fds)?;
     let seccomp = seccomp(entry, record, decided.listener.clone())?;
     let cgroup = open_cgroup(record, request.cgroup.as_deref())?;
     let console = if decided.terminal {
@@ -170,6 +170,9 @@ pub fn exec(entry: &Entry, decided: &Decided, request: &Request) -> Result<Enter
             let inner = open_cgroup(record, Some(&moved))?;
             enter(&Running { cgroup: inner.as_ref().map(AsFd::as_fd), ..running }, &stages)?
         }
+        (Err(failure), _) if failure.step == Step::Clone && failure.errno == Errno::BUSY.raw_os_error() => {
+            return Err(not_added(&failure));
+        }
         (started, _) => started?,
     };
     let finished = match wait_for_report(&started.report)? {
@@ -196,7 +199,16 @@ fn announce(request: &Request, pid: i32, pidfd: &OwnedFd) -> Result<()> {
 }
 
 fn not_running(entry: &Entry, status: Status) -> Error {
-    Error::new(format!("exec in container {}: container not running: it is {}", entry.id(), status.text()))
+    let why = match status {
+        Status::Paused => "resume it first, or give --ignore-paused",
+        _ => "container not running",
+    };
+    Error::new(format!("cannot exec in a {} container: {}: {why}", status.text(), entry.id()))
+}
+
+/// It can't be in the cgroup that was asked for.
+fn not_added(why: &dyn std::fmt::Display) -> Error {
+    Error::new(format!("adding pid of the new process to cgroups: {why}"))
 }
 
 fn read(path: &Path) -> Result<(SpecProcess, Vec<String>)> {
@@ -259,9 +271,9 @@ fn ids(text: &str) -> Result<(u32, u32)> {
     }
 }
 
-/// More capabilities in force, permitted, and within bounds. Never inheritable (CVE-2022-29162); ambient if the container's process
-/// has them inheritable, so that a program of an ordinary user gets them, as with runc. Returns a warning for each that
-/// there isn't, as of a configuration's own.
+/// More capabilities in force, permitted, and within bounds. Never inheritable (CVE-2022-29162); those that the configuration makes
+/// inheritable are ambient, too, as with runc, so that a user's program has them. Returns a warning for each that there isn't, as of a
+/// configuration's own.
 fn add_capabilities(process: &mut SpecProcess, names: &[String]) -> Vec<String> {
     let unknown = names.iter().filter(|name| capabilities::parse(name).is_none());
     let warnings = unknown.map(|name| format!("--cap {name:?}: there is no such capability, ignored")).collect();
@@ -277,9 +289,8 @@ fn add_capabilities(process: &mut SpecProcess, names: &[String]) -> Vec<String> 
     });
     let with = |set: &Option<Capabilities>| Some(set.iter().flatten().chain(&more).copied().collect::<Capabilities>());
     let (bounding, effective, permitted) = (with(sets.bounding()), with(sets.effective()), with(sets.permitted()));
-    let inheritable = sets.inheritable().clone().unwrap_or_default();
-    let raised = more.iter().copied().filter(|capability| inheritable.contains(capability));
-    let ambient = sets.ambient().iter().flatten().copied().chain(raised).collect::<Capabilities>();
+    let inheritable = sets.inheritable().iter().flatten().filter(|inheritable| more.contains(inheritable));
+    let ambient: Capabilities = sets.ambient().iter().flatten().chain(inheritable).copied().collect();
     sets.set_bounding(bounding).set_effective(effective).set_permitted(permitted).set_ambient(Some(ambient));
     process.set_capabilities(Some(sets));
     warnings
@@ -301,9 +312,14 @@ fn open_cgroup(record: &Record, beneath: Option<&str>) -> Result<Option<OwnedFd>
     };
     let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
     let how = rustix::fs::ResolveFlags::BENEATH | rustix::fs::ResolveFlags::NO_SYMLINKS;
-    rustix::fs::openat2(&own, path, flags, rustix::fs::Mode::empty(), how)
-        .map(Some)
-        .during(|| format!("open cgroup {path} of the container"))
+    match rustix::fs::openat2(&own, path, flags, rustix::fs::Mode::empty(), how) {
+        Err(Errno::XDEV | Errno::LOOP) => {
+            Err(Error::new(format!("--cgroup: bad sub cgroup path {path}: it leads out of the container's")))
+        }
+        other => {
+            other.map(Some).during(|| format!("open cgroup {path} of the container")).map_err(|error| not_added(&error))
+        }
+    }
 }
 
 #[cfg(test)]

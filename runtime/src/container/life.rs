@@ -23,7 +23,12 @@ pub fn start(entry: &Entry, lock: Lock) -> Result<()> {
     let record = entry.record()?;
     let (status, process) = entry.status(&record)?;
     let (Status::Created, Some(process)) = (status, process) else {
-        return Err(Error::new(format!("start container {}: it is {}, not created", entry.id(), status.text())));
+        let why = match status {
+            Status::Stopped => "cannot start a container that has stopped".to_owned(),
+            Status::Running => "cannot start an already running container".to_owned(),
+            other => format!("it is {}, not created", other.text()),
+        };
+        return Err(Error::new(format!("start container {}: {why}", entry.id())));
     };
     if record.without_program {
         // Nothing can become of it.
@@ -64,18 +69,18 @@ pub fn started(
     notify.map_or(Ok(()), |socket| notify::forward(socket, process, record.pid))
 }
 
-/// Sends a signal to the container's first process, or to all of its processes.
+/// Sends a signal to the container's first process, or to all of its processes, which may be none.
 pub fn kill(entry: &Entry, signal: u8, all: bool) -> Result<()> {
     let record = entry.record()?;
     let what = || format!("kill container {}", entry.id());
+    let not_running = || Error::new(format!("{}: container not running", what()));
     let (status, process) = entry.status(&record)?;
+    // What is written down of it isn't whole yet.
     if status == Status::Creating {
-        // There is no container yet: whoever makes it would take the end of its process for a failure, and wouldn't know whose.
-        return Err(Error::new(format!("{}: container not running: it is {}", what(), status.text())));
+        return Err(not_running());
     }
     // With a pid namespace of its own nobody outlives the first process. Without, who kills it means them all.
-    let all = all || (i32::from(signal) == libc::SIGKILL && !record.own_pids);
-    if all
+    if (all || (i32::from(signal) == libc::SIGKILL && !record.own_pids))
         && let Some(cgroup) = cgroup::open(&record)?
         && crate::cgroup::populated(&cgroup)?
     {
@@ -90,11 +95,10 @@ pub fn kill(entry: &Entry, signal: u8, all: bool) -> Result<()> {
         }
         return Ok(());
     }
-    let (Status::Created | Status::Running | Status::Paused, Some(process)) = (status, process) else {
-        return Err(Error::new(format!("{}: container not running", what())));
-    };
-    match sys::process::signal_pidfd(process.as_fd(), signal) {
-        Err(Errno::SRCH) => Err(Error::new(format!("{}: container not running", what()))),
+    let sent = process.map_or(Err(Errno::SRCH), |process| sys::process::signal_pidfd(process.as_fd(), signal));
+    match sent {
+        Err(Errno::SRCH) if all => Ok(()),
+        Err(Errno::SRCH) => Err(not_running()),
         other => other.during(what),
     }
 }
@@ -105,7 +109,7 @@ pub fn delete(entry: &Entry, _lock: &Lock, force: bool) -> Result<()> {
     let (status, _) = entry.status(&record)?;
     if status != Status::Stopped && !force {
         return Err(Error::new(format!(
-            "delete container {}: it is {}: kill it first, or delete it with --force",
+            "cannot delete container {} that is not stopped: it is {}: kill it first, or delete it with --force",
             entry.id(),
             status.text()
         )));

@@ -327,7 +327,7 @@ fn check_id(id: &str) -> Result<()> {
     let wrong = id.chars().find(|c| !(c.is_ascii_alphanumeric() || "_+-.".contains(*c)));
     let wrong = wrong.map_or(String::new(), |wrong| format!(": invalid character `{wrong}` in the ID"));
     Err(Error::new(format!(
-        "invalid container ID {id:?}{wrong}: it must be 1 to 255 letters, digits, '_', '+', '-' or '.'"
+        "invalid container ID format: {id:?}{wrong}: it must be 1 to 255 letters, digits, '_', '+', '-' or '.', and not '.' or '..'"
     )))
 }
 
@@ -337,7 +337,7 @@ mod tests {
 
     #[test]
     fn an_id_is_a_plain_name() {
-        for id in ["a", "web-1", "A.b_c+d", "...", "-x"] {
+        for id in ["a", "web-1", "A.b_c+d", ".foo", "...", "-x"] {
             assert!(check_id(id).is_ok(), "{id}");
         }
         for id in ["", ".", "..", "a/b", "a b", "é", "a\n", &"x".repeat(256)] {

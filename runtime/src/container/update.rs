@@ -69,6 +69,11 @@ fn complete(resources: &mut LinuxResources, group: BorrowedFd<'_>) {
         memory.set_limit(read(group, "memory.max").ok().and_then(|text| text.trim().parse().ok()));
         resources.set_memory(Some(memory));
     }
+    // Of memory without a limit swap is a part, as with runc.
+    if memory.limit() == Some(-1) && memory.swap().is_none_or(|swap| swap == 0) {
+        memory.set_swap(Some(-1));
+        resources.set_memory(Some(memory));
+    }
     let mut cpu: LinuxCpu = resources.cpu().clone().unwrap_or_default();
     let (quota, period) = (cpu.quota().filter(|n| *n != 0), cpu.period().filter(|n| *n != 0));
     if quota.is_some() != period.is_some() {
@@ -170,7 +175,9 @@ mod tests {
             (r#"{"cpu":{"quota":0,"period":0}}"#, pairs(&[])),
             (r#"{"memory":{"swap":5242880}}"#, pairs(&[("memory.max", "4194304"), ("memory.swap.max", "1048576")])),
             (r#"{"memory":{"swap":-1}}"#, pairs(&[("memory.swap.max", "max")])),
-            (r#"{"memory":{"limit":-1}}"#, pairs(&[("memory.max", "max")])),
+            (r#"{"memory":{"limit":-1}}"#, pairs(&[("memory.max", "max"), ("memory.swap.max", "max")])),
+            (r#"{"memory":{"limit":-1,"swap":0}}"#, pairs(&[("memory.max", "max"), ("memory.swap.max", "max")])),
+            (r#"{"memory":{"limit":1048576}}"#, pairs(&[("memory.max", "1048576")])),
             (r#"{"pids":{"limit":0}}"#, pairs(&[])),
             (r#"{"pids":{"limit":-1}}"#, pairs(&[("pids.max", "max")])),
             (
@@ -208,7 +215,7 @@ mod tests {
         };
         let (directory, group) = fake(&files);
         let error = change(group.as_fd(), &settings("pids.max"), None).unwrap_err().to_string();
-        assert!(error.contains("pids.max=1: ENOENT"), "{error}");
+        assert!(error.contains("pids.max=1: no such file or directory (ENOENT)"), "{error}");
         assert!(text(directory.path(), "memory.max").starts_with("max"));
         assert!(text(directory.path(), "cpu.max").starts_with("max 100000"));
         assert!(text(directory.path(), "io.max").starts_with("8:0 rbps=1 wbps=max"));

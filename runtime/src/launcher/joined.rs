@@ -152,7 +152,7 @@ mod tests {
             Err(Errno::NOMEM)
         });
         let text = failure.unwrap_err().to_string();
-        assert!(text.contains("join namespace of the launcher again, after /second: ENOMEM"), "{text}");
+        assert!(text.contains("join namespace of the launcher again, after /second: cannot allocate memory (ENOMEM)"), "{text}");
         // The other is tried all the same.
         assert_eq!(tries, 2 * TRIES);
     }

@@ -25,7 +25,7 @@ use rustix::process::Signal;
 use rustix::thread::UnshareFlags;
 
 use crate::failure::{Context, Failure, Step};
-use crate::launch::{IdMap, Launch, Namespace, Process};
+use crate::launch::{Cgroup, IdMap, Launch, Namespace, Process};
 use crate::start::{Site, Stages, Started, Stdio};
 use crate::{affinity, cgroup, check, child, device, sys, userns};
 
@@ -111,19 +111,18 @@ fn exposed_program(launch: &Launch) -> Option<String> {
     (!guarded).then(|| "the launcher's own program is on a writable mount and within reach of the container's root".to_owned())
 }
 
-/// Inheritable and ambient capabilities that the kernel won't take, as they aren't in the sets where they must be, too (capabilities(7)).
-fn not_passed_on(launch: &Launch) -> impl Iterator<Item = String> {
+/// Inheritable capabilities that the kernel won't take, as they are out of bounds (capabilities(7)).
+fn out_of_bounds(launch: &Launch) -> Option<String> {
     let sets = &launch.process.capabilities;
-    let inheritable = (sets.inheritable & !sets.bounding, "inheritable", "in the bounding set");
-    let ambient = (sets.ambient & !(sets.permitted & sets.inheritable), "ambient", "both permitted and inheritable");
-    [inheritable, ambient].into_iter().filter(|(lacking, ..)| *lacking != 0).map(|(lacking, set, place)| {
-        format!("process.capabilities.{set}: {lacking:#x} (by number) can't be granted, as they aren't {place}")
+    let lacking = sets.inheritable & !sets.bounding;
+    (lacking != 0).then(|| {
+        format!("process.capabilities.inheritable: {lacking:#x} (by number) can't be granted, as they aren't in the bounding set")
     })
 }
 
 /// What isn't as the launch has it, and can't be.
 fn not_as_declared(launch: &Launch) -> Vec<String> {
-    exposed_program(launch).into_iter().chain(ungranted(launch)).chain(not_passed_on(launch)).collect()
+    exposed_program(launch).into_iter().chain(ungranted(launch)).chain(out_of_bounds(launch)).collect()
 }
 
 /// Capabilities that the container asks for and the launcher has not, or the kernel knows not.
@@ -265,7 +264,17 @@ fn prepare(pid: i32, launch: &Launch, trees: &Trees, name: &str, mapped: bool) -
         rdt::assign(rdt, name, pid)?;
     }
     set_oom_score(&pid.to_string(), launch.process.oom_score_adj)?;
-    prepare_process(pid, &launch.process)
+    prepare_process(pid, &launch.process).map_err(|failure| explain_scheduler(failure, &launch.cgroup))
+}
+
+/// The kernel has no deadlines for who may use some processors only, and says no more than EPERM (sched_setattr(2)).
+fn explain_scheduler(failure: Failure, cgroup: &Cgroup) -> Failure {
+    let bound = cgroup.settings.iter().any(|(file, _)| file == "cpuset.cpus");
+    if failure.step != Step::SetScheduler || failure.errno != Errno::PERM.raw_os_error() || !bound {
+        return failure;
+    }
+    let why = "process scheduler can't be used together with AllowedCPUs (linux.resources.cpu.cpus)";
+    Failure::new(failure.step, format!("{}: {why}", failure.object), Errno::PERM)
 }
 
 /// The same for the program alone.
@@ -359,6 +368,24 @@ pub(crate) fn give_pipes(process: &Process, ids: Option<&IdMap>, stdio: &[Borrow
             .is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Fifo);
         if is_pipe {
             let _ = rustix::fs::fchown(fd, uid.map(rustix::fs::Uid::from_raw), gid.map(rustix::fs::Gid::from_raw));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scheduler_that_some_processors_keep_out_is_explained() {
+        let explained = |errno, file: &str| {
+            let cgroup = Cgroup { settings: vec![(file.to_owned(), "0".to_owned())], ..Cgroup::default() };
+            explain_scheduler(Failure::new(Step::SetScheduler, "policy 6", errno), &cgroup).to_string()
+        };
+        let why = "process scheduler can't be used together with AllowedCPUs";
+        assert!(explained(Errno::PERM, "cpuset.cpus").starts_with(&format!("set scheduler policy 6: {why}")));
+        for other in [explained(Errno::PERM, "cpuset.mems"), explained(Errno::INVAL, "cpuset.cpus")] {
+            assert!(!other.contains(why), "{other}");
         }
     }
 }

@@ -163,7 +163,7 @@ mod tests {
         let fake = tempfile::tempdir().unwrap();
         let fd = root(fake.path());
         let refused = assign_in(fd.as_fd(), &rdt(Some("gold"), &[]), "c", 42).unwrap_err().to_string();
-        assert!(refused.contains("class gold: ENOENT"), "{refused}");
+        assert!(refused.contains("class gold: no such file or directory (ENOENT)"), "{refused}");
         class(fake.path(), "gold", "");
         assign_in(fd.as_fd(), &rdt(Some("gold"), &[]), "c", 42).unwrap();
     }

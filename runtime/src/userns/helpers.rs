@@ -46,7 +46,7 @@ mod tests {
     #[test]
     fn what_a_helper_says_is_passed_on() {
         let absent = write_map("newuidmap-that-is-absent", 1, &RANGES).unwrap_err().to_string();
-        assert!(absent.contains("map ids by newuidmap-that-is-absent: ENOENT") && absent.contains("uidmap"), "{absent}");
+        assert!(absent.contains("map ids by newuidmap-that-is-absent: no such file or directory (ENOENT)") && absent.contains("uidmap"), "{absent}");
         // Any program that complains and fails.
         let refused = write_map("sleep", -1, &RANGES).unwrap_err().to_string();
         assert!(refused.contains("map ids by sleep: invalid option") && refused.contains("/etc/subuid"), "{refused}");

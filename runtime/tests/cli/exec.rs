@@ -136,7 +136,7 @@ fn detached_it_returns_at_once() {
     let pid = std::fs::read_to_string(site.directory.join("pid")).unwrap();
     assert_eq!(std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap(), "/bin/sleep\x001000\x00");
     let error = site.fails(&["exec", "--detach", &site.id, "/bin/absent"]);
-    assert!(error.contains("execute /bin/absent: ENOENT"), "{error}");
+    assert!(error.contains("exec /bin/absent: no such file or directory (ENOENT)"), "{error}");
 }
 
 fn a_terminal_is_shown() {
@@ -154,14 +154,15 @@ fn only_a_running_container_is_entered() {
     site.create(&[]);
     site.ok(&["kill", &site.id, "KILL"]);
     site.wait_for("stopped");
-    assert!(site.fails(&["exec", &site.id, "/bin/true"]).contains("container not running"));
+    let error = site.fails(&["exec", &site.id, "/bin/true"]);
+    assert!(error.contains("cannot exec in a stopped container") && error.contains("container not running"), "{error}");
 }
 
 fn a_wrong_user_is_never_root() {
     let site = running();
     for wrong in ["1x", "0x0", "-1", "+0", " 0", "0 ", "root", "", ":", "0:1x", "4294967295", "4294967296"] {
         let done = site.run(&["exec", &format!("--user={wrong}"), &site.id, "/bin/id", "-u"]);
-        assert!(done.status == 1 && done.stdout.is_empty(), "{wrong:?}: {done:?}");
+        assert!(done.status == 255 && done.stdout.is_empty(), "{wrong:?}: {done:?}");
     }
     assert_eq!(site.ok(&["exec", "--user", "0", &site.id, "/bin/id", "-u"]), "0\n");
 }
@@ -171,9 +172,9 @@ fn a_working_directory_is_inside() {
     // The ways of CVE-2024-21626: a descriptor of the runtime as working directory.
     for fd in 3..12 {
         let done = site.run(&["exec", "--cwd", &format!("/proc/self/fd/{fd}"), &site.id, "/bin/ls"]);
-        assert!(done.status == 1 && done.stderr.contains("enter working directory"), "{fd}: {done:?}");
+        assert!(done.status == 255 && done.stderr.contains("enter working directory"), "{fd}: {done:?}");
     }
-    for (cwd, errno) in [("/absent", "ENOENT"), ("/bin/busybox", "ENOTDIR")] {
+    for (cwd, errno) in [("/absent", "no such file or directory"), ("/bin/busybox", "not a directory")] {
         let error = site.fails(&["exec", "--cwd", cwd, &site.id, "/bin/true"]);
         assert!(error.contains(&format!("enter working directory {cwd}: {errno}")), "{error}");
     }
@@ -183,7 +184,7 @@ fn a_working_directory_is_inside() {
 fn what_can_t_be_executed_is_said() {
     let site = running();
     let error = site.fails(&["exec", &site.id, "absent"]);
-    assert!(error.contains("execute absent (in PATH") && error.contains("ENOENT"), "{error}");
+    assert!(error.contains("exec absent (in PATH") && error.contains("executable file not found in $PATH"), "{error}");
 }
 
 fn the_container_s_rules_hold() {
@@ -228,14 +229,19 @@ fn capabilities_are_added_and_never_inheritable() {
     assert_eq!((field("CapInh").as_str(), field("CapAmb").as_str()), ("0000000000000000", "0000000000000000"));
 }
 
-/// So that a program of an ordinary user gets it. What isn't inheritable can't be ambient.
+/// Otherwise a user's program would have nothing of it.
 fn a_capability_that_is_inheritable_is_added_to_the_ambient_ones() {
-    let site =
-        start(shell("sleep 1000").change(|c| c["process"]["capabilities"]["inheritable"] = json!(["CAP_CHOWN"])));
-    let flags = ["--cap", "CAP_CHOWN", "--cap", "CAP_FOWNER", "--user", "1000"];
-    let text = output(&site, &flags, "cat /proc/self/status");
-    let field = |name: &str| text.lines().find_map(|l| l.strip_prefix(&format!("{name}:"))).unwrap().trim().to_owned();
-    assert_eq!((field("CapAmb").as_str(), field("CapEff").as_str()), ("0000000000000001", "0000000000000001"));
+    let site = start(shell("sleep 1000").change(|c| {
+        c["process"]["capabilities"] =
+            json!({"bounding": ["CAP_FOWNER"], "permitted": ["CAP_FOWNER"], "inheritable": ["CAP_FOWNER"]});
+    }));
+    for (caps, effective) in [(&["fowner", "chown"][..], "0000000000000008"), (&["chown"], "0000000000000000")] {
+        let flags: Vec<&str> = caps.iter().flat_map(|cap| ["--cap", cap]).chain(["--user", "1000"]).collect();
+        let text = output(&site, &flags, "cat /proc/self/status");
+        let field = |name: &str| text.lines().find_map(|l| l.strip_prefix(&format!("{name}:"))).unwrap().trim();
+        assert_eq!((field("CapEff"), field("CapAmb")), (effective, effective), "{caps:?}");
+        assert_eq!(field("CapInh"), "0000000000000008", "{caps:?}");
+    }
 }
 
 fn groups_are_kept_where_that_is_asked_for() {
@@ -273,7 +279,10 @@ fn a_process_is_read_from_a_file() {
     assert!(done.stdout.starts_with("0\n") && done.stderr.contains("CAP_FLY"), "{done:?}");
     std::fs::write(site.directory.join("process.json"), "{").unwrap();
     assert!(site.fails(&["exec", "--process", "process.json", &site.id]).contains("parse process.json"));
-    assert!(site.fails(&["exec", "--process", "absent.json", &site.id]).contains("read absent.json: ENOENT"));
+    assert!(
+        site.fails(&["exec", "--process", "absent.json", &site.id])
+            .contains("read absent.json: no such file or directory (ENOENT)")
+    );
 }
 
 fn a_user_namespace_is_entered() {
@@ -314,7 +323,7 @@ fn a_network_of_the_machine_s_is_entered_from_a_user_namespace() {
 fn a_paused_container_is_not_entered() {
     let site = running();
     site.ok(&["pause", &site.id]);
-    assert!(site.fails(&["exec", &site.id, "/bin/true"]).contains("it is paused"));
+    assert!(site.fails(&["exec", &site.id, "/bin/true"]).contains("cannot exec in a paused container"));
     // Whoever insists waits until it goes on.
     let mut insistent =
         site.command(&["exec", "--ignore-paused", &site.id, "/bin/sh", "-c", "exit 3"]).spawn().unwrap();
@@ -339,7 +348,16 @@ fn a_container_in_a_cgroup_that_it_has_made_is_entered() {
     let text = output(&site, &[], "cat /proc/self/cgroup");
     assert!(text.lines().any(|line| line.starts_with("0::") && line.ends_with("/inner")), "{text}");
     let error = site.fails(&["exec", "--cgroup", "/", &site.id, "/bin/true"]);
-    assert!(error.contains("EBUSY"), "{error}");
+    assert!(error.contains("adding pid of the new process to cgroups: clone3"), "{error}");
+    assert!(error.contains("device or resource busy"), "{error}");
+    site.ok(&["exec", "--cgroup", "inner", &site.id, "/bin/true"]);
+    for outside in ["..", "/..", "inner/../.."] {
+        let error = site.fails(&["exec", "--cgroup", outside, &site.id, "/bin/true"]);
+        assert!(error.contains("bad sub cgroup path"), "{outside}: {error}");
+    }
+    let error = site.fails(&["exec", "--cgroup", "absent", &site.id, "/bin/true"]);
+    assert!(error.contains("adding pid of the new process to cgroups: open cgroup absent"), "{error}");
+    assert!(error.contains("no such file or directory"), "{error}");
     site.ok(&["delete", "--force", &site.id]);
     site.assert_gone();
 }
@@ -426,6 +444,8 @@ fn descriptors_are_preserved() {
         site.command(&["exec", "--preserve-fds", "1", &site.id, "/bin/sh", "-c", "cat <&3; ls /proc/self/fd | wc -l"]);
     crate::sys::pass_descriptors(&mut command, vec![std::os::fd::AsRawFd::as_raw_fd(&file); 3]);
     assert_eq!(finish(command).stdout, "three\n5\n");
+    let error = site.fails(&["exec", "--preserve-fds", "1", &site.id, "/bin/true"]);
+    assert!(error.contains("preserved-fd 0 (of 1) is present: descriptor 3 isn't open"), "{error}");
 }
 
 /// A caller that is confined to some confines nobody else; a cpuset of the container's cgroup would.

@@ -99,7 +99,7 @@ fn a_full_filesystem_is_an_error_that_leaves_nothing() {
     for free in [0, 4096] {
         std::fs::write(&filler, vec![0; 8192 - free]).unwrap();
         let error = site.fails(&["create", &site.id]);
-        assert!(error.contains("ENOSPC: the filesystem is full"), "{error}");
+        assert!(error.contains("no space left on device (ENOSPC)"), "{error}");
         assert_eq!(std::fs::read_dir(&state).unwrap().count(), 1);
         assert!(!site.cgroup().exists());
     }

@@ -178,7 +178,7 @@ fn the_last_hooks_run_under_the_program_s_filter() {
         };
         let site = with(&["mkdir", "mkdirat"], "SCMP_ACT_KILL");
         let error = site.fails(&["run", &site.id]);
-        assert!(error.contains("startContainer") && error.contains("31"), "{error}");
+        assert!(error.contains("error running startContainer hook #0") && error.contains("bad system call"), "{error}");
         site.assert_gone();
         let site = with(&["clone3", "waitid", "accept4", "write", "pidfd_open", "chmod"], "SCMP_ACT_ERRNO");
         site.create(&[]);
@@ -212,7 +212,9 @@ fn hooks_write_where_annotations_say() {
     assert_eq!(written("told"), format!("before\n{}\n", KINDS.join("\n")));
     assert_eq!(written("complained"), KINDS.map(|kind| format!("of {kind}\n")).concat());
     let site = shell("true").change(|c| c["annotations"] = json!({"run.oci.hooks.stdout": "/absent/file"}));
-    assert!(site.fails(&["run", &site.id]).contains("open /absent/file (annotations[run.oci.hooks.stdout]): ENOENT"));
+    assert!(
+        site.fails(&["run", &site.id]).contains("open /absent/file (annotations[run.oci.hooks.stdout]): no such file")
+    );
     site.assert_gone();
 }
 
@@ -220,7 +222,12 @@ fn a_hook_that_cannot_be_executed_says_why() {
     for kind in ["createRuntime", "createContainer", "startContainer"] {
         let site = shell("true").change(|c| c["hooks"][kind] = json!([{"path": "/no/such/hook"}]));
         let error = site.fails(&["run", &site.id]);
-        assert!(error.contains(&format!("run hook {kind} /no/such/hook: ENOENT: there is no such program")), "{error}");
+        assert!(
+            error.contains(&format!(
+                "error running {kind} hook #0: /no/such/hook: no such file or directory (ENOENT): there is no such program"
+            )),
+            "{error}"
+        );
         site.assert_gone();
     }
 }
@@ -241,7 +248,10 @@ fn a_failing_hook_of_create_undoes_it() {
         let site = recorded(shell("true"));
         let site = site.change(|c| c["hooks"][kind].as_array_mut().unwrap().push(hook("exit 3")));
         let error = site.fails(&["create", &site.id]);
-        assert!(error.contains(&format!("run hook {kind} /bin/sh (exit status 3)")), "{error}");
+        assert!(
+            error.contains(&format!("error running {kind} hook #2: /bin/sh: {kind} hook failed with exit code 3")),
+            "{error}"
+        );
         // "Continue the lifecycle at step 12": destroyed, then poststop.
         assert_eq!(kinds(&site).iter().rev().take(2).collect::<Vec<_>>(), ["poststop2", "poststop1"], "{kind}");
         assert!(!kinds(&site).contains(&"startContainer1".to_owned()));
@@ -255,7 +265,10 @@ fn a_failing_hook_of_start_destroys_the_container() {
         let site = site.change(|c| c["hooks"][kind].as_array_mut().unwrap().insert(0, hook("exit 3")));
         site.create(&[]);
         let error = site.fails(&["start", &site.id]);
-        assert!(error.contains(&format!("run hook {kind} /bin/sh (exit status 3)")), "{error}");
+        assert!(
+            error.contains(&format!("error running {kind} hook #0: /bin/sh: {kind} hook failed with exit code 3")),
+            "{error}"
+        );
         assert!(!kinds(&site).contains(&format!("{kind}2")), "the remaining hooks of this kind ran");
         assert!(kinds(&site).contains(&"poststop2".to_owned()));
         site.assert_gone();
@@ -267,7 +280,10 @@ fn a_failing_poststop_hook_is_a_warning() {
     let site = site.change(|c| c["hooks"]["poststop"].as_array_mut().unwrap().insert(0, hook("exit 3")));
     let done = site.run(&["run", &site.id]);
     assert_eq!(done.status, 0, "{done:?}");
-    assert!(done.stderr.contains("warning: run hook poststop /bin/sh (exit status 3)"), "{done:?}");
+    assert!(
+        done.stderr.contains("warning: error running poststop hook #0: /bin/sh: poststop hook failed with exit code 3"),
+        "{done:?}"
+    );
     assert!(kinds(&site).contains(&"poststop2".to_owned()));
     site.assert_gone();
 }
@@ -279,7 +295,7 @@ fn a_hook_past_its_timeout_is_killed() {
     slow["timeout"] = json!(1);
     let site = site.change(|c| c["hooks"]["createRuntime"] = json!([slow]));
     let error = site.fails(&["create", &site.id]);
-    assert!(error.contains("ETIMEDOUT: it took longer than its timeout"), "{error}");
+    assert!(error.contains("timed out (ETIMEDOUT): it took longer than its timeout"), "{error}");
     let pid = std::fs::read_to_string(mark).unwrap();
     assert!(!std::path::Path::new("/proc").join(pid.trim()).exists());
     site.assert_gone();
@@ -330,7 +346,7 @@ fn a_container_in_the_making_is_not_killed() {
         let site = site.change(|c| c["hooks"]["createRuntime"] = json!([hook(&format!("! {kill} && ! {all}"))]));
         let done = site.run(&["run", &site.id]);
         assert_eq!((done.status, done.stdout.as_str()), (0, "program\n"), "{done:?}");
-        assert!(done.stderr.contains("container not running: it is creating"), "{done:?}");
+        assert!(done.stderr.contains("container not running"), "{done:?}");
     }
 }
 

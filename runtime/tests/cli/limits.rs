@@ -82,7 +82,11 @@ fn a_refused_limit_takes_the_others_back() {
         );
     }
     let (_, error) = update(&site, r#"{"unified": {"absent.max": "1"}}"#);
-    assert!(error.contains("absent.max=1: ENOENT") && error.contains("the controller isn't enabled"), "{error}");
+    assert!(
+        error.contains("absent.max=1: the requested cgroup controller `absent` is not available: no such file or directory (ENOENT)")
+            && error.contains("the controller isn't enabled"),
+        "{error}"
+    );
 }
 
 fn wrong_limits_are_named_and_change_nothing() {
@@ -98,6 +102,7 @@ fn wrong_limits_are_named_and_change_nothing() {
         (r#"{"cpu": {"cpus": "0-"}}"#, "linux.resources.cpu.cpus"),
         (r#"{"blockIO": {"weight": 5}}"#, "5 isn't from 10 to 1000"),
         (r#"{"unified": {"../cgroup.procs": "1"}}"#, "isn't a controller's file"),
+        (r#"{"unified": {"KEY": "1"}}"#, "the specified key has not the form CONTROLLER.VALUE `KEY`"),
         (r#"{"devices": [{"allow": true, "access": "rwm"}]}"#, "device rules are fixed"),
     ] {
         let (status, error) = update(&site, json);
@@ -118,7 +123,10 @@ fn wrong_limits_are_named_and_change_nothing() {
         assert_eq!(done.status, 1, "{flags:?}: {done:?}");
         assert!(done.stderr.contains(flags[0]), "{flags:?}: {done:?}");
     }
-    assert!(site.fails(&["update", "--resources", "/absent", &site.id]).contains("read /absent: ENOENT"));
+    assert!(
+        site.fails(&["update", "--resources", "/absent", &site.id])
+            .contains("read /absent: no such file or directory (ENOENT)")
+    );
     // No machine of these tests has the hardware.
     assert!(
         site.fails(&["update", "--l3-cache-schema", "L3:0=f", &site.id]).contains("no resctrl filesystem is mounted")

@@ -36,10 +36,15 @@ fn a_name_is_plain() {
     let site = shell("true");
     for id in ["../x", "a/b", ".", "..", "a b", "a\nb", "", "é"] {
         for command in ["create", "state", "delete"] {
-            assert!(site.fails(&[command, "--", id]).contains("invalid container ID"), "{command} {id:?}");
+            assert!(site.fails(&[command, "--", id]).contains("invalid container ID format"), "{command} {id:?}");
         }
     }
     site.assert_gone();
+    // A name that begins with a dot is one like others.
+    let mut hidden = shell("exit 3");
+    hidden.id = format!(".{}", hidden.id);
+    assert_eq!(hidden.run(&["run", &hidden.id]).status, 3);
+    hidden.assert_gone();
 }
 
 /// "This property is REQUIRED when `start` is called", and not before.
@@ -59,17 +64,20 @@ fn a_container_without_a_process_is_not_started() {
 fn what_is_absent_is_named() {
     let site = shell("true");
     let error = site.fails(&["create", "--bundle", "/absent/bundle", &site.id]);
-    assert!(error.contains("open the bundle /absent/bundle: ENOENT"), "{error}");
+    assert!(error.contains("open the bundle /absent/bundle: no such file or directory (ENOENT)"), "{error}");
     let empty = site.directory.join("empty");
     std::fs::create_dir(&empty).unwrap();
     let error = site.fails(&["create", "--bundle", "empty", &site.id]);
-    assert!(error.contains("config.json: ENOENT"), "{error}");
+    assert!(error.contains("config.json: no such file or directory (ENOENT)"), "{error}");
     for command in ["state", "start", "kill", "delete", "pause", "resume", "ps"] {
         assert!(site.fails(&[command, &site.id]).contains("container does not exist"), "{command}");
     }
     let site = site.change(|c| c["root"]["path"] = json!("absent"));
     let error = site.fails(&["create", &site.id]);
-    assert!(error.contains("root directory") && error.contains("absent: ENOENT"), "{error}");
+    assert!(
+        error.contains("root directory") && error.contains("absent: no such file or directory (ENOENT)"),
+        "{error}"
+    );
     site.assert_gone();
 }
 
@@ -102,11 +110,11 @@ fn a_container_is_started_once() {
     site.create(&[]);
     site.ok(&["start", &site.id]);
     let pid = site.state()["pid"].clone();
-    assert!(site.fails(&["start", &site.id]).contains("it is running, not created"));
+    assert!(site.fails(&["start", &site.id]).contains("cannot start an already running container"));
     assert_eq!((site.status().as_str(), site.state()["pid"].clone()), ("running", pid));
     site.ok(&["kill", &site.id, "KILL"]);
     site.wait_for("stopped");
-    assert!(site.fails(&["start", &site.id]).contains("it is stopped, not created"));
+    assert!(site.fails(&["start", &site.id]).contains("cannot start a container that has stopped"));
 }
 
 fn what_has_not_been_created_is_not_started() {
@@ -115,7 +123,7 @@ fn what_has_not_been_created_is_not_started() {
     site.create(&[]);
     site.ok(&["kill", &site.id, "KILL"]);
     site.wait_for("stopped");
-    assert!(site.fails(&["start", &site.id]).contains("it is stopped, not created"));
+    assert!(site.fails(&["start", &site.id]).contains("cannot start a container that has stopped"));
     site.ok(&["delete", &site.id]);
     site.assert_gone();
 }
@@ -124,13 +132,13 @@ fn the_wrong_program_is_an_error_of_create() {
     for command in ["create", "run"] {
         let site = program(&["/bin/absent"]);
         let error = site.fails(&[command, &site.id]);
-        assert!(error.contains("execute /bin/absent: ENOENT: no such file or directory"), "{error}");
+        assert!(error.contains("exec /bin/absent: no such file or directory (ENOENT)"), "{error}");
         site.assert_gone();
         let site = program(&["absent"]);
-        assert!(site.fails(&[command, &site.id]).contains("in PATH"), "{command}");
+        assert!(site.fails(&[command, &site.id]).contains("executable file not found in $PATH"), "{command}");
         site.assert_gone();
         let site = program(&["/etc"]);
-        assert!(site.fails(&[command, &site.id]).contains("EACCES: permission denied"), "{command}");
+        assert!(site.fails(&[command, &site.id]).contains("permission denied (EACCES)"), "{command}");
         site.assert_gone();
     }
     // What only exec finds out is `start`'s to say.
@@ -140,7 +148,7 @@ fn the_wrong_program_is_an_error_of_create() {
     std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     broken.create(&[]);
     let error = broken.fails(&["start", &broken.id]);
-    assert!(error.contains("execute /tmp/broken: ENOEXEC"), "{error}");
+    assert!(error.contains("exec /tmp/broken: exec format error (ENOEXEC)"), "{error}");
     broken.wait_for("stopped");
     broken.ok(&["delete", &broken.id]);
     broken.assert_gone();
@@ -153,13 +161,28 @@ fn errors_are_logged_as_callers_read_them() {
     assert_eq!(site.run(&["--log", path, "--log-format", "json", "create", &site.id]).status, 1);
     let line: Value = serde_json::from_str(&std::fs::read_to_string(&log).unwrap()).unwrap();
     assert_eq!(line["level"], "error");
-    assert!(line["msg"].as_str().unwrap().contains("create: execute /bin/absent: ENOENT"), "{line}");
+    assert!(
+        line["msg"].as_str().unwrap().contains("create: exec /bin/absent: no such file or directory (ENOENT)"),
+        "{line}"
+    );
     assert!(line["time"].as_str().unwrap().ends_with('Z'), "{line}");
     std::fs::remove_file(&log).unwrap();
     assert_eq!(site.run(&["--log", path, "create", &site.id]).status, 1);
     assert!(std::fs::read_to_string(&log).unwrap().starts_with("time="));
+    std::fs::remove_file(&log).unwrap();
+    // With --debug, what the filter is loaded with, too.
+    let site = shell("true").change(|c| {
+        c["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "flags": ["SECCOMP_FILTER_FLAG_LOG"]});
+    });
+    let marked = format!("file:{path}");
+    for (debug, told) in [(&["--debug"][..], true), (&[], false)] {
+        site.ok(&[debug, &["--log", &marked, "run", &site.id]].concat());
+        let text = std::fs::read_to_string(&log).unwrap();
+        assert_eq!(text.contains("level=debug msg=\"run: seccomp filter flags: 2\""), told, "{text}");
+        std::fs::remove_file(&log).unwrap();
+    }
     let error = site.fails(&["--log", "/absent/log", "create", &site.id]);
-    assert!(error.contains("open the log /absent/log: ENOENT"), "{error}");
+    assert!(error.contains("open the log /absent/log: no such file or directory (ENOENT)"), "{error}");
 }
 
 fn wrong_flags_are_refused() {

@@ -150,17 +150,23 @@ pub const NO_HELPERS: [&str; 2] = ["env", "PATH=/nowhere"];
 fn without_helpers_a_single_mapping_is_left() {
     let site = by_user(shell("true"), &NO_HELPERS);
     let error = site.fails(&["run", &site.id]);
-    assert!(error.contains("map ids by newuidmap: ENOENT") && error.contains("Debian: uidmap"), "{error}");
+    assert!(
+        error.contains("map ids by newuidmap: no such file or directory (ENOENT)") && error.contains("Debian: uidmap"),
+        "{error}"
+    );
     assert!(error.contains("one id only, the own one"), "{error}");
     site.assert_gone();
     // Several groups take the other helper.
     let site = site.change(|c| c["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": USER, "size": 1}]));
     let error = site.fails(&["run", &site.id]);
-    assert!(error.contains("map ids by newgidmap: ENOENT") && error.contains("Debian: uidmap"), "{error}");
+    assert!(
+        error.contains("map ids by newgidmap: no such file or directory (ENOENT)") && error.contains("Debian: uidmap"),
+        "{error}"
+    );
     site.assert_gone();
     // One id that is somebody else's takes a helper, too.
     let site = site.change(|c| map(c, &[(0, USER + 1, 1)]));
-    assert!(site.fails(&["run", &site.id]).contains("map ids by newuidmap: ENOENT"));
+    assert!(site.fails(&["run", &site.id]).contains("map ids by newuidmap: no such file or directory (ENOENT)"));
     // What the configuration asks for is what there is: the own id alone, as whatever id inside.
     let site =
         by_user(shell("cat /proc/self/uid_map /proc/self/gid_map; id -u; cat /proc/self/setgroups"), &NO_HELPERS);
@@ -265,7 +271,9 @@ fn a_caller_outside_the_delegated_tree_is_told() {
     let site = by_user(shell("true"), &[]).change(|c| c["linux"]["cgroupsPath"] = format!("{own}/web").into());
     let error = site.fails(&["run", &site.id]);
     assert!(
-        error.contains("clone3 /bin/sh: EACCES: this process is in no cgroup of the same delegated tree"),
+        error.contains(
+            "clone3 /bin/sh: permission denied (EACCES): this process is in no cgroup of the same delegated tree"
+        ),
         "{error}"
     );
     assert!(!Path::new(&format!("{CGROUPS}{own}/web")).exists());
@@ -304,7 +312,10 @@ fn root_of_a_user_namespace_runs_containers() {
 fn what_isn_t_mapped_outside_is_refused() {
     let site = by_user(shell("true"), &IN_NAMESPACE).change(|c| map(c, &[(0, 4_000_000, 1)]));
     let error = site.fails(&["run", &site.id]);
-    assert!(error.contains("write uid_map: EPERM: the ids aren't this user's to map"), "{error}");
+    assert!(
+        error.contains("write uid_map: operation not permitted (EPERM): the ids aren't this user's to map"),
+        "{error}"
+    );
     site.assert_gone();
 }
 

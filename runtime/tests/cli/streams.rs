@@ -119,7 +119,7 @@ fn a_terminal_needs_somebody_to_hold_it() {
         site.assert_gone();
     }
     let error = site.fails(&["create", "--console-socket", "/absent/socket", &site.id]);
-    assert!(error.contains("connect to the socket /absent/socket: ENOENT"), "{error}");
+    assert!(error.contains("connect to the socket /absent/socket: no such file or directory (ENOENT)"), "{error}");
     site.assert_gone();
 }
 
@@ -152,9 +152,16 @@ fn descriptors_are_preserved_and_no_others() {
     };
     let done = run("2");
     assert_eq!(done.stdout, "three\nfour\nnone 5\nnone 6\nnone 7\n", "{done:?}");
-    // Those of them that the caller has; nothing of the runtime's own takes the place of another.
-    let done = run("4000000000");
-    assert_eq!(done.stdout, "three\nfour\nfive\nnone 6\nnone 7\n", "{done:?}");
+    assert_eq!(run("3").stdout, "three\nfour\nfive\nnone 6\nnone 7\n");
+    // One that the caller hasn't opened is missed, and nothing of the runtime's own takes its place.
+    for more in ["4", "4000000000"] {
+        let done = run(more);
+        assert_eq!((done.status, done.stdout.as_str()), (1, ""), "{done:?}");
+        assert!(
+            done.stderr.contains(&format!("preserved-fd 3 (of {more}) is present: descriptor 6 isn't open")),
+            "{done:?}"
+        );
+    }
     site.assert_gone();
 }
 
@@ -186,13 +193,21 @@ fn listening_sockets_are_passed_on() {
     let site =
         shell("echo $LISTEN_FDS $LISTEN_PID $LISTEN_FDNAMES; readlink /proc/self/fd/3; readlink /proc/self/fd/4");
     let listener = UnixListener::bind(site.directory.join("socket")).unwrap();
-    let mut command = site.command(&["run", &site.id]);
-    command.env("LISTEN_FDS", "1").env("LISTEN_FDNAMES", "web");
-    crate::sys::pass_descriptors(&mut command, vec![listener.as_raw_fd(), listener.as_raw_fd()]);
-    let done = finish(command);
-    let lines: Vec<&str> = done.stdout.lines().collect();
-    assert_eq!(lines[0], "1 1 web", "{done:?}");
-    assert!(lines[1].starts_with("socket:") && lines.len() == 2, "{done:?}");
+    let run = |more: &str| {
+        let mut command = site.command(&["run", "--preserve-fds", more, &site.id]);
+        command.env("LISTEN_FDS", "1").env("LISTEN_FDNAMES", "web");
+        crate::sys::pass_descriptors(&mut command, vec![listener.as_raw_fd(), listener.as_raw_fd()]);
+        finish(command)
+    };
+    // Those that are to be preserved besides come after them.
+    for (more, passed) in [("0", 1), ("1", 2)] {
+        let done = run(more);
+        let lines: Vec<&str> = done.stdout.lines().collect();
+        assert_eq!(lines[0], "1 1 web", "{done:?}");
+        assert!(lines[1..].iter().all(|line| line.starts_with("socket:")) && lines.len() == 1 + passed, "{done:?}");
+    }
+    let done = run("2");
+    assert!(done.stderr.contains("preserved-fd 1 (of 2) is present: descriptor 5 isn't open"), "{done:?}");
 }
 
 fn readiness_is_passed_on_and_nothing_else() {
@@ -261,7 +276,11 @@ fn the_pid_descriptor_is_sent() {
     let pid = receive_from(&annotated, &["run", "--detach", &annotated.id]);
     assert_eq!(pid, annotated.state()["pid"].as_i64().unwrap());
     let absent = shell("true");
-    assert!(absent.fails(&["create", "--pidfd-socket", "/absent", &absent.id]).contains("/absent: ENOENT"));
+    assert!(
+        absent
+            .fails(&["create", "--pidfd-socket", "/absent", &absent.id])
+            .contains("/absent: no such file or directory (ENOENT)")
+    );
     absent.assert_gone();
 }
 

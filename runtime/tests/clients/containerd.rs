@@ -225,10 +225,10 @@ fn a_task_lives_until_it_is_removed() {
 fn a_program_that_cannot_run_is_named() {
     let task = Task::new();
     let done = ctr(directory(), &words(&run(&["--rm"], &task, &["absent"])));
-    assert!(done.status != 0 && done.stderr.contains("execute absent"), "{done:?}");
+    assert!(done.status != 0 && done.stderr.contains("exec absent"), "{done:?}");
     let task = Task::start(&[], "exec sleep 1000");
     let done = ctr(directory(), &["task", "exec", "--exec-id=absent", &task.id, "absent"]);
-    assert!(done.status != 0 && done.stderr.contains("execute absent"), "{done:?}");
+    assert!(done.status != 0 && done.stderr.contains("exec absent"), "{done:?}");
 }
 
 fn terminals_are_the_container_s() {

@@ -100,7 +100,11 @@ fn the_program_is_found_in_path() {
     let away = program(&["true"]).options(|o| {
         o.env.insert("PATH".to_owned(), Some("/nowhere:/etc".to_owned()));
     });
-    assert!(away.refusal().contains("true (in PATH /nowhere:/etc): ENOENT"), "{}", away.refusal());
+    assert!(
+        away.refusal().contains("true (in PATH /nowhere:/etc): no such file or directory (ENOENT)"),
+        "{}",
+        away.refusal()
+    );
 }
 
 fn exit_status_and_signal_are_kept() {
@@ -113,15 +117,15 @@ fn a_failure_names_step_object_and_cause() {
     let cases = [
         (
             program(&["/bin/absent"]).refusal(),
-            "execute /bin/absent: ENOENT: no such file or directory: there is no such program",
+            "exec /bin/absent: no such file or directory (ENOENT): there is no such program",
         ),
         (
             program(&["/etc/passwd"]).refusal(),
-            "execute /etc/passwd: EACCES: permission denied: the file isn't executable",
+            "exec /etc/passwd: permission denied (EACCES): the file isn't executable",
         ),
         (
             shell("").change(|l| l.sysctls.push(("net.no.such".to_owned(), "1".to_owned()))).refusal(),
-            "set sysctl net.no.such=1: ENOENT: there is no such sysctl",
+            "set sysctl net.no.such=1: no such file or directory (ENOENT): there is no such sysctl",
         ),
         (
             shell("")
@@ -145,11 +149,11 @@ fn a_failure_names_step_object_and_cause() {
         ),
         (
             shell("").change(|l| l.process.uid = 70_000).refusal(),
-            "set uid to 70000: EINVAL: the id isn't in the container's id map",
+            "set uid to 70000: invalid argument (EINVAL): the id isn't in the container's id map",
         ),
         (
             shell("").change(|l| l.root.source = RootSource::Directory("/no/such/root".to_owned())).refusal(),
-            "clone mount of /no/such/root: ENOENT: it doesn't exist on the machine",
+            "clone mount of /no/such/root: no such file or directory (ENOENT): it doesn't exist on the machine",
         ),
         (
             shell("")
@@ -158,7 +162,7 @@ fn a_failure_names_step_object_and_cause() {
                         Some(garboard_runtime::launch::Seccomp { bpf: vec![0; 7].into(), flags: 0, listener: None })
                 })
                 .refusal(),
-            "load seccomp filter malformed filter: EINVAL",
+            "load seccomp filter malformed filter: invalid argument (EINVAL)",
         ),
         (shell("").change(|l| l.process.args.clear()).refusal(), "no program to execute"),
     ];
@@ -391,7 +395,9 @@ fn an_absent_controller_fails_or_is_recorded() {
     };
     let failure = cgroup::create(&parent, "absent", &settings, Fail).unwrap_err();
     assert!(
-        failure.to_string().contains("nosuch.max=1: ENOENT: no such file or directory: the controller isn't enabled"),
+        failure.to_string().contains(
+            "nosuch.max=1: the requested cgroup controller `nosuch` is not available: no such file or directory (ENOENT)"
+        ),
         "{failure}"
     );
     assert!(!place().cgroup_path().join("absent").exists());

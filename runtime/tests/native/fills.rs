@@ -163,7 +163,10 @@ fn a_fill_without_room_leaves_no_volume() {
     let failure = fill(&site.fill_of("/srv")).unwrap_err().to_string();
     let (names, needed) = (site.names(), is_needed(&site.fill_of("/srv")));
     rustix::mount::unmount(&site.volumes, UnmountFlags::empty()).unwrap();
-    assert!(failure.contains("/srv/sub/file of the image: ENOSPC: it has no room"), "{failure}");
+    assert!(
+        failure.contains("/srv/sub/file of the image: no space left on device (ENOSPC): it has no room"),
+        "{failure}"
+    );
     assert_eq!(names, Vec::<String>::new());
     assert!(needed);
 }

@@ -97,13 +97,13 @@ fn what_is_no_namespace_of_the_kind_is_refused() {
     rustix::fs::mknodat(rustix::fs::CWD, &pipe, kind, mode, 0).unwrap();
     let path = |path: &std::path::Path| path.to_str().unwrap().to_owned();
     let cases = [
-        (path(&directory.join("absent")), "ENOENT: it doesn't exist on the machine"),
+        (path(&directory.join("absent")), "no such file or directory (ENOENT): it doesn't exist on the machine"),
         (path(&file), "is no namespace"),
         // Nobody writes to it: opening it must not wait.
         (path(&pipe), "is no namespace"),
         (path(&directory), "is no namespace"),
-        ("/proc/self/ns/mnt".to_owned(), "EINVAL: the file is a namespace of another kind"),
-        ("/proc/self/ns/user".to_owned(), "EINVAL: the file is a namespace of another kind"),
+        ("/proc/self/ns/mnt".to_owned(), "invalid argument (EINVAL): the file is a namespace of another kind"),
+        ("/proc/self/ns/user".to_owned(), "invalid argument (EINVAL): the file is a namespace of another kind"),
     ];
     for kind in KINDS {
         for (path, expected) in &cases {

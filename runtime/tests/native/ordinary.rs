@@ -46,14 +46,21 @@ fn isolation_is_the_same() {
 
 fn errors_say_what_an_ordinary_user_lacks() {
     let text = shell("true").refusal();
-    assert!(text.contains("map ids by newuidmap: ") && text.contains("EPERM: the ids aren't this user's"), "{text}");
+    assert!(
+        text.contains("map ids by newuidmap: ")
+            && text.contains("operation not permitted (EPERM): the ids aren't this user's"),
+        "{text}"
+    );
     let text = own(program(&["/bin/absent"])).refusal();
-    assert!(text.contains("execute /bin/absent: ENOENT"), "{text}");
+    assert!(text.contains("exec /bin/absent: no such file or directory (ENOENT)"), "{text}");
     let error = own(shell("true")).options(|o| o.user = Some("web".to_owned())).decide().unwrap_err().to_string();
     assert!(error.contains("the program's user id is 33") && error.contains("the ids 0 to 0 only"), "{error}");
     // The kernel says so, too.
     let text = own(shell("true")).change(|launch| launch.process.uid = 33).refusal();
-    assert!(text.contains("set uid to 33: EINVAL: the id isn't in the container's id map"), "{text}");
+    assert!(
+        text.contains("set uid to 33: invalid argument (EINVAL): the id isn't in the container's id map"),
+        "{text}"
+    );
 }
 
 fn mapped_mounts_are_refused() {
@@ -66,7 +73,9 @@ fn mapped_mounts_are_refused() {
     };
     let text = mapped(IdMapping::Container { recursive: false }).refusal();
     assert!(
-        text.contains("clone mount of /etc: EPERM: this needs CAP_SYS_ADMIN: an ordinary user can't map"),
+        text.contains(
+            "clone mount of /etc: operation not permitted (EPERM): this needs CAP_SYS_ADMIN: an ordinary user can't map"
+        ),
         "{text}"
     );
     // Control: as it is.

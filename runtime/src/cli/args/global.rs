@@ -1,15 +1,21 @@
 //! Flags before the command.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use super::page::{Argument, Flag, Page, Place};
 use super::{Instead, Parsed, Reader};
 
-const VERSION: &str = concat!(
-    "garboard-runtime version ",
-    env!("CARGO_PKG_VERSION"),
-    "\nspec: 1.3.0\n+SYSTEMD +SELINUX +APPARMOR +CAP +SECCOMP +EBPF +CRIU\n"
-);
+/// The lines that callers of OCI runtimes read. Who builds from a known commit names it in the environment, as `runtime/build-static` says.
+fn version(commit: Option<&str>) -> String {
+    let commit = commit.map_or(String::new(), |commit| format!("commit: {commit}\n"));
+    format!(
+        "{} version {}\n{commit}spec: 1.3.0\n+SYSTEMD +SELINUX +APPARMOR +CAP +SECCOMP +EBPF +CRIU\n",
+        super::NAME,
+        env!("CARGO_PKG_VERSION")
+    )
+}
 
 pub(super) static PAGE: Page = Page {
     name: "",
@@ -73,12 +79,17 @@ impl Default for Global {
     }
 }
 
+/// The path, which may be marked as one, as with crun.
+fn log_file(path: PathBuf) -> PathBuf {
+    path.as_os_str().as_bytes().strip_prefix(b"file:").map(|path| OsStr::from_bytes(path).into()).unwrap_or(path)
+}
+
 impl Global {
     pub(super) fn take(&mut self, flag: &str, reader: &mut Reader) -> Parsed<()> {
         match flag {
-            "version" => return Err(Instead::Print(VERSION.to_owned())),
+            "version" => return Err(Instead::Print(version(option_env!("GARBOARD_COMMIT")))),
             "root" => self.root = Some(reader.path()?),
-            "log" => self.log = Some(reader.path()?),
+            "log" => self.log = Some(log_file(reader.path()?)),
             "log-format" => {
                 self.log_format = if reader.text()? == "json" { LogFormat::Json } else { LogFormat::Text };
             }
@@ -96,5 +107,24 @@ impl Global {
             other => return Err(reader.unknown(other)),
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commit_is_named_where_it_is_known() {
+        let lines = |commit| version(commit).lines().map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(lines(Some("abc"))[1..3], ["commit: abc", "spec: 1.3.0"]);
+        assert_eq!(lines(None)[1], "spec: 1.3.0");
+    }
+
+    #[test]
+    fn a_log_may_be_marked_as_a_file() {
+        for (given, path) in [("/l", "/l"), ("file:/l", "/l"), ("file:l", "l"), ("/file:l", "/file:l")] {
+            assert_eq!(log_file(given.into()), PathBuf::from(path), "{given}");
+        }
     }
 }

@@ -3,8 +3,7 @@
 use super::commands::PAGES;
 use super::page::{Flag, Page};
 
-const AFTER: &str =
-    "\nExit status: 0 done, 1 failed; run and exec give the program's own, or 128 + the signal that ended it.\n";
+const AFTER: &str = "\nExit status: 0 done, 1 failed (exec: 255); run and exec give the program's own, or 128 + the signal that ended it.\n";
 
 /// The whole page.
 pub(super) fn print(page: &Page) -> String {

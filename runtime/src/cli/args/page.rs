@@ -19,7 +19,6 @@ pub(in crate::cli) struct Flag {
     pub(super) takes: Takes,
     /// The only values there are, unless empty.
     pub(super) values: &'static [&'static str],
-    pub(super) repeated: bool,
     pub(super) help: &'static str,
 }
 
@@ -73,7 +72,7 @@ impl Page {
 
 impl Flag {
     pub(in crate::cli) const fn switch(shorts: &'static str, long: &'static str, help: &'static str) -> Self {
-        Self { shorts, long, takes: Takes::Nothing, values: &[], repeated: false, help }
+        Self { shorts, long, takes: Takes::Nothing, values: &[], help }
     }
 
     pub(in crate::cli) const fn value(
@@ -97,11 +96,6 @@ impl Flag {
     /// It has no other values.
     pub(in crate::cli) const fn one_of(self, values: &'static [&'static str]) -> Self {
         Self { values, ..self }
-    }
-
-    /// Each time it is given, it adds another value.
-    pub(in crate::cli) const fn repeated(self) -> Self {
-        Self { repeated: true, ..self }
     }
 
     /// As messages and help have it.

@@ -27,8 +27,6 @@ pub(in crate::cli) struct Reader {
     /// What was read last, as messages have it, and its value.
     shown: String,
     value: OsString,
-    /// The flags there were so far.
-    flags: Vec<&'static str>,
     /// The arguments there are still to be.
     arguments: &'static [Argument],
     /// Whether the rest has begun.
@@ -44,7 +42,6 @@ impl Reader {
             page,
             shown: String::new(),
             value: OsString::new(),
-            flags: Vec::new(),
             arguments: page.arguments,
             rest: false,
             doubtful: None,
@@ -55,7 +52,6 @@ impl Reader {
     pub(super) fn turn_to(&mut self, page: &'static Page) {
         self.page = page;
         self.arguments = page.arguments;
-        self.flags.clear();
     }
 
     /// The next flag's long name, or the next argument's. After the last, all that is needed has been there.
@@ -186,10 +182,6 @@ impl Reader {
         if !flag.values.is_empty() && !flag.values.iter().any(|value| self.value == *value) {
             return Err(self.invalid(&self.value, &format!(" [possible values: {}]", flag.values.join(", "))));
         }
-        if !flag.repeated && self.flags.contains(&flag.long) {
-            return Err(self.refuse(&format!("'{}' cannot be used multiple times", self.shown)));
-        }
-        self.flags.push(flag.long);
         if flag.long == "help" {
             return Err(Instead::Print(help::print(self.page)));
         }

@@ -175,7 +175,10 @@ fn an_argument_named_twice_means_either() {
 #[test]
 fn what_is_not_supported_is_named() {
     for (json, word) in [
-        (r#"{"defaultAction":"SCMP_ACT_NOTIFY","listenerPath":"/x"}"#, "defaultAction"),
+        (
+            r#"{"defaultAction":"SCMP_ACT_NOTIFY","listenerPath":"/x"}"#,
+            "defaultAction: SCMP_ACT_NOTIFY cannot be used as default action",
+        ),
         (r#"{"defaultAction":"SCMP_ACT_ERRNO","defaultErrnoRet":99999}"#, "defaultErrnoRet: 99999"),
         (r#"{"defaultAction":"SCMP_ACT_ALLOW","defaultErrnoRet":1}"#, "defaultErrnoRet: 1"),
         (r#"{"defaultAction":"SCMP_ACT_ALLOW","listenerMetadata":"x"}"#, "listenerMetadata"),
@@ -190,7 +193,11 @@ fn what_is_not_supported_is_named() {
         ),
         (
             r#"{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"/x","syscalls":[{"names":["sendmsg"],"action":"SCMP_ACT_NOTIFY"}]}"#,
-            "sendmsg",
+            "SCMP_ACT_NOTIFY cannot be used for the sendmsg syscall",
+        ),
+        (
+            r#"{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"/x","syscalls":[{"names":["mkdir","write"],"action":"SCMP_ACT_NOTIFY"}]}"#,
+            "SCMP_ACT_NOTIFY cannot be used for the write syscall",
         ),
         (
             r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir"],"action":"SCMP_ACT_KILL","errnoRet":2}]}"#,

@@ -40,12 +40,12 @@ pub(super) struct Probe {
 /// The first driver that works, and what a person should know about it.
 pub(super) fn choose(probe: &Probe) -> (Driver, Option<String>) {
     let Some(overlay) = probe.overlay.map(hint::errno_text) else { return (Driver::Overlay, None) };
-    let refused = format!("the kernel can't mount them as an overlay here ({overlay})");
+    let refused = format!("the kernel can't mount them as an overlay here: {overlay}");
     match probe.fuse.map(hint::errno_text) {
         None => (Driver::Fuse, Some(format!("layers: fuse-overlayfs is used, as {refused}"))),
         Some(fuse) => {
-            let missing = format!("fuse-overlayfs or /dev/fuse can't be used ({fuse})");
-            (Driver::Copy, Some(format!("layers: they are copied, as {refused} and {missing}")))
+            let missing = format!("fuse-overlayfs or /dev/fuse can't be used: {fuse}");
+            (Driver::Copy, Some(format!("layers: they are copied, as {refused}, and {missing}")))
         }
     }
 }
@@ -70,9 +70,9 @@ mod tests {
         assert_eq!(choose(None, Some(Errno::NOENT)), (Driver::Overlay, None));
         let (driver, told) = choose(Some(Errno::PERM), None);
         assert_eq!(driver, Driver::Fuse);
-        assert!(
-            told.unwrap().contains("fuse-overlayfs is used, as the kernel can't mount them as an overlay here (EPERM)")
-        );
+        assert!(told.unwrap().contains(
+            "fuse-overlayfs is used, as the kernel can't mount them as an overlay here: operation not permitted (EPERM)"
+        ));
         let (driver, told) = choose(Some(Errno::NODEV), Some(Errno::NOENT));
         assert_eq!(driver, Driver::Copy);
         let told = told.unwrap();

@@ -51,7 +51,7 @@ fn a_program_that_cannot_run_has_the_shells_status(podman: &'static Podman) {
     for (program, status) in [("absent", 127), ("/absent", 127), ("/tmp", 126)] {
         let done = run(program);
         assert_eq!(done.status, status, "{done:?}");
-        assert!(done.stderr.starts_with(&format!("Error: garboard-runtime: create: execute {program}")), "{done:?}");
+        assert!(done.stderr.starts_with(&format!("Error: garboard-runtime: create: exec {program}")), "{done:?}");
     }
     let container = podman.start(&[], "exec sleep 1000");
     for (program, status) in [("absent", 127), ("/tmp", 126)] {

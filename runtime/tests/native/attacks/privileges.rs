@@ -73,7 +73,7 @@ fn r6_file_capabilities_give_nothing_away() {
 
     let beyond = capped(1 << NET_ADMIN, 0, true);
     let refused = run_by_user(&beyond).options(|o| o.no_new_privileges = false).refusal();
-    assert!(refused.contains("execute /capped: EPERM"), "beyond the bounding set: {refused}");
+    assert!(refused.contains("exec /capped: operation not permitted (EPERM)"), "beyond the bounding set: {refused}");
     let gained =
         run_by_user(&beyond).options(|o| (o.no_new_privileges, o.cap_add) = (false, vec!["NET_ADMIN".to_owned()]));
     assert_eq!(permitted(gained), 1 << NET_ADMIN, "control: declared, it gains it");

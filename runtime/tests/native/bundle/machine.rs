@@ -100,7 +100,10 @@ fn without_an_agent_nothing_starts() {
                    "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]}),
         )
         .refusal();
-    assert!(refusal.contains("reach seccomp agent /no/agent: ENOENT: no seccomp agent listens"), "{refusal}");
+    assert!(
+        refusal.contains("failed to connect with seccomp agent /no/agent: no such file or directory (ENOENT): no seccomp agent listens"),
+        "{refusal}"
+    );
     // Where no call is handed over, the path is ignored.
     let profile = json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/no/agent"});
     bundle("ignored", "true").set("/linux/seccomp", profile).output();
@@ -201,12 +204,17 @@ fn an_interface_moves_with_its_addresses() {
 fn an_interface_that_cannot_move_is_named() {
     let refusal = bundle("absent", "true").set("/linux/netDevices", json!({"gbnone": {}})).refusal();
     assert!(
-        refusal.contains("move network interface gbnone as gbnone: ENODEV: the machine has no such interface"),
+        refusal.contains(
+            "move network interface gbnone as gbnone: no such device (ENODEV): the machine has no such interface"
+        ),
         "{refusal}"
     );
     let _pair = Pair::make();
     let refusal = bundle("taken", "true").set("/linux/netDevices", json!({"gbtest1": {"name": "lo"}})).refusal();
-    assert!(refusal.contains("gbtest1 as lo: EEXIST: the container has an interface of that name"), "{refusal}");
+    assert!(
+        refusal.contains("gbtest1 as lo: file exists (EEXIST): the container has an interface of that name"),
+        "{refusal}"
+    );
     ip("link show gbtest1");
 }
 
@@ -229,7 +237,9 @@ fn a_writable_cgroup_is_the_container_s() {
 fn without_rdt_a_class_is_an_error() {
     let refusal = bundle("rdt", "true").set("/linux/intelRdt", json!({"closID": "gold"})).refusal();
     assert!(
-        refusal.contains("no resctrl filesystem is mounted on the machine: ENODEV: the processor has no RDT"),
+        refusal.contains(
+            "no resctrl filesystem is mounted on the machine: no such device (ENODEV): the processor has no RDT"
+        ),
         "{refusal}"
     );
 }

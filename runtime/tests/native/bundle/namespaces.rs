@@ -174,10 +174,12 @@ fn what_is_no_namespace_is_refused() {
         let text = refusal("/etc/passwd");
         assert!(text.contains("/etc/passwd on the machine is no namespace"), "{kind}: {text}");
         let text = refusal("/no/such/file");
-        assert!(text.contains("/no/such/file: ENOENT"), "{kind}: {text}");
+        assert!(text.contains("/no/such/file: no such file or directory (ENOENT)"), "{kind}: {text}");
         let text = refusal("/proc/self/ns/uts");
         assert!(
-            text.contains("join namespace /proc/self/ns/uts: EINVAL: the file is a namespace of another kind"),
+            text.contains(
+                "join namespace /proc/self/ns/uts: invalid argument (EINVAL): the file is a namespace of another kind"
+            ),
             "{text}"
         );
     }

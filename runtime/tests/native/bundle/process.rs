@@ -1,11 +1,10 @@
 //! `process`, `linux.personality`, `linux.memoryPolicy`, Landlock.
 
-use garboard_runtime::start::Stdio;
 use libtest_mimic::Trial;
 use serde_json::json;
 
 use super::bundle;
-use crate::site::{fields, reap, remove_cgroup, start_launch};
+use crate::site::fields;
 
 pub fn tests() -> Vec<Trial> {
     trials![
@@ -59,15 +58,6 @@ fn an_ambient_capability_needs_the_other_sets() {
     let sets = json!({"bounding": ["CAP_KILL"], "permitted": ["CAP_KILL"], "effective": ["CAP_KILL"], "ambient": ["CAP_KILL"]});
     let text = bundle("ambient", "grep Cap /proc/self/status").set("/process/capabilities", sets).output();
     assert_eq!(u64::from_str_radix(&fields(&text)["CapAmb"], 16).unwrap(), 0);
-    let warned = |inheritable: &[&str]| {
-        let sets = json!({"bounding": ["CAP_KILL"], "permitted": ["CAP_KILL"], "inheritable": inheritable, "ambient": ["CAP_KILL"]});
-        let launch = bundle("ambient-warning", "true").set("/process/capabilities", sets).launch();
-        let started = start_launch(&launch, "bundle", Stdio::default()).unwrap();
-        reap(&started);
-        remove_cgroup("bundle");
-        started.degraded.iter().any(|warning| warning.contains("process.capabilities.ambient: 0x20"))
-    };
-    assert!(warned(&[]) && !warned(&["CAP_KILL"]));
 }
 
 /// "Runtimes SHOULD NOT fail": what the launcher itself may not have, the container can't get.
@@ -115,7 +105,7 @@ fn memory_comes_from_where_it_should() {
     assert!(text.lines().all(|line| line.contains("bind=static:0")), "{text}");
     let refusal =
         bundle("no-node", "true").set("/linux/memoryPolicy", json!({"mode": "MPOL_BIND", "nodes": "900"})).refusal();
-    assert!(refusal.contains("set memory policy 0x2: EINVAL: the nodes don't exist"), "{refusal}");
+    assert!(refusal.contains("set_mempolicy 0x2: invalid argument (EINVAL): the nodes don't exist"), "{refusal}");
 }
 
 fn a_32_bit_machine_is_shown() {
@@ -146,7 +136,7 @@ fn names_of_the_machine_arrive() {
 
 /// No machine that these tests run on has a policy; what is written where one is, unit tests tell.
 fn labels_need_their_security_module() {
-    for (field, name) in [("apparmorProfile", "AppArmor profile x"), ("selinuxLabel", "SELinux label x")] {
+    for (field, name) in [("apparmorProfile", "apparmor profile x"), ("selinuxLabel", "SELinux label x")] {
         let refusal = bundle("label", "true").set(&format!("/process/{field}"), json!("x")).refusal();
         assert!(refusal.contains(&format!("set security label {name}")), "{refusal}");
     }

@@ -22,9 +22,9 @@ pub(super) fn run(store: &Store, arguments: &List) -> Result<u8> {
     }
     let views: Vec<_> = containers.iter().map(|(record, status, pid)| record.view(status.text(), *pid)).collect();
     let text = match arguments.format {
-        Format::Json => {
-            serde_json::to_string(&views).map_err(|error| Error::new(format!("print the list: {error}")))?
-        }
+        // Without any it is `null`, as with runc.
+        Format::Json => serde_json::to_string(&(!views.is_empty()).then_some(views))
+            .map_err(|error| Error::new(format!("print the list: {error}")))?,
         Format::Table => table(&containers),
     };
     super::print(&format!("{}\n", text.trim_end()))?;

@@ -112,6 +112,9 @@ const PIDFD_RECEIVER: &str = "run.oci.pidfd_receiver";
 const SHARED_MOUNTS: &str = "no mount namespace: the container's mounts are the caller's too, and a program with CAP_SYS_CHROOT can leave \
                              its root";
 
+const UNBOUND: &str = "no cgroup and no pid namespace of its own: what the program starts can't all be found and killed with it. Such \
+                       configuration is strongly discouraged";
+
 type Parts = (OwnedFd, Option<OwnedFd>, Option<OwnedFd>, Vec<String>);
 
 fn make(
@@ -279,6 +282,9 @@ fn do_without_cgroup(launch: &mut Launch, warnings: &mut Vec<String>) -> Result<
     }
     if !launch.cgroup.device_filter.is_empty() && !super::is_ordinary_user() {
         warnings.push("device rules are not in force: the container has no cgroup to attach them to".to_owned());
+    }
+    if launch.namespaces.pid != Namespace::New {
+        warnings.push(UNBOUND.to_owned());
     }
     Ok(())
 }

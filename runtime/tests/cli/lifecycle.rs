@@ -199,7 +199,8 @@ fn pause_and_resume() {
 fn containers_and_processes_are_listed() {
     let site = shell("sleep 60 & wait");
     assert_eq!(site.ok(&["list"]).split_whitespace().next(), Some("ID"));
-    assert_eq!(site.ok(&["list", "--format", "json"]), "[]\n");
+    assert_eq!(site.ok(&["list", "--format", "json"]), "null\n");
+    assert_eq!(site.ok(&["list", "-q"]), "");
     site.create(&[]);
     site.ok(&["start", &site.id]);
     let list: Value = serde_json::from_str(&site.ok(&["list", "-f", "json"])).unwrap();

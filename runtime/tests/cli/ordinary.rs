@@ -15,6 +15,7 @@ pub fn tests() -> Vec<Trial> {
         hooks_run,
         limits_without_a_cgroup_are_refused,
         processes_are_found_without_a_cgroup,
+        who_can_t_be_killed_is_warned_of,
         the_state_directory_needs_a_place,
         a_user_namespace_is_needed,
         rootless_is_true_false_or_auto,
@@ -88,6 +89,21 @@ fn limits_without_a_cgroup_are_refused() {
     let rules = json!([{"allow": false, "access": "rwm"}]);
     let site = shell("echo x > /dev/null").change(|c| c["linux"]["resources"] = json!({"devices": rules}));
     assert_eq!(site.run(&["run", &site.id]).status, 0);
+}
+
+fn who_can_t_be_killed_is_warned_of() {
+    const WORDS: &str = "Such configuration is strongly discouraged";
+    let bound = shell("true");
+    let unbound = shell("true").change(|c| {
+        c["linux"]["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != "pid");
+        for mount in c["mounts"].as_array_mut().unwrap().iter_mut().filter(|mount| mount["type"] == "proc") {
+            *mount = json!({"destination": "/proc", "source": "/proc", "options": ["rbind"]});
+        }
+    });
+    for (site, warned) in [(bound, false), (unbound, true)] {
+        let done = site.run(&["run", &site.id]);
+        assert_eq!((done.status, done.stderr.contains(WORDS)), (0, warned), "{done:?}");
+    }
 }
 
 fn processes_are_found_without_a_cgroup() {

@@ -19,7 +19,7 @@ const MAX_CONFIG: u64 = 16 << 20;
 /// What a bundle says.
 #[derive(Debug)]
 pub struct Bundle {
-    /// Its absolute path.
+    /// Its absolute path as it was named, links and all.
     pub path: PathBuf,
     /// `config.json` as it was read.
     pub config: Vec<u8>,
@@ -65,6 +65,7 @@ pub struct Hooks {
 /// Reads the bundle at `path` for container `id`, its configuration being the file `config`. One that isn't started at once (`gated`)
 /// needs no `process` ("This property is REQUIRED when `start` is called").
 pub fn load(path: &Path, config: &Path, id: &str, gated: bool) -> Result<Bundle> {
+    let named = std::path::absolute(path).during(|| format!("find the bundle {}", path.display()))?;
     let path = std::fs::canonicalize(path).during(|| format!("open the bundle {}", path.display()))?;
     let config = read(&path.join(config))?;
     let (mut spec, mut warnings) = compile::read(&config)?;
@@ -85,7 +86,7 @@ pub fn load(path: &Path, config: &Path, id: &str, gated: bool) -> Result<Bundle>
     launch.root.source = RootSource::Directory(text("root.path", &rootfs)?);
     let layers = storage::declared(&annotations, &launch)?;
     Ok(Bundle {
-        path,
+        path: named,
         config,
         oci_version: spec.version().clone(),
         rootfs,

@@ -186,14 +186,18 @@ fn the_last_hooks_run_under_the_program_s_filter() {
     }
 }
 
+/// As it was named, which may be a link.
 fn hooks_before_the_container_find_themselves_in_the_bundle() {
     for kind in ["prestart", "createRuntime"] {
-        let site = shell("true").change(|c| c["hooks"][kind] = json!([hook("pwd >&2; exit 3")]));
-        let bundle = site.directory.to_str().unwrap();
-        let mut command = site.command(&["run", "--bundle", bundle, &site.id]);
+        let site = shell("true").change(|c| c["hooks"][kind] = json!([hook("pwd -P >&2; cat >&2; exit 3")]));
+        let told = |bundle: &str| format!("\"bundle\":\"{bundle}\"");
+        let (bundle, link) = (site.directory.to_str().unwrap(), site.directory.join("link"));
+        std::os::unix::fs::symlink(bundle, &link).unwrap();
+        let link = link.to_str().unwrap();
+        let mut command = site.command(&["run", "--bundle", link, &site.id]);
         command.current_dir("/");
         let done = crate::site::finish(command);
-        assert!(done.stderr.starts_with(&format!("{bundle}\n")), "{done:?}");
+        assert!(done.stderr.starts_with(&format!("{bundle}\n")) && done.stderr.contains(&told(link)), "{done:?}");
     }
 }
 

@@ -153,7 +153,12 @@ pub fn processes(dir: impl AsFd) -> Result<Vec<i32>, Failure> {
 }
 
 fn collect_processes(dir: BorrowedFd<'_>, pids: &mut Vec<i32>, depth: u32) -> Result<(), Errno> {
-    pids.extend(read(dir, "cgroup.procs")?.lines().filter_map(|line| line.parse::<i32>().ok()));
+    match read(dir, "cgroup.procs") {
+        Ok(text) => pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok())),
+        // A threaded one, which has threads alone: the one above it has listed their processes (cgroup-v2.rst, "Threads").
+        Err(Errno::OPNOTSUPP) if depth > 0 => {}
+        Err(errno) => return Err(errno),
+    }
     for child in subdirectories(dir)? {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match rustix::fs::openat(dir, child.as_str(), flags, Mode::empty()) {

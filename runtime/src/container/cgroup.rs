@@ -114,11 +114,10 @@ pub(crate) fn of_process(pid: i32) -> Result<String> {
     path.map(str::to_owned).ok_or_else(|| Error::new(format!("read {file}: the process is in no cgroup of version 2")))
 }
 
-/// Where the container has moved its first process, beneath its own cgroup; `None`: nowhere.
-pub(crate) fn moved(record: &Record) -> Option<String> {
-    let path = of_process(record.pid).ok()?;
-    let inner = path.strip_prefix(record.cgroup.as_deref()?)?;
-    inner.starts_with('/').then(|| inner.to_owned())
+/// The cgroup that the container's first process was moved to, out of the container's own; `None`: nowhere.
+pub(crate) fn moved(record: &Record) -> Result<Option<OwnedFd>> {
+    let path = of_process(record.pid)?;
+    if record.cgroup.as_deref() == Some(path.as_str()) { Ok(None) } else { open_path(&path) }
 }
 
 /// Where the container's cgroup is on this machine.
@@ -130,9 +129,14 @@ pub(crate) fn path(record: &Record) -> Result<Option<PathBuf>> {
 
 /// The container's cgroup, if it has one and it exists.
 pub(crate) fn open(record: &Record) -> Result<Option<OwnedFd>> {
-    let Some(path) = &record.cgroup else { return Ok(None) };
+    record.cgroup.as_deref().map_or(Ok(None), open_path)
+}
+
+fn open_path(path: &str) -> Result<Option<OwnedFd>> {
     let Some(mount) = mount()? else { return Ok(None) };
-    match rustix::fs::openat(&mount, path.trim_start_matches('/'), DIRECTORY, Mode::empty()) {
+    // The root's has no name.
+    let relative = format!("./{}", path.trim_start_matches('/'));
+    match rustix::fs::openat(&mount, relative, DIRECTORY, Mode::empty()) {
         Err(Errno::NOENT) => Ok(None),
         other => other.map(Some).during(|| format!("open cgroup {path}")),
     }

@@ -63,6 +63,9 @@ echo update $?
 show updated
 systemctl daemon-reload
 show kept
+echo longest $(systemctl show --value --property RuntimeMaxUSec vm-one.scope)
+$runtime update --pids-limit 0 one
+echo fewest $? $(systemctl show --value --property TasksMax vm-one.scope) $(cat $group/pids.max)
 echo known $(systemctl show --value --property MemoryMax vm-one.scope)
 # The control: what systemd isn't told of doesn't stay.
 echo 50331648 >$group/memory.max
@@ -77,6 +80,7 @@ fn limits_hold_under_systemd() {
     let mut guest = guest(SCOPE);
     bundle_with(&mut guest, &["/bin/busybox", "sleep", "100000"], |config| {
         config["linux"]["cgroupsPath"] = json!("limits.slice:vm:one");
+        config["annotations"] = json!({"org.systemd.property.RuntimeMaxSec": "600"});
         config["linux"]["resources"] = json!({
             "memory": {"limit": 64 << 20}, "pids": {"limit": 20}, "cpu": {"quota": 50000, "period": 100_000, "shares": 512},
         });
@@ -93,6 +97,7 @@ fn limits_hold_under_systemd() {
     assert_eq!(shown("updated"), ["33554432", "33333 100000", "59", "0", "9"]);
     // systemd counts processor time in whole hundredths.
     assert_eq!(shown("kept"), ["33554432", "34000 100000", "59", "0", "9"]);
+    assert_eq!((found["longest"].as_str(), found["fewest"].as_str()), ("10min", "0 1 1"));
     assert_eq!((found["known"].as_str(), found["untold"].as_str()), ("33554432", "33554432"));
     assert_eq!(found["gone"], "yes");
 }

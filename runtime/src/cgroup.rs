@@ -274,7 +274,8 @@ fn write_settings<'a>(
     Ok(left_out)
 }
 
-fn has(dir: BorrowedFd<'_>, file: &str) -> bool {
+/// Whether the cgroup has such a file: its controller is there.
+pub(crate) fn has(dir: BorrowedFd<'_>, file: &str) -> bool {
     rustix::fs::statat(dir, file, AtFlags::SYMLINK_NOFOLLOW).is_ok()
 }
 

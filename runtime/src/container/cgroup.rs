@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use super::error::{During, Error, Result};
 use super::record::Record;
 use crate::cgroup as own;
+use crate::launch::Cgroup;
 
 /// `f_type` of cgroup2 (`linux/magic.h`).
 const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
@@ -195,6 +196,23 @@ pub(crate) fn mount() -> Result<Option<OwnedFd>> {
         }
     }
     Ok(None)
+}
+
+/// Enables all controllers above the cgroup `path` if one of the settings needs it: systemd passes on those that it knows itself, and
+/// neither huge pages nor RDMA. What it has made isn't touched without need.
+pub(crate) fn enable_for(settings: &Cgroup, group: BorrowedFd<'_>, path: &str) -> Result<()> {
+    if settings.settings.iter().all(|(file, _)| own::has(group, file)) {
+        return Ok(());
+    }
+    let Some(mut parent) = mount()? else { return Ok(()) };
+    enable_controllers(parent.as_fd());
+    let names: Vec<&str> = path.split('/').filter(|name| !name.is_empty()).collect();
+    for name in names.split_last().map_or(&[][..], |(_, above)| above) {
+        parent = rustix::fs::openat(&parent, *name, DIRECTORY, Mode::empty())
+            .during(|| format!("open cgroup {name} above {path}"))?;
+        enable_controllers(parent.as_fd());
+    }
+    Ok(())
 }
 
 /// Enables every controller that a cgroup has for its children. One that can't be shows when a limit of it is to be set.

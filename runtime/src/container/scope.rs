@@ -7,6 +7,9 @@ use super::error::{Error, Result};
 use crate::compile;
 use crate::launch::Cgroup;
 
+/// `CPUWeight` of who runs only when nobody else wants to.
+const IDLE: Value = Value::U64(0);
+
 /// A transient scope.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Scope {
@@ -96,6 +99,11 @@ fn limit(file: &str, value: &str) -> Properties {
         "cpuset.cpus" => "AllowedCPUs",
         "cpuset.mems" => "AllowedMemoryNodes",
         "cpu.max" => return cpu_max(value),
+        // systemd has it as a weight. The kernel's own default comes after it.
+        "cpu.idle" => {
+            let weight = if value == "1" { IDLE } else { Value::U64(u64::MAX) };
+            return vec![("CPUWeight".to_owned(), weight)];
+        }
         _ => return Vec::new(),
     };
     let value = match file {
@@ -107,6 +115,13 @@ fn limit(file: &str, value: &str) -> Properties {
     };
     // What isn't one number (a single device's weight) is the file's alone.
     value.map(|value| (name.to_owned(), value)).into_iter().collect()
+}
+
+/// Leaves out what systemd doesn't know before version 252; whether there was any of it.
+pub(crate) fn drop_idle(properties: &mut Properties) -> bool {
+    let before = properties.len();
+    properties.retain(|(name, value)| name != "CPUWeight" || *value != IDLE);
+    properties.len() < before
 }
 
 /// No limit is the greatest number.
@@ -251,6 +266,25 @@ mod tests {
             ("IOWeight", Value::U64(1)),
         ];
         assert_eq!(found, expected.map(|(name, value)| (name.to_owned(), value)));
+    }
+
+    #[test]
+    fn idle_is_a_weight_that_not_every_systemd_knows() {
+        let properties = |settings: &[(&str, &str)]| {
+            let pair = |(file, value): &(&str, &str)| ((*file).to_owned(), (*value).to_owned());
+            limits(&Cgroup { settings: settings.iter().map(pair).collect(), ..Cgroup::default() })
+        };
+        let weights = |list: &[u64]| -> Properties {
+            list.iter().map(|weight| ("CPUWeight".to_owned(), Value::U64(*weight))).collect()
+        };
+        let mut idle = properties(&[("cpu.idle", "1"), ("pids.max", "5")]);
+        assert_eq!(idle[..1], weights(&[0]));
+        assert!(drop_idle(&mut idle) && !drop_idle(&mut idle));
+        assert_eq!(idle, [("TasksMax".to_owned(), Value::U64(5))]);
+        // The last word counts.
+        let mut woken = properties(&[("cpu.idle", "0"), ("cpu.weight", "59")]);
+        assert_eq!(woken, weights(&[u64::MAX, 59]));
+        assert!(!drop_idle(&mut woken));
     }
 
     #[test]

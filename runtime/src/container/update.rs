@@ -32,6 +32,9 @@ pub fn update(entry: &Entry, mut resources: LinuxResources, schemata: &[String])
         let mut settings = compile::resources(&resources).map_err(|error| what(&error))?;
         burst_last(&mut settings);
         wake(&mut settings, group.as_fd());
+        if let Some(path) = &record.cgroup {
+            cgroup::enable_for(&settings, group.as_fd(), path)?;
+        }
         change(group.as_fd(), &settings, record.scope.as_deref()).map_err(|error| what(&error))?;
     }
     if !schemata.is_empty() {

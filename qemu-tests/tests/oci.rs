@@ -47,6 +47,16 @@ $runtime update --pids-limit 1 one
 echo full $($runtime exec one /bin/busybox echo in 2>&1)
 echo fuller $($runtime exec one /bin/busybox sh -c '/bin/busybox true; echo out' 2>&1 | tail -n 1)
 echo there $($runtime exec one /bin/busybox cat /proc/self/cgroup)
+$runtime update --pids-limit 9 one && $runtime update --pids-limit 0 one
+echo none $? $(cat $group/pids.max)
+
+echo '{"hugepageLimits": [{"pageSize": "2MB", "limit": 2097152}]}' | $runtime update -r - one
+echo huge $(cat $group/hugetlb.2MB.max $group/hugetlb.2MB.rsvd.max)
+# Who has a weight isn't idle; the control: the kernel wouldn't take it.
+$runtime update --cpu-idle 1 one
+echo idle $(cat $group/cpu.idle) $(echo 59 2>/dev/null >$group/cpu.weight || echo refused)
+$runtime update --cpu-share 512 one
+echo woken $? $(cat $group/cpu.idle $group/cpu.weight)
 "#;
 
 #[test]
@@ -96,6 +106,9 @@ fn limits_change_while_a_container_runs() {
     assert_eq!(found["full"], "in");
     assert!(found["fuller"].contains("fork"), "{}", found["fuller"]);
     assert_eq!(found["there"], "0::/");
+    assert_eq!(found["none"], "0 1");
+    assert_eq!(found["huge"], "2097152 2097152");
+    assert_eq!((found["idle"].as_str(), found["woken"].as_str()), ("1 refused", "0 0 59"));
 }
 
 const FEW: &str = r#"
@@ -137,7 +150,7 @@ fn few_processes_are_few_and_enough_to_begin() {
         }
     }
     let found = boot(guest);
-    for (name, max) in [("one", "1"), ("none", "0"), ("staged", "1")] {
+    for (name, max) in [("one", "1"), ("none", "1"), ("staged", "1")] {
         let said = &found[name];
         assert!(said.contains("fork") || said == &format!("{max} alone"), "{name}: {said}");
     }

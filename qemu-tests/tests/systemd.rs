@@ -63,6 +63,20 @@ echo update $?
 show updated
 systemctl daemon-reload
 show kept
+# Who is idle stays it, whatever else systemd is told.
+$runtime update --cpu-idle 1 one && $runtime update --pids-limit 8 one && systemctl daemon-reload
+echo idle $(cat $group/cpu.idle)
+$runtime update --cpu-idle 0 one && systemctl daemon-reload
+echo awake $(cat $group/cpu.idle $group/cpu.weight)
+$runtime update --cpu-idle 1 one && $runtime update --cpu-share 512 one && systemctl daemon-reload
+echo woken $(cat $group/cpu.idle $group/cpu.weight)
+# systemd passes on no controller for huge pages, neither later nor from the start.
+echo '{"hugepageLimits": [{"pageSize": "2MB", "limit": 2097152}]}' | $runtime update -r - one
+systemctl daemon-reload
+echo huge $(cat $group/hugetlb.2MB.max $group/hugetlb.2MB.rsvd.max)
+echo longest $(systemctl show --value --property RuntimeMaxUSec vm-one.scope)
+$runtime update --pids-limit 0 one
+echo fewest $? $(systemctl show --value --property TasksMax vm-one.scope) $(cat $group/pids.max)
 echo known $(systemctl show --value --property MemoryMax vm-one.scope)
 # The control: what systemd isn't told of doesn't stay.
 echo 50331648 >$group/memory.max
@@ -70,6 +84,11 @@ systemctl daemon-reload
 echo untold $(cat $group/memory.max)
 $runtime delete --force one
 [ -e $group ] || echo gone yes
+echo -hugetlb >/sys/fs/cgroup/limits.slice/cgroup.subtree_control
+sed 's/"memory":{/"hugepageLimits":[{"pageSize":"2MB","limit":4194304}],&/' -i config.json
+$runtime --systemd-cgroup run --detach one </dev/null >/dev/null 2>&1
+echo huger $(cat $group/hugetlb.2MB.max)
+$runtime delete --force one
 "#;
 
 #[test]
@@ -77,6 +96,7 @@ fn limits_hold_under_systemd() {
     let mut guest = guest(SCOPE);
     bundle_with(&mut guest, &["/bin/busybox", "sleep", "100000"], |config| {
         config["linux"]["cgroupsPath"] = json!("limits.slice:vm:one");
+        config["annotations"] = json!({"org.systemd.property.RuntimeMaxSec": "600"});
         config["linux"]["resources"] = json!({
             "memory": {"limit": 64 << 20}, "pids": {"limit": 20}, "cpu": {"quota": 50000, "period": 100_000, "shares": 512},
         });
@@ -93,6 +113,10 @@ fn limits_hold_under_systemd() {
     assert_eq!(shown("updated"), ["33554432", "33333 100000", "59", "0", "9"]);
     // systemd counts processor time in whole hundredths.
     assert_eq!(shown("kept"), ["33554432", "34000 100000", "59", "0", "9"]);
+    let (idle, awake, woken) = (found["idle"].as_str(), found["awake"].as_str(), found["woken"].as_str());
+    assert_eq!((idle, awake, woken), ("1", "0 100", "0 59"));
+    assert_eq!((found["huge"].as_str(), found["huger"].as_str()), ("2097152 2097152", "4194304"));
+    assert_eq!((found["longest"].as_str(), found["fewest"].as_str()), ("10min", "0 1 1"));
     assert_eq!((found["known"].as_str(), found["untold"].as_str()), ("33554432", "33554432"));
     assert_eq!(found["gone"], "yes");
 }

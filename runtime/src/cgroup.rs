@@ -165,7 +165,12 @@ pub fn processes(dir: impl AsFd) -> Result<Vec<i32>, Failure> {
 }
 
 fn collect_processes(dir: BorrowedFd<'_>, pids: &mut Vec<i32>, depth: u32) -> Result<(), Errno> {
-    pids.extend(read(dir, "cgroup.procs")?.lines().filter_map(|line| line.parse::<i32>().ok()));
+    match read(dir, "cgroup.procs") {
+        Ok(text) => pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok())),
+        // A threaded one, which has threads alone: the one above it has listed their processes (cgroup-v2.rst, "Threads").
+        Err(Errno::OPNOTSUPP) if depth > 0 => {}
+        Err(errno) => return Err(errno),
+    }
     for child in subdirectories(dir)? {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match rustix::fs::openat(dir, child.as_str(), flags, Mode::empty()) {
@@ -286,7 +291,8 @@ fn missing(dir: BorrowedFd<'_>, file: &str) -> String {
     }
 }
 
-fn has(dir: BorrowedFd<'_>, file: &str) -> bool {
+/// Whether the cgroup has such a file: its controller is there.
+pub(crate) fn has(dir: BorrowedFd<'_>, file: &str) -> bool {
     rustix::fs::statat(dir, file, AtFlags::SYMLINK_NOFOLLOW).is_ok()
 }
 

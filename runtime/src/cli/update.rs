@@ -13,7 +13,7 @@ use crate::container::store::Store;
 use crate::container::update::update;
 use crate::container::{Error, Result};
 
-/// What isn't named stays as it is. Of a number, 0 names nothing and -1 means no limit.
+/// What isn't named stays as it is. Of a number, 0 names nothing (but of processes since version 1.3) and -1 means no limit.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Update {
     resources: Option<PathBuf>,
@@ -156,8 +156,11 @@ fn resources_of(flags: &Update) -> LinuxResources {
         .set_realtime_runtime(flags.cpu_rt_runtime)
         .set_cpus(flags.cpuset_cpus.clone())
         .set_mems(flags.cpuset_mems.clone());
-    let mut pids = LinuxPids::default();
-    pids.set_limit(flags.pids_limit.unwrap_or(0));
+    let pids = flags.pids_limit.map(|limit| {
+        let mut pids = LinuxPids::default();
+        pids.set_limit(limit);
+        pids
+    });
     let mut block_io = LinuxBlockIo::default();
     block_io.set_weight(flags.blkio_weight);
 
@@ -165,7 +168,7 @@ fn resources_of(flags: &Update) -> LinuxResources {
     resources
         .set_memory(named(memory))
         .set_cpu(named(cpu))
-        .set_pids(named(pids))
+        .set_pids(pids)
         .set_block_io(named(block_io))
         // The type's own default isn't empty.
         .set_devices(None);
@@ -213,8 +216,11 @@ mod tests {
 
     #[test]
     fn no_flag_names_nothing() {
-        let none = resources_of(&Update { pids_limit: Some(0), ..Update::default() });
+        let none = resources_of(&Update::default());
         assert_eq!(serde_json::to_value(&none).unwrap(), serde_json::json!({}));
+        // What that means is for the container's configuration to say.
+        let zero = resources_of(&Update { pids_limit: Some(0), ..Update::default() });
+        assert_eq!(serde_json::to_value(&zero).unwrap(), serde_json::json!({"pids": {"limit": 0}}));
         let some = resources_of(&Update { memory: Some(-1), cpu_share: Some(2), ..Update::default() });
         let expected = serde_json::json!({"memory": {"limit": -1}, "cpu": {"shares": 2}});
         assert_eq!(serde_json::to_value(&some).unwrap(), expected);

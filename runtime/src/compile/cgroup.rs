@@ -1,6 +1,8 @@
 //! `linux.resources` of a spec → files of cgroup v2; what was written for v1 is converted as crun does (its manual page,
 //! "CGROUP v2").
 
+use std::path::Path;
+
 use oci_spec::runtime::{
     LinuxBlockIo, LinuxCpu, LinuxHugepageLimit, LinuxMemory, LinuxNetwork, LinuxResources, LinuxThrottleDevice, Spec,
 };
@@ -80,7 +82,7 @@ fn set(made: &mut Cgroup, file: &str, value: impl Into<String>) {
 pub(super) fn owner(spec: &Spec, namespaces: &Namespaces) -> bool {
     let writable = spec.mounts().iter().flatten().any(|mount| {
         mount.source().as_ref().is_some_and(|source| source.as_os_str() == "cgroup")
-            && mount.destination().as_os_str() == "/sys/fs/cgroup"
+            && mount.destination() == Path::new("/sys/fs/cgroup")
             && !mount.options().iter().flatten().any(|option| option == "ro")
     });
     writable && namespaces.cgroup == Namespace::New
@@ -226,7 +228,8 @@ fn number(field: &str, major: i64, minor: i64) -> Result<String, Error> {
     }
 }
 
-/// Reservations where the kernel counts them, else what is used.
+/// Both what is reserved and what is used, as with runc: a mapping without reservation is used only. The kernels that start processes in
+/// a cgroup (Linux 5.7) count both.
 fn hugepages(limit: &LinuxHugepageLimit, made: &mut Cgroup) -> Result<(), Error> {
     let size = limit.page_size();
     let digits = size.len() - size.trim_start_matches(|c: char| c.is_ascii_digit()).len();
@@ -235,24 +238,26 @@ fn hugepages(limit: &LinuxHugepageLimit, made: &mut Cgroup) -> Result<(), Error>
         return Err(Error::new(field, format!("{size:?} is no size such as 2MB or 1GB")));
     }
     let value = if limit.limit() < 0 { "max".to_owned() } else { limit.limit().to_string() };
-    let pair = |file: String| (file, value.clone());
-    made.choices.push(vec![pair(format!("hugetlb.{size}.rsvd.max")), pair(format!("hugetlb.{size}.max"))]);
+    for file in [format!("hugetlb.{size}.max"), format!("hugetlb.{size}.rsvd.max")] {
+        set(made, &file, value.as_str());
+    }
     Ok(())
 }
 
-/// A positive limit; anything else means none.
-/// Up to 1.2 a limit of 0 processes is the default, "no limit"; since 1.3 it is what it says.
+/// Up to 1.2 a limit of 0 processes is the default, "no limit". Since 1.3 it is what it says, as far as that goes: the first process.
+/// To the kernel 1 is the same, as the first one counts and isn't refused, and systemd knows no 0.
 pub(super) fn respect_zero(spec: &Spec, made: &mut Cgroup) {
     let limit = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()?.pids().map(|pids| pids.limit()));
-    if limit != Some(0) || !super::is_at_least(spec.version(), 3) {
+    if limit != Some(0) || !super::zero_processes_are_a_limit(spec.version()) {
         return;
     }
     // What comes later, from `unified`, counts.
     if let Some((_, value)) = made.settings.iter_mut().find(|(file, _)| file == "pids.max") {
-        *value = "0".to_owned();
+        *value = "1".to_owned();
     }
 }
 
+/// A positive limit; anything else means none.
 fn at_most(limit: i64) -> String {
     if limit > 0 { limit.to_string() } else { "max".to_owned() }
 }
@@ -315,6 +320,8 @@ mod tests {
             ("cpu.max.burst", "100"),
             ("cpuset.mems", "0"),
             ("io.max", "8:0 wiops=7"),
+            ("hugetlb.2MB.max", "4194304"),
+            ("hugetlb.2MB.rsvd.max", "4194304"),
             ("rdma.max", "mlx hca_handle=3 hca_object=4"),
             ("cgroup.max.depth", "5"),
             ("misc.max", "res_a 1"),
@@ -324,9 +331,20 @@ mod tests {
         let choices = [
             pairs(&[("io.bfq.weight", "10"), ("io.weight", "1")]),
             pairs(&[("io.bfq.weight", "8:0 1000"), ("io.weight", "8:0 10000")]),
-            pairs(&[("hugetlb.2MB.rsvd.max", "4194304"), ("hugetlb.2MB.max", "4194304")]),
         ];
         assert_eq!(made.choices, choices);
+    }
+
+    #[test]
+    fn a_cgroup_is_given_to_who_can_write_to_it_wherever_a_slash_is() {
+        let namespaces = Namespaces { cgroup: Namespace::New, ..Namespaces::default() };
+        let owned = |destination: &str| {
+            let mount = serde_json::json!({"destination": destination, "type": "cgroup", "source": "cgroup"});
+            let spec = serde_json::json!({"ociVersion": "1.3.0", "mounts": [mount]});
+            owner(&serde_json::from_value(spec).unwrap(), &namespaces)
+        };
+        assert!(owned("/sys/fs/cgroup") && owned("/sys/fs/cgroup/") && owned("//sys/fs/./cgroup"));
+        assert!(!owned("/sys/fs/cgroup/unified") && !owned("/sys/fs"));
     }
 
     #[test]

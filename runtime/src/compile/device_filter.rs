@@ -50,17 +50,18 @@ fn one(rule: &LinuxDeviceCgroup) -> Result<Rule, Error> {
         number.map_err(|_| Error::new("linux.resources.devices", "a device number is out of range"))
     };
     let (major, minor) = (number(rule.major())?, number(rule.minor())?);
-    Ok(Rule { allow: rule.allow(), kind, access: access(rule)?, major, minor })
+    Ok(Rule { allow: rule.allow(), kind, access: access(rule), major, minor })
 }
 
-fn access(rule: &LinuxDeviceCgroup) -> Result<i32, Error> {
+fn access(rule: &LinuxDeviceCgroup) -> i32 {
     // Without letters the rule is about every access, as runc has it.
     let letters = rule.access().as_deref().filter(|letters| !letters.is_empty()).unwrap_or("rwm");
-    letters.chars().try_fold(0, |bits, letter| match letter {
-        'm' => Ok(bits | MKNOD),
-        'r' => Ok(bits | READ),
-        'w' => Ok(bits | WRITE),
-        other => Err(Error::new("linux.resources.devices", format!("access {other:?} is none of r, w and m"))),
+    letters.chars().fold(0, |bits, letter| match letter {
+        'm' => bits | MKNOD,
+        'r' => bits | READ,
+        'w' => bits | WRITE,
+        // Any other letter names no access, as with runc: nothing is allowed by it.
+        _ => bits,
     })
 }
 
@@ -111,8 +112,7 @@ mod tests {
     /// The rules' meaning, written down again: kind of access by kind of access.
     fn reference(rules: &[LinuxDeviceCgroup], kind: i32, wanted: i32, major: u32, minor: u32) -> bool {
         [MKNOD, READ, WRITE].iter().filter(|bit| wanted & **bit != 0).all(|bit| {
-            let decides =
-                |rule: &&LinuxDeviceCgroup| access(rule).unwrap() & bit != 0 && matches(rule, kind, major, minor);
+            let decides = |rule: &&LinuxDeviceCgroup| access(rule) & bit != 0 && matches(rule, kind, major, minor);
             rules.iter().rev().find(decides).is_some_and(LinuxDeviceCgroup::allow)
         })
     }
@@ -125,7 +125,7 @@ mod tests {
             if rule.typ() == Some(LinuxDeviceType::A) {
                 (default_allow, exception) = (rule.allow(), 0);
             } else if matches(rule, kind, major, minor) {
-                let bits = access(rule).unwrap();
+                let bits = access(rule);
                 exception = if rule.allow() == default_allow { exception & !bits } else { exception | bits };
             }
         }
@@ -165,9 +165,24 @@ mod tests {
     }
 
     #[test]
+    fn other_letters_name_no_access() {
+        let asks = |json: &str| {
+            let program = compile(&rules(json)).unwrap();
+            [READ, WRITE, MKNOD].map(|access| run(&program, CHARACTER as u32, access as u32, 1, 11))
+        };
+        assert_eq!(asks(r#"[{"allow":false,"access":"rwm"},{"allow":true,"type":"c","access":"rwa"}]"#), [1, 1, 0]);
+        assert_eq!(asks(r#"[{"allow":true,"access":"rwm"},{"allow":false,"type":"c","access":"rxa"}]"#), [0, 1, 1]);
+        for (json, all) in [
+            (r#"[{"allow":false,"access":"rwm"},{"allow":true,"type":"c","access":"a"}]"#, 0),
+            (r#"[{"allow":true,"access":"rwm"},{"allow":false,"type":"c","access":"a"}]"#, 1),
+        ] {
+            assert_eq!(asks(json), [all; 3], "{json}");
+        }
+    }
+
+    #[test]
     fn no_rules_allow_nothing_and_bad_ones_are_errors() {
         assert_eq!(run(&compile(&[]).unwrap(), 2, 2, 1, 3), 0);
-        assert!(compile(&rules(r#"[{"allow":true,"access":"rx"}]"#)).is_err());
         assert!(compile(&rules(r#"[{"allow":true,"major":4294967296}]"#)).is_err());
         assert!(compile(&vec![LinuxDeviceCgroup::default(); MAX_RULES + 1]).is_err());
     }

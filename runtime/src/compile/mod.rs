@@ -140,6 +140,11 @@ fn is_at_least(version: &str, wanted: u32) -> bool {
     version.split('.').nth(1).and_then(|minor| minor.parse::<u32>().ok()).is_some_and(|minor| minor >= wanted)
 }
 
+/// Whether `pids.limit` 0 is a limit in a configuration of this version.
+pub fn zero_processes_are_a_limit(version: &str) -> bool {
+    is_at_least(version, 3)
+}
+
 /// `linux.rootfsPropagation`. The recursive forms say no more: a container's root has nothing beneath it that isn't its own.
 fn propagation(linux: &Linux) -> Result<Propagation, Error> {
     match linux.rootfs_propagation().as_deref() {

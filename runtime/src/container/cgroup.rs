@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use super::error::{During, Error, Result};
 use super::record::Record;
 use crate::cgroup as own;
+use crate::launch::Cgroup;
 
 /// `f_type` of cgroup2 (`linux/magic.h`).
 const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
@@ -114,11 +115,10 @@ pub(crate) fn of_process(pid: i32) -> Result<String> {
     path.map(str::to_owned).ok_or_else(|| Error::new(format!("read {file}: the process is in no cgroup of version 2")))
 }
 
-/// Where the container has moved its first process, beneath its own cgroup; `None`: nowhere.
-pub(crate) fn moved(record: &Record) -> Option<String> {
-    let path = of_process(record.pid).ok()?;
-    let inner = path.strip_prefix(record.cgroup.as_deref()?)?;
-    inner.starts_with('/').then(|| inner.to_owned())
+/// The cgroup that the container's first process was moved to, out of the container's own; `None`: nowhere.
+pub(crate) fn moved(record: &Record) -> Result<Option<OwnedFd>> {
+    let path = of_process(record.pid)?;
+    if record.cgroup.as_deref() == Some(path.as_str()) { Ok(None) } else { open_path(&path) }
 }
 
 /// Where the container's cgroup is on this machine.
@@ -130,9 +130,14 @@ pub(crate) fn path(record: &Record) -> Result<Option<PathBuf>> {
 
 /// The container's cgroup, if it has one and it exists.
 pub(crate) fn open(record: &Record) -> Result<Option<OwnedFd>> {
-    let Some(path) = &record.cgroup else { return Ok(None) };
+    record.cgroup.as_deref().map_or(Ok(None), open_path)
+}
+
+fn open_path(path: &str) -> Result<Option<OwnedFd>> {
     let Some(mount) = mount()? else { return Ok(None) };
-    match rustix::fs::openat(&mount, path.trim_start_matches('/'), DIRECTORY, Mode::empty()) {
+    // The root's has no name.
+    let relative = format!("./{}", path.trim_start_matches('/'));
+    match rustix::fs::openat(&mount, relative, DIRECTORY, Mode::empty()) {
         Err(Errno::NOENT) => Ok(None),
         other => other.map(Some).during(|| format!("open cgroup {path}")),
     }
@@ -191,6 +196,23 @@ pub(crate) fn mount() -> Result<Option<OwnedFd>> {
         }
     }
     Ok(None)
+}
+
+/// Enables all controllers above the cgroup `path` if one of the settings needs it: systemd passes on those that it knows itself, and
+/// neither huge pages nor RDMA. What it has made isn't touched without need.
+pub(crate) fn enable_for(settings: &Cgroup, group: BorrowedFd<'_>, path: &str) -> Result<()> {
+    if settings.settings.iter().all(|(file, _)| own::has(group, file)) {
+        return Ok(());
+    }
+    let Some(mut parent) = mount()? else { return Ok(()) };
+    enable_controllers(parent.as_fd());
+    let names: Vec<&str> = path.split('/').filter(|name| !name.is_empty()).collect();
+    for name in names.split_last().map_or(&[][..], |(_, above)| above) {
+        parent = rustix::fs::openat(&parent, *name, DIRECTORY, Mode::empty())
+            .during(|| format!("open cgroup {name} above {path}"))?;
+        enable_controllers(parent.as_fd());
+    }
+    Ok(())
 }
 
 /// Enables every controller that a cgroup has for its children. One that can't be shows when a limit of it is to be set.

@@ -264,9 +264,10 @@ fn expect_user_namespace(launch: &Launch) -> Result<()> {
 fn enter_scope(record: &mut Record, (scope, properties): &(Scope, Properties), launch: &Launch) -> Result<()> {
     let path = systemd::start(scope, record.pid, properties.clone())?;
     record.scope = Some(scope.unit.clone());
-    record.cgroup = Some(path);
+    record.cgroup = Some(path.clone());
     let missing = || Error::new(format!("open the cgroup of {}: there is no cgroup2 mount", scope.unit));
     let group = cgroup::open(record)?.ok_or_else(missing)?;
+    cgroup::enable_for(&launch.cgroup, group.as_fd(), &path)?;
     crate::cgroup::apply(&group, &launch.cgroup, AbsentController::Fail)?;
     Ok(crate::launcher::give_cgroup(launch, record.pid, group.as_fd())?)
 }

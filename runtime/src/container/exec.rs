@@ -166,9 +166,8 @@ pub fn exec(entry: &Entry, decided: &Decided, request: &Request) -> Result<Enter
                 && request.cgroup.is_none() =>
         {
             // Its cgroup has controllers for those that the container has made in it, and takes no process any more.
-            let moved = cgroup::moved(record).ok_or(failure)?;
-            let inner = open_cgroup(record, Some(&moved))?;
-            enter(&Running { cgroup: inner.as_ref().map(AsFd::as_fd), ..running }, &stages)?
+            let moved = cgroup::moved(record)?.ok_or(failure)?;
+            enter(&Running { cgroup: Some(moved.as_fd()), ..running }, &stages)?
         }
         (Err(failure), _) if failure.step == Step::Clone && failure.errno == Errno::BUSY.raw_os_error() => {
             return Err(not_added(&failure));
@@ -306,7 +305,12 @@ fn seccomp(entry: &Entry, record: &Record, listener: Option<Listener>) -> Result
 }
 
 fn open_cgroup(record: &Record, beneath: Option<&str>) -> Result<Option<OwnedFd>> {
-    let Some(own) = cgroup::open(record)? else { return Ok(None) };
+    let Some(own) = cgroup::open(record)? else {
+        let Some(path) = &record.cgroup else { return Ok(None) };
+        // Its first process has left it, or nobody could have removed it. The caller's own would have none of the container's limits.
+        let moved = if beneath.is_none() { cgroup::moved(record)? } else { None };
+        return moved.map(Some).ok_or_else(|| Error::new(format!("open cgroup {path} of the container: it is gone")));
+    };
     let Some(path) = beneath.map(|path| path.trim_matches('/')).filter(|path| !path.is_empty()) else {
         return Ok(Some(own));
     };

@@ -7,6 +7,9 @@ use super::error::{Error, Result};
 use crate::compile;
 use crate::launch::Cgroup;
 
+/// `CPUWeight` of who runs only when nobody else wants to.
+const IDLE: Value = Value::U64(0);
+
 /// A transient scope.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Scope {
@@ -70,7 +73,9 @@ pub(crate) fn properties(
             .ok_or_else(|| {
                 Error::new(format!("config.json: annotations[{key}]: {text:?} isn't a value of GVariant"))
             })?;
-        properties.push(property(name, value));
+        let (name, value) = in_microseconds(name, value)
+            .ok_or_else(|| Error::new(format!("config.json: annotations[{key}]: {text:?} is no number of seconds")))?;
+        properties.push((name, value));
     }
     Ok(properties)
 }
@@ -94,15 +99,29 @@ fn limit(file: &str, value: &str) -> Properties {
         "cpuset.cpus" => "AllowedCPUs",
         "cpuset.mems" => "AllowedMemoryNodes",
         "cpu.max" => return cpu_max(value),
+        // systemd has it as a weight. The kernel's own default comes after it.
+        "cpu.idle" => {
+            let weight = if value == "1" { IDLE } else { Value::U64(u64::MAX) };
+            return vec![("CPUWeight".to_owned(), weight)];
+        }
         _ => return Vec::new(),
     };
     let value = match file {
         "cpuset.cpus" | "cpuset.mems" => compile::mask(file, value).ok().map(Value::Bytes),
         "io.weight" => value.strip_prefix("default ").unwrap_or(value).parse().ok().map(Value::U64),
+        // It knows no fewer.
+        "pids.max" => number(value).map(|tasks| Value::U64(tasks.max(1))),
         _ => number(value).map(Value::U64),
     };
     // What isn't one number (a single device's weight) is the file's alone.
     value.map(|value| (name.to_owned(), value)).into_iter().collect()
+}
+
+/// Leaves out what systemd doesn't know before version 252; whether there was any of it.
+pub(crate) fn drop_idle(properties: &mut Properties) -> bool {
+    let before = properties.len();
+    properties.retain(|(name, value)| name != "CPUWeight" || *value != IDLE);
+    properties.len() < before
 }
 
 /// No limit is the greatest number.
@@ -150,6 +169,31 @@ fn annotated(text: &str) -> Option<Value> {
             _ => text.parse().ok().map(Value::I32),
         },
     }
+}
+
+/// A time as systemd's files have it isn't what its bus takes: `RuntimeMaxSec` in seconds is `RuntimeMaxUSec` there, as with runc.
+/// `None`: it is no time.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "checked, saturating"
+)]
+fn in_microseconds(name: &str, value: Value) -> Option<(String, Value)> {
+    const SECOND: u64 = 1_000_000;
+    // Not those that end so already.
+    let time = name.strip_suffix("Sec").filter(|time| time.ends_with(|c: char| c.is_ascii_lowercase()));
+    let Some(time) = time else { return Some((name.to_owned(), value)) };
+    let time_of = |seconds: i64| u64::try_from(seconds).ok().map(|seconds| seconds.saturating_mul(SECOND));
+    let microseconds = match value {
+        Value::I32(seconds) => time_of(seconds.into()),
+        Value::I64(seconds) => time_of(seconds),
+        Value::U32(seconds) => time_of(seconds.into()),
+        Value::U64(seconds) => Some(seconds.saturating_mul(SECOND)),
+        Value::Double(seconds) if seconds >= 0.0 => Some((seconds * SECOND as f64) as u64),
+        _ => None,
+    };
+    microseconds.map(|microseconds| (format!("{time}USec"), Value::U64(microseconds)))
 }
 
 /// Text without what would have to be escaped.
@@ -207,6 +251,7 @@ mod tests {
             ("misc.max", "res 5"),
         ];
         let settings = settings.iter().map(|(file, value)| pair(file, value)).collect();
+        assert_eq!(limit("pids.max", "0"), [("TasksMax".to_owned(), Value::U64(1))]);
         let choices = vec![vec![pair("io.bfq.weight", "10"), pair("io.weight", "1")], vec![pair("io.weight", "8:0 5")]];
         let found = limits(&Cgroup { settings, choices, ..Cgroup::default() });
         let expected = [
@@ -221,6 +266,25 @@ mod tests {
             ("IOWeight", Value::U64(1)),
         ];
         assert_eq!(found, expected.map(|(name, value)| (name.to_owned(), value)));
+    }
+
+    #[test]
+    fn idle_is_a_weight_that_not_every_systemd_knows() {
+        let properties = |settings: &[(&str, &str)]| {
+            let pair = |(file, value): &(&str, &str)| ((*file).to_owned(), (*value).to_owned());
+            limits(&Cgroup { settings: settings.iter().map(pair).collect(), ..Cgroup::default() })
+        };
+        let weights = |list: &[u64]| -> Properties {
+            list.iter().map(|weight| ("CPUWeight".to_owned(), Value::U64(*weight))).collect()
+        };
+        let mut idle = properties(&[("cpu.idle", "1"), ("pids.max", "5")]);
+        assert_eq!(idle[..1], weights(&[0]));
+        assert!(drop_idle(&mut idle) && !drop_idle(&mut idle));
+        assert_eq!(idle, [("TasksMax".to_owned(), Value::U64(5))]);
+        // The last word counts.
+        let mut woken = properties(&[("cpu.idle", "0"), ("cpu.weight", "59")]);
+        assert_eq!(woken, weights(&[u64::MAX, 59]));
+        assert!(!drop_idle(&mut woken));
     }
 
     #[test]
@@ -263,5 +327,19 @@ mod tests {
             assert!(error.contains("org.systemd.property.X"), "{wrong}: {error}");
         }
         assert!(all(&[("org.systemd.property.", "1")]).is_err());
+        for (name, text, expected, value) in [
+            ("RuntimeMaxSec", "2", "RuntimeMaxUSec", Value::U64(2_000_000)),
+            ("TimeoutStopSec", "uint64 1", "TimeoutStopUSec", Value::U64(1_000_000)),
+            ("TimeoutStopSec", "0.5", "TimeoutStopUSec", Value::U64(500_000)),
+            ("TimeoutStopUSec", "uint64 7", "TimeoutStopUSec", Value::U64(7)),
+            ("CPUQuotaPerSecUSec", "uint64 7", "CPUQuotaPerSecUSec", Value::U64(7)),
+        ] {
+            let found = all(&[(&format!("org.systemd.property.{name}"), text)]).unwrap();
+            assert_eq!(found, [(expected.to_owned(), value)], "{name} {text}");
+        }
+        for wrong in ["-1", "'2'", "true", "-0.5"] {
+            let error = all(&[("org.systemd.property.RuntimeMaxSec", wrong)]).unwrap_err().to_string();
+            assert!(error.contains("no number of seconds"), "{wrong}: {error}");
+        }
     }
 }

@@ -8,6 +8,7 @@ use super::{cgroup, is_ordinary_user};
 use crate::launch::Cgroup;
 
 const MANAGER: &str = "org.freedesktop.systemd1";
+const INVALID: &str = "org.freedesktop.DBus.Error.InvalidArgs";
 const JOBS: &str = "type='signal',interface='org.freedesktop.systemd1.Manager',member='JobRemoved'";
 
 /// Makes the scope with process `pid` in it, which it moves there, and returns its cgroup's path.
@@ -15,10 +16,13 @@ pub(crate) fn start(scope: &Scope, pid: i32, mut properties: Properties) -> Resu
     properties.push(("PIDs".to_owned(), Value::U32s(vec![pid.cast_unsigned()])));
     let what = |failure: Failure| Error::new(format!("have systemd make {}: {failure}", scope.unit));
     let mut bus = connect()?;
-    let body = || Body::default().text(&scope.unit).text("fail").properties(&properties).no_units();
-    let mut started = job(&mut bus, "StartTransientUnit", &body());
+    let body =
+        |properties: &Properties| Body::default().text(&scope.unit).text("fail").properties(properties).no_units();
+    let mut start =
+        |bus: &mut Bus| known(&mut properties, |properties| job(bus, "StartTransientUnit", &body(properties)));
+    let mut started = start(&mut bus);
     if is_named(&started, "UnitExists") && reset(&mut bus, &scope.unit) {
-        started = job(&mut bus, "StartTransientUnit", &body());
+        started = start(&mut bus);
     }
     started.map_err(what)?;
     cgroup::of_process(pid)
@@ -26,13 +30,26 @@ pub(crate) fn start(scope: &Scope, pid: i32, mut properties: Properties) -> Resu
 
 /// Changes limits of the scope `unit`, until it ends.
 pub(crate) fn change(unit: &str, cgroup: &Cgroup) -> Result<()> {
-    let properties = scope::limits(cgroup);
+    let mut properties = scope::limits(cgroup);
     if properties.is_empty() {
         return Ok(());
     }
-    let body = Body::default().text(unit).bool(true).properties(&properties);
-    let changed = connect()?.call(&manager("SetUnitProperties"), &body);
+    let mut bus = connect()?;
+    let changed = known(&mut properties, |properties| {
+        bus.call(&manager("SetUnitProperties"), &Body::default().text(unit).bool(true).properties(properties))
+    });
     changed.map(drop).map_err(|failure| Error::new(format!("have systemd change {unit}: {failure}")))
+}
+
+/// Calls with these properties, or with those of them that an older systemd knows: the cgroup's file has the rest all the same.
+fn known<T>(
+    properties: &mut Properties,
+    mut call: impl FnMut(&Properties) -> std::result::Result<T, Failure>,
+) -> std::result::Result<T, Failure> {
+    match call(properties) {
+        Err(Failure::Refused(name, _)) if name == INVALID && scope::drop_idle(properties) => call(properties),
+        other => other,
+    }
 }
 
 /// Moves process `pid` into the scope `unit`, or its cgroup `beneath`, from where only systemd may.

@@ -25,11 +25,16 @@ pub fn update(entry: &Entry, mut resources: LinuxResources, schemata: &[String])
     let config = entry.read("config.json")?.ok_or_else(|| what(&"its config.json is missing"))?;
     let config = bundle::parse(&config)?;
     drop_device_rules(&mut resources, &config).map_err(|error| what(&error))?;
+    respect_zero(&mut resources, &config);
     if resources != nothing() {
         let group = cgroup::open(&record)?.ok_or_else(|| what(&"it has no cgroup to set limits in"))?;
         complete(&mut resources, group.as_fd());
         let mut settings = compile::resources(&resources).map_err(|error| what(&error))?;
         burst_last(&mut settings);
+        wake(&mut settings, group.as_fd());
+        if let Some(path) = &record.cgroup {
+            cgroup::enable_for(&settings, group.as_fd(), path)?;
+        }
         change(group.as_fd(), &settings, record.scope.as_deref()).map_err(|error| what(&error))?;
     }
     if !schemata.is_empty() {
@@ -58,11 +63,19 @@ fn drop_device_rules(resources: &mut LinuxResources, config: &Spec) -> std::resu
     Ok(())
 }
 
-/// Adds what a limit needs to be understood and the caller left as it is, and drops what means "as it is".
-fn complete(resources: &mut LinuxResources, group: BorrowedFd<'_>) {
-    if resources.pids().as_ref().is_some_and(|pids| pids.limit() == 0) {
-        resources.set_pids(None);
+/// What a limit of 0 processes means is said by the version of the container's configuration: "as it is", or as few as can be.
+fn respect_zero(resources: &mut LinuxResources, config: &Spec) {
+    if let Some(pids) = resources.pids_mut().as_mut().filter(|pids| pids.limit() == 0) {
+        if compile::zero_processes_are_a_limit(config.version()) {
+            pids.set_limit(1);
+        } else {
+            resources.set_pids(None);
+        }
     }
+}
+
+/// Adds what a limit needs to be understood and the caller left as it is.
+fn complete(resources: &mut LinuxResources, group: BorrowedFd<'_>) {
     let mut memory: LinuxMemory = resources.memory().unwrap_or_default();
     // Swap is told together with memory, whose limit must be known to tell them apart.
     if memory.swap().is_some_and(|swap| swap > 0) && memory.limit().is_none_or(|limit| limit == 0) {
@@ -95,6 +108,15 @@ fn burst_last(settings: &mut Cgroup) {
     let has = |name: &str| settings.settings.iter().any(|(file, _)| file == name);
     if has("cpu.max") && has("cpu.max.burst") {
         settings.settings.insert(0, ("cpu.max.burst".to_owned(), "0".to_owned()));
+    }
+}
+
+/// A weight is for who isn't idle: beside `cpu.idle` the kernel refuses it, and systemd takes that back for it.
+fn wake(settings: &mut Cgroup, group: BorrowedFd<'_>) {
+    let has = |name: &str| settings.settings.iter().any(|(file, _)| file == name);
+    let idle = || read(group, "cpu.idle").is_ok_and(|text| text.trim() == "1");
+    if has("cpu.weight") && !has("cpu.idle") && idle() {
+        settings.settings.insert(0, ("cpu.idle".to_owned(), "0".to_owned()));
     }
 }
 
@@ -155,6 +177,7 @@ mod tests {
         complete(&mut resources, group.as_fd());
         let mut settings = compile::resources(&resources).unwrap();
         burst_last(&mut settings);
+        wake(&mut settings, group.as_fd());
         settings.settings
     }
 
@@ -178,7 +201,6 @@ mod tests {
             (r#"{"memory":{"limit":-1}}"#, pairs(&[("memory.max", "max"), ("memory.swap.max", "max")])),
             (r#"{"memory":{"limit":-1,"swap":0}}"#, pairs(&[("memory.max", "max"), ("memory.swap.max", "max")])),
             (r#"{"memory":{"limit":1048576}}"#, pairs(&[("memory.max", "1048576")])),
-            (r#"{"pids":{"limit":0}}"#, pairs(&[])),
             (r#"{"pids":{"limit":-1}}"#, pairs(&[("pids.max", "max")])),
             (
                 r#"{"cpu":{"quota":3000,"burst":2000}}"#,
@@ -191,6 +213,33 @@ mod tests {
         let mut resources: LinuxResources = serde_json::from_str(r#"{"memory":{"swap":5242880}}"#).unwrap();
         complete(&mut resources, unlimited.as_fd());
         assert!(compile::resources(&resources).unwrap_err().to_string().contains("needs a memory limit"));
+    }
+
+    #[test]
+    fn a_weight_wakes_who_is_idle() {
+        let (_directory, idle) = fake(&[("cpu.idle", "1\n")]);
+        let (_directory, awake) = fake(&[("cpu.idle", "0\n")]);
+        let file = |(file, value): &(String, String)| format!("{file}={value}");
+        let files = |group, json| settings_of(group, json).iter().map(file).collect::<Vec<_>>();
+        assert_eq!(files(&idle, r#"{"cpu":{"shares":1024}}"#), ["cpu.idle=0", "cpu.weight=100"]);
+        assert_eq!(files(&idle, r#"{"unified":{"cpu.weight":"8"}}"#), ["cpu.idle=0", "cpu.weight=8"]);
+        assert_eq!(files(&awake, r#"{"cpu":{"shares":1024}}"#), ["cpu.weight=100"]);
+        assert_eq!(files(&idle, r#"{"cpu":{"shares":1024,"idle":1}}"#), ["cpu.idle=1"]);
+        assert_eq!(files(&idle, r#"{"cpu":{"quota":-1}}"#), ["cpu.max=max 100000"]);
+    }
+
+    #[test]
+    fn what_no_processes_are_is_said_by_the_configuration() {
+        for (version, limit, expected) in
+            [("1.2.1", 0, None), ("1.3.0", 0, Some(1)), ("1.2.1", -1, Some(-1)), ("1.3.0", 7, Some(7))]
+        {
+            let config = serde_json::from_value(serde_json::json!({"ociVersion": version})).unwrap();
+            let json = serde_json::json!({"pids": {"limit": limit}});
+            let mut resources: LinuxResources = serde_json::from_value(json).unwrap();
+            respect_zero(&mut resources, &config);
+            let found = resources.pids().as_ref().map(oci_spec::runtime::LinuxPids::limit);
+            assert_eq!(found, expected, "{version} {limit}");
+        }
     }
 
     #[test]

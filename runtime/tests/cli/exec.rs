@@ -23,6 +23,7 @@ pub fn tests() -> Vec<Trial> {
         a_network_of_the_machine_s_is_entered_from_a_user_namespace,
         a_paused_container_is_not_entered,
         a_container_in_a_cgroup_that_it_has_made_is_entered,
+        a_container_whose_cgroup_is_gone_is_entered_where_it_is,
         the_agent_is_told_of_a_process,
         the_program_can_t_be_overwritten,
         descriptors_are_preserved,
@@ -359,6 +360,29 @@ fn a_container_in_a_cgroup_that_it_has_made_is_entered() {
     assert!(error.contains("adding pid of the new process to cgroups: open cgroup absent"), "{error}");
     assert!(error.contains("no such file or directory"), "{error}");
     site.ok(&["delete", "--force", &site.id]);
+    site.assert_gone();
+}
+
+/// A container without a cgroup namespace may leave its cgroup for another, and whoever likes removes the empty one.
+fn a_container_whose_cgroup_is_gone_is_entered_where_it_is() {
+    let site = running();
+    let own = site.cgroup();
+    let other = own.with_file_name(format!("{}-other", site.id));
+    let pid = site.state()["pid"].to_string();
+    std::fs::create_dir(&other).unwrap();
+    std::fs::write(other.join("cgroup.procs"), &pid).unwrap();
+    // The control: as long as it is there it is the place.
+    assert!(output(&site, &[], "cat /proc/self/cgroup").lines().any(|line| line == "0::/"));
+    std::fs::remove_dir(&own).unwrap();
+    let text = output(&site, &[], "cat /proc/self/cgroup");
+    assert!(text.lines().any(|line| line.starts_with("0::") && line.ends_with("-other")), "{text}");
+    for beneath in ["/", "inner"] {
+        let done = site.run(&["exec", "--cgroup", beneath, &site.id, "/bin/true"]);
+        assert!(done.status != 0 && done.stderr.contains("it is gone"), "{done:?}");
+    }
+    site.ok(&["delete", "--force", &site.id]);
+    until("nobody is left", || std::fs::read_to_string(other.join("cgroup.procs")).unwrap().is_empty());
+    std::fs::remove_dir(other).unwrap();
     site.assert_gone();
 }
 

@@ -22,6 +22,7 @@ pub fn tests() -> Vec<Trial> {
         a_new_network_is_there_when_the_program_begins,
         a_new_network_may_go_with_clocks_that_are_joined,
         a_cgroup_is_the_user_s_of_a_user_namespace_that_is_joined,
+        threads_with_a_cgroup_of_their_own_are_no_processes,
         the_cgroup_is_where_the_configuration_says,
         a_cgroup_in_use_is_left_alone,
         a_cgroup_that_is_there_is_used,
@@ -220,6 +221,27 @@ fn containers_and_processes_are_listed() {
     assert!(table.starts_with("UID") && table.contains("sleep 60") && table.lines().count() == 3, "{table}");
     let table = site.ok(&["ps", &site.id, "-o", "pid,comm", "-e"]);
     assert_eq!(table.lines().count(), 3, "{table}");
+}
+
+/// A threaded cgroup doesn't tell whose threads it has: the one above it does (cgroup-v2.rst, "Threads").
+fn threads_with_a_cgroup_of_their_own_are_no_processes() {
+    let site = shell("trap 'echo told; exit 7' TERM; while :; do sleep 0.1; done");
+    let output = site.create(&[]);
+    site.ok(&["start", &site.id]);
+    let threaded = site.cgroup().join("threaded");
+    let pid = site.state()["pid"].to_string();
+    std::fs::create_dir(&threaded).unwrap();
+    std::fs::write(threaded.join("cgroup.type"), "threaded").unwrap();
+    std::fs::write(threaded.join("cgroup.threads"), &pid).unwrap();
+    // The control: the container's own cgroup couldn't be asked alone.
+    assert!(std::fs::read_to_string(threaded.join("cgroup.procs")).is_err());
+    let pids: Vec<u64> = serde_json::from_str(&site.ok(&["ps", "--format", "json", &site.id])).unwrap();
+    assert_eq!(pids.iter().filter(|found| found.to_string() == pid).count(), 1, "{pids:?}");
+    site.ok(&["kill", "--all", &site.id, "TERM"]);
+    site.wait_for("stopped");
+    assert!(std::fs::read_to_string(output).unwrap().contains("told"));
+    site.ok(&["delete", &site.id]);
+    site.assert_gone();
 }
 
 fn the_configuration_counts_as_it_was_at_create() {

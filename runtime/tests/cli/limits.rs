@@ -57,7 +57,7 @@ fn limits_change_while_it_runs() {
     site.ok(&["update", "-r", file.to_str().unwrap(), &site.id]);
     assert_eq!((limit(&site, "cgroup.max.descendants"), limit(&site, "cgroup.max.depth")), ("max".into(), "7".into()));
     // What says nothing changes nothing; so does the absence of limits where there is no controller.
-    assert_eq!(update(&site, r#"{"pids": {"limit": 0}, "memory": {"limit": 0}, "cpu": {"cpus": ""}}"#).0, 0);
+    assert_eq!(update(&site, r#"{"pids": {}, "memory": {"limit": 0}, "cpu": {"cpus": ""}}"#).0, 0);
     site.ok(&["update", &site.id]);
     site.ok(&["update", "--pids-limit", "-1", "--memory", "-1", "--memory-swap=-1", "--cpu-quota", "-1", &site.id]);
     // A caller that sends the container's own device rules along is understood.

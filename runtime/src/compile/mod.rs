@@ -6,6 +6,7 @@ mod bundle;
 pub mod cgroup;
 pub mod device_filter;
 mod devices;
+mod idmap;
 mod ids;
 mod landlock;
 mod list;
@@ -70,7 +71,8 @@ fn compile(spec: &Spec, linux: &Linux, root: Root, base: &Base<'_>) -> Result<La
     let readonly = root.readonly || spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly).unwrap_or(false);
     let propagation = propagation(linux)?;
     let label = linux.mount_label().as_deref().filter(|label| !label.is_empty());
-    let mounts = mounts::Mounts { base, in_user_namespace, label, propagation };
+    let container_ids = namespaces::mappings(linux)?;
+    let mounts = mounts::Mounts { base, in_user_namespace, container_ids, label, propagation };
     let mounts = mounts.all(spec.mounts().as_deref().unwrap_or_default())?;
     if let Some(ids) = &ids {
         ids::check(ids, &process, &mounts)?;

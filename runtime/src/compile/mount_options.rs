@@ -31,6 +31,8 @@ pub(super) struct Options {
     pub(super) copy_up: bool,
     /// `Some(recursive)`
     pub(super) idmap: Option<bool>,
+    /// What follows `idmap=` or `ridmap=`.
+    pub(super) own_ids: Option<String>,
     /// Of the filesystem as such.
     pub(super) filesystem: Vec<String>,
     /// The filesystem type's own.
@@ -66,6 +68,10 @@ impl Options {
         if let Some(propagation) = propagation(option) {
             self.flags.propagation.push(propagation);
             return;
+        }
+        if let Some((name @ ("idmap" | "ridmap"), ids)) = option.split_once('=') {
+            self.own_ids = Some(ids.to_owned());
+            return self.take(name);
         }
         match option {
             "bind" => self.bind = true,

@@ -4,7 +4,7 @@ use oci_spec::runtime::Mount as SpecMount;
 
 use super::bundle::within;
 use super::mount_options::Options;
-use super::{Base, namespaces, text};
+use super::{Base, idmap, namespaces, text};
 use crate::launch::{IdMap, IdMapping, Mount, MountSource, Propagation};
 use crate::spec::Error;
 
@@ -15,6 +15,8 @@ const LABELLED_BY_POLICY: [&str; 4] = ["proc", "sysfs", "cgroup2", "mqueue"];
 pub(super) struct Mounts<'a> {
     pub(super) base: &'a Base<'a>,
     pub(super) in_user_namespace: bool,
+    /// The ids of that user namespace, as far as they are told.
+    pub(super) container_ids: IdMap,
     /// `linux.mountLabel`
     pub(super) label: Option<&'a str>,
     pub(super) propagation: Propagation,
@@ -33,7 +35,9 @@ impl Mounts<'_> {
         }
         let target = clean(&given);
         let mut options = Options::of(entry.options().as_deref().unwrap_or_default());
-        let own_map = own_map(&field, entry)?;
+        let by_option =
+            options.own_ids.as_deref().map(|text| idmap::parse(&field, text, &self.container_ids)).transpose()?;
+        let own_map = own_map(&field, entry)?.or(by_option);
         let fstype = match entry.typ().as_deref() {
             // Cgroup v1 isn't supported by anything here; specs call both by this name.
             Some("cgroup") => "cgroup2",
@@ -174,102 +178,4 @@ fn clean(path: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::compile::Bundle;
-
-    fn one(json: &str) -> Result<Mount, Error> {
-        let base = Base { bundle: Some(Bundle { path: "/bundle", id: "c" }), volumes: &[] };
-        let mounts = Mounts { base: &base, in_user_namespace: true, label: None, propagation: Propagation::Private };
-        mounts.mount(&serde_json::from_str(json).unwrap())
-    }
-
-    #[test]
-    fn destinations_are_cleaned_and_begin_at_the_root() {
-        assert_eq!(
-            (clean("a/./b//c/.."), clean("../../x"), clean("/"), clean("/dev/")),
-            ("/a/b".to_owned(), "/x".to_owned(), "/".to_owned(), "/dev".to_owned())
-        );
-        assert_eq!(one(r#"{"destination":"data","type":"tmpfs"}"#).unwrap().target, "/data");
-    }
-
-    #[test]
-    fn a_relative_source_lies_in_the_bundle() {
-        let mount = one(r#"{"destination":"/x","source":"files/x","options":["rbind"]}"#).unwrap();
-        assert_eq!(
-            mount.source,
-            MountSource::Bind {
-                path: "/bundle/files/x".to_owned(),
-                recursive: true,
-                idmap: IdMapping::None,
-                create: None
-            }
-        );
-    }
-
-    #[test]
-    fn unknown_options_are_the_filesystem_s() {
-        let mount =
-            one(r#"{"destination":"/x","type":"tmpfs","source":"shm","options":["size=4k","sync","ro","mode=700"]}"#);
-        let MountSource::Filesystem { fstype, device, options, .. } = mount.unwrap().source else { panic!() };
-        assert_eq!((fstype.as_str(), device.as_deref()), ("tmpfs", Some("shm")));
-        assert_eq!(options, ["sync", "size=4k", "mode=700"]);
-    }
-
-    #[test]
-    fn options_that_a_bind_mount_has_not_are_named() {
-        let entry = |json: &str| serde_json::from_str::<SpecMount>(json).unwrap();
-        let typo = entry(r#"{"destination":"/x","source":"/y","options":["bind","ro","nosuuid","mode=1"]}"#);
-        let other = entry(r#"{"destination":"/z","type":"tmpfs","options":["mode=1"]}"#);
-        let warnings = ignored(&[typo.clone(), other]);
-        assert_eq!(warnings.len(), 2);
-        assert!(warnings[0].contains("mounts[/x]") && warnings[0].contains("nosuuid"), "{warnings:?}");
-        // An appliance's mounts are written by nobody but its own build: there it is a mistake.
-        let base = Base { bundle: None, volumes: &[] };
-        let mounts = Mounts { base: &base, in_user_namespace: false, label: None, propagation: Propagation::Private };
-        assert!(mounts.mount(&typo).unwrap_err().to_string().contains("nosuuid"));
-    }
-
-    #[test]
-    fn mappings_of_its_own_are_kept() {
-        let mount = one(r#"{"destination":"/x","source":"/y","options":["bind","ridmap"],
-                "uidMappings":[{"containerID":0,"hostID":1000,"size":1}],"gidMappings":[{"containerID":0,"hostID":1000,"size":1}]}"#);
-        let MountSource::Bind { idmap: IdMapping::Own { ids, recursive: true }, .. } = mount.unwrap().source else {
-            panic!()
-        };
-        assert_eq!((ids.uids[0].inside, ids.uids[0].outside), (0, 1000));
-    }
-
-    #[test]
-    fn existing_mounts_change() {
-        let source = |json: &str| one(json).unwrap().source;
-        let remount = source(r#"{"destination":"/","options":["remount","ro","size=1m"]}"#);
-        assert_eq!(remount, MountSource::Existing { options: Some(vec!["size=1m".to_owned()]) });
-        let bind = source(r#"{"destination":"/","type":"none","options":["remount","bind","ro"]}"#);
-        assert_eq!(bind, MountSource::Existing { options: None });
-        assert_eq!(source(r#"{"destination":"/","options":["rshared"]}"#), MountSource::Existing { options: None });
-    }
-
-    #[test]
-    fn what_makes_no_sense_is_an_error_with_its_destination() {
-        for (json, word) in [
-            (r#"{"destination":"/x","options":["bind"]}"#, "source"),
-            (r#"{"destination":"/x","type":"none"}"#, "type"),
-            (r#"{"destination":"/x","type":"tmpfs","options":["idmap"]}"#, "idmap"),
-            (r#"{"destination":"/x","type":"proc","options":["tmpcopyup"]}"#, "tmpcopyup"),
-            (r#"{"destination":"/x","type":"tmpfs","options":["remount","tmpcopyup"]}"#, "tmpcopyup"),
-            (
-                r#"{"destination":"/x","type":"tmpfs","uidMappings":[{"containerID":0,"hostID":1,"size":1}],
-                    "gidMappings":[{"containerID":0,"hostID":1,"size":1}]}"#,
-                "mappings are for bind mounts",
-            ),
-            (
-                r#"{"destination":"/x","source":"/y","options":["bind"],"uidMappings":[{"containerID":0,"hostID":1,"size":1}]}"#,
-                "gid",
-            ),
-        ] {
-            let error = one(json).unwrap_err().to_string();
-            assert!(error.contains("mounts[/x]") && error.contains(word), "{error}");
-        }
-    }
-}
+mod tests;

@@ -24,7 +24,7 @@ mod tests;
 
 use oci_spec::runtime::{Linux, Spec};
 
-use crate::launch::{CreateDir, Launch, Propagation, Root};
+use crate::launch::{CreateDir, Launch, Mount, Namespace, Propagation, Root, RootSource};
 use crate::spec::Error;
 
 #[cfg(feature = "cli")]
@@ -72,8 +72,18 @@ fn compile(spec: &Spec, linux: &Linux, root: Root, base: &Base<'_>) -> Result<La
     let propagation = propagation(linux)?;
     let label = linux.mount_label().as_deref().filter(|label| !label.is_empty());
     let container_ids = namespaces::mappings(linux)?;
-    let mounts = mounts::Mounts { base, in_user_namespace, container_ids, label, propagation };
+    let at = match &root.source {
+        RootSource::Directory(path) if base.bundle.is_some() => Some(path.as_str()),
+        RootSource::Directory(_) | RootSource::Layers { .. } => None,
+    };
+    let mounts = mounts::Mounts { base, root: at, in_user_namespace, container_ids, label, propagation };
     let mounts = mounts.all(spec.mounts().as_deref().unwrap_or_default())?;
+    if namespaces.mount == Namespace::Host && mounts.iter().any(Mount::covers_root) {
+        return Err(Error::new(
+            "mounts[/]",
+            "the root is covered in a mount namespace only: add {\"type\": \"mount\"}",
+        ));
+    }
     if let Some(ids) = &ids {
         ids::check(ids, &process, &mounts)?;
     }

@@ -14,6 +14,8 @@ const LABELLED_BY_POLICY: [&str; 4] = ["proc", "sysfs", "cgroup2", "mqueue"];
 /// What the mounts of one spec have in common.
 pub(super) struct Mounts<'a> {
     pub(super) base: &'a Base<'a>,
+    /// Where a bundle's root directory is.
+    pub(super) root: Option<&'a str>,
     pub(super) in_user_namespace: bool,
     /// The ids of that user namespace, as far as they are told.
     pub(super) container_ids: IdMap,
@@ -24,16 +26,24 @@ pub(super) struct Mounts<'a> {
 
 impl Mounts<'_> {
     pub(super) fn all(&self, mounts: &[SpecMount]) -> Result<Vec<Mount>, Error> {
-        mounts.iter().map(|entry| self.mount(entry)).collect()
+        let mut made = Vec::with_capacity(mounts.len());
+        for entry in mounts {
+            made.push(self.mount(entry, &made)?);
+        }
+        Ok(made)
     }
 
-    fn mount(&self, entry: &SpecMount) -> Result<Mount, Error> {
+    /// One of them, after those that are `made`.
+    fn mount(&self, entry: &SpecMount, made: &[Mount]) -> Result<Mount, Error> {
         let given = text("mounts.destination", entry.destination())?;
         let field = format!("mounts[{given}]");
         if given.is_empty() {
             return Err(Error::new("mounts.destination", "empty"));
         }
-        let target = clean(&given);
+        let target = match self.root.and_then(|root| in_root(root, &given)) {
+            Some(inside) => inside,
+            None => clean(&given),
+        };
         let mut options = Options::of(entry.options().as_deref().unwrap_or_default());
         let by_option =
             options.own_ids.as_deref().map(|text| idmap::parse(&field, text, &self.container_ids)).transpose()?;
@@ -59,7 +69,7 @@ impl Mounts<'_> {
             let options = options.filesystem.iter().chain(&options.rest).cloned().collect();
             MountSource::Existing { options: changes.then_some(options) }
         } else if is_bind {
-            self.bind(&field, &target, entry, &options, own_map)?
+            self.bind(&field, &target, entry, &options, own_map, made)?
         } else if fstype.is_empty() && propagates && options.rest.is_empty() {
             MountSource::Existing { options: None }
         } else {
@@ -78,6 +88,7 @@ impl Mounts<'_> {
         entry: &SpecMount,
         options: &Options,
         own_map: Option<IdMap>,
+        made: &[Mount],
     ) -> Result<MountSource, Error> {
         // mount(2) takes them as data that it doesn't look at; of a bundle they are named in a warning.
         if let Some(option) = options.rest.first().filter(|_| self.base.bundle.is_none()) {
@@ -105,8 +116,21 @@ impl Mounts<'_> {
         if !path.starts_with('/') || (self.base.bundle.is_none() && path.split('/').any(|name| name == "..")) {
             return Err(Error::new(field, format!("the source {path:?} must be an absolute path without '..'")));
         }
+        if let (IdMapping::None, Some(path)) = (&idmap, self.covered(&path, made)) {
+            return Ok(MountSource::Inside { path, recursive: options.recursive });
+        }
         let create = self.base.volumes.iter().find(|(volume, _)| *volume == target).map(|(_, create)| *create);
         Ok(MountSource::Bind { path, recursive: options.recursive, idmap, create })
+    }
+
+    /// The place in the container of a source that lies in its root directory, where something is mounted by then: what is beneath
+    /// that isn't what is meant.
+    fn covered(&self, source: &str, made: &[Mount]) -> Option<String> {
+        let place = in_root(self.root?, source)?;
+        let covers = |mount: &&Mount| {
+            !matches!(mount.source, MountSource::Existing { .. }) && beneath(&mount.target, &place).is_some()
+        };
+        made.iter().find(covers).map(|_| place.clone())
     }
 
     fn filesystem(
@@ -140,17 +164,25 @@ impl Mounts<'_> {
     }
 }
 
+/// What a person should know about `mounts` of a bundle whose root is at `root`.
+pub(super) fn warnings(mounts: &[SpecMount], root: &str) -> Vec<String> {
+    mounts.iter().flat_map(|entry| misplaced(entry, root).into_iter().chain(ignored(entry))).collect()
+}
+
+/// A destination as it is outside.
+fn misplaced(entry: &SpecMount, root: &str) -> Option<String> {
+    let given = entry.destination().to_str()?;
+    let inside = in_root(root, given)?;
+    Some(format!("mounts[{given}]: begins with root.path, taken for {inside}: destinations are paths in the container"))
+}
+
 /// Options that mean nothing, as bind mounts have no data.
-pub(super) fn ignored(mounts: &[SpecMount]) -> Vec<String> {
-    let of_one = |entry: &SpecMount| {
-        let options = Options::of(entry.options().as_deref().unwrap_or_default());
-        let bind = !options.remount && (options.bind || entry.typ().as_deref() == Some("bind"));
-        let rest = if bind { options.rest } else { Vec::new() };
-        let destination = entry.destination().display().to_string();
-        rest.into_iter()
-            .map(move |option| format!("mounts[{destination}]: a bind mount has no option {option:?}, ignored"))
-    };
-    mounts.iter().flat_map(of_one).collect()
+fn ignored(entry: &SpecMount) -> Vec<String> {
+    let options = Options::of(entry.options().as_deref().unwrap_or_default());
+    let bind = !options.remount && (options.bind || entry.typ().as_deref() == Some("bind"));
+    let rest = if bind { options.rest } else { Vec::new() };
+    let destination = entry.destination().display();
+    rest.iter().map(|option| format!("mounts[{destination}]: a bind mount has no option {option:?}, ignored")).collect()
 }
 
 /// `uidMappings` and `gidMappings` of one mount: ids on disk → ids outside.
@@ -175,6 +207,19 @@ fn clean(path: &str) -> String {
         }
     }
     format!("/{}", names.join("/"))
+}
+
+/// The place in the container of a path outside that leads to its root directory or into it. A root at `/` has no other places.
+fn in_root(root: &str, path: &str) -> Option<String> {
+    let (root, path) = (clean(root), clean(path));
+    let rest = beneath(&root, &path).filter(|_| root != "/")?;
+    Some(if rest.is_empty() { "/".to_owned() } else { rest.to_owned() })
+}
+
+/// What is left of `path` beneath `directory`, both clean; empty: it is the same.
+fn beneath<'a>(directory: &str, path: &'a str) -> Option<&'a str> {
+    let directory = directory.trim_end_matches('/');
+    path.strip_prefix(directory).filter(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 #[cfg(test)]

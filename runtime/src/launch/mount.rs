@@ -16,6 +16,13 @@ pub struct Mount {
     pub flags: MountFlags,
 }
 
+impl Mount {
+    /// Whether the container's root is what is mounted from then on.
+    pub(crate) fn covers_root(&self) -> bool {
+        self.target == "/" && !matches!(self.source, MountSource::Existing { .. })
+    }
+}
+
 /// What a mount shows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MountSource {
@@ -40,6 +47,13 @@ pub enum MountSource {
         idmap: IdMapping,
         /// Make `path` before mounting it, if it is absent: a volume's directory.
         create: Option<CreateDir>,
+    },
+    /// What the container has at another place by then, with the mounts before this one.
+    Inside {
+        /// Absolute path inside the container.
+        path: String,
+        /// With the mounts beneath it.
+        recursive: bool,
     },
     /// The mount that is there already: its attributes and propagation change, and with `options` its filesystem's.
     Existing {

@@ -34,7 +34,7 @@ pub(crate) use beside::Network;
 pub(crate) use enter::enter;
 pub(crate) use joined::Visits;
 pub(crate) use nodes::Nodes;
-pub(crate) use trees::{Mount, STANDARD_DEVICES, Tree, Trees, propagate, set_unless_empty};
+pub(crate) use trees::{Mount, STANDARD_DEVICES, Tree, Trees, of_container, propagate, set_unless_empty};
 
 /// See [`crate::start::start`].
 pub(crate) fn start(

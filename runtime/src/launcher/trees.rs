@@ -61,6 +61,16 @@ impl Tree {
     }
 }
 
+/// A detached mount of a place in the container, which the child has opened; `path` is its name there.
+pub(crate) fn of_container<'a>(
+    place: BorrowedFd<'_>,
+    path: &str,
+    recursive: bool,
+    flags: &MountFlags,
+) -> Result<Mount<'a>, Failure> {
+    clone(Place { path, opened: Some(place) }, recursive, flags, None).map(Mount::Own)
+}
+
 /// A mount by its descriptor.
 #[derive(Debug)]
 pub(crate) enum Mount<'a> {
@@ -153,7 +163,7 @@ impl Trees {
         for mount in &launch.mounts {
             trees.binds.push(match &mount.source {
                 MountSource::Filesystem { fstype, .. } => instead_of(launch, fstype, &mount.flags)?,
-                MountSource::Existing { .. } => None,
+                MountSource::Inside { .. } | MountSource::Existing { .. } => None,
                 MountSource::Bind { path, recursive, idmap, create } => {
                     let opened = site.volumes.iter().find(|(of, _)| of == path).map(|(_, volume)| volume.as_fd());
                     if let (Some(create), None) = (create, opened) {

@@ -10,6 +10,7 @@ mod images;
 mod layers;
 mod lifecycle;
 mod limits;
+mod mounts;
 mod ordinary;
 mod refusals;
 mod rootless;
@@ -33,6 +34,7 @@ fn main() {
             exec::tests(),
             faults::tests(),
             rootless::tests(),
+            mounts::tests(),
             shared_mounts::tests(),
             systemd::tests(),
             images::tests(),

@@ -1,16 +1,21 @@
 use super::*;
 use crate::compile::Bundle;
 
-fn one(json: &str) -> Result<Mount, Error> {
-    let base = Base { bundle: Some(Bundle { path: "/bundle", id: "c" }), volumes: &[] };
-    let mounts = Mounts {
-        base: &base,
-        in_user_namespace: true,
+fn mounts<'a>(base: &'a Base<'a>, in_user_namespace: bool) -> Mounts<'a> {
+    Mounts {
+        base,
+        root: Some("/bundle/rootfs"),
+        in_user_namespace,
         container_ids: IdMap::default(),
         label: None,
         propagation: Propagation::Private,
-    };
-    mounts.mount(&serde_json::from_str(json).unwrap())
+    }
+}
+
+fn one(json: &str) -> Result<Mount, Error> {
+    let base = Base { bundle: Some(Bundle { path: "/bundle", id: "c" }), volumes: &[] };
+    let mounts = mounts(&base, true);
+    mounts.mount(&serde_json::from_str(json).unwrap(), &[])
 }
 
 #[test]
@@ -45,19 +50,13 @@ fn options_that_a_bind_mount_has_not_are_named() {
     let entry = |json: &str| serde_json::from_str::<SpecMount>(json).unwrap();
     let typo = entry(r#"{"destination":"/x","source":"/y","options":["bind","ro","nosuuid","mode=1"]}"#);
     let other = entry(r#"{"destination":"/z","type":"tmpfs","options":["mode=1"]}"#);
-    let warnings = ignored(&[typo.clone(), other]);
+    let warnings = warnings(&[typo.clone(), other], "/bundle/rootfs");
     assert_eq!(warnings.len(), 2);
     assert!(warnings[0].contains("mounts[/x]") && warnings[0].contains("nosuuid"), "{warnings:?}");
     // An appliance's mounts are written by nobody but its own build: there it is a mistake.
     let base = Base { bundle: None, volumes: &[] };
-    let mounts = Mounts {
-        base: &base,
-        in_user_namespace: false,
-        container_ids: IdMap::default(),
-        label: None,
-        propagation: Propagation::Private,
-    };
-    assert!(mounts.mount(&typo).unwrap_err().to_string().contains("nosuuid"));
+    let mounts = mounts(&base, false);
+    assert!(mounts.mount(&typo, &[]).unwrap_err().to_string().contains("nosuuid"));
 }
 
 #[test]
@@ -122,4 +121,39 @@ fn what_makes_no_sense_is_an_error_with_its_destination() {
         let error = one(json).unwrap_err().to_string();
         assert!(error.contains("mounts[/x]") && error.contains(word), "{error}");
     }
+}
+
+#[test]
+fn what_is_in_the_root_has_its_place_there() {
+    let place = |path: &str| in_root("/bundle/./rootfs/", path);
+    assert_eq!(place("/bundle/rootfs//a/../b").as_deref(), Some("/b"));
+    assert_eq!(place("/bundle/rootfs").as_deref(), Some("/"));
+    assert_eq!((place("/bundle/rootfs-more/b"), place("/bundle"), place("/")), (None, None, None));
+    assert_eq!(in_root("/", "/b"), None);
+    let target = one(r#"{"destination":"/bundle/rootfs/b","type":"tmpfs"}"#).unwrap().target;
+    assert_eq!(target, "/b");
+}
+
+#[test]
+fn a_source_in_the_root_is_meant_with_what_is_mounted_there() {
+    let base = Base { bundle: Some(Bundle { path: "/bundle", id: "c" }), volumes: &[] };
+    let last = |first: &str, more: &str| {
+        let bind = format!(r#"{{"destination":"/x","source":"rootfs/a/b","options":["rbind"{more}]}}"#);
+        let list: Vec<SpecMount> = [first, &bind].map(|json| serde_json::from_str(json).unwrap()).to_vec();
+        mounts(&base, true).all(&list).unwrap().pop().unwrap().source
+    };
+    let inside = MountSource::Inside { path: "/a/b".to_owned(), recursive: true };
+    for target in ["/a", "/a/b", "/"] {
+        assert_eq!(last(&format!(r#"{{"destination":"{target}","type":"tmpfs"}}"#), ""), inside, "{target}");
+    }
+    // On which nothing is mounted, or not yet; and what must be mapped outside.
+    for (target, more) in [("/a/b/c", ""), ("/ab", ""), ("/x", ""), ("/a", r#","idmap""#)] {
+        let source = last(&format!(r#"{{"destination":"{target}","type":"tmpfs"}}"#), more);
+        assert!(
+            matches!(&source, MountSource::Bind { path, .. } if path == "/bundle/rootfs/a/b"),
+            "{target}: {source:?}"
+        );
+    }
+    let existing = last(r#"{"destination":"/","options":["rshared"]}"#, "");
+    assert!(matches!(existing, MountSource::Bind { .. }), "{existing:?}");
 }

@@ -67,6 +67,10 @@ pub(crate) fn of(step: Step, errno: Errno, object: &str) -> Option<&'static str>
             Some("proc") => "the launcher's own /proc is partly covered, or the pid namespace isn't the container's own",
             _ => "not allowed in this user namespace",
         },
+        (Step::MountAttributes, Errno::PERM) => {
+            "a user namespace can't have the opposite of how something is mounted on the machine: leave `rw`, `suid`, `dev`, \
+             `exec` or what is about times of access out"
+        }
         (Step::MountTarget, Errno::LOOP) => "the image ships it as a symbolic link, or links form a loop",
         (Step::MountTarget | Step::Create, Errno::ROFS) => "the image lacks it, and a read-only root can't be added to",
         (Step::MountTarget, Errno::NOTDIR | Errno::ISDIR) => "a directory can't be mounted over a file, nor a file over a directory",

@@ -75,6 +75,14 @@ impl Mounts<'_> {
         } else {
             self.filesystem(&field, fstype, entry, &options)?
         };
+        match source {
+            // The bits of an appliance's are all named where it is built.
+            _ if self.base.bundle.is_none() => {}
+            MountSource::Bind { .. } => options.replace_those_of_source(self.in_user_namespace),
+            // The container's own mounts are locked where the kernel says so.
+            MountSource::Inside { .. } => options.replace_those_of_source(false),
+            MountSource::Filesystem { .. } | MountSource::Existing { .. } => {}
+        }
         if !propagates && self.propagation == Propagation::Slave && matches!(source, MountSource::Bind { .. }) {
             options.flags.propagation = vec![u32::try_from(libc::MS_SLAVE | libc::MS_REC).unwrap_or_default()];
         }

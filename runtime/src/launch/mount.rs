@@ -100,6 +100,10 @@ pub struct MountFlags {
     pub own: Attributes,
     /// Of it and of everything beneath, after `own`.
     pub tree: Attributes,
+    /// `MOUNT_ATTR_*` bits to clear with those of `own`, unless they are locked: what nobody named.
+    pub unnamed: u64,
+    /// What its source denies, and how that keeps times of access, must remain: to change it is EPERM.
+    pub keeps: bool,
     /// Changes of propagation in order: `MS_SHARED` and its like, with `MS_REC` for the mounts beneath (`linux/mount.h`).
     /// Empty: private, with everything beneath.
     pub propagation: Vec<u32>,

@@ -8,6 +8,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{OpenTreeFlags, open_tree};
 
+use super::dress::{Mapping, dress};
 use super::nodes::{self, Nodes};
 use super::volume;
 use crate::failure::{Context, Failure, Step};
@@ -15,7 +16,6 @@ use crate::launch::{
     Attributes, IdMapping, Launch, MountFlags, MountSource, Namespace, Propagation, RootSource, Upper,
 };
 use crate::start::Site;
-use crate::sys::mount::{Change, set_attributes};
 use crate::userns;
 
 /// The nodes that every `/dev` has: name, device number.
@@ -105,9 +105,6 @@ pub(crate) struct Trees {
     /// The declared devices.
     pub(crate) devices: Nodes,
 }
-
-/// By which user namespace a tree's files get their ids, and whether those of the mounts beneath it do, too; `None`: those on disk.
-type Mapping<'a> = Option<(BorrowedFd<'a>, bool)>;
 
 impl Trees {
     /// Opens them all, as far as the site hasn't. `joined` is the container's user namespace, if there is one already.
@@ -351,41 +348,4 @@ fn open(place: Place<'_>, recursive: bool) -> Result<OwnedFd, Failure> {
         None => open_tree(CWD, place.path, how),
     };
     tree.at(Step::OpenTree, || place.path)
-}
-
-/// Gives a detached mount, `recursive` if there may be others beneath it, its ids, propagation and attributes.
-///
-/// A clone belongs to the same peers as what it was cloned from, so that a mount made in it would spread to the machine.
-fn dress(mount: BorrowedFd<'_>, flags: &MountFlags, recursive: bool, map: Mapping<'_>) -> Result<(), Errno> {
-    let own = Change { set: flags.own.set, clear: flags.own.clear, ..Change::default() };
-    let userns = map.map(|(userns, _)| userns);
-    let alone = !recursive && flags.propagation.is_empty();
-    if alone {
-        // All at once, as most mounts are.
-        set_attributes(mount, Change { propagation: libc::MS_PRIVATE, userns, ..own })?;
-    } else {
-        if let Some((_, all)) = map {
-            set_attributes(mount, Change { userns, recursive: all, ..Change::default() })?;
-        }
-        match flags.propagation.as_slice() {
-            [] => set_attributes(mount, Change { propagation: libc::MS_PRIVATE, recursive, ..Change::default() })?,
-            changes => propagate(mount, changes)?,
-        }
-        set_unless_empty(mount, own)?;
-    }
-    set_unless_empty(mount, Change { set: flags.tree.set, clear: flags.tree.clear, recursive: true, ..Change::default() })
-}
-
-/// Changes a mount's propagation, step by step.
-pub(crate) fn propagate(mount: BorrowedFd<'_>, changes: &[u32]) -> Result<(), Errno> {
-    changes.iter().try_for_each(|change| {
-        let bits = u64::from(*change);
-        let change = Change { propagation: bits & !libc::MS_REC, recursive: bits & libc::MS_REC != 0, ..Change::default() };
-        set_attributes(mount, change)
-    })
-}
-
-/// Changes a mount's attributes, if there is anything to change.
-pub(crate) fn set_unless_empty(mount: BorrowedFd<'_>, change: Change<'_>) -> Result<(), Errno> {
-    if change.set == 0 && change.clear == 0 { Ok(()) } else { set_attributes(mount, change) }
 }

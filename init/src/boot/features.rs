@@ -244,6 +244,7 @@ pub(crate) mod tests {
                 path: "/run/garboard/volumes/brief".into(),
                 recursive: false,
                 idmap: IdMapping::Container { recursive: false },
+                links: launch::EndLinks::Followed,
                 create: None,
             },
             flags: launch::MountFlags::default(),

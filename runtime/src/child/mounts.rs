@@ -10,7 +10,7 @@ use rustix::mount::{FsPickFlags, MountAttrFlags, MountFlags, fsconfig_reconfigur
 use super::paths::{Kind, Links};
 use super::{devices, open_directory, paths};
 use crate::failure::{Context, Failure, Step};
-use crate::launch::{Launch, Mount, MountSource};
+use crate::launch::{EndLinks, Launch, Mount, MountSource};
 use crate::launcher::{Mount as Mounted, Network, Tree, Trees, of_container, propagate, set_unless_empty};
 use crate::sys::mount::{Change, set_attributes};
 use crate::{filesystem, fill};
@@ -84,6 +84,10 @@ pub(crate) fn mount_all<'a>(
                 if mount.flags.is_readonly() {
                     made.writable.push((mount, mounted));
                 }
+            }
+            (MountSource::Bind { path, .. }, Some(Tree::Link(link))) => {
+                paths::ensure_link(root, &mount.target, link, links(&mount.target))
+                    .at(Step::Create, || format!("{} as the link that {path} is", mount.target))?;
             }
             (MountSource::Bind { path, .. }, Some(tree)) => {
                 let source = tree.detached()?;
@@ -252,7 +256,11 @@ fn change_existing(mount: &Mount, options: Option<&[String]>, root: BorrowedFd<'
 }
 
 fn target(root: BorrowedFd<'_>, mount: &Mount, kind: Kind) -> Result<OwnedFd, Failure> {
-    paths::ensure(root, &mount.target, kind, links(&mount.target)).at(Step::MountTarget, || mount.target.as_str())
+    let links = match (links(&mount.target), &mount.source) {
+        (Links::Follow, MountSource::Bind { links: EndLinks::Kept { target: true, .. }, .. }) => Links::KeepLast,
+        (links, _) => links,
+    };
+    paths::ensure(root, &mount.target, kind, links).at(Step::MountTarget, || mount.target.as_str())
 }
 
 /// Links are refused on the way to the kernel's own filesystems: an image that ships `/proc`, `/sys` or `/dev` as a link would

@@ -1,6 +1,6 @@
 //! Mount options of a spec (runtime spec, "Linux mount options"; mount(8)): what each means, and what they add up to.
 
-use crate::launch::{Attributes, MountFlags};
+use crate::launch::{Attributes, EndLinks, MountFlags};
 
 /// `MOUNT_ATTR_*` of `linux/mount.h` that the C library's headers don't all have.
 pub(super) const RDONLY: u64 = libc::MOUNT_ATTR_RDONLY;
@@ -34,6 +34,9 @@ pub(super) struct Options {
     pub(super) recursive: bool,
     pub(super) remount: bool,
     pub(super) copy_up: bool,
+    copy_link: bool,
+    keep_source_link: bool,
+    keep_target_link: bool,
     /// `Some(recursive)`
     pub(super) idmap: Option<bool>,
     /// What follows `idmap=` or `ridmap=`.
@@ -82,6 +85,16 @@ impl Options {
         }
     }
 
+    /// What becomes of symbolic links at the ends of its paths (crun(1)); `None`: the options exclude each other.
+    pub(super) fn links(&self) -> Option<EndLinks> {
+        match (self.copy_link, self.keep_source_link, self.keep_target_link) {
+            (false, false, false) => Some(EndLinks::Followed),
+            (true, false, false) => Some(EndLinks::Copied),
+            (false, source, target) => Some(EndLinks::Kept { source, target }),
+            (true, _, _) => None,
+        }
+    }
+
     fn take(&mut self, option: &str) {
         if take_back(&mut self.flags.own, option)
             || attribute(&mut self.flags.own, option)
@@ -108,6 +121,9 @@ impl Options {
             "rbind" => (self.bind, self.recursive) = (true, true),
             "remount" => self.remount = true,
             "tmpcopyup" => self.copy_up = true,
+            "copy-symlink" => self.copy_link = true,
+            "src-nofollow" => self.keep_source_link = true,
+            "dest-nofollow" => self.keep_target_link = true,
             "idmap" => self.idmap = Some(self.idmap.unwrap_or(false)),
             "ridmap" => self.idmap = Some(true),
             "defaults" | "rnorelatime" => {}
@@ -231,7 +247,8 @@ mod tests {
         let flags = of(&["slave", "rshared"]).flags;
         let bits: Vec<u64> = flags.propagation.iter().map(|bits| u64::from(*bits)).collect();
         assert_eq!(bits, [libc::MS_SLAVE, libc::MS_SHARED | libc::MS_REC]);
-        let binds = of(&["rbind", "ridmap", "sync"]);
+        let binds = of(&["rbind", "ridmap", "sync", "src-nofollow"]);
+        assert_eq!(binds.links(), Some(EndLinks::Kept { source: true, target: false }));
         assert!(binds.bind && binds.recursive && binds.idmap == Some(true) && binds.filesystem == ["sync"]);
     }
 }

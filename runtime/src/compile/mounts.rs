@@ -5,7 +5,7 @@ use oci_spec::runtime::Mount as SpecMount;
 use super::bundle::within;
 use super::mount_options::Options;
 use super::{Base, idmap, namespaces, text};
-use crate::launch::{IdMap, IdMapping, Mount, MountSource, Propagation};
+use crate::launch::{EndLinks, IdMap, IdMapping, Mount, MountSource, Propagation};
 use crate::spec::Error;
 
 /// Filesystems whose files the security policy labels, not the mount.
@@ -63,6 +63,9 @@ impl Mounts<'_> {
         if options.copy_up && options.remount {
             return Err(Error::new(field, "`tmpcopyup` is for a new tmpfs"));
         }
+        if (options.remount || !is_bind) && options.links() != Some(EndLinks::Followed) {
+            return Err(Error::new(field, "`copy-symlink`, `src-nofollow` and `dest-nofollow` are for bind mounts"));
+        }
         let source = if options.remount {
             // With `bind`, a remount is about the mount and not about its filesystem.
             let changes = !options.bind;
@@ -105,6 +108,8 @@ impl Mounts<'_> {
         if options.copy_up {
             return Err(Error::new(field, "`tmpcopyup` is for tmpfs"));
         }
+        let exclusive = || Error::new(field, "`copy-symlink` goes with neither `src-nofollow` nor `dest-nofollow`");
+        let links = options.links().ok_or_else(exclusive)?;
         // Mappings mean an id-mapped mount also without the option, which only keeps older runtimes from overlooking them.
         let recursive = options.idmap.unwrap_or(false);
         let idmap = match (own_map, options.idmap) {
@@ -124,11 +129,11 @@ impl Mounts<'_> {
         if !path.starts_with('/') || (self.base.bundle.is_none() && path.split('/').any(|name| name == "..")) {
             return Err(Error::new(field, format!("the source {path:?} must be an absolute path without '..'")));
         }
-        if let (IdMapping::None, Some(path)) = (&idmap, self.covered(&path, made)) {
+        if let (IdMapping::None, EndLinks::Followed, Some(path)) = (&idmap, links, self.covered(&path, made)) {
             return Ok(MountSource::Inside { path, recursive: options.recursive });
         }
         let create = self.base.volumes.iter().find(|(volume, _)| *volume == target).map(|(_, create)| *create);
-        Ok(MountSource::Bind { path, recursive: options.recursive, idmap, create })
+        Ok(MountSource::Bind { path, recursive: options.recursive, idmap, links, create })
     }
 
     /// The place in the container of a source that lies in its root directory, where something is mounted by then: what is beneath

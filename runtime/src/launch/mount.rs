@@ -45,6 +45,8 @@ pub enum MountSource {
         recursive: bool,
         /// Whose ids its files have.
         idmap: IdMapping,
+        /// What becomes of symbolic links there and at the target.
+        links: EndLinks,
         /// Make `path` before mounting it, if it is absent: a volume's directory.
         create: Option<CreateDir>,
     },
@@ -79,6 +81,23 @@ pub enum IdMapping {
         ids: IdMap,
         /// Also the mounts beneath.
         recursive: bool,
+    },
+}
+
+/// What becomes of symbolic links at the ends of a bind mount's two paths. On the way there they are followed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EndLinks {
+    /// They are followed.
+    #[default]
+    Followed,
+    /// A source that is one is made once more at the target.
+    Copied,
+    /// It is what is mounted, or mounted on.
+    Kept {
+        /// That at the source.
+        source: bool,
+        /// That at the target.
+        target: bool,
     },
 }
 

@@ -2,6 +2,7 @@
 //!
 //! The launcher's own mount namespace gets no mounts by it, and the child needs no right to reach the paths.
 
+use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags};
@@ -13,7 +14,7 @@ use super::nodes::{self, Nodes};
 use super::volume;
 use crate::failure::{Context, Failure, Step};
 use crate::launch::{
-    Attributes, IdMapping, Launch, MountFlags, MountSource, Namespace, Propagation, RootSource, Upper,
+    Attributes, EndLinks, IdMapping, Launch, MountFlags, MountSource, Namespace, Propagation, RootSource, Upper,
 };
 use crate::start::Site;
 use crate::userns;
@@ -40,10 +41,14 @@ pub(crate) enum Tree {
         /// What it will allow.
         flags: MountFlags,
     },
+    /// A symbolic link, by what it says, for the child to make.
+    Link(CString),
     /// For the child to clone: an ordinary user has that right only in the child's namespaces.
     Path {
         /// Absolute path.
         path: String,
+        /// A symbolic link there is not followed.
+        link: bool,
         /// With the mounts beneath it.
         recursive: bool,
         /// What it allows.
@@ -56,7 +61,10 @@ impl Tree {
     pub(crate) fn detached(&self) -> Result<Mount<'_>, Failure> {
         match self {
             Self::Detached(fd) | Self::Unmapped { mount: fd, .. } => Ok(Mount::OfLauncher(fd.as_fd())),
-            Self::Path { path, recursive, flags } => clone(path.as_str().into(), *recursive, flags, None).map(Mount::Own),
+            Self::Path { path, link, recursive, flags } => {
+                clone(Place { path, opened: None, link: *link }, *recursive, flags, None).map(Mount::Own)
+            }
+            Self::Link(_) => Err(Failure::check("a symbolic link isn't mounted")),
         }
     }
 }
@@ -68,7 +76,7 @@ pub(crate) fn of_container<'a>(
     recursive: bool,
     flags: &MountFlags,
 ) -> Result<Mount<'a>, Failure> {
-    clone(Place { path, opened: Some(place) }, recursive, flags, None).map(Mount::Own)
+    clone(Place { path, opened: Some(place), link: false }, recursive, flags, None).map(Mount::Own)
 }
 
 /// A mount by its descriptor.
@@ -161,12 +169,18 @@ impl Trees {
             trees.binds.push(match &mount.source {
                 MountSource::Filesystem { fstype, .. } => instead_of(launch, fstype, &mount.flags)?,
                 MountSource::Inside { .. } | MountSource::Existing { .. } => None,
-                MountSource::Bind { path, recursive, idmap, create } => {
+                MountSource::Bind { path, recursive, idmap, links, create } => {
+                    if *links == EndLinks::Copied
+                        && let Some(link) = link_at(path)?
+                    {
+                        trees.binds.push(Some(Tree::Link(link)));
+                        continue;
+                    }
                     let opened = site.volumes.iter().find(|(of, _)| of == path).map(|(_, volume)| volume.as_fd());
                     if let (Some(create), None) = (create, opened) {
                         volume::open(path, *create)?;
                     }
-                    let place = Place { path, opened };
+                    let place = Place { path, opened, link: matches!(links, EndLinks::Kept { source: true, .. }) };
                     Some(match idmap {
                         IdMapping::None => tree(place, *recursive, &mount.flags, None)?,
                         IdMapping::Container { recursive: all } => of_container(place, *recursive, &mount.flags, *all)?,
@@ -191,7 +205,7 @@ impl Trees {
         let all = self.layers.iter().chain(&self.upper).chain(self.binds.iter().flatten());
         let unmapped = all.filter_map(|tree| match tree {
             Tree::Unmapped { mount, path, recursive, all, flags } => Some((mount, path, *recursive, *all, flags)),
-            Tree::Detached(_) | Tree::Path { .. } => None,
+            Tree::Detached(_) | Tree::Link(_) | Tree::Path { .. } => None,
         });
         let mut unmapped = unmapped.peekable();
         if unmapped.peek().is_none() {
@@ -229,11 +243,22 @@ pub(super) struct Place<'a> {
     path: &'a str,
     /// It is open: nothing is looked up, so that no disk is waited for.
     opened: Option<BorrowedFd<'a>>,
+    /// A symbolic link at its end is it.
+    link: bool,
 }
 
 impl<'a> From<&'a str> for Place<'a> {
     fn from(path: &'a str) -> Self {
-        Self { path, opened: None }
+        Self { path, opened: None, link: false }
+    }
+}
+
+/// What the symbolic link at this path says; `None`: it is none.
+fn link_at(path: &str) -> Result<Option<CString>, Failure> {
+    match rustix::fs::readlinkat(CWD, path, Vec::new()) {
+        Ok(link) => Ok(Some(link)),
+        Err(Errno::INVAL) => Ok(None),
+        Err(errno) => Err(Failure::new(Step::Open, path, errno)),
     }
 }
 
@@ -275,7 +300,7 @@ pub(super) fn device(path: &str, number: Option<(u32, u32)>) -> Result<Tree, Fai
     let opened;
     let fd = match &tree {
         Tree::Detached(fd) | Tree::Unmapped { mount: fd, .. } => fd.as_fd(),
-        Tree::Path { .. } => {
+        Tree::Path { .. } | Tree::Link(_) => {
             opened = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).at(Step::Open, || path)?;
             opened.as_fd()
         }
@@ -317,7 +342,7 @@ pub(super) fn tree<'a>(
                 && map.is_none()
                 && !rustix::process::geteuid().is_root() =>
         {
-            Ok(Tree::Path { path: place.path.to_owned(), recursive, flags: flags.clone() })
+            Ok(Tree::Path { path: place.path.to_owned(), link: place.link, recursive, flags: flags.clone() })
         }
         Err(failure) => Err(failure),
     }
@@ -342,6 +367,9 @@ fn open(place: Place<'_>, recursive: bool) -> Result<OwnedFd, Failure> {
     let mut how = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     if recursive {
         how |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    if place.link {
+        how |= OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
     }
     let tree = match place.opened {
         Some(opened) => open_tree(opened, "", how | OpenTreeFlags::AT_EMPTY_PATH),

@@ -32,7 +32,13 @@ fn a_relative_source_lies_in_the_bundle() {
     let mount = one(r#"{"destination":"/x","source":"files/x","options":["rbind"]}"#).unwrap();
     assert_eq!(
         mount.source,
-        MountSource::Bind { path: "/bundle/files/x".to_owned(), recursive: true, idmap: IdMapping::None, create: None }
+        MountSource::Bind {
+            path: "/bundle/files/x".to_owned(),
+            recursive: true,
+            idmap: IdMapping::None,
+            links: EndLinks::Followed,
+            create: None
+        }
     );
 }
 
@@ -106,6 +112,9 @@ fn what_makes_no_sense_is_an_error_with_its_destination() {
         (r#"{"destination":"/x","options":["bind"]}"#, "source"),
         (r#"{"destination":"/x","type":"none"}"#, "type"),
         (r#"{"destination":"/x","type":"tmpfs","options":["idmap"]}"#, "idmap"),
+        (r#"{"destination":"/x","type":"tmpfs","options":["dest-nofollow"]}"#, "for bind mounts"),
+        (r#"{"destination":"/x","source":"/y","options":["bind","copy-symlink","src-nofollow"]}"#, "neither"),
+        (r#"{"destination":"/x","source":"/y","options":["bind","dest-nofollow","copy-symlink"]}"#, "neither"),
         (r#"{"destination":"/x","type":"proc","options":["tmpcopyup"]}"#, "tmpcopyup"),
         (r#"{"destination":"/x","type":"tmpfs","options":["remount","tmpcopyup"]}"#, "tmpcopyup"),
         (

@@ -1,6 +1,7 @@
 //! What a config.json promises (runtime specification 1.3), as root: read, compiled, started, and seen from inside.
 
 mod binds;
+mod links;
 mod machine;
 mod mounts;
 mod namespaces;
@@ -20,7 +21,7 @@ use crate::site::{Ended, place, run_launch, scratch};
 pub use machine::agent;
 
 pub fn tests() -> Vec<Trial> {
-    [namespaces::tests(), mounts::tests(), binds::tests(), process::tests(), machine::tests()]
+    [namespaces::tests(), mounts::tests(), binds::tests(), links::tests(), process::tests(), machine::tests()]
         .into_iter()
         .flatten()
         .collect()

@@ -12,8 +12,10 @@ pub(crate) fn launch(launch: &Launch) -> Result<(), Failure> {
     root(launch)?;
     for mount in &launch.mounts {
         absolute("mount target", &mount.target)?;
-        if let MountSource::Bind { path, .. } = &mount.source {
-            of_the_machine("mount source", path)?;
+        match &mount.source {
+            MountSource::Bind { path, .. } => of_the_machine("mount source", path)?,
+            MountSource::Inside { path, .. } => absolute("mount source", path)?,
+            MountSource::Filesystem { .. } | MountSource::Existing { .. } => {}
         }
     }
     for device in &launch.devices {

@@ -73,6 +73,10 @@ pub(crate) fn of(step: Step, errno: Errno, object: &str) -> Option<&'static str>
         (Step::MountTarget, Errno::NOTDIR) if matches!(object, "/proc" | "/sys") => {
             "it must be mounted on ordinary directory: the image ships it as something else"
         }
+        (Step::MountAttributes, Errno::PERM) => {
+            "a user namespace can't have the opposite of how something is mounted on the machine: leave `rw`, `suid`, `dev`, \
+             `exec` or what is about times of access out"
+        }
         (Step::MountTarget | Step::Create, Errno::ROFS) => "the image lacks it, and a read-only root can't be added to",
         (Step::MountTarget, Errno::NOTDIR | Errno::ISDIR) => "a directory can't be mounted over a file, nor a file over a directory",
         (Step::SetSysctl, Errno::NOENT) => "there is no such sysctl in the container's namespaces",

@@ -281,7 +281,8 @@ fn mounted(mount: &Mount) -> Mounted {
         MountSource::Bind { path, .. } => path.clone(),
         MountSource::Filesystem { fstype, options, .. } if options.is_empty() => fstype.clone(),
         MountSource::Filesystem { fstype, options, .. } => format!("{fstype} ({})", options.join(",")),
-        // No declaration makes one.
+        // No declaration makes one of these.
+        MountSource::Inside { path, .. } => format!("{path} of the container"),
         MountSource::Existing { .. } => "the mount that is there".to_owned(),
     };
     Mounted { target: mount.target.clone(), source, readonly: mount.flags.is_readonly() }

@@ -113,7 +113,7 @@ fn has_user_namespaces(launch: &Launch) -> bool {
 fn has_memory_volumes(launch: &Launch) -> bool {
     let mapped = |source: &MountSource| match source {
         MountSource::Bind { path, idmap, .. } => *idmap != IdMapping::None && path.starts_with("/run/"),
-        MountSource::Filesystem { .. } | MountSource::Existing { .. } => false,
+        MountSource::Filesystem { .. } | MountSource::Inside { .. } | MountSource::Existing { .. } => false,
     };
     launch.ids.is_some() && launch.mounts.iter().any(|mount| mapped(&mount.source))
 }
@@ -244,6 +244,7 @@ pub(crate) mod tests {
                 path: "/run/garboard/volumes/brief".into(),
                 recursive: false,
                 idmap: IdMapping::Container { recursive: false },
+                links: launch::EndLinks::Followed,
                 create: None,
             },
             flags: launch::MountFlags::default(),

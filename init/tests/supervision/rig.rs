@@ -62,7 +62,13 @@ pub fn sharing_pids(container: plan::Container) -> plan::Container {
         launch.mounts.retain(|m| m.target != "/proc");
         launch.mounts.push(Mount {
             target: "/proc".into(),
-            source: MountSource::Bind { path: "/proc".into(), recursive: true, idmap: IdMapping::None, create: None },
+            source: MountSource::Bind {
+                path: "/proc".into(),
+                recursive: true,
+                idmap: IdMapping::None,
+                links: EndLinks::Followed,
+                create: None,
+            },
             flags: MountFlags::default(),
         });
     })

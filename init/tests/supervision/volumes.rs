@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::Path;
 
-use garboard_runtime::launch::{CreateDir, IdMapping, Mount, MountFlags, MountSource};
+use garboard_runtime::launch::{CreateDir, EndLinks, IdMapping, Mount, MountFlags, MountSource};
 use garboard_runtime::plan::{Container, Fill, Restart};
 use rustix::fs::{FlockOperation, flock};
 
@@ -32,6 +32,7 @@ fn with_volume_at(site: &Path, volume: &str, container: Container) -> Container 
         path: text(volume),
         recursive: false,
         idmap: IdMapping::Container { recursive: false },
+        links: EndLinks::Followed,
         create: Some(CreateDir { uid: 0, gid: 0, mode: 0o755 }),
     };
     let mount = Mount { target: "/mnt".into(), source, flags: MountFlags::default() };

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
-use garboard_runtime::launch::{IdMapping, Mount, MountFlags, MountSource};
+use garboard_runtime::launch::{EndLinks, IdMapping, Mount, MountFlags, MountSource};
 use garboard_runtime::plan::Restart;
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
@@ -79,6 +79,7 @@ fn containers() -> Vec<garboard_runtime::plan::Container> {
         path: "/data/volumes/x".into(),
         recursive: false,
         idmap: IdMapping::Container { recursive: false },
+        links: EndLinks::Followed,
         create: None,
     };
     let mount = Mount { target: "/mnt".into(), source, flags: MountFlags::default() };

@@ -195,34 +195,39 @@ fn build_root(inherited: &Inherited<'_>) -> Result<Option<OwnedFd>, Failure> {
             (Some(workspace), root)
         }
     };
-    let writable = mounts::mount_all(launch, trees, root.as_fd(), inherited.network())?;
-    devices::supply_declared(launch, trees, root.as_fd(), workspace.as_ref().map(AsFd::as_fd))?;
+    let made = mounts::mount_all(launch, trees, root.as_fd(), inherited.network())?;
+    let root = made.root(root.as_fd());
+    devices::supply_declared(launch, trees, root, workspace.as_ref().map(AsFd::as_fd))?;
     // While directories can be made. It is gone to only when everything that lies on it is there, too.
-    paths::ensure(root.as_fd(), &launch.process.cwd, paths::Kind::Directory, paths::Links::Follow)
+    paths::ensure(root, &launch.process.cwd, paths::Kind::Directory, paths::Links::Follow)
         .at(Step::ChangeDirectory, || launch.process.cwd.as_str())?;
     let terminal = theatre.stages().console.as_ref();
-    let terminal = terminal.map(|console| console::open(root.as_fd(), &launch.process, console)).transpose()?;
+    let terminal = terminal.map(|console| console::open(root, &launch.process, console)).transpose()?;
     if let Some(terminal) = &terminal {
-        console::bind(root.as_fd(), terminal.as_fd())?;
+        console::bind(root, terminal.as_fd())?;
     }
-    mounts::close(&writable)?;
-    drop(writable);
+    made.close()?;
     inherited.network().map_or(Ok(()), Network::join)?;
-    sysctl::set_all(&launch.sysctls, root.as_fd())?;
+    sysctl::set_all(&launch.sysctls, root)?;
     inherited.wait_at(Point::Hooks)?;
-    theatre.mounted(root.as_fd())?;
-    hide::make_readonly(launch, root.as_fd())?;
-    hide::mask(launch, root.as_fd())?;
+    theatre.mounted(root)?;
+    hide::make_readonly(launch, root)?;
+    hide::mask(launch, root)?;
     if launch.root.is_readonly() {
         let change = Change { set: libc::MOUNT_ATTR_RDONLY, ..Change::default() };
-        set_attributes(root.as_fd(), change).at(Step::MountAttributes, || "/ (read-only)")?;
+        set_attributes(root, change).at(Step::MountAttributes, || "/ (read-only)")?;
     }
     if shares_mounts {
-        change_to(root.as_fd())?;
+        change_to(root)?;
     } else if theatre.stages().no_pivot {
-        move_to(root.as_fd())?;
+        move_to(root)?;
     } else {
-        pivot_to(root.as_fd(), workspace.is_some() && shown.is_none())?;
+        let above = match (&workspace, &shown) {
+            (None, _) => made.covered().saturating_add(1),
+            (Some(_), None) => 2,
+            (Some(_), Some(_)) => 1,
+        };
+        pivot_to(root, above)?;
     }
     // Only now: a shared parent of the new root would have kept it from becoming the root.
     let propagation = match launch.root.propagation {
@@ -270,13 +275,14 @@ fn leave_behind(path: &str) -> Result<(), Failure> {
 }
 
 /// Makes `root` the root of this mount namespace and lets go of everything else in it (pivot_root(2), "pivot_root(".", ".")").
-fn pivot_to(root: BorrowedFd<'_>, workspace_on_slash: bool) -> Result<(), Failure> {
+///
+/// On the new root there then lies the old one, and on that what was mounted there: the workspace, or the roots that others cover.
+/// With the old one that is so many mounts `above`.
+fn pivot_to(root: BorrowedFd<'_>, above: usize) -> Result<(), Failure> {
     rustix::process::fchdir(root).at(Step::PivotRoot, || "to the new root")?;
     rustix::process::pivot_root(".", ".").at(Step::PivotRoot, || "to the new root")?;
-    // On the new root there now lies the old one, and on that the workspace, unless it is somewhere beneath.
-    let above: &[&str] = if workspace_on_slash { &["workspace", "old root"] } else { &["old root"] };
-    for object in above {
-        rustix::mount::unmount(".", UnmountFlags::DETACH).at(Step::PivotRoot, || format!("away from the {object}"))?;
+    for _ in 0..above {
+        rustix::mount::unmount(".", UnmountFlags::DETACH).at(Step::PivotRoot, || "away from the old root")?;
     }
     rustix::process::chdir("/").at(Step::PivotRoot, || "into the new root")?;
     expect_nothing_above()

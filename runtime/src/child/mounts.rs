@@ -10,29 +10,66 @@ use rustix::mount::{FsPickFlags, MountAttrFlags, MountFlags, fsconfig_reconfigur
 use super::paths::{Kind, Links};
 use super::{devices, open_directory, paths};
 use crate::failure::{Context, Failure, Step};
-use crate::launch::{Launch, Mount, MountSource};
-use crate::launcher::{Mount as Mounted, Network, Tree, Trees, propagate, set_unless_empty};
+use crate::launch::{EndLinks, Launch, Mount, MountSource};
+use crate::launcher::{Mount as Mounted, Network, Tree, Trees, of_container, propagate, set_unless_empty};
 use crate::sys::mount::{Change, set_attributes};
 use crate::{filesystem, fill};
 
-/// Mounts everything, and returns what is left to be made read-only when nothing more has to be made on it. A tmpfs on `/dev`
-/// gets its nodes and links at once, so that later mounts can go on top.
+/// What is left to be done when everything is mounted.
+pub(crate) struct Made<'a> {
+    /// To be made read-only when nothing more has to be made on it.
+    writable: Vec<(&'a Mount, Mounted<'a>)>,
+    /// What was mounted on the root itself, in order: the last one is the root from then on.
+    on_root: Vec<OwnedFd>,
+}
+
+impl Made<'_> {
+    /// The root that was begun with, or what lies on it.
+    pub(crate) fn root<'a>(&'a self, first: BorrowedFd<'a>) -> BorrowedFd<'a> {
+        self.on_root.last().map_or(first, AsFd::as_fd)
+    }
+
+    /// How many roots lie beneath that one.
+    pub(crate) fn covered(&self) -> usize {
+        self.on_root.len()
+    }
+
+    /// Goes on with what was mounted if that is on the root: whoever holds the root that it covers sees nothing of it.
+    fn go_on_with(&mut self, mounted: BorrowedFd<'_>, mount: &Mount) -> Result<(), Failure> {
+        if mount.covers_root() {
+            let copy = rustix::io::fcntl_dupfd_cloexec(mounted, 3).at(Step::Open, || "what is mounted on /")?;
+            self.on_root.push(copy);
+        }
+        Ok(())
+    }
+
+    /// Makes read-only what was to be it from the beginning, had there not been mount targets and devices to make on it.
+    pub(crate) fn close(&self) -> Result<(), Failure> {
+        self.writable.iter().try_for_each(|(mount, mounted)| {
+            let change = Change { set: libc::MOUNT_ATTR_RDONLY, ..Change::default() };
+            set_attributes(mounted.as_fd(), change).at(Step::MountAttributes, || mount.target.as_str())
+        })
+    }
+}
+
+/// Mounts everything. A tmpfs on `/dev` gets its nodes and links at once, so that later mounts can go on top.
 pub(crate) fn mount_all<'a>(
     launch: &'a Launch,
     trees: &'a Trees,
-    root: BorrowedFd<'_>,
+    first: BorrowedFd<'_>,
     network: Option<&Network>,
-) -> Result<Vec<(&'a Mount, Mounted<'a>)>, Failure> {
+) -> Result<Made<'a>, Failure> {
     // One in a user namespace may have no right to be where the launcher is.
     let here = open_directory(".").ok();
     let mut dev_is_done = false;
-    let mut writable = Vec::new();
-    for (mount, bind) in launch.mounts.iter().zip(&trees.binds) {
+    let mut made = Made { writable: Vec::new(), on_root: Vec::new() };
+    for (mount, opened) in launch.mounts.iter().zip(&trees.binds) {
+        let root = made.root(first);
         let on_dev = mount.target.trim_end_matches('/') == "/dev";
-        match (&mount.source, bind) {
+        match (&mount.source, opened) {
             (MountSource::Filesystem { fstype, .. }, instead) => {
                 network.map_or(Ok(()), |network| network.join_for(fstype))?;
-                if !on_dev && mount_at_once(mount, root, here.as_ref())? {
+                if !on_dev && !mount.covers_root() && mount_at_once(mount, root, here.as_ref())? {
                     continue;
                 }
                 let mounted = new_filesystem(mount, instead.as_ref(), root)?;
@@ -43,11 +80,27 @@ pub(crate) fn mount_all<'a>(
                 }
                 propagate(mounted.as_fd(), &mount.flags.propagation)
                     .at(Step::MountAttributes, || mount.target.as_str())?;
+                made.go_on_with(mounted.as_fd(), mount)?;
                 if mount.flags.is_readonly() {
-                    writable.push((mount, mounted));
+                    made.writable.push((mount, mounted));
                 }
             }
-            (MountSource::Bind { path, .. }, Some(tree)) => bind_tree(mount, path, tree, root)?,
+            (MountSource::Bind { path, .. }, Some(Tree::Link(link))) => {
+                paths::ensure_link(root, &mount.target, link, links(&mount.target))
+                    .at(Step::Create, || format!("{} as the link that {path} is", mount.target))?;
+            }
+            (MountSource::Bind { path, .. }, Some(tree)) => {
+                let source = tree.detached()?;
+                bind(mount, path, source.as_fd(), root)?;
+                made.go_on_with(source.as_fd(), mount)?;
+            }
+            (MountSource::Inside { path, recursive }, _) => {
+                let object = || format!("{path} of the container on {}", mount.target);
+                let place = paths::resolve(root, path, Links::Follow).at(Step::Mount, object)?;
+                let source = of_container(place.as_fd(), path, *recursive, &mount.flags)?;
+                bind(mount, path, source.as_fd(), root)?;
+                made.go_on_with(source.as_fd(), mount)?;
+            }
             (MountSource::Existing { options }, _) => change_existing(mount, options.as_deref(), root)?,
             (MountSource::Bind { path, .. }, None) => {
                 return Err(Failure::check(format!("{path} was not opened by the launcher")));
@@ -57,18 +110,10 @@ pub(crate) fn mount_all<'a>(
         dev_is_done |= on_dev;
     }
     if launch.populate_dev && !dev_is_done {
-        let dev = paths::ensure(root, "/dev", Kind::Directory, Links::Refuse).at(Step::MountTarget, || "/dev")?;
+        let dev = paths::ensure(made.root(first), "/dev", Kind::Directory, Links::Refuse).at(Step::MountTarget, || "/dev")?;
         devices::add_to(dev.as_fd(), trees)?;
     }
-    Ok(writable)
-}
-
-/// Makes read-only what was to be it from the beginning, had there not been mount targets and devices to make on it.
-pub(crate) fn close(writable: &[(&Mount, Mounted<'_>)]) -> Result<(), Failure> {
-    writable.iter().try_for_each(|(mount, mounted)| {
-        let change = Change { set: libc::MOUNT_ATTR_RDONLY, ..Change::default() };
-        set_attributes(mounted.as_fd(), change).at(Step::MountAttributes, || mount.target.as_str())
-    })
+    Ok(made)
 }
 
 /// Filesystems whose options name no files.
@@ -183,12 +228,11 @@ fn copy_what_is_covered(mount: &Mount, covered: BorrowedFd<'_>, onto: BorrowedFd
         .map_err(|(path, errno)| Failure::new(Step::CopyUp, format!("{}{path}", mount.target), errno))
 }
 
-fn bind_tree(mount: &Mount, path: &str, tree: &Tree, root: BorrowedFd<'_>) -> Result<(), Failure> {
-    let source = tree.detached()?;
-    let stat = rustix::fs::fstat(&source).at(Step::Open, || path)?;
+fn bind(mount: &Mount, path: &str, source: BorrowedFd<'_>, root: BorrowedFd<'_>) -> Result<(), Failure> {
+    let stat = rustix::fs::fstat(source).at(Step::Open, || path)?;
     let is_directory = rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory;
     let target = target(root, mount, if is_directory { Kind::Directory } else { Kind::File })?;
-    paths::attach(source.as_fd(), target.as_fd()).at(Step::Mount, || format!("{path} on {}", mount.target))
+    paths::attach(source, target.as_fd()).at(Step::Mount, || format!("{path} on {}", mount.target))
 }
 
 /// Changes the mount that is at the target already, and with `options` its filesystem.
@@ -212,7 +256,11 @@ fn change_existing(mount: &Mount, options: Option<&[String]>, root: BorrowedFd<'
 }
 
 fn target(root: BorrowedFd<'_>, mount: &Mount, kind: Kind) -> Result<OwnedFd, Failure> {
-    paths::ensure(root, &mount.target, kind, links(&mount.target)).at(Step::MountTarget, || mount.target.as_str())
+    let links = match (links(&mount.target), &mount.source) {
+        (Links::Follow, MountSource::Bind { links: EndLinks::Kept { target: true, .. }, .. }) => Links::KeepLast,
+        (links, _) => links,
+    };
+    paths::ensure(root, &mount.target, kind, links).at(Step::MountTarget, || mount.target.as_str())
 }
 
 /// Links are refused on the way to the kernel's own filesystems: an image that ships `/proc`, `/sys` or `/dev` as a link would

@@ -3,6 +3,7 @@
 //! The image, and whoever else can write to a volume, may have put any link there and may be changing it right now. So a
 //! path is walked once, by openat2(2) (Linux 5.6), and what was found is what is mounted on.
 
+use std::ffi::CStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
@@ -23,6 +24,8 @@ pub(crate) enum Kind {
 pub(crate) enum Links {
     /// As a program in the container would.
     Follow,
+    /// The same, but a link at the end is what is meant.
+    KeepLast,
     /// A link anywhere is ELOOP.
     Refuse,
 }
@@ -38,8 +41,11 @@ pub(crate) fn resolve(root: BorrowedFd<'_>, path: &str, links: Links) -> Result<
 }
 
 /// How a place is opened. What should be a directory and isn't is ENOTDIR.
-fn place(kind: Kind) -> OFlags {
-    let place = OFlags::PATH | OFlags::CLOEXEC;
+fn place(kind: Kind, links: Links) -> OFlags {
+    let mut place = OFlags::PATH | OFlags::CLOEXEC;
+    if links == Links::KeepLast {
+        place |= OFlags::NOFOLLOW;
+    }
     if kind == Kind::Directory { place | OFlags::DIRECTORY } else { place }
 }
 
@@ -50,7 +56,7 @@ fn resolve_kind(root: BorrowedFd<'_>, path: &str, kind: Kind, links: Links) -> R
     }
     let mut races: u32 = 0;
     loop {
-        match rustix::fs::openat2(root, path, place(kind), Mode::empty(), how) {
+        match rustix::fs::openat2(root, path, place(kind, links), Mode::empty(), how) {
             Err(Errno::AGAIN) if races < MAX_RACES => races = races.saturating_add(1),
             other => return other,
         }
@@ -85,7 +91,7 @@ fn ensure_within(root: BorrowedFd<'_>, path: &str, kind: Kind, links: Links, bud
         return Err(Errno::NOENT);
     }
     let left = budget.checked_sub(1).ok_or(Errno::LOOP)?;
-    let directory = ensure_within(root, parent, Kind::Directory, links, left)?;
+    let directory = ensure_within(root, parent, Kind::Directory, above(links), left)?;
     match make(directory.as_fd(), name, kind) {
         Ok(()) => {}
         Err(Errno::EXIST) if links == Links::Follow => {
@@ -102,7 +108,25 @@ fn ensure_within(root: BorrowedFd<'_>, path: &str, kind: Kind, links: Links, bud
     }
     // What was just made, not what its name may lead to by now.
     let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    rustix::fs::openat2(&directory, name, place(kind), Mode::empty(), how)
+    rustix::fs::openat2(&directory, name, place(kind, links), Mode::empty(), how)
+}
+
+/// What is done about links on the way.
+fn above(links: Links) -> Links {
+    if links == Links::KeepLast { Links::Follow } else { links }
+}
+
+/// Makes a symbolic link at `path` beneath `root` that says `content`, with the directories above it. The same link there already is it.
+pub(crate) fn ensure_link(root: BorrowedFd<'_>, path: &str, content: &CStr, links: Links) -> Result<(), Errno> {
+    let (parent, name) = split(path).ok_or(Errno::EXIST)?;
+    let directory = ensure(root, parent, Kind::Directory, above(links))?;
+    match rustix::fs::symlinkat(content, &directory, name) {
+        Err(Errno::EXIST) => match rustix::fs::readlinkat(&directory, name, Vec::new()) {
+            Ok(there) if there.as_c_str() == content => Ok(()),
+            _ => Err(Errno::EXIST),
+        },
+        other => other,
+    }
 }
 
 /// Makes one directory entry, never through a link.
@@ -185,6 +209,32 @@ mod tests {
         assert_eq!(refused, Some(Errno::LOOP));
         assert!(ensure(f.fd.as_fd(), "/proc", Kind::Directory, Links::Follow).is_ok());
         assert!(f.root.join("elsewhere").is_dir());
+    }
+
+    #[test]
+    fn a_link_at_the_end_may_be_what_is_meant() {
+        let f = fixture();
+        symlink("nowhere", f.root.join("link")).unwrap();
+        symlink(".", f.root.join("here")).unwrap();
+        let place = |path: &str| ensure(f.fd.as_fd(), path, Kind::File, Links::KeepLast).map(|fd| path_of(&fd));
+        assert_eq!(place("/here/link"), Ok(f.root.join("link")));
+        assert_eq!(place("/here/made/file"), Ok(f.root.join("made/file")));
+        assert_eq!(ensure(f.fd.as_fd(), "/link", Kind::Directory, Links::KeepLast).err(), Some(Errno::NOTDIR));
+        assert!(!f.root.join("nowhere").exists());
+    }
+
+    #[test]
+    fn links_are_made_in_the_root_and_over_nothing() {
+        let f = fixture();
+        symlink(&f.outside, f.root.join("absolute")).unwrap();
+        let make = |path: &str, content: &CStr| ensure_link(f.fd.as_fd(), path, content, Links::Follow);
+        assert_eq!(make("/absolute/deep/link", c"/etc/passwd"), Ok(()));
+        assert_eq!(std::fs::read_dir(&f.outside).unwrap().count(), 0);
+        assert_eq!(make("/absolute/deep/link", c"/etc/passwd"), Ok(()), "once more");
+        assert_eq!(make("/absolute/deep/link", c"/etc/shadow"), Err(Errno::EXIST));
+        write(f.root.join("file"), "").unwrap();
+        assert_eq!(make("/file", c"x"), Err(Errno::EXIST));
+        assert_eq!(make("/", c"x"), Err(Errno::EXIST));
     }
 
     #[test]

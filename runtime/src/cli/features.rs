@@ -66,8 +66,9 @@ const MOUNT_OPTIONS: &[&str] = &[
     "sync",
     "unbindable",
 ];
-/// Those that need more than themselves: user ids to map, a mount that is there, a tmpfs.
-const MOUNT_OPTIONS_WITH_MORE: &[&str] = &["idmap", "remount", "ridmap", "tmpcopyup"];
+/// Those that need more than themselves: user ids to map, a mount that is there, a tmpfs, a bind mount.
+const MOUNT_OPTIONS_WITH_MORE: &[&str] =
+    &["copy-symlink", "dest-nofollow", "idmap", "remount", "ridmap", "src-nofollow", "tmpcopyup"];
 const NAMESPACES: &[&str] = &["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"];
 const ACTIONS: &[&str] = &[
     "SCMP_ACT_ALLOW",
@@ -173,7 +174,7 @@ mod tests {
             for side in ["uidMappings", "gidMappings"] {
                 config["linux"][side] = json!([{"containerID": 0, "hostID": 1, "size": 1}]);
             }
-            let bind = if option.ends_with("idmap") { "bind" } else { "rw" };
+            let bind = if matches!(*option, "remount" | "tmpcopyup") { "rw" } else { "bind" };
             config["mounts"] =
                 json!([{"destination": "/x", "type": "tmpfs", "source": "/y", "options": [bind, option]}]);
             assert_eq!(accepted(&config), Ok(()), "{option}");

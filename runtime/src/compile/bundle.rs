@@ -35,7 +35,7 @@ pub fn bundle(spec: &Spec, bundle: Bundle<'_>) -> Result<Bundled, Error> {
     if path.is_empty() {
         return Err(Error::new("root.path", "empty"));
     }
-    let source = RootSource::Directory(within(bundle.path, &path));
+    let path = within(bundle.path, &path);
     let mut linux = spec.linux().clone().unwrap_or_else(nothing);
     complete_rules(&mut linux);
     if let Some(size) = spec.process().as_ref().and_then(oci_spec::runtime::Process::console_size)
@@ -45,9 +45,10 @@ pub fn bundle(spec: &Spec, bundle: Bundle<'_>) -> Result<Bundled, Error> {
         warnings.push("process.consoleSize: ignored, as process.terminal isn't set".to_owned());
     }
     warnings.extend(spec.process().iter().flat_map(super::process::no_ambient));
-    warnings.extend(super::mounts::ignored(spec.mounts().as_deref().unwrap_or_default()));
+    warnings.extend(super::mounts::warnings(spec.mounts().as_deref().unwrap_or_default(), &path));
     spec.set_hooks(None);
     let base = Base { bundle: Some(bundle), volumes: &[] };
+    let source = RootSource::Directory(path);
     let mut launch = compile(&spec, &linux, Root { source, ..Root::default() }, &base)?;
     // "In addition to any devices configured, the runtime MUST also supply", whatever `/dev` is, unless it is the machine's.
     launch.populate_dev = true;

@@ -30,7 +30,7 @@ fn owner(source: &MountSource) -> (Option<u32>, Option<u32>) {
             let option = |key: &str| options.iter().find_map(|option| option.strip_prefix(key)?.parse().ok());
             (option("uid="), option("gid="))
         }
-        MountSource::Existing { .. } => (None, None),
+        MountSource::Inside { .. } | MountSource::Existing { .. } => (None, None),
     }
 }
 

@@ -6,6 +6,7 @@ mod bundle;
 pub mod cgroup;
 pub mod device_filter;
 mod devices;
+mod idmap;
 mod ids;
 mod landlock;
 mod list;
@@ -25,7 +26,7 @@ use std::collections::HashSet;
 
 use oci_spec::runtime::{Linux, Spec};
 
-use crate::launch::{CreateDir, Launch, Propagation, Root};
+use crate::launch::{CreateDir, Launch, Mount, Namespace, Propagation, Root, RootSource};
 use crate::spec::Error;
 
 #[cfg(feature = "cli")]
@@ -72,8 +73,19 @@ fn compile(spec: &Spec, linux: &Linux, root: Root, base: &Base<'_>) -> Result<La
     let readonly = root.readonly || spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly).unwrap_or(false);
     let propagation = propagation(linux)?;
     let label = linux.mount_label().as_deref().filter(|label| !label.is_empty());
-    let mounts = mounts::Mounts { base, in_user_namespace, label, propagation };
+    let container_ids = namespaces::mappings(linux)?;
+    let at = match &root.source {
+        RootSource::Directory(path) if base.bundle.is_some() => Some(path.as_str()),
+        RootSource::Directory(_) | RootSource::Layers { .. } => None,
+    };
+    let mounts = mounts::Mounts { base, root: at, in_user_namespace, container_ids, label, propagation };
     let mounts = mounts.all(spec.mounts().as_deref().unwrap_or_default())?;
+    if namespaces.mount == Namespace::Host && mounts.iter().any(Mount::covers_root) {
+        return Err(Error::new(
+            "mounts[/]",
+            "the root is covered in a mount namespace only: add {\"type\": \"mount\"}",
+        ));
+    }
     if let Some(ids) = &ids {
         ids::check(ids, &process, &mounts)?;
     }

@@ -4,8 +4,8 @@ use oci_spec::runtime::Mount as SpecMount;
 
 use super::bundle::within;
 use super::mount_options::Options;
-use super::{Base, namespaces, text};
-use crate::launch::{IdMap, IdMapping, Mount, MountSource, Propagation};
+use super::{Base, idmap, namespaces, text};
+use crate::launch::{EndLinks, IdMap, IdMapping, Mount, MountSource, Propagation};
 use crate::spec::Error;
 
 /// Filesystems whose files the security policy labels, not the mount.
@@ -14,7 +14,11 @@ const LABELLED_BY_POLICY: [&str; 4] = ["proc", "sysfs", "cgroup2", "mqueue"];
 /// What the mounts of one spec have in common.
 pub(super) struct Mounts<'a> {
     pub(super) base: &'a Base<'a>,
+    /// Where a bundle's root directory is.
+    pub(super) root: Option<&'a str>,
     pub(super) in_user_namespace: bool,
+    /// The ids of that user namespace, as far as they are told.
+    pub(super) container_ids: IdMap,
     /// `linux.mountLabel`
     pub(super) label: Option<&'a str>,
     pub(super) propagation: Propagation,
@@ -22,18 +26,28 @@ pub(super) struct Mounts<'a> {
 
 impl Mounts<'_> {
     pub(super) fn all(&self, mounts: &[SpecMount]) -> Result<Vec<Mount>, Error> {
-        mounts.iter().map(|entry| self.mount(entry)).collect()
+        let mut made = Vec::with_capacity(mounts.len());
+        for entry in mounts {
+            made.push(self.mount(entry, &made)?);
+        }
+        Ok(made)
     }
 
-    fn mount(&self, entry: &SpecMount) -> Result<Mount, Error> {
+    /// One of them, after those that are `made`.
+    fn mount(&self, entry: &SpecMount, made: &[Mount]) -> Result<Mount, Error> {
         let given = text("mounts.destination", entry.destination())?;
         let field = format!("mounts[{given}]");
         if given.is_empty() {
             return Err(Error::new("mounts.destination", "empty"));
         }
-        let target = clean(&given);
+        let target = match self.root.and_then(|root| in_root(root, &given)) {
+            Some(inside) => inside,
+            None => clean(&given),
+        };
         let mut options = Options::of(entry.options().as_deref().unwrap_or_default());
-        let own_map = own_map(&field, entry)?;
+        let by_option =
+            options.own_ids.as_deref().map(|text| idmap::parse(&field, text, &self.container_ids)).transpose()?;
+        let own_map = own_map(&field, entry)?.or(by_option);
         let fstype = match entry.typ().as_deref() {
             // Cgroup v1 isn't supported by anything here; specs call both by this name.
             Some("cgroup") => "cgroup2",
@@ -49,18 +63,29 @@ impl Mounts<'_> {
         if options.copy_up && options.remount {
             return Err(Error::new(field, "`tmpcopyup` is for a new tmpfs"));
         }
+        if (options.remount || !is_bind) && options.links() != Some(EndLinks::Followed) {
+            return Err(Error::new(field, "`copy-symlink`, `src-nofollow` and `dest-nofollow` are for bind mounts"));
+        }
         let source = if options.remount {
             // With `bind`, a remount is about the mount and not about its filesystem.
             let changes = !options.bind;
             let options = options.filesystem.iter().chain(&options.rest).cloned().collect();
             MountSource::Existing { options: changes.then_some(options) }
         } else if is_bind {
-            self.bind(&field, &target, entry, &options, own_map)?
+            self.bind(&field, &target, entry, &options, own_map, made)?
         } else if fstype.is_empty() && propagates && options.rest.is_empty() {
             MountSource::Existing { options: None }
         } else {
             self.filesystem(&field, fstype, entry, &options)?
         };
+        match source {
+            // The bits of an appliance's are all named where it is built.
+            _ if self.base.bundle.is_none() => {}
+            MountSource::Bind { .. } => options.replace_those_of_source(self.in_user_namespace),
+            // The container's own mounts are locked where the kernel says so.
+            MountSource::Inside { .. } => options.replace_those_of_source(false),
+            MountSource::Filesystem { .. } | MountSource::Existing { .. } => {}
+        }
         if !propagates && self.propagation == Propagation::Slave && matches!(source, MountSource::Bind { .. }) {
             options.flags.propagation = vec![u32::try_from(libc::MS_SLAVE | libc::MS_REC).unwrap_or_default()];
         }
@@ -74,6 +99,7 @@ impl Mounts<'_> {
         entry: &SpecMount,
         options: &Options,
         own_map: Option<IdMap>,
+        made: &[Mount],
     ) -> Result<MountSource, Error> {
         // mount(2) takes them as data that it doesn't look at; of a bundle they are named in a warning.
         if let Some(option) = options.rest.first().filter(|_| self.base.bundle.is_none()) {
@@ -82,6 +108,8 @@ impl Mounts<'_> {
         if options.copy_up {
             return Err(Error::new(field, "`tmpcopyup` is for tmpfs"));
         }
+        let exclusive = || Error::new(field, "`copy-symlink` goes with neither `src-nofollow` nor `dest-nofollow`");
+        let links = options.links().ok_or_else(exclusive)?;
         // Mappings mean an id-mapped mount also without the option, which only keeps older runtimes from overlooking them.
         let recursive = options.idmap.unwrap_or(false);
         let idmap = match (own_map, options.idmap) {
@@ -101,8 +129,21 @@ impl Mounts<'_> {
         if !path.starts_with('/') || (self.base.bundle.is_none() && path.split('/').any(|name| name == "..")) {
             return Err(Error::new(field, format!("the source {path:?} must be an absolute path without '..'")));
         }
+        if let (IdMapping::None, EndLinks::Followed, Some(path)) = (&idmap, links, self.covered(&path, made)) {
+            return Ok(MountSource::Inside { path, recursive: options.recursive });
+        }
         let create = self.base.volumes.iter().find(|(volume, _)| *volume == target).map(|(_, create)| *create);
-        Ok(MountSource::Bind { path, recursive: options.recursive, idmap, create })
+        Ok(MountSource::Bind { path, recursive: options.recursive, idmap, links, create })
+    }
+
+    /// The place in the container of a source that lies in its root directory, where something is mounted by then: what is beneath
+    /// that isn't what is meant.
+    fn covered(&self, source: &str, made: &[Mount]) -> Option<String> {
+        let place = in_root(self.root?, source)?;
+        let covers = |mount: &&Mount| {
+            !matches!(mount.source, MountSource::Existing { .. }) && beneath(&mount.target, &place).is_some()
+        };
+        made.iter().find(covers).map(|_| place.clone())
     }
 
     fn filesystem(
@@ -136,17 +177,25 @@ impl Mounts<'_> {
     }
 }
 
+/// What a person should know about `mounts` of a bundle whose root is at `root`.
+pub(super) fn warnings(mounts: &[SpecMount], root: &str) -> Vec<String> {
+    mounts.iter().flat_map(|entry| misplaced(entry, root).into_iter().chain(ignored(entry))).collect()
+}
+
+/// A destination as it is outside.
+fn misplaced(entry: &SpecMount, root: &str) -> Option<String> {
+    let given = entry.destination().to_str()?;
+    let inside = in_root(root, given)?;
+    Some(format!("mounts[{given}]: begins with root.path, taken for {inside}: destinations are paths in the container"))
+}
+
 /// Options that mean nothing, as bind mounts have no data.
-pub(super) fn ignored(mounts: &[SpecMount]) -> Vec<String> {
-    let of_one = |entry: &SpecMount| {
-        let options = Options::of(entry.options().as_deref().unwrap_or_default());
-        let bind = !options.remount && (options.bind || entry.typ().as_deref() == Some("bind"));
-        let rest = if bind { options.rest } else { Vec::new() };
-        let destination = entry.destination().display().to_string();
-        rest.into_iter()
-            .map(move |option| format!("mounts[{destination}]: a bind mount has no option {option:?}, ignored"))
-    };
-    mounts.iter().flat_map(of_one).collect()
+fn ignored(entry: &SpecMount) -> Vec<String> {
+    let options = Options::of(entry.options().as_deref().unwrap_or_default());
+    let bind = !options.remount && (options.bind || entry.typ().as_deref() == Some("bind"));
+    let rest = if bind { options.rest } else { Vec::new() };
+    let destination = entry.destination().display();
+    rest.iter().map(|option| format!("mounts[{destination}]: a bind mount has no option {option:?}, ignored")).collect()
 }
 
 /// `uidMappings` and `gidMappings` of one mount: ids on disk → ids outside.
@@ -173,103 +222,18 @@ fn clean(path: &str) -> String {
     format!("/{}", names.join("/"))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::compile::Bundle;
-
-    fn one(json: &str) -> Result<Mount, Error> {
-        let base = Base { bundle: Some(Bundle { path: "/bundle", id: "c" }), volumes: &[] };
-        let mounts = Mounts { base: &base, in_user_namespace: true, label: None, propagation: Propagation::Private };
-        mounts.mount(&serde_json::from_str(json).unwrap())
-    }
-
-    #[test]
-    fn destinations_are_cleaned_and_begin_at_the_root() {
-        assert_eq!(
-            (clean("a/./b//c/.."), clean("../../x"), clean("/"), clean("/dev/")),
-            ("/a/b".to_owned(), "/x".to_owned(), "/".to_owned(), "/dev".to_owned())
-        );
-        assert_eq!(one(r#"{"destination":"data","type":"tmpfs"}"#).unwrap().target, "/data");
-    }
-
-    #[test]
-    fn a_relative_source_lies_in_the_bundle() {
-        let mount = one(r#"{"destination":"/x","source":"files/x","options":["rbind"]}"#).unwrap();
-        assert_eq!(
-            mount.source,
-            MountSource::Bind {
-                path: "/bundle/files/x".to_owned(),
-                recursive: true,
-                idmap: IdMapping::None,
-                create: None
-            }
-        );
-    }
-
-    #[test]
-    fn unknown_options_are_the_filesystem_s() {
-        let mount =
-            one(r#"{"destination":"/x","type":"tmpfs","source":"shm","options":["size=4k","sync","ro","mode=700"]}"#);
-        let MountSource::Filesystem { fstype, device, options, .. } = mount.unwrap().source else { panic!() };
-        assert_eq!((fstype.as_str(), device.as_deref()), ("tmpfs", Some("shm")));
-        assert_eq!(options, ["sync", "size=4k", "mode=700"]);
-    }
-
-    #[test]
-    fn options_that_a_bind_mount_has_not_are_named() {
-        let entry = |json: &str| serde_json::from_str::<SpecMount>(json).unwrap();
-        let typo = entry(r#"{"destination":"/x","source":"/y","options":["bind","ro","nosuuid","mode=1"]}"#);
-        let other = entry(r#"{"destination":"/z","type":"tmpfs","options":["mode=1"]}"#);
-        let warnings = ignored(&[typo.clone(), other]);
-        assert_eq!(warnings.len(), 2);
-        assert!(warnings[0].contains("mounts[/x]") && warnings[0].contains("nosuuid"), "{warnings:?}");
-        // An appliance's mounts are written by nobody but its own build: there it is a mistake.
-        let base = Base { bundle: None, volumes: &[] };
-        let mounts = Mounts { base: &base, in_user_namespace: false, label: None, propagation: Propagation::Private };
-        assert!(mounts.mount(&typo).unwrap_err().to_string().contains("nosuuid"));
-    }
-
-    #[test]
-    fn mappings_of_its_own_are_kept() {
-        let mount = one(r#"{"destination":"/x","source":"/y","options":["bind","ridmap"],
-                "uidMappings":[{"containerID":0,"hostID":1000,"size":1}],"gidMappings":[{"containerID":0,"hostID":1000,"size":1}]}"#);
-        let MountSource::Bind { idmap: IdMapping::Own { ids, recursive: true }, .. } = mount.unwrap().source else {
-            panic!()
-        };
-        assert_eq!((ids.uids[0].inside, ids.uids[0].outside), (0, 1000));
-    }
-
-    #[test]
-    fn existing_mounts_change() {
-        let source = |json: &str| one(json).unwrap().source;
-        let remount = source(r#"{"destination":"/","options":["remount","ro","size=1m"]}"#);
-        assert_eq!(remount, MountSource::Existing { options: Some(vec!["size=1m".to_owned()]) });
-        let bind = source(r#"{"destination":"/","type":"none","options":["remount","bind","ro"]}"#);
-        assert_eq!(bind, MountSource::Existing { options: None });
-        assert_eq!(source(r#"{"destination":"/","options":["rshared"]}"#), MountSource::Existing { options: None });
-    }
-
-    #[test]
-    fn what_makes_no_sense_is_an_error_with_its_destination() {
-        for (json, word) in [
-            (r#"{"destination":"/x","options":["bind"]}"#, "source"),
-            (r#"{"destination":"/x","type":"none"}"#, "type"),
-            (r#"{"destination":"/x","type":"tmpfs","options":["idmap"]}"#, "idmap"),
-            (r#"{"destination":"/x","type":"proc","options":["tmpcopyup"]}"#, "tmpcopyup"),
-            (r#"{"destination":"/x","type":"tmpfs","options":["remount","tmpcopyup"]}"#, "tmpcopyup"),
-            (
-                r#"{"destination":"/x","type":"tmpfs","uidMappings":[{"containerID":0,"hostID":1,"size":1}],
-                    "gidMappings":[{"containerID":0,"hostID":1,"size":1}]}"#,
-                "mappings are for bind mounts",
-            ),
-            (
-                r#"{"destination":"/x","source":"/y","options":["bind"],"uidMappings":[{"containerID":0,"hostID":1,"size":1}]}"#,
-                "gid",
-            ),
-        ] {
-            let error = one(json).unwrap_err().to_string();
-            assert!(error.contains("mounts[/x]") && error.contains(word), "{error}");
-        }
-    }
+/// The place in the container of a path outside that leads to its root directory or into it. A root at `/` has no other places.
+fn in_root(root: &str, path: &str) -> Option<String> {
+    let (root, path) = (clean(root), clean(path));
+    let rest = beneath(&root, &path).filter(|_| root != "/")?;
+    Some(if rest.is_empty() { "/".to_owned() } else { rest.to_owned() })
 }
+
+/// What is left of `path` beneath `directory`, both clean; empty: it is the same.
+fn beneath<'a>(directory: &str, path: &'a str) -> Option<&'a str> {
+    let directory = directory.trim_end_matches('/');
+    path.strip_prefix(directory).filter(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+#[cfg(test)]
+mod tests;

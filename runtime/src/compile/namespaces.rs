@@ -47,10 +47,7 @@ pub(super) fn namespaces(linux: &Linux) -> Result<(Namespaces, Option<IdMap>), E
 
 /// The id map; there is one exactly when a new user namespace is asked for. A joined one has its maps.
 fn ids(linux: &Linux, new: bool, joined: bool) -> Result<Option<IdMap>, Error> {
-    let ids = IdMap {
-        uids: ranges("linux.uidMappings", linux.uid_mappings().as_deref().unwrap_or_default())?,
-        gids: ranges("linux.gidMappings", linux.gid_mappings().as_deref().unwrap_or_default())?,
-    };
+    let ids = mappings(linux)?;
     let missing = ids.uids.is_empty() || ids.gids.is_empty();
     match (new, joined, missing, ids.uids.is_empty() && ids.gids.is_empty()) {
         (true, _, false, _) => Ok(Some(ids)),
@@ -60,13 +57,25 @@ fn ids(linux: &Linux, new: bool, joined: bool) -> Result<Option<IdMap>, Error> {
     }
 }
 
-/// The ranges of a list of mappings, checked as the kernel will.
+/// `linux.uidMappings` and `linux.gidMappings`, which may also be told of a user namespace that is joined.
+pub(super) fn mappings(linux: &Linux) -> Result<IdMap, Error> {
+    Ok(IdMap {
+        uids: ranges("linux.uidMappings", linux.uid_mappings().as_deref().unwrap_or_default())?,
+        gids: ranges("linux.gidMappings", linux.gid_mappings().as_deref().unwrap_or_default())?,
+    })
+}
+
+/// The ranges of a list of mappings.
 pub(super) fn ranges(field: &str, mappings: &[LinuxIdMapping]) -> Result<Vec<IdRange>, Error> {
-    if mappings.len() > MAX_RANGES {
-        return Err(Error::new(field, format!("{} mappings; the kernel takes {MAX_RANGES}", mappings.len())));
-    }
     let range = |m: &LinuxIdMapping| IdRange { inside: m.container_id(), outside: m.host_id(), size: m.size() };
-    let ranges: Vec<IdRange> = mappings.iter().map(range).collect();
+    checked(field, mappings.iter().map(range).collect())
+}
+
+/// Ranges checked as the kernel will.
+pub(super) fn checked(field: &str, ranges: Vec<IdRange>) -> Result<Vec<IdRange>, Error> {
+    if ranges.len() > MAX_RANGES {
+        return Err(Error::new(field, format!("{} mappings; the kernel takes {MAX_RANGES}", ranges.len())));
+    }
     for (position, range) in ranges.iter().enumerate() {
         let wrong = |why: &str| {
             Err(Error::new(field, format!("{} → {} (size {}) {why}", range.inside, range.outside, range.size)))

@@ -13,7 +13,7 @@ use rustix::net::{
 
 use super::error::{During, Result};
 use super::store::Entry;
-use crate::launch::{Attributes, IdMapping, Launch, Mount, MountFlags, MountSource};
+use crate::launch::{Attributes, EndLinks, IdMapping, Launch, Mount, MountFlags, MountSource};
 
 /// The variable that names the socket.
 const VARIABLE: &str = "NOTIFY_SOCKET";
@@ -42,6 +42,7 @@ pub(crate) fn prepare(entry: &Entry, launch: &mut Launch) -> Result<()> {
             path: entry.path(DIRECTORY).display().to_string(),
             recursive: false,
             idmap: IdMapping::None,
+            links: EndLinks::Followed,
             create: None,
         },
         flags: MountFlags { own: Attributes { set: denied, clear: 0 }, ..MountFlags::default() },

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub use machine::{Cgroup, DeviceAccess, DeviceSetting, IntelRdt, Listener, NetDevice, Seccomp};
 pub use mount::{
-    Attributes, CreateDir, Device, DeviceNode, IdMapping, Mount, MountFlags, MountSource, Node, NodeKind,
+    Attributes, CreateDir, Device, DeviceNode, EndLinks, IdMapping, Mount, MountFlags, MountSource, Node, NodeKind,
 };
 pub use process::{
     Capabilities, ExecAffinity, Landlock, MemoryPolicy, Process, Rlimit, Scheduler,

@@ -16,6 +16,13 @@ pub struct Mount {
     pub flags: MountFlags,
 }
 
+impl Mount {
+    /// Whether the container's root is what is mounted from then on.
+    pub(crate) fn covers_root(&self) -> bool {
+        self.target == "/" && !matches!(self.source, MountSource::Existing { .. })
+    }
+}
+
 /// What a mount shows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MountSource {
@@ -38,8 +45,17 @@ pub enum MountSource {
         recursive: bool,
         /// Whose ids its files have.
         idmap: IdMapping,
+        /// What becomes of symbolic links there and at the target.
+        links: EndLinks,
         /// Make `path` before mounting it, if it is absent: a volume's directory.
         create: Option<CreateDir>,
+    },
+    /// What the container has at another place by then, with the mounts before this one.
+    Inside {
+        /// Absolute path inside the container.
+        path: String,
+        /// With the mounts beneath it.
+        recursive: bool,
     },
     /// The mount that is there already: its attributes and propagation change, and with `options` its filesystem's.
     Existing {
@@ -68,6 +84,23 @@ pub enum IdMapping {
     },
 }
 
+/// What becomes of symbolic links at the ends of a bind mount's two paths. On the way there they are followed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EndLinks {
+    /// They are followed.
+    #[default]
+    Followed,
+    /// A source that is one is made once more at the target.
+    Copied,
+    /// It is what is mounted, or mounted on.
+    Kept {
+        /// That at the source.
+        source: bool,
+        /// That at the target.
+        target: bool,
+    },
+}
+
 /// How an absent volume directory is made: as the image has the directory it covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CreateDir {
@@ -86,6 +119,10 @@ pub struct MountFlags {
     pub own: Attributes,
     /// Of it and of everything beneath, after `own`.
     pub tree: Attributes,
+    /// `MOUNT_ATTR_*` bits to clear with those of `own`, unless they are locked: what nobody named.
+    pub unnamed: u64,
+    /// What its source denies, and how that keeps times of access, must remain: to change it is EPERM.
+    pub keeps: bool,
     /// Changes of propagation in order: `MS_SHARED` and its like, with `MS_REC` for the mounts beneath (`linux/mount.h`).
     /// Empty: private, with everything beneath.
     pub propagation: Vec<u32>,

@@ -2,6 +2,7 @@
 
 mod agent;
 mod beside;
+mod dress;
 mod enter;
 mod joined;
 mod lodge;
@@ -34,7 +35,8 @@ pub(crate) use beside::Network;
 pub(crate) use enter::enter;
 pub(crate) use joined::Visits;
 pub(crate) use nodes::Nodes;
-pub(crate) use trees::{Mount, STANDARD_DEVICES, Tree, Trees, propagate, set_unless_empty};
+pub(crate) use dress::{propagate, set_unless_empty};
+pub(crate) use trees::{Mount, STANDARD_DEVICES, Tree, Trees, of_container};
 
 /// See [`crate::start::start`].
 pub(crate) fn start(

@@ -2,20 +2,21 @@
 //!
 //! The launcher's own mount namespace gets no mounts by it, and the child needs no right to reach the paths.
 
+use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{OpenTreeFlags, open_tree};
 
+use super::dress::{Mapping, dress};
 use super::nodes::{self, Nodes};
 use super::volume;
 use crate::failure::{Context, Failure, Step};
 use crate::launch::{
-    Attributes, IdMapping, Launch, MountFlags, MountSource, Namespace, Propagation, RootSource, Upper,
+    Attributes, EndLinks, IdMapping, Launch, MountFlags, MountSource, Namespace, Propagation, RootSource, Upper,
 };
 use crate::start::Site;
-use crate::sys::mount::{Change, set_attributes};
 use crate::userns;
 
 /// The nodes that every `/dev` has: name, device number.
@@ -40,10 +41,14 @@ pub(crate) enum Tree {
         /// What it will allow.
         flags: MountFlags,
     },
+    /// A symbolic link, by what it says, for the child to make.
+    Link(CString),
     /// For the child to clone: an ordinary user has that right only in the child's namespaces.
     Path {
         /// Absolute path.
         path: String,
+        /// A symbolic link there is not followed.
+        link: bool,
         /// With the mounts beneath it.
         recursive: bool,
         /// What it allows.
@@ -56,9 +61,22 @@ impl Tree {
     pub(crate) fn detached(&self) -> Result<Mount<'_>, Failure> {
         match self {
             Self::Detached(fd) | Self::Unmapped { mount: fd, .. } => Ok(Mount::OfLauncher(fd.as_fd())),
-            Self::Path { path, recursive, flags } => clone(path.as_str().into(), *recursive, flags, None).map(Mount::Own),
+            Self::Path { path, link, recursive, flags } => {
+                clone(Place { path, opened: None, link: *link }, *recursive, flags, None).map(Mount::Own)
+            }
+            Self::Link(_) => Err(Failure::check("a symbolic link isn't mounted")),
         }
     }
+}
+
+/// A detached mount of a place in the container, which the child has opened; `path` is its name there.
+pub(crate) fn of_container<'a>(
+    place: BorrowedFd<'_>,
+    path: &str,
+    recursive: bool,
+    flags: &MountFlags,
+) -> Result<Mount<'a>, Failure> {
+    clone(Place { path, opened: Some(place), link: false }, recursive, flags, None).map(Mount::Own)
 }
 
 /// A mount by its descriptor.
@@ -95,9 +113,6 @@ pub(crate) struct Trees {
     /// The declared devices.
     pub(crate) devices: Nodes,
 }
-
-/// By which user namespace a tree's files get their ids, and whether those of the mounts beneath it do, too; `None`: those on disk.
-type Mapping<'a> = Option<(BorrowedFd<'a>, bool)>;
 
 impl Trees {
     /// Opens them all, as far as the site hasn't. `joined` is the container's user namespace, if there is one already.
@@ -153,13 +168,19 @@ impl Trees {
         for mount in &launch.mounts {
             trees.binds.push(match &mount.source {
                 MountSource::Filesystem { fstype, .. } => instead_of(launch, fstype, &mount.flags)?,
-                MountSource::Existing { .. } => None,
-                MountSource::Bind { path, recursive, idmap, create } => {
+                MountSource::Inside { .. } | MountSource::Existing { .. } => None,
+                MountSource::Bind { path, recursive, idmap, links, create } => {
+                    if *links == EndLinks::Copied
+                        && let Some(link) = link_at(path)?
+                    {
+                        trees.binds.push(Some(Tree::Link(link)));
+                        continue;
+                    }
                     let opened = site.volumes.iter().find(|(of, _)| of == path).map(|(_, volume)| volume.as_fd());
                     if let (Some(create), None) = (create, opened) {
                         volume::open(path, *create)?;
                     }
-                    let place = Place { path, opened };
+                    let place = Place { path, opened, link: matches!(links, EndLinks::Kept { source: true, .. }) };
                     Some(match idmap {
                         IdMapping::None => tree(place, *recursive, &mount.flags, None)?,
                         IdMapping::Container { recursive: all } => of_container(place, *recursive, &mount.flags, *all)?,
@@ -184,7 +205,7 @@ impl Trees {
         let all = self.layers.iter().chain(&self.upper).chain(self.binds.iter().flatten());
         let unmapped = all.filter_map(|tree| match tree {
             Tree::Unmapped { mount, path, recursive, all, flags } => Some((mount, path, *recursive, *all, flags)),
-            Tree::Detached(_) | Tree::Path { .. } => None,
+            Tree::Detached(_) | Tree::Link(_) | Tree::Path { .. } => None,
         });
         let mut unmapped = unmapped.peekable();
         if unmapped.peek().is_none() {
@@ -222,11 +243,22 @@ pub(super) struct Place<'a> {
     path: &'a str,
     /// It is open: nothing is looked up, so that no disk is waited for.
     opened: Option<BorrowedFd<'a>>,
+    /// A symbolic link at its end is it.
+    link: bool,
 }
 
 impl<'a> From<&'a str> for Place<'a> {
     fn from(path: &'a str) -> Self {
-        Self { path, opened: None }
+        Self { path, opened: None, link: false }
+    }
+}
+
+/// What the symbolic link at this path says; `None`: it is none.
+fn link_at(path: &str) -> Result<Option<CString>, Failure> {
+    match rustix::fs::readlinkat(CWD, path, Vec::new()) {
+        Ok(link) => Ok(Some(link)),
+        Err(Errno::INVAL) => Ok(None),
+        Err(errno) => Err(Failure::new(Step::Open, path, errno)),
     }
 }
 
@@ -268,7 +300,7 @@ pub(super) fn device(path: &str, number: Option<(u32, u32)>) -> Result<Tree, Fai
     let opened;
     let fd = match &tree {
         Tree::Detached(fd) | Tree::Unmapped { mount: fd, .. } => fd.as_fd(),
-        Tree::Path { .. } => {
+        Tree::Path { .. } | Tree::Link(_) => {
             opened = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).at(Step::Open, || path)?;
             opened.as_fd()
         }
@@ -310,7 +342,7 @@ pub(super) fn tree<'a>(
                 && map.is_none()
                 && !rustix::process::geteuid().is_root() =>
         {
-            Ok(Tree::Path { path: place.path.to_owned(), recursive, flags: flags.clone() })
+            Ok(Tree::Path { path: place.path.to_owned(), link: place.link, recursive, flags: flags.clone() })
         }
         Err(failure) => Err(failure),
     }
@@ -336,46 +368,12 @@ fn open(place: Place<'_>, recursive: bool) -> Result<OwnedFd, Failure> {
     if recursive {
         how |= OpenTreeFlags::AT_RECURSIVE;
     }
+    if place.link {
+        how |= OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+    }
     let tree = match place.opened {
         Some(opened) => open_tree(opened, "", how | OpenTreeFlags::AT_EMPTY_PATH),
         None => open_tree(CWD, place.path, how),
     };
     tree.at(Step::OpenTree, || place.path)
-}
-
-/// Gives a detached mount, `recursive` if there may be others beneath it, its ids, propagation and attributes.
-///
-/// A clone belongs to the same peers as what it was cloned from, so that a mount made in it would spread to the machine.
-fn dress(mount: BorrowedFd<'_>, flags: &MountFlags, recursive: bool, map: Mapping<'_>) -> Result<(), Errno> {
-    let own = Change { set: flags.own.set, clear: flags.own.clear, ..Change::default() };
-    let userns = map.map(|(userns, _)| userns);
-    let alone = !recursive && flags.propagation.is_empty();
-    if alone {
-        // All at once, as most mounts are.
-        set_attributes(mount, Change { propagation: libc::MS_PRIVATE, userns, ..own })?;
-    } else {
-        if let Some((_, all)) = map {
-            set_attributes(mount, Change { userns, recursive: all, ..Change::default() })?;
-        }
-        match flags.propagation.as_slice() {
-            [] => set_attributes(mount, Change { propagation: libc::MS_PRIVATE, recursive, ..Change::default() })?,
-            changes => propagate(mount, changes)?,
-        }
-        set_unless_empty(mount, own)?;
-    }
-    set_unless_empty(mount, Change { set: flags.tree.set, clear: flags.tree.clear, recursive: true, ..Change::default() })
-}
-
-/// Changes a mount's propagation, step by step.
-pub(crate) fn propagate(mount: BorrowedFd<'_>, changes: &[u32]) -> Result<(), Errno> {
-    changes.iter().try_for_each(|change| {
-        let bits = u64::from(*change);
-        let change = Change { propagation: bits & !libc::MS_REC, recursive: bits & libc::MS_REC != 0, ..Change::default() };
-        set_attributes(mount, change)
-    })
-}
-
-/// Changes a mount's attributes, if there is anything to change.
-pub(crate) fn set_unless_empty(mount: BorrowedFd<'_>, change: Change<'_>) -> Result<(), Errno> {
-    if change.set == 0 && change.clear == 0 { Ok(()) } else { set_attributes(mount, change) }
 }

@@ -103,10 +103,10 @@ fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Box<[u8]>, 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::launch::{CreateDir, IdMapping, Mount, MountFlags, Root};
+    use crate::launch::{CreateDir, EndLinks, IdMapping, Mount, MountFlags, Root};
 
     fn with_bind(path: &str, create: Option<CreateDir>) -> PackedLaunch {
-        let source = MountSource::Bind { path: path.into(), recursive: false, idmap: IdMapping::None, create };
+        let source = MountSource::Bind { path: path.into(), recursive: false, idmap: IdMapping::None, links: EndLinks::Followed, create };
         let mount = Mount { target: "/there".into(), source, flags: MountFlags::default() };
         PackedLaunch::of(Launch { mounts: vec![mount], ..Launch::bare(Root::default()) }).unwrap()
     }

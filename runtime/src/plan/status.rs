@@ -1,7 +1,7 @@
 //! Containers that may read the machine's status, each on a socket that PID 1 makes for it.
 
 use super::{Container, PlanError, RUN};
-use crate::launch::{IdMapping, Mount, MountFlags, MountSource};
+use crate::launch::{EndLinks, IdMapping, Mount, MountFlags, MountSource};
 
 /// Where such a container finds its socket, inside.
 pub const STATUS_SOCKET: &str = "/run/garboard/status.sock";
@@ -25,7 +25,7 @@ impl Container {
             launch.mounts.retain(|mount| mount.target != STATUS_SOCKET);
             launch.mounts.push(Mount {
                 target: STATUS_SOCKET.to_owned(),
-                source: MountSource::Bind { path, recursive: false, idmap: IdMapping::None, create: None },
+                source: MountSource::Bind { path, recursive: false, idmap: IdMapping::None, links: EndLinks::Followed, create: None },
                 flags,
             });
         })

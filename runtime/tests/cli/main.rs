@@ -11,6 +11,7 @@ mod images;
 mod layers;
 mod lifecycle;
 mod limits;
+mod mounts;
 mod ordinary;
 mod refusals;
 mod rootless;
@@ -35,6 +36,7 @@ fn main() {
             faults::tests(),
             rootless::tests(),
             ids::tests(),
+            mounts::tests(),
             shared_mounts::tests(),
             systemd::tests(),
             images::tests(),

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 use libtest_mimic::Trial;
 use rustix::fs::{CWD, FileType, Mode, makedev};
-use rustix::mount::mount_bind;
+use rustix::mount::{MountFlags, UnmountFlags, mount_bind};
 use serde_json::{Value, json};
 
 use crate::site::{Site, copy_program, place, runtime, shell, until};
@@ -23,6 +23,7 @@ pub fn tests() -> Vec<Trial> {
         a_delegated_cgroup_is_used,
         a_caller_outside_the_delegated_tree_is_told,
         root_of_a_user_namespace_runs_containers,
+        a_mount_that_is_locked_keeps_what_it_denies,
         what_isn_t_mapped_outside_is_refused,
         root_can_be_said_to_be_an_ordinary_user,
     ]
@@ -307,6 +308,31 @@ fn root_of_a_user_namespace_runs_containers() {
     let words = site.before[1..].iter().filter(|word| word.as_str() != runtime);
     let output = command.args(words).args([runtime, "list"]).env_remove("XDG_RUNTIME_DIR").output().unwrap();
     assert!(String::from_utf8_lossy(&output.stderr).contains("XDG_RUNTIME_DIR isn't set"), "{output:?}");
+}
+
+fn a_mount_that_is_locked_keeps_what_it_denies() {
+    let of = |option: &str| {
+        let site = by_user(shell("cat /proc/self/mountinfo"), &IN_NAMESPACE);
+        let source = site.directory.join("locked");
+        fs::create_dir(&source).unwrap();
+        let flags = MountFlags::NOSUID | MountFlags::NODEV;
+        rustix::mount::mount("tmpfs", &source, "tmpfs", flags, Some(c"mode=755")).unwrap();
+        let site = site.change(|c| {
+            c["linux"]["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != "user");
+            for field in ["uidMappings", "gidMappings"] {
+                c["linux"].as_object_mut().unwrap().remove(field);
+            }
+            let mount = json!({"destination": "/tmp", "source": source, "options": ["bind", option]});
+            c["mounts"].as_array_mut().unwrap().push(mount);
+        });
+        let done = site.run(&["run", &site.id]);
+        rustix::mount::unmount(&source, UnmountFlags::DETACH).unwrap();
+        done
+    };
+    let done = of("ro");
+    assert!(done.stdout.contains(" /tmp ro,nosuid,nodev,"), "{done:?}");
+    let done = of("suid");
+    assert!(done.status == 1 && done.stderr.contains("locked: operation not permitted (EPERM)"), "{done:?}");
 }
 
 fn what_isn_t_mapped_outside_is_refused() {

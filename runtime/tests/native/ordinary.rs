@@ -1,6 +1,6 @@
 //! The same runtime for an ordinary user: one id mapped to the user's own, no cgroup.
 
-use garboard_runtime::launch::{IdMap, IdMapping, IdRange, Mount, MountFlags, MountSource};
+use garboard_runtime::launch::{EndLinks, IdMap, IdMapping, IdRange, Mount, MountFlags, MountSource};
 use libtest_mimic::Trial;
 
 use crate::site::{Container, fields, program, scratch, shell};
@@ -66,8 +66,13 @@ fn errors_say_what_an_ordinary_user_lacks() {
 fn mapped_mounts_are_refused() {
     let mapped = |idmap: IdMapping| {
         own(shell("true")).change(move |launch| {
-            let source =
-                MountSource::Bind { path: "/etc".to_owned(), recursive: false, idmap: idmap.clone(), create: None };
+            let source = MountSource::Bind {
+                path: "/etc".to_owned(),
+                recursive: false,
+                idmap: idmap.clone(),
+                links: EndLinks::Followed,
+                create: None,
+            };
             launch.mounts.push(Mount { target: "/tmp".to_owned(), source, flags: MountFlags::default() });
         })
     };

@@ -1,6 +1,6 @@
 //! R9: system calls and devices.
 
-use garboard_runtime::launch::{DeviceNode, IdMapping, MountFlags, MountSource};
+use garboard_runtime::launch::{DeviceNode, EndLinks, IdMapping, MountFlags, MountSource};
 use garboard_runtime::spec::SeccompChoice;
 use libtest_mimic::Trial;
 use rustix::fs::Mode;
@@ -171,7 +171,13 @@ fn r9_a_declared_device_is_allowed_as_declared() {
         let DeviceNode::Machine(path) = device.node else { panic!("{device:?}") };
         l.mounts.push(garboard_runtime::launch::Mount {
             target: device.target,
-            source: MountSource::Bind { path, recursive: false, idmap: IdMapping::None, create: None },
+            source: MountSource::Bind {
+                path,
+                recursive: false,
+                idmap: IdMapping::None,
+                links: EndLinks::Followed,
+                create: None,
+            },
             flags: MountFlags::default(),
         });
     };

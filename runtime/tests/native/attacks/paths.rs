@@ -4,7 +4,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use garboard_runtime::cgroup;
-use garboard_runtime::launch::{IdMapping, Launch, Mount, MountFlags, MountSource};
+use garboard_runtime::launch::{EndLinks, IdMapping, Launch, Mount, MountFlags, MountSource};
 use garboard_runtime::report::Report;
 use garboard_runtime::spec::{Mount as OptionMount, MountKind, NamespaceChoice, Options};
 use garboard_runtime::start::Stdio;
@@ -123,7 +123,13 @@ fn r3_a_sysctl_is_not_redirected() {
     let over_it = move |l: &mut Launch| {
         l.mounts.push(Mount {
             target: FILE.to_owned(),
-            source: MountSource::Bind { path: source.clone(), recursive: false, idmap: IdMapping::None, create: None },
+            source: MountSource::Bind {
+                path: source.clone(),
+                recursive: false,
+                idmap: IdMapping::None,
+                links: EndLinks::Followed,
+                create: None,
+            },
             flags: MountFlags::default(),
         });
     };

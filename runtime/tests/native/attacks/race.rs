@@ -8,7 +8,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
-use garboard_runtime::launch::{IdMapping, Mount, MountFlags, MountSource};
+use garboard_runtime::launch::{EndLinks, IdMapping, Mount, MountFlags, MountSource};
 use libtest_mimic::Trial;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{OpenTreeFlags, UnmountFlags, open_tree};
@@ -135,6 +135,7 @@ fn r4_whole_launches_survive_the_race() {
             path: path.to_owned(),
             recursive: false,
             idmap: IdMapping::Container { recursive: false },
+            links: EndLinks::Followed,
             create: None,
         },
         flags: MountFlags::default(),

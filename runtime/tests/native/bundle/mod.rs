@@ -1,5 +1,7 @@
 //! What a config.json promises (runtime specification 1.3), as root: read, compiled, started, and seen from inside.
 
+mod binds;
+mod links;
 mod machine;
 mod mounts;
 mod namespaces;
@@ -19,7 +21,10 @@ use crate::site::{Ended, place, run_launch, scratch};
 pub use machine::agent;
 
 pub fn tests() -> Vec<Trial> {
-    [namespaces::tests(), mounts::tests(), process::tests(), machine::tests()].into_iter().flatten().collect()
+    [namespaces::tests(), mounts::tests(), binds::tests(), links::tests(), process::tests(), machine::tests()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// First id of the containers that have a user namespace.

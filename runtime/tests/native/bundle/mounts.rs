@@ -261,6 +261,12 @@ fn a_mount_has_a_mapping_of_its_own() {
         let text = bundle("mapped", "stat -c '%u %g' /x/file").in_user_namespace().mount(own(option)).output();
         assert_eq!(text, "70 80\n");
     }
+    // The same as an option, its ids outside said and by those of the container.
+    for option in ["idmap=uids=5-1000070-1;gids=6-1000080-1", "ridmap=uids=@5-70-1;gids=@6-80-1"] {
+        let mount = json!({"destination": "/x", "source": source, "options": ["bind", option]});
+        let text = bundle("mapped", "stat -c '%u %g' /x/file").in_user_namespace().mount(mount).output();
+        assert_eq!(text, "70 80\n", "{option}");
+    }
     // The container's own mapping, and none at all.
     let stat = |flags: &[&str]| {
         bundle("mapped", "stat -c '%u %g' /x/file").in_user_namespace().mount(bind("/x", &source, flags)).output()

@@ -165,7 +165,7 @@ impl Site {
     pub fn fails(&self, arguments: &[&str]) -> String {
         let done = self.run(arguments);
         assert_eq!(done.status, 1, "{arguments:?}: {done:?}");
-        assert!(done.stderr.starts_with("garboard-runtime: "), "{done:?}");
+        assert!(done.stderr.starts_with("garboard-runtime: ") && done.stderr.contains(": error: "), "{done:?}");
         done.stderr
     }
 

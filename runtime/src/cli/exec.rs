@@ -12,6 +12,11 @@ pub(super) fn run(store: &Store, arguments: &Exec) -> Result<u8> {
     let decided = decide(&entry, &request)?;
     decided.warnings.iter().for_each(|warning| log::warn(warning));
     protect::from(decided.in_user_namespace);
+    // No mask: wherever the caller runs.
+    let affinity = &decided.process.exec_affinity.initial;
+    if !affinity.is_empty() {
+        log::debug(|| format!("affinity: 0x{}", number(affinity)));
+    }
     if arguments.detach {
         exec(&entry, &decided, &request)?;
         return Ok(0);
@@ -42,5 +47,21 @@ fn request(arguments: &Exec) -> Request {
         preserve_fds: arguments.preserve_fds,
         cgroup: arguments.cgroup.clone(),
         ignore_paused: arguments.ignore_paused,
+    }
+}
+
+/// A bit mask, the lowest bits first, as one hexadecimal number.
+fn number(mask: &[u8]) -> String {
+    let digits: String = mask.iter().rev().map(|byte| format!("{byte:02x}")).collect();
+    digits.trim_start_matches('0').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mask_is_one_number() {
+        assert_eq!([number(&[3]), number(&[0, 1, 0]), number(&[0x0f, 0xa0])], ["3", "100", "a00f"]);
     }
 }

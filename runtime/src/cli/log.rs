@@ -61,10 +61,8 @@ pub(super) fn debug(text: impl FnOnce() -> String) {
 fn write(level: &str, text: &str) {
     let log = LOG.get();
     let command = log.map_or(String::new(), |log| format!("{}: ", log.command));
-    let prefix = if level == "error" { "" } else { level };
-    let colon = if prefix.is_empty() { "" } else { ": " };
-    // There is nowhere to complain that complaining fails.
-    let _ = writeln!(std::io::stderr(), "garboard-runtime: {command}{prefix}{colon}{text}");
+    // There is nowhere to complain that complaining fails. Callers look for the level, as runc's lines have it.
+    let _ = writeln!(std::io::stderr(), "garboard-runtime: {command}{level}: {text}");
     let Some((log, file)) = log.and_then(|log| Some((log, log.file.as_ref()?))) else { return };
     let time = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     let msg = format!("{command}{text}");

@@ -42,7 +42,13 @@ pub(super) fn dress(mount: BorrowedFd<'_>, flags: &MountFlags, recursive: bool, 
         }
         match flags.propagation.as_slice() {
             [] => set_attributes(mount, Change { propagation: libc::MS_PRIVATE, recursive, ..Change::default() })?,
-            changes => propagate(mount, changes)?,
+            changes => {
+                // A word for the top alone would leave the mounts beneath it the machine's peers. To share cannot be taken back.
+                if recursive && changes.iter().all(|change| u64::from(*change) & libc::MS_SHARED == 0) {
+                    set_attributes(mount, Change { propagation: libc::MS_SLAVE, recursive, ..Change::default() })?;
+                }
+                propagate(mount, changes)?;
+            }
         }
         own(0, None)?;
     }

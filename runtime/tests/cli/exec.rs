@@ -509,6 +509,10 @@ fn processors_are_those_of_an_exec() {
     ] {
         let site = start(shell("sleep 1000").change(|c| c["process"]["execCPUAffinity"] = affinity.clone()));
         assert_eq!(output(&site, &[], ALLOWED).trim_end(), expected, "{affinity}");
+        let told = site.run(&["--debug", "exec", &site.id, "/bin/true"]).stderr;
+        let mask =
+            affinity.get("initial").map(|_| format!("affinity: {:#x}\n", 1_u64 << first.parse::<u32>().unwrap()));
+        assert!(mask.as_ref().map_or(!told.contains("affinity"), |mask| told.ends_with(mask)), "{affinity}: {told}");
         let pid = site.state()["pid"].as_i64().unwrap();
         let its = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         assert!(its.contains(&format!("Cpus_allowed_list:\t{all}\n")), "{its}");

@@ -166,7 +166,7 @@ impl Site {
         let done = self.run(arguments);
         let expected = if arguments.contains(&"exec") { 255 } else { 1 };
         assert_eq!(done.status, expected, "{arguments:?}: {done:?}");
-        assert!(done.stderr.starts_with("garboard-runtime: "), "{done:?}");
+        assert!(done.stderr.starts_with("garboard-runtime: ") && done.stderr.contains(": error: "), "{done:?}");
         done.stderr
     }
 

@@ -204,7 +204,7 @@ fn limits_are_properties(systemd: &Systemd) {
     let bundle = systemd.bundle.to_str().unwrap();
     let done =
         systemd.runtime(&["--systemd-cgroup", "create", "--bundle", bundle, "--config", "limits.json", "limits"]);
-    assert!(done.status == 0 || done.stderr.contains("create: set cgroup "), "{done:?}");
+    assert!(done.status == 0 || done.stderr.contains("create: error: set cgroup "), "{done:?}");
     systemd.ok(&["delete", "--force", "limits"]);
     assert_eq!(systemd.property("inner-one.scope", "LoadState"), "not-found");
 }

@@ -14,6 +14,7 @@ pub fn tests() -> Vec<Trial> {
         attributes_of_a_bind_mount_are_set_and_cleared,
         recursive_attributes_reach_what_is_beneath,
         propagation_is_as_asked_for_and_private_otherwise,
+        what_a_propagation_leaves_out_passes_nothing_back,
         the_root_has_its_propagation,
         a_read_only_root_is_read_only,
         a_tmpfs_shows_what_it_covers,
@@ -118,6 +119,29 @@ fn propagation_is_as_asked_for_and_private_otherwise() {
     assert!(reached && info.contains("shared:"), "shared: {info}");
     let (reached, info) = reaches_out(&["bind", "unbindable"]);
     assert!(!reached && info.contains("unbindable"), "unbindable: {info}");
+    unmount(&source);
+}
+
+fn what_a_propagation_leaves_out_passes_nothing_back() {
+    let source = mounted("left-out");
+    let below = source.join("beneath/made");
+    std::fs::create_dir(&below).unwrap();
+    let reaches_out = |word: &str| {
+        let script = format!("mount -t tmpfs below /x/beneath/made; {INFO}");
+        let text = bundle("left-out", &script).mount(bind("/x", &source, &["rbind", word])).output();
+        let outside = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let reached = outside.lines().any(|line| line.contains(" - tmpfs below "));
+        if reached {
+            unmount(&below);
+        }
+        (reached, line(&text, "/x/beneath").to_owned())
+    };
+    for word in ["slave", "private", "unbindable"] {
+        let (reached, info) = reaches_out(word);
+        assert!(!reached && info.contains("master:") && !info.contains("shared:"), "{word}: {info}");
+    }
+    let (reached, info) = reaches_out("rshared");
+    assert!(reached && info.contains("shared:"), "the control: {info}");
     unmount(&source);
 }
 

@@ -64,6 +64,7 @@ const IMAGES: &str = r#"
 sleep 1000 | $runtime run --detach one 2>&1 | cat >/tmp/before &
 until $runtime state one 2>/dev/null | grep -q running; do sleep 0.1; done
 prints /tmp/before
+echo limits $(cd /sys/fs/cgroup/one && cat memory.max pids.max)
 $runtime checkpoint --image-path /tmp/images one
 echo checkpoint $?
 $runtime state one >/dev/null 2>&1
@@ -75,6 +76,7 @@ prints /tmp/after
 echo restored $($runtime state one | grep status)
 echo before $(ends /tmp/before)
 echo after $(ends /tmp/after)
+echo restored:limits $(cd /sys/fs/cgroup/one && cat memory.max pids.max)
 echo inside $(cat /sys/fs/cgroup/one/cgroup.procs | wc -l)
 $runtime exec one /bin/busybox true
 echo exec $?
@@ -86,8 +88,11 @@ echo deleted $?
 fn a_container_goes_on_from_its_images() {
     let mut guest = guest(IMAGES);
     let count = "i=0; while :; do echo $i; i=$((i + 1)); sleep 0.2; done";
-    bundle(&mut guest, &["/bin/busybox", "sh", "-c", count]);
+    bundle_with(&mut guest, &["/bin/busybox", "sh", "-c", count], |config| {
+        config["linux"]["resources"] = json!({"memory": {"limit": 64 << 20}, "pids": {"limit": 50}});
+    });
     let found = boot(guest);
+    assert_eq!((found["limits"].as_str(), found["restored:limits"].as_str()), ("67108864 50", "67108864 50"));
     assert_eq!((found["checkpoint"].as_str(), found["gone"].as_str()), ("0", "1"));
     assert!(found["restored"].contains("running"), "{}", found["restored"]);
     let ends = |when: &str| -> Vec<u32> { found[when].split(' ').map(|number| number.parse().unwrap()).collect() };

@@ -100,6 +100,10 @@ fn make(
     drop((streams, network));
 
     let pidfd = adopt(entry, record, &pid_file)?;
+    // Its processes are there, however few others may come.
+    if let Some(group) = &group {
+        crate::cgroup::limit_processes(group.as_fd(), &bundle.launch.cgroup, AbsentController::Fail)?;
+    }
     lock.finish()?;
     options.pid_file.as_deref().map_or(Ok(()), |path| write_pid_file(path, record.pid))?;
     Ok(pidfd)

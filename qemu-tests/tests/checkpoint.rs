@@ -222,6 +222,8 @@ const MAPPED: &str = r#"
 chown 100000:100000 /bundle/rootfs
 sleep 1000 | $runtime run --detach one 2>&1 | cat >/tmp/before &
 prints /tmp/before
+owners() { stat -c %u /sys/fs/cgroup/one /sys/fs/cgroup/one/cgroup.procs /sys/fs/cgroup/one/pids.max; }
+echo owners $(owners)
 $runtime checkpoint --image-path /tmp/images one
 echo checkpoint $?
 sleep 1000 | $runtime restore --detach --image-path /tmp/images one 2>&1 | cat >/tmp/after &
@@ -231,6 +233,7 @@ echo map $(cat /proc/$(cat /sys/fs/cgroup/one/cgroup.procs)/uid_map)
 echo before $(ends /tmp/before)
 echo after $(ends /tmp/after)
 asks /tmp/after
+echo restored:owners $(owners)
 echo inside $($runtime exec one /bin/busybox id -u) $($runtime exec one /bin/busybox cat /proc/self/uid_map)
 $runtime delete --force one
 # The control: that directory can't be made.
@@ -249,9 +252,16 @@ fn a_container_with_ids_of_its_own_goes_on_with_them() {
         for field in ["uidMappings", "gidMappings"] {
             config["linux"][field] = json!([{"containerID": 0, "hostID": 100_000, "size": 65_536}]);
         }
+        // It may use its cgroup, which it is given for that.
+        config["mounts"]
+            .as_array_mut()
+            .unwrap()
+            .push(json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup"}));
     });
+    guest.directory("bundle/rootfs/sys/fs/cgroup");
     let found = boot(guest);
     assert_eq!(found["checkpoint"], "0");
+    assert_eq!((found["owners"].as_str(), found["restored:owners"].as_str()), ("100000 100000 0", "100000 100000 0"));
     went_on(&found);
     assert_eq!((found["map"].as_str(), found["inside"].as_str()), ("0 100000 65536", "0 0 100000 65536"));
     assert!(

@@ -103,6 +103,7 @@ fn make(
     // Its processes are there, however few others may come.
     if let Some(group) = &group {
         crate::cgroup::limit_processes(group.as_fd(), &bundle.launch.cgroup, AbsentController::Fail)?;
+        crate::launcher::give_cgroup(&bundle.launch, record.pid, group.as_fd())?;
     }
     lock.finish()?;
     options.pid_file.as_deref().map_or(Ok(()), |path| write_pid_file(path, record.pid))?;

@@ -64,6 +64,7 @@ const IMAGES: &str = r#"
 sleep 1000 | $runtime run --detach one 2>&1 | cat >/tmp/before &
 until $runtime state one 2>/dev/null | grep -q running; do sleep 0.1; done
 prints /tmp/before
+echo limits $(cd /sys/fs/cgroup/one && cat memory.max pids.max)
 $runtime checkpoint --image-path /tmp/images one
 echo checkpoint $?
 $runtime state one >/dev/null 2>&1
@@ -75,8 +76,8 @@ prints /tmp/after
 echo restored $($runtime state one | grep status)
 echo before $(ends /tmp/before)
 echo after $(ends /tmp/after)
+echo restored:limits $(cd /sys/fs/cgroup/one && cat memory.max pids.max)
 echo inside $(cat /sys/fs/cgroup/one/cgroup.procs | wc -l)
-echo limit $(cat /sys/fs/cgroup/one/pids.max)
 $runtime exec one /bin/busybox true
 echo exec $?
 $runtime delete --force one
@@ -88,9 +89,10 @@ fn a_container_goes_on_from_its_images() {
     let mut guest = guest(IMAGES);
     let count = "i=0; while :; do echo $i; i=$((i + 1)); sleep 0.2; done";
     bundle_with(&mut guest, &["/bin/busybox", "sh", "-c", count], |config| {
-        config["linux"]["resources"] = json!({"pids": {"limit": 77}});
+        config["linux"]["resources"] = json!({"memory": {"limit": 64 << 20}, "pids": {"limit": 50}});
     });
     let found = boot(guest);
+    assert_eq!((found["limits"].as_str(), found["restored:limits"].as_str()), ("67108864 50", "67108864 50"));
     assert_eq!((found["checkpoint"].as_str(), found["gone"].as_str()), ("0", "1"));
     assert!(found["restored"].contains("running"), "{}", found["restored"]);
     let ends = |when: &str| -> Vec<u32> { found[when].split(' ').map(|number| number.parse().unwrap()).collect() };
@@ -100,7 +102,6 @@ fn a_container_goes_on_from_its_images() {
     // The shell, and perhaps its sleep.
     assert!(["1", "2"].contains(&found["inside"].as_str()), "{}", found["inside"]);
     assert_eq!((found["exec"].as_str(), found["deleted"].as_str()), ("0", "0"));
-    assert_eq!(found["limit"], "77");
 }
 
 /// Counts, without other processes, and has four million bytes that never change, whose number it tells when it is asked.
@@ -221,6 +222,8 @@ const MAPPED: &str = r#"
 chown 100000:100000 /bundle/rootfs
 sleep 1000 | $runtime run --detach one 2>&1 | cat >/tmp/before &
 prints /tmp/before
+owners() { stat -c %u /sys/fs/cgroup/one /sys/fs/cgroup/one/cgroup.procs /sys/fs/cgroup/one/pids.max; }
+echo owners $(owners)
 $runtime checkpoint --image-path /tmp/images one
 echo checkpoint $?
 sleep 1000 | $runtime restore --detach --image-path /tmp/images one 2>&1 | cat >/tmp/after &
@@ -230,6 +233,7 @@ echo map $(cat /proc/$(cat /sys/fs/cgroup/one/cgroup.procs)/uid_map)
 echo before $(ends /tmp/before)
 echo after $(ends /tmp/after)
 asks /tmp/after
+echo restored:owners $(owners)
 echo inside $($runtime exec one /bin/busybox id -u) $($runtime exec one /bin/busybox cat /proc/self/uid_map)
 $runtime delete --force one
 # The control: that directory can't be made.
@@ -248,9 +252,16 @@ fn a_container_with_ids_of_its_own_goes_on_with_them() {
         for field in ["uidMappings", "gidMappings"] {
             config["linux"][field] = json!([{"containerID": 0, "hostID": 100_000, "size": 65_536}]);
         }
+        // It may use its cgroup, which it is given for that.
+        config["mounts"]
+            .as_array_mut()
+            .unwrap()
+            .push(json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup"}));
     });
+    guest.directory("bundle/rootfs/sys/fs/cgroup");
     let found = boot(guest);
     assert_eq!(found["checkpoint"], "0");
+    assert_eq!((found["owners"].as_str(), found["restored:owners"].as_str()), ("100000 100000 0", "100000 100000 0"));
     went_on(&found);
     assert_eq!((found["map"].as_str(), found["inside"].as_str()), ("0 100000 65536", "0 0 100000 65536"));
     assert!(

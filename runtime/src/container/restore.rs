@@ -102,9 +102,10 @@ fn make(
     drop((streams, network));
 
     let pidfd = adopt(entry, record, &pid_file)?;
+    // Its processes are there, however few others may come.
     if let Some(group) = &group {
-        // Not before: criu itself is a process of it meanwhile.
         crate::cgroup::limit_processes(group.as_fd(), &bundle.launch.cgroup, AbsentController::Fail)?;
+        crate::launcher::give_cgroup(&bundle.launch, record.pid, group.as_fd())?;
     }
     lock.finish()?;
     options.pid_file.as_deref().map_or(Ok(()), |path| write_pid_file(path, record.pid))?;

@@ -124,17 +124,23 @@ fn wake(settings: &mut Cgroup, group: BorrowedFd<'_>) {
 fn change(group: BorrowedFd<'_>, settings: &Cgroup, scope: Option<&str>) -> Result<()> {
     // What the kernel has no file for is refused below, and systemd would keep it.
     let (mut present, mut before) = (Cgroup::default(), Cgroup::default());
-    for (file, value) in settings.settings.iter().chain(settings.choices.iter().flatten()) {
+    for (file, value) in &settings.settings {
         let Ok(text) = read(group, file) else { continue };
         present.settings.push((file.clone(), value.clone()));
         before.settings.push((file.clone(), undo(file, value, &text)));
+    }
+    for (file, value) in settings.choices.iter().flatten() {
+        let Ok(text) = read(group, file) else { continue };
+        present.settings.push((file.clone(), value.clone()));
+        before.choices.push(vec![(file.clone(), undo(file, value, &text))]);
     }
     let tell = |settings: &Cgroup| scope.map_or(Ok(()), |unit| systemd::change(unit, settings));
     tell(&present)?;
     let Err(failure) = apply(group, settings, AbsentController::Fail) else { return Ok(()) };
     // The failure of the update is the one to report.
     let _ = tell(&before);
-    for (file, value) in before.settings.iter().rev() {
+    // BFQ forgets the weights of devices whenever it gets one for all.
+    for (file, value) in before.settings.iter().rev().chain(before.choices.iter().flatten()) {
         let _ = write(group, file, value);
     }
     Err(failure.into())
@@ -273,6 +279,19 @@ mod tests {
         change(group.as_fd(), &settings("pids.max"), None).unwrap();
         assert!(text(directory.path(), "memory.max").starts_with("4096"));
         assert!(text(directory.path(), "pids.max").starts_with('1'));
+    }
+
+    #[test]
+    fn a_refused_update_leaves_devices_their_weights() {
+        let files = [("io.bfq.weight", "default 100\n8:0 20\n"), ("io.weight", "default 100\n")];
+        let (directory, group) = fake(&files);
+        let json =
+            r#"{"blockIO":{"weight":500,"weightDevice":[{"major":8,"minor":0,"weight":50}]},"unified":{"no.max":"1"}}"#;
+        let settings = compile::resources(&serde_json::from_str(json).unwrap()).unwrap();
+        let error = change(group.as_fd(), &settings, None).unwrap_err().to_string();
+        assert!(error.contains("no.max=1: ENOENT"), "{error}");
+        // What was written last.
+        assert!(text(directory.path(), "io.bfq.weight").starts_with("8:0 20"));
     }
 
     #[test]

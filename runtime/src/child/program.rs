@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use rustix::fs::{FileType, Mode};
 use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
+use rustix::net::{Shutdown, shutdown};
 
 use super::{Theatre, environment, identity, landlock, listener};
 use crate::failure::{Context, Failure, Step};
@@ -104,6 +105,12 @@ pub(crate) fn execute(program: &Program<'_>) -> Result<(), Failure> {
         filter.as_ref().map_or(Ok(()), SeccompFilter::load_unheard)
     };
     let surroundings = Surroundings { environment: Some(variables), restrict: Some(&restrict), ..Surroundings::default() };
+    let early = program.theatre.only_waits() && program.seccomp.is_some_and(|seccomp| seccomp.is_early());
+    if early {
+        load(filter.as_ref(), program.agent, program.message)?;
+        // It has been told all.
+        program.agent.map_or(Ok(()), |agent| shutdown(agent, Shutdown::Write)).at(Step::ReachAgent, || "no more")?;
+    }
     program.theatre.ready(state.as_ref(), surroundings)?;
     reset_these_signals(stages.lodging.map_or(u64::MAX, Lodging::ignored_signals));
     rules.as_ref().map_or(Ok(()), Ruleset::restrict).at(Step::Landlock, || "the program")?;
@@ -114,7 +121,9 @@ pub(crate) fn execute(program: &Program<'_>) -> Result<(), Failure> {
 
     report::executing(program.theatre.report(program.report)).at(Step::Execute, || name)?;
     // From here on there may be no call but exec.
-    load(filter.as_ref(), program.agent, program.message)?;
+    if !early {
+        load(filter.as_ref(), program.agent, program.message)?;
+    }
     let mut failure = Errno::NOENT;
     if let Some(lodging) = stages.lodging {
         lodging.leave();

@@ -31,6 +31,11 @@ impl<'a> Theatre<'a> {
         self.stages.gate.is_some() || self.stages.hooks.is_some_and(|hooks| !hooks.start_container.is_empty())
     }
 
+    /// Whether waiting is all that comes before the program.
+    pub(crate) fn only_waits(&self) -> bool {
+        self.stages.gate.is_some() && self.stages.hooks.is_none_or(|hooks| hooks.start_container.is_empty())
+    }
+
     /// The descriptors that it needs then.
     pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'a>> {
         let output = self.stages.hooks.map_or([None; 2], |hooks| hooks.output);

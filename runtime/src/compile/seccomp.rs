@@ -142,8 +142,50 @@ pub(super) fn listener(profile: &LinuxSeccomp) -> Result<Option<Listener>, Error
         (true, Some(path)) if !path.starts_with('/') => {
             Err(Error::new("linux.seccomp.listenerPath", format!("{path:?} isn't absolute")))
         }
-        (true, Some(path)) => Ok(Some(Listener { path, message: Vec::new() })),
+        (true, Some(path)) => {
+            Ok(Some(Listener { path, message: Vec::new(), early: lets_pass(profile, &FROM_CREATE_TO_PROGRAM) }))
+        }
     }
+}
+
+/// What the child calls from when it hands over the listener to when it executes the program, a gate in between: that, memory, and
+/// what comes last.
+const FROM_CREATE_TO_PROGRAM: [&str; 20] = [
+    "sendmsg",
+    "shutdown",
+    "close",
+    "sendto",
+    "accept4",
+    "recvfrom",
+    "write",
+    "brk",
+    "mmap",
+    "mremap",
+    "munmap",
+    "madvise",
+    "futex",
+    "rt_sigaction",
+    "rt_sigprocmask",
+    "rt_sigreturn",
+    "landlock_restrict_self",
+    "execve",
+    "exit",
+    "exit_group",
+];
+
+/// Whether each of these calls is certainly allowed, whatever its arguments.
+fn lets_pass(profile: &LinuxSeccomp, calls: &[&str]) -> bool {
+    let passes = |action| matches!(action, LinuxSeccompAction::ScmpActAllow | LinuxSeccompAction::ScmpActLog);
+    let by_default = passes(profile.default_action());
+    calls.iter().all(|call| {
+        let mut rules = profile.syscalls().iter().flatten().filter(|rule| rule.names().iter().any(|name| name == call));
+        let anything = |rule: &LinuxSyscall| rule.args().as_ref().is_none_or(Vec::is_empty);
+        let mut certain = by_default;
+        rules.all(|rule| {
+            certain |= anything(rule);
+            passes(rule.action())
+        }) && certain
+    })
 }
 
 /// The ABIs besides the native one that the filter has rules for. Those of other machines are none here.

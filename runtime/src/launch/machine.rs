@@ -58,6 +58,13 @@ pub struct Seccomp {
     pub listener: Option<Listener>,
 }
 
+impl Seccomp {
+    /// See [`Listener::early`].
+    pub(crate) fn is_early(&self) -> bool {
+        self.listener.as_ref().is_some_and(|listener| listener.early)
+    }
+}
+
 /// A seccomp agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listener {
@@ -66,6 +73,9 @@ pub struct Listener {
     /// The container process state that it is told (runtime spec, "The Container Process State"): the text around the process
     /// id, which stands between every two of these.
     pub message: Vec<String>,
+    /// The filter lets pass all that is still done between `create` and the program, so that it may be in force, and its listener sent,
+    /// as soon as the container is created.
+    pub early: bool,
 }
 
 /// A class of service of Intel's Resource Director Technology (Documentation/arch/x86/resctrl.rst).

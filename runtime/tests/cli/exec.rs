@@ -25,6 +25,7 @@ pub fn tests() -> Vec<Trial> {
         a_container_in_a_cgroup_that_it_has_made_is_entered,
         a_container_whose_cgroup_is_gone_is_entered_where_it_is,
         the_agent_is_told_of_a_process,
+        the_agent_is_told_when_the_container_is_created,
         the_program_can_t_be_overwritten,
         descriptors_are_preserved,
         streams_can_be_opened_by_name,
@@ -419,6 +420,32 @@ fn the_agent_is_told_of_a_process() {
     // An exec without an agent doesn't run without its filter.
     std::fs::remove_file(&path).unwrap();
     assert!(site.fails(&["exec", &site.id, "/bin/true"]).contains("no seccomp agent listens"));
+}
+
+/// As with runc, so that callers needn't start it to learn who asks. Unless the filter denies what the runtime itself still has to do.
+fn the_agent_is_told_when_the_container_is_created() {
+    for early in [true, false] {
+        let site = shell("mkdir /tmp/new 2>/dev/null || echo refused");
+        let path = site.directory.join("agent");
+        let agent = UnixListener::bind(&path).unwrap();
+        let site = site.change(|c| {
+            let denied = if early { "chroot" } else { "accept4" };
+            c["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": path, "syscalls": [
+                {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY"}, {"names": [denied], "action": "SCMP_ACT_ERRNO"}]});
+        });
+        let output = site.create(&[]);
+        let mut connection = agent.accept().unwrap().0;
+        connection.set_read_timeout(Some(std::time::Duration::from_millis(300))).unwrap();
+        let mut text = String::new();
+        let whole = connection.read_to_string(&mut text);
+        assert_eq!(whole.is_ok(), early, "{text}");
+        site.ok(&["start", &site.id]);
+        // Who reads like this doesn't take the listener, so that calls aren't handed over any more.
+        connection.read_to_string(&mut text).unwrap();
+        until("it has run", || std::fs::read_to_string(&output).unwrap() == "refused\n");
+        let state: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(state["state"]["status"], "creating");
+    }
 }
 
 /// CVE-2019-5736: who holds the runtime's /proc/PID/exe writes to it when nobody executes it any more. In a container that is in

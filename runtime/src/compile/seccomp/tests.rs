@@ -212,3 +212,28 @@ fn what_is_not_supported_is_named() {
         assert!(error.contains(word), "{json}: {error}");
     }
 }
+
+#[test]
+fn a_filter_may_be_early_if_it_lets_the_runtime_go_on() {
+    let early = |rest: &str| {
+        let notify = r#"{"names":["mkdir"],"action":"SCMP_ACT_NOTIFY"}"#;
+        let json = format!(r#"{{"listenerPath":"/a","syscalls":[{notify},{rest}}}"#);
+        listener(&serde_json::from_str(&json).unwrap()).unwrap().unwrap().early
+    };
+    let rule =
+        |names: &str, action: &str, more: &str| format!(r#"{{"names":[{names}],"action":"SCMP_ACT_{action}"{more}}}"#);
+    let by_default = |action: &str| format!(r#"],"defaultAction":"SCMP_ACT_{action}""#);
+    let all = FROM_CREATE_TO_PROGRAM.map(|name| format!("\"{name}\"")).join(",");
+    let conditional = r#","args":[{"index":0,"value":1,"op":"SCMP_CMP_EQ"}]"#;
+    for (rules, default, expected) in [
+        (rule("\"chroot\"", "ERRNO", ""), "ALLOW", true),
+        (rule("\"chroot\",\"accept4\"", "ERRNO", ""), "ALLOW", false),
+        (rule("\"write\"", "KILL", conditional), "ALLOW", false),
+        (rule(&all, "ALLOW", ""), "ERRNO", true),
+        (rule(&all, "LOG", ""), "ERRNO", true),
+        (rule(&all, "ALLOW", conditional), "ERRNO", false),
+        (rule("\"execve\"", "ALLOW", ""), "ERRNO", false),
+    ] {
+        assert_eq!(early(&format!("{rules}{}", by_default(default))), expected, "{rules} {default}");
+    }
+}

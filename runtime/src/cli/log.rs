@@ -52,7 +52,7 @@ pub(crate) fn warn(text: &str) {
 }
 
 /// What the command does, with `--debug`.
-pub(super) fn debug(text: impl FnOnce() -> String) {
+pub(crate) fn debug(text: impl FnOnce() -> String) {
     if LOG.get().is_some_and(|log| log.debug) {
         write("debug", &text());
     }

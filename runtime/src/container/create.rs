@@ -296,7 +296,7 @@ fn pass_descriptors(launch: &mut Launch, asked: u32) -> Result<u32> {
         Ok(text) => text.parse::<u32>().map_err(|_| Error::new(format!("LISTEN_FDS={text:?} isn't a number")))?,
         Err(_) => 0,
     };
-    let count = if asked > 0 { preserved(listening, asked)? } else { inherited(listening)? };
+    let count = preserved(listening, asked)?;
     if listening > 0 {
         let env = &mut launch.process.env;
         env.retain(|variable| !variable.starts_with("LISTEN_FDS=") && !variable.starts_with("LISTEN_PID="));
@@ -307,18 +307,20 @@ fn pass_descriptors(launch: &mut Launch, asked: u32) -> Result<u32> {
     Ok(count)
 }
 
-/// How many descriptors from 3 up are to be preserved: those `before`, and as many behind them as `--preserve-fds` asks for. One of
-/// these that the caller hasn't opened is an error, as the program counts on all of them.
+/// How many descriptors from 3 up are to be preserved: those `before`, and as many behind them as `--preserve-fds` asks for, up to the
+/// last that the caller has opened. That one isn't among them is told to who wants to know everything, as with crun.
 pub(crate) fn preserved(before: u32, asked: u32) -> Result<u32> {
-    let end = before.saturating_add(asked);
-    match (before..end).find(|number| !is_inherited(number.saturating_add(3))) {
-        None => Ok(end),
-        Some(absent) => Err(Error::new(format!(
-            "--preserve-fds {asked}: please check that preserved-fd {} (of {asked}) is present: descriptor {} isn't open",
-            absent - before,
-            absent.saturating_add(3)
-        ))),
+    let count = inherited(before.saturating_add(asked))?;
+    if let Some(absent) = (before..before.saturating_add(asked)).find(|number| !is_inherited(number.saturating_add(3)))
+    {
+        let (number, fd) = (absent.saturating_sub(before), absent.saturating_add(3));
+        crate::cli::log::debug(|| {
+            format!(
+                "--preserve-fds {asked}: please check that preserved-fd {number} (of {asked}) is present: descriptor {fd} isn't open"
+            )
+        });
     }
+    Ok(count)
 }
 
 /// How many of `count` descriptors from 3 up the caller has opened, up to the last. What it hasn't opened between them is nobody's, or

@@ -52,8 +52,9 @@ impl Supervisor {
 
     /// There is a child, which sets itself up.
     pub(super) fn launched(&mut self, index: usize, pid: i32, report: OwnedFd, output: OwnedFd, degraded: String) {
-        self.sources.add_readable(&output, Source::Output(index));
+        // In this order, so that where the program runs already it is told that it does before what it has said.
         self.sources.add_hang_up(&report, Source::Report(index));
+        self.sources.add_readable(&output, Source::Output(index));
         if let Some(unit) = self.units.get_mut(index) {
             unit.pid = pid;
             unit.output = Some(output);

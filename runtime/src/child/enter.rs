@@ -61,7 +61,7 @@ fn enter_and_execute(entrant: &Entrant<'_>) -> Result<(), Failure> {
             .at(Step::JoinNamespace, || "of the container's first process")?;
     }
     if entrant.in_user_namespace {
-        identity::become_master(entrant.process, entrant.theatre.stages().keep_groups)?;
+        identity::become_root(entrant.process, entrant.theatre.stages().keep_groups)?;
     }
     entrant.root.map_or(Ok(()), super::change_to)?;
     // Only now the root is the container's.

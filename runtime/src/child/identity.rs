@@ -11,13 +11,9 @@ use rustix::thread::{
 use crate::failure::{Context, Failure, Step};
 use crate::launch::{Capabilities, Process};
 
-/// Ids 0 of the new user namespace, with all its capabilities, and none of the launcher's groups unless they are to be kept.
-pub(crate) fn become_root(keep_groups: bool) -> Result<(), Failure> {
-    become_master(&Process::default(), keep_groups)
-}
-
-/// The same with the ids of `process` where the namespace has none 0: whoever is in it first has all its capabilities.
-pub(crate) fn become_master(process: &Process, keep_groups: bool) -> Result<(), Failure> {
+/// Ids 0 of the new user namespace, or those of `process` where it has none 0, with all its capabilities, which whoever is in it first has. And none of the
+/// launcher's groups unless they are to be kept.
+pub(crate) fn become_root(process: &Process, keep_groups: bool) -> Result<(), Failure> {
     let root_or = |id: u32, set: &dyn Fn(u32) -> Result<(), Errno>| match set(0) {
         Err(Errno::INVAL) if id != 0 => set(id),
         other => other,

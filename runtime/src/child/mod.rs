@@ -110,7 +110,7 @@ fn set_up_and_execute(inherited: &Inherited<'_>) -> Result<(), Failure> {
         sys::process::new_session_keyring().at(Step::JoinKeyring, || "of the container's own")?;
     }
     if launch.in_user_namespace() {
-        identity::become_master(&launch.process, inherited.theatre.stages().keep_groups)?;
+        identity::become_root(&launch.process, inherited.theatre.stages().keep_groups)?;
     }
     let labels = label::open(&launch.process)?;
     let listener = launch.seccomp.as_ref().and_then(|seccomp| seccomp.listener.as_ref());

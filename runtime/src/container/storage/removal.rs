@@ -10,7 +10,7 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space}
 use super::clear;
 use crate::child::identity;
 use crate::failure::{Context, Failure, Step};
-use crate::launch::IdMap;
+use crate::launch::{IdMap, Process};
 use crate::{hook, report, sys, userns};
 
 /// How such directories are opened.
@@ -41,7 +41,7 @@ fn clear_as_root_of(ids: &IdMap, directory: BorrowedFd<'_>, name: &str, until: O
     let child = sys::clone::fork_into(UnshareFlags::empty(), None, libc::SIGCHLD, || {
         let cleared = move_into_link_name_space(userns.as_fd(), Some(LinkNameSpaceType::User))
             .at(Step::JoinNamespace, || "of the storage's ids")
-            .and_then(|()| identity::become_root(false))
+            .and_then(|()| identity::become_root(&Process::default(), false))
             .and_then(|()| clear::everything_in(directory, until).at(Step::RemoveStorage, || name));
         match cleared {
             Ok(()) => 0,

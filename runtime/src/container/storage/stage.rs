@@ -16,7 +16,7 @@ use super::{Declared, fuse, merge};
 use crate::child::identity;
 use crate::child::rootfs::{self, Layers};
 use crate::failure::{Context, Failure, Step};
-use crate::launch::{Launch, Root, RootSource, Upper};
+use crate::launch::{Launch, Process, Root, RootSource, Upper};
 use crate::launcher::Trees;
 use crate::sys::mount::{Change, set_attributes};
 use crate::{descriptor, report, sys};
@@ -89,7 +89,7 @@ fn enter(userns: Option<&OwnedFd>, launcher: Pid) -> Result<OwnedFd, Failure> {
     if let Some(userns) = userns {
         move_into_link_name_space(userns.as_fd(), Some(LinkNameSpaceType::User))
             .at(Step::JoinNamespace, || "of the layers' ids")?;
-        identity::become_root(false)?;
+        identity::become_root(&Process::default(), false)?;
     }
     // After the change of user, which takes it back. A copy may take long, and is nobody's when the launcher is gone.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))

@@ -11,7 +11,7 @@ use super::paths::{Kind, Links};
 use super::{paths, rootfs};
 use crate::failure::{Context, Failure, Step};
 use crate::launch::{Device, DeviceNode, Launch, Node, NodeKind};
-use crate::launcher::{Nodes, STANDARD_DEVICES, Trees, nodes};
+use crate::launcher::{Nodes, STANDARD_DEVICES, Tree, Trees, nodes};
 
 /// Links of every `/dev` (runtime spec, "Dev symbolic links").
 const LINKS: [(&str, &str); 5] = [
@@ -69,10 +69,14 @@ fn show(dev: BorrowedFd<'_>, name: &str, node: BorrowedFd<'_>) -> Result<(), Fai
     move_mount(node, "", dev, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).at(Step::Mount, object)
 }
 
-/// The same for a directory of the root, where the image may have put anything.
-pub(crate) fn add_to(dev: BorrowedFd<'_>, trees: &Trees) -> Result<(), Failure> {
-    for ((name, _), tree) in STANDARD_DEVICES.iter().zip(trees.standard_devices.iter().flatten()) {
-        bind(dev, name, tree.detached()?.as_fd())?;
+/// The same for a directory of the root, where the image may have put anything, with those that the launcher has opened or, where these
+/// are in use, with the machine's once more.
+pub(crate) fn add_to(dev: BorrowedFd<'_>, opened: Option<&[Tree]>) -> Result<(), Failure> {
+    for (index, (name, number)) in STANDARD_DEVICES.iter().enumerate() {
+        match opened.and_then(|opened| opened.get(index)) {
+            Some(tree) => bind(dev, name, tree.detached()?.as_fd())?,
+            None => bind(dev, name, nodes::standard(name, *number)?.detached()?.as_fd())?,
+        }
     }
     for (name, target) in LINKS {
         match rustix::fs::symlinkat(target, dev, name) {

@@ -21,7 +21,7 @@ mod sysctl;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, statx};
 use rustix::io::Errno;
 use rustix::mount::UnmountFlags;
 use rustix::process::DumpableBehavior;
@@ -288,11 +288,15 @@ fn pivot_to(root: BorrowedFd<'_>, above: usize) -> Result<(), Failure> {
     expect_nothing_above()
 }
 
-/// `/..` follows what may still be mounted on the root. It must be the root itself, or the machine's files are reachable.
+/// `/..` follows what may still be mounted on the root. It must be the root itself, or the machine's files are reachable; the same file on
+/// another mount is not it.
 fn expect_nothing_above() -> Result<(), Failure> {
-    let here = rustix::fs::stat("/").at(Step::PivotRoot, || "/")?;
-    let above = rustix::fs::stat("/..").at(Step::PivotRoot, || "/..")?;
-    if (here.st_dev, here.st_ino) == (above.st_dev, above.st_ino) {
+    let of = |path: &'static str| {
+        let wanted = StatxFlags::INO | StatxFlags::MNT_ID;
+        let found = statx(CWD, path, AtFlags::empty(), wanted).at(Step::PivotRoot, || path)?;
+        Ok::<_, Failure>((found.stx_dev_major, found.stx_dev_minor, found.stx_ino, found.stx_mnt_id))
+    };
+    if of("/")? == of("/..")? {
         Ok(())
     } else {
         Err(Failure::new(Step::PivotRoot, "away from what lies on the new root", Errno::BUSY))

@@ -62,6 +62,7 @@ pub(crate) fn mount_all<'a>(
     // One in a user namespace may have no right to be where the launcher is.
     let here = open_directory(".").ok();
     let mut dev_is_done = false;
+    let mut opened_devices = trees.standard_devices.as_deref();
     let mut made = Made { writable: Vec::new(), on_root: Vec::new() };
     for (mount, opened) in launch.mounts.iter().zip(&trees.binds) {
         let root = made.root(first);
@@ -106,12 +107,16 @@ pub(crate) fn mount_all<'a>(
                 return Err(Failure::check(format!("{path} was not opened by the launcher")));
             }
         }
+        if mount.covers_root() && dev_is_done {
+            // What was done lies beneath.
+            (dev_is_done, opened_devices) = (false, None);
+        }
         // A machine's own directory that was bound there isn't added to.
-        dev_is_done |= on_dev;
+        dev_is_done |= on_dev && !matches!(opened, Some(Tree::Link(_)));
     }
     if launch.populate_dev && !dev_is_done {
         let dev = paths::ensure(made.root(first), "/dev", Kind::Directory, Links::Refuse).at(Step::MountTarget, || "/dev")?;
-        devices::add_to(dev.as_fd(), trees)?;
+        devices::add_to(dev.as_fd(), opened_devices)?;
     }
     Ok(made)
 }

@@ -56,13 +56,15 @@ fn one(rule: &LinuxDeviceCgroup) -> Result<Rule, Error> {
 fn access(rule: &LinuxDeviceCgroup) -> i32 {
     // Without letters the rule is about every access, as runc has it.
     let letters = rule.access().as_deref().filter(|letters| !letters.is_empty()).unwrap_or("rwm");
-    letters.chars().fold(0, |bits, letter| match letter {
+    let named = letters.chars().fold(0, |bits, letter| match letter {
         'm' => bits | MKNOD,
         'r' => bits | READ,
         'w' => bits | WRITE,
         // Any other letter names no access, as with runc: nothing is allowed by it.
         _ => bits,
-    })
+    });
+    // Who denies something that nobody knows had better be taken to deny everything.
+    if named == 0 && !rule.allow() { MKNOD | READ | WRITE } else { named }
 }
 
 #[cfg(test)]
@@ -174,7 +176,7 @@ mod tests {
         assert_eq!(asks(r#"[{"allow":true,"access":"rwm"},{"allow":false,"type":"c","access":"rxa"}]"#), [0, 1, 1]);
         for (json, all) in [
             (r#"[{"allow":false,"access":"rwm"},{"allow":true,"type":"c","access":"a"}]"#, 0),
-            (r#"[{"allow":true,"access":"rwm"},{"allow":false,"type":"c","access":"a"}]"#, 1),
+            (r#"[{"allow":true,"access":"rwm"},{"allow":false,"type":"c","access":"a"}]"#, 0),
         ] {
             assert_eq!(asks(json), [all; 3], "{json}");
         }

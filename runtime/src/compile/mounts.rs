@@ -81,15 +81,30 @@ impl Mounts<'_> {
         match source {
             // The bits of an appliance's are all named where it is built.
             _ if self.base.bundle.is_none() => {}
-            MountSource::Bind { .. } => options.replace_those_of_source(self.in_user_namespace),
-            // The container's own mounts are locked where the kernel says so.
-            MountSource::Inside { .. } => options.replace_those_of_source(false),
+            MountSource::Bind { .. } | MountSource::Inside { .. } => {
+                options.replace_those_of_source(self.in_user_namespace);
+            }
             MountSource::Filesystem { .. } | MountSource::Existing { .. } => {}
         }
-        if !propagates && self.propagation == Propagation::Slave && matches!(source, MountSource::Bind { .. }) {
-            options.flags.propagation = vec![u32::try_from(libc::MS_SLAVE | libc::MS_REC).unwrap_or_default()];
+        if matches!(source, MountSource::Bind { .. }) {
+            self.keep_from_the_machine(&mut options.flags.propagation);
         }
         Ok(Mount { target, source, flags: options.flags })
+    }
+
+    /// What is bound belongs to the machine's peers, and a word may be about its top alone, or to share it. With other runtimes a
+    /// container's mounts are slaves of the machine's to begin with, unless its root is shared; in a user namespace always.
+    fn keep_from_the_machine(&self, changes: &mut Vec<u32>) {
+        const SLAVE: u32 = (libc::MS_SLAVE | libc::MS_REC) as u32;
+        let shares = |change: &u32| u64::from(*change) & libc::MS_SHARED != 0;
+        let is_whole = |change: &u32| u64::from(*change) & libc::MS_REC != 0 && !shares(change);
+        match changes.first() {
+            None if self.propagation == Propagation::Slave => changes.push(SLAVE),
+            Some(first) if !is_whole(first) && (self.in_user_namespace || self.propagation != Propagation::Shared) => {
+                changes.insert(0, SLAVE);
+            }
+            _ => {}
+        }
     }
 
     fn bind(

@@ -150,10 +150,11 @@ pub(super) fn listener(profile: &LinuxSeccomp) -> Result<Option<Listener>, Error
 
 /// What the child calls from when it hands over the listener to when it executes the program, a gate in between: that, memory, and
 /// what comes last.
-const FROM_CREATE_TO_PROGRAM: [&str; 20] = [
+const FROM_CREATE_TO_PROGRAM: [&str; 22] = [
     "sendmsg",
     "shutdown",
     "close",
+    "fcntl",
     "sendto",
     "accept4",
     "recvfrom",
@@ -162,6 +163,7 @@ const FROM_CREATE_TO_PROGRAM: [&str; 20] = [
     "mmap",
     "mremap",
     "munmap",
+    "mprotect",
     "madvise",
     "futex",
     "rt_sigaction",

@@ -170,7 +170,7 @@ fn make(
     let hooks = &bundle.hooks;
     let staged = !(hooks.runtime.is_empty() && hooks.create_container.is_empty() && hooks.start_container.is_empty());
     let keep_groups = record.keeps_groups();
-    let output = HookOutput::open(record)?;
+    let output = if staged { HookOutput::open(record)? } else { HookOutput::NONE };
     let shared = RefCell::new((record, Ok(())));
     let write_down = |pid: i32| {
         let (record, result) = &mut *shared.borrow_mut();

@@ -18,7 +18,7 @@ use crate::start::GateMessage;
 /// Its name in the state directory.
 const NAME: &str = "gate";
 
-/// How many may look at the gate at the same time; more wait.
+/// How many may have looked at the gate before the child looks after them. It doesn't while it is frozen or runs its last hooks.
 const BACKLOG: i32 = 16;
 
 /// Makes the gate and returns what the child waits on.
@@ -32,10 +32,15 @@ pub(crate) fn make(directory: BorrowedFd<'_>) -> Result<OwnedFd> {
     make().during(|| "make the gate in the state directory")
 }
 
-/// Whether a child waits behind a gate.
+/// Whether a child waits behind a gate. Waits for nobody itself.
 pub(crate) fn is_closed(directory: BorrowedFd<'_>) -> bool {
-    let look = || connect(&stream()?, &address(directory)?);
-    look().is_ok()
+    let look = || {
+        let socket = stream()?;
+        rustix::io::ioctl_fionbio(&socket, true)?;
+        connect(&socket, &address(directory)?)
+    };
+    // Where so many have looked that it takes no more, it is there.
+    matches!(look(), Ok(()) | Err(Errno::AGAIN))
 }
 
 /// Opens the gate and waits for the child's report on how it went on.

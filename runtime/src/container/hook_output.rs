@@ -5,8 +5,9 @@ use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags};
 
-use super::error::{During, Result};
+use super::error::{During, Error, Result};
 use super::record::Record;
+use crate::cli::log;
 use crate::hook::{self, Hook, State, Surroundings};
 
 const STDOUT: &str = "run.oci.hooks.stdout";
@@ -20,14 +21,21 @@ pub(super) struct HookOutput {
 }
 
 impl HookOutput {
-    /// Opens them, relative paths from the bundle on, to append.
+    /// None of them.
+    pub(super) const NONE: Self = Self { stdout: None, stderr: None };
+
+    /// Opens them, relative paths from the bundle on, to append. They are opened for each kind of hooks anew, so a link in a file's place isn't
+    /// followed; nor is anybody waited for who would read from it.
     pub(super) fn open(record: &Record) -> Result<Self> {
         let open = |name: &str| {
-            let Some(path) = record.annotations.get(name) else { return Ok(None) };
+            let Some(path) = record.annotations.get(name).filter(|path| !path.is_empty()) else { return Ok(None) };
             let path = Path::new(&record.bundle).join(path);
-            let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOCTTY | OFlags::CLOEXEC;
-            let opened = rustix::fs::openat(CWD, &path, flags, Mode::from_raw_mode(0o600))
-                .and_then(|file| rustix::io::fcntl_dupfd_cloexec(file, 3));
+            let how = OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | how;
+            let opened = rustix::fs::openat(CWD, &path, flags, Mode::from_raw_mode(0o600)).and_then(|file| {
+                rustix::io::ioctl_fionbio(&file, false)?;
+                rustix::io::fcntl_dupfd_cloexec(file, 3)
+            });
             opened.map(Some).during(|| format!("open {} (annotations[{name}])", path.display()))
         };
         Ok(Self { stdout: open(STDOUT)?, stderr: open(STDERR)? })
@@ -47,4 +55,22 @@ pub(super) fn run_all(record: &Record, hooks: &[Hook], state: &[u8]) -> Result<(
     let output = HookOutput::open(record)?;
     let surroundings = Surroundings { output: output.as_fds(), ..Surroundings::default() };
     Ok(hook::run_all(surroundings, hooks, &State::new(state)?)?)
+}
+
+/// The same to the last: one that fails keeps none of the others from running (runtime spec, "Lifecycle", 13), nor does a file that
+/// can't be opened. Both are warnings.
+pub(super) fn run_each(record: &Record, hooks: &[Hook], state: &[u8]) {
+    if hooks.is_empty() {
+        return;
+    }
+    let warn = |error: Error| log::warn(&error.to_string());
+    let output = HookOutput::open(record).unwrap_or_else(|error| {
+        warn(error);
+        HookOutput::NONE
+    });
+    let surroundings = Surroundings { output: output.as_fds(), ..Surroundings::default() };
+    for hook in hooks {
+        let ran = State::new(state).and_then(|state| hook::run(surroundings, hook, &state));
+        let _ = ran.map_err(|failure| warn(failure.into()));
+    }
 }

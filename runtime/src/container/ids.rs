@@ -5,7 +5,11 @@ use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxIdMappingBuilder, LinuxNames
 
 /// Completes or corrects the mappings of `spec`. Returns what a person should know about it.
 pub(super) fn settle(spec: &mut Spec) -> Option<String> {
-    let user = spec.process().as_ref().map_or((0, 0), |process| (process.user().uid(), process.user().gid()));
+    let user = spec.process().as_ref().map_or((0, 0, 0), |process| {
+        let user = process.user();
+        let highest = user.additional_gids().iter().flatten().copied().max().unwrap_or_default();
+        (user.uid(), user.gid(), highest)
+    });
     let linux = spec.linux_mut().as_mut()?;
     let namespace = linux.namespaces().iter().flatten().find(|namespace| namespace.typ() == LinuxNamespaceType::User);
     let unmapped = is_empty(linux.uid_mappings()) && is_empty(linux.gid_mappings());
@@ -27,7 +31,7 @@ fn is_empty(mappings: &Option<Vec<LinuxIdMapping>>) -> bool {
 
 /// The caller as the container's user, as crun has it: an ordinary user's ranges of ids around that, if there are any and somebody
 /// who may map them; root's own ids, up to that of the program.
-fn complete(linux: &mut Linux, (uid, gid): (u32, u32)) -> String {
+fn complete(linux: &mut Linux, (uid, gid, highest): (u32, u32, u32)) -> String {
     let (own_uid, own_gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     let own = |id: u32, outside: u32| match own_uid {
         0 => vec![(0, outside, id.saturating_add(1))],
@@ -40,7 +44,7 @@ fn complete(linux: &mut Linux, (uid, gid): (u32, u32)) -> String {
     };
     let (uids, gids) = match ranges {
         Some((uids, gids)) => (around(uid, own_uid, uids), around(gid, own_gid, gids)),
-        None => (own(uid, own_uid), own(gid, own_gid)),
+        None => (own(uid, own_uid), own(if own_uid == 0 { gid.max(highest) } else { gid }, own_gid)),
     };
     linux.set_uid_mappings(Some(mappings(&uids))).set_gid_mappings(Some(mappings(&gids)));
     let whose = if own_uid == 0 {

@@ -75,8 +75,8 @@ pub fn kill(entry: &Entry, signal: u8, all: bool) -> Result<()> {
     let what = || format!("kill container {}", entry.id());
     let not_running = || Error::new(format!("{}: container not running", what()));
     let (status, process) = entry.status(&record)?;
-    // What is written down of it isn't whole yet.
-    if status == Status::Creating {
+    // What is written down of it isn't whole yet. Where its maker died meanwhile, what is left may be killed.
+    if status == Status::Creating && entry.is_locked() {
         return Err(not_running());
     }
     // With a pid namespace of its own nobody outlives the first process. Without, who kills it means them all.
@@ -136,12 +136,7 @@ pub fn destroy(entry: &Entry, record: &Record) -> Result<()> {
     entry.remove()?;
     let hooks = bundle::decided("poststop", Some(&record.poststop))?;
     let state = record.state(Status::Stopped.text(), 0);
-    // One that fails keeps none of the others from running (runtime spec, "Lifecycle", 13).
-    for hook in &hooks {
-        if let Err(error) = hook_output::run_all(record, std::slice::from_ref(hook), &state) {
-            crate::cli::log::warn(&error.to_string());
-        }
-    }
+    hook_output::run_each(record, &hooks, &state);
     Ok(())
 }
 

@@ -215,7 +215,7 @@ impl Entry {
     }
 
     /// Whether another process changes the container at this moment.
-    fn is_locked(&self) -> bool {
+    pub(crate) fn is_locked(&self) -> bool {
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         rustix::fs::openat(&self.directory, LOCK, flags, Mode::empty())
             .is_ok_and(|file| rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive).is_err())

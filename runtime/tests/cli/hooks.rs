@@ -215,11 +215,32 @@ fn hooks_write_where_annotations_say() {
     let written = |name: &str| std::fs::read_to_string(site.directory.join(name)).unwrap();
     assert_eq!(written("told"), format!("before\n{}\n", KINDS.join("\n")));
     assert_eq!(written("complained"), KINDS.map(|kind| format!("of {kind}\n")).concat());
-    let site = shell("true").change(|c| c["annotations"] = json!({"run.oci.hooks.stdout": "/absent/file"}));
-    assert!(
-        site.fails(&["run", &site.id]).contains("open /absent/file (annotations[run.oci.hooks.stdout]): no such file")
-    );
-    site.assert_gone();
+    // Nobody is waited for, no link is followed, and where there are no hooks nothing is opened.
+    let wrong = |file: &str, hooked: bool| {
+        shell("true").change(|c| {
+            c["annotations"] = json!({"run.oci.hooks.stdout": file});
+            if hooked {
+                c["hooks"]["createRuntime"] = json!([hook("true")]);
+            }
+        })
+    };
+    let (fifo, link) = (site.directory.join("fifo"), site.directory.join("link"));
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+    std::os::unix::fs::symlink(site.directory.join("target"), &link).unwrap();
+    for (file, why) in
+        [(fifo.to_str().unwrap(), "ENXIO"), (link.to_str().unwrap(), "ELOOP"), ("/absent/file", "ENOENT")]
+    {
+        let hooked = wrong(file, true);
+        let error = hooked.fails(&["run", &hooked.id]);
+        assert!(
+            error.contains(&format!("open {file} (annotations[run.oci.hooks.stdout])")) && error.contains(why),
+            "{error}"
+        );
+        hooked.assert_gone();
+        let plain = wrong(file, false);
+        plain.ok(&["run", &plain.id]);
+    }
+    assert!(!site.directory.join("target").exists());
 }
 
 fn a_hook_that_cannot_be_executed_says_why() {

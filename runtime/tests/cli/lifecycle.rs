@@ -16,6 +16,7 @@ pub fn tests() -> Vec<Trial> {
         all_processes_can_be_killed,
         who_is_killed_takes_all_along_without_a_pid_namespace,
         a_container_that_ignores_everything_is_deleted_by_force,
+        a_frozen_container_that_was_never_started_holds_nobody_up,
         pause_and_resume,
         containers_and_processes_are_listed,
         the_configuration_counts_as_it_was_at_create,
@@ -156,6 +157,20 @@ fn who_is_killed_takes_all_along_without_a_pid_namespace() {
     site.ok(&["kill", &site.id, "KILL"]);
     until("all are gone", || count() == 0);
     site.ok(&["delete", &site.id]);
+    site.assert_gone();
+}
+
+/// Its gate has room for so many who look at it, and it looks after none of them.
+fn a_frozen_container_that_was_never_started_holds_nobody_up() {
+    let site = shell("true");
+    site.create(&[]);
+    site.ok(&["pause", &site.id]);
+    for _ in 0..20 {
+        site.ok(&["state", &site.id]);
+    }
+    assert!(site.ok(&["list"]).contains(&site.id));
+    site.ok(&["kill", &site.id, "KILL"]);
+    site.ok(&["delete", "--force", &site.id]);
     site.assert_gone();
 }
 

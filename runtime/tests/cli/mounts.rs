@@ -18,6 +18,8 @@ pub fn tests() -> Vec<Trial> {
         a_mount_on_the_root_is_the_root,
         roots_cover_each_other,
         a_root_is_not_covered_for_others,
+        a_link_to_the_root_covers_nothing,
+        a_root_that_comes_late_has_its_devices,
     ]
 }
 
@@ -175,4 +177,33 @@ fn a_root_is_not_covered_for_others() {
     let error = first(site, tmpfs("/"));
     let error = error.fails(&["run", &error.id]);
     assert!(error.contains("mounts[/]") && error.contains("mount namespace"), "{error}");
+}
+
+/// What is mounted by way of it lies on the root, where `/..` leads to it; the same directory looks like the root itself.
+fn a_link_to_the_root_covers_nothing() {
+    let site = own_root("touch /../made");
+    let root = root(&site);
+    std::os::unix::fs::symlink("/", root.join("link")).unwrap();
+    for source in [root.clone(), outside(&site)] {
+        let site = own_root("touch /../made").change(|c| c["root"] = json!({"path": root, "readonly": true}));
+        let site = mount(site, json!({"destination": "/link", "source": source, "options": ["bind"]}));
+        let error = site.fails(&["run", &site.id]);
+        assert!(error.contains("away from what lies on the new root"), "{error}");
+    }
+    assert!(!root.join("made").exists());
+}
+
+fn a_root_that_comes_late_has_its_devices() {
+    let late = |user: bool| {
+        let site = own_root("echo > /dev/null && ls /dev/zero");
+        let site = if user { in_user_namespace(site) } else { site };
+        let other = json!({"destination": "/", "source": root(&site), "options": ["rbind", "rprivate"]});
+        mount(site, other)
+    };
+    for user in [false, true] {
+        let site = late(user);
+        assert_eq!(site.ok(&["run", &site.id]), "/dev/zero\n", "{user}");
+        // Nothing of what was written to it is a file.
+        assert!(!root(&site).join("dev/null").metadata().is_ok_and(|file| file.len() > 0));
+    }
 }

@@ -166,3 +166,27 @@ fn a_source_in_the_root_is_meant_with_what_is_mounted_there() {
     let existing = last(r#"{"destination":"/","options":["rshared"]}"#, "");
     assert!(matches!(existing, MountSource::Bind { .. }), "{existing:?}");
 }
+
+#[test]
+fn nothing_is_shared_with_the_machine_unless_the_root_is() {
+    const PRIVATE: u64 = libc::MS_PRIVATE | libc::MS_REC;
+    const SLAVE: u64 = libc::MS_SLAVE | libc::MS_REC;
+    const SHARED: u64 = libc::MS_SHARED | libc::MS_REC;
+    let base = Base { bundle: Some(Bundle { path: "/bundle", id: "c" }), volumes: &[] };
+    let changes = |user: bool, root: Propagation, words: &str| {
+        let json = format!(r#"{{"destination":"/x","source":"/y","options":["rbind"{words}]}}"#);
+        let mounts = Mounts { propagation: root, ..mounts(&base, user) };
+        let mount = mounts.mount(&serde_json::from_str(&json).unwrap(), &[]).unwrap();
+        mount.flags.propagation.into_iter().map(u64::from).collect::<Vec<_>>()
+    };
+    assert!(changes(false, Propagation::Private, "").is_empty());
+    assert_eq!(changes(false, Propagation::Slave, ""), [SLAVE]);
+    assert_eq!(changes(false, Propagation::Private, r#","rprivate""#), [PRIVATE]);
+    assert_eq!(changes(false, Propagation::Private, r#","rshared""#), [SLAVE, SHARED]);
+    assert_eq!(
+        changes(false, Propagation::Private, r#","private","shared""#),
+        [SLAVE, libc::MS_PRIVATE, libc::MS_SHARED]
+    );
+    assert_eq!(changes(false, Propagation::Shared, r#","rshared""#), [SHARED]);
+    assert_eq!(changes(true, Propagation::Shared, r#","rshared""#), [SLAVE, SHARED]);
+}

@@ -103,7 +103,9 @@ fn propagation_is_as_asked_for_and_private_otherwise() {
     std::fs::create_dir(source.join("made")).unwrap();
     let reaches_out = |flags: &[&str]| {
         let script = format!("mount -t tmpfs inside /x/made; {INFO}");
-        let text = bundle("propagation", &script).mount(bind("/x", &source, flags)).output();
+        let root = if flags.contains(&"rshared") { "shared" } else { "private" };
+        let config = bundle("propagation", &script).set("/linux/rootfsPropagation", json!(root));
+        let text = config.mount(bind("/x", &source, flags)).output();
         let outside = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         let reached = outside.lines().any(|line| line.contains(" - tmpfs inside "));
         if reached {
@@ -128,7 +130,9 @@ fn what_a_propagation_leaves_out_passes_nothing_back() {
     std::fs::create_dir(&below).unwrap();
     let reaches_out = |word: &str| {
         let script = format!("mount -t tmpfs below /x/beneath/made; {INFO}");
-        let text = bundle("left-out", &script).mount(bind("/x", &source, &["rbind", word])).output();
+        let root = if word == "rshared" { "shared" } else { "private" };
+        let config = bundle("left-out", &script).set("/linux/rootfsPropagation", json!(root));
+        let text = config.mount(bind("/x", &source, &["rbind", word])).output();
         let outside = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         let reached = outside.lines().any(|line| line.contains(" - tmpfs below "));
         if reached {
@@ -140,6 +144,9 @@ fn what_a_propagation_leaves_out_passes_nothing_back() {
         let (reached, info) = reaches_out(word);
         assert!(!reached && info.contains("master:") && !info.contains("shared:"), "{word}: {info}");
     }
+    // Which would be to share with the machine, had the container's root not been kept from it.
+    let (reached, info) = reaches_out("shared");
+    assert!(!reached && info.contains("master:") && !info.contains("shared:"), "{info}");
     let (reached, info) = reaches_out("rshared");
     assert!(reached && info.contains("shared:"), "the control: {info}");
     unmount(&source);

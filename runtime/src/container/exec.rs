@@ -7,9 +7,8 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, Process as SpecProcess, User};
 use rustix::io::Errno;
 
-use super::create::{
-    console_of, open_console, preserved, receive_terminal, send_pidfd, wait_for_report, write_pid_file,
-};
+use super::caller::{console_of, open_console, preserved, receive_terminal, send_pidfd, write_pid_file};
+use super::create::wait_for_report;
 use super::error::{During, Error, Result};
 use super::record::{Record, Status};
 use super::store::Entry;

@@ -4,6 +4,7 @@
 mod annotations;
 pub mod bundle;
 mod bus;
+mod caller;
 pub(crate) mod cgroup;
 pub mod checkpoint;
 pub mod create;

@@ -5,9 +5,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use super::bundle::Bundle;
+use super::caller::write_pid_file;
 use super::cgroup::Manager;
 use super::checkpoint::{OUTER_NETWORK, STREAMS, absolute, expect_own, externals, outer_network};
-use super::create::{Made, Options, record_of, write_pid_file};
+use super::create::{Made, Options, record_of};
 use super::criu::{self, Images, Surroundings};
 use super::error::{During, Error, Result};
 use super::record::Record;

@@ -48,7 +48,7 @@ pub fn create(
     absent: AbsentController,
 ) -> Result<(OwnedFd, Vec<String>), Failure> {
     let (dir, mut left_out) = create_with(&parent, name, settings, absent, false)?;
-    match filter_devices(dir.as_fd(), settings, None).and_then(|()| limit_processes(dir.as_fd(), settings, absent)) {
+    match complete(dir.as_fd(), settings, absent, None) {
         Ok(more) => left_out.extend(more),
         Err(failure) => {
             // The first error is the one to report.
@@ -57,6 +57,17 @@ pub fn create(
         }
     }
     Ok((dir, left_out))
+}
+
+/// Sets what [`create_with`] has left. Returns what had to be left out.
+pub(crate) fn complete(
+    dir: BorrowedFd<'_>,
+    settings: &Cgroup,
+    absent: AbsentController,
+    filters: Option<&DeviceFilters>,
+) -> Result<Vec<String>, Failure> {
+    filter_devices(dir, settings, filters)?;
+    limit_processes(dir, settings, absent)
 }
 
 /// Lets the cgroup use the devices that it may and no others, by way of filters that are kept, if there are any.
@@ -190,7 +201,12 @@ pub fn freeze(dir: impl AsFd, on: bool) -> Result<(), Failure> {
 
 /// Bytes in use (`memory.current`); `None` without the memory controller.
 pub fn memory_current(dir: impl AsFd) -> Option<u64> {
-    read(dir.as_fd(), "memory.current").ok()?.trim().parse().ok()
+    number(dir.as_fd(), "memory.current")
+}
+
+/// The one number that a file has; `None` if there is no such file.
+fn number(dir: BorrowedFd<'_>, file: &str) -> Option<u64> {
+    read(dir, file).ok()?.trim().parse().ok()
 }
 
 /// Processor time used since the cgroup was made, in microseconds (`cpu.stat`, which is there without the controller, too).
@@ -225,8 +241,7 @@ fn check_name(name: &str) -> Result<(), Failure> {
 /// left out.
 pub fn apply(dir: impl AsFd, settings: &Cgroup, absent: AbsentController) -> Result<Vec<String>, Failure> {
     let mut left_out = configure(dir.as_fd(), settings, absent)?;
-    filter_devices(dir.as_fd(), settings, None)?;
-    left_out.extend(limit_processes(dir.as_fd(), settings, absent)?);
+    left_out.extend(complete(dir.as_fd(), settings, absent, None)?);
     Ok(left_out)
 }
 
@@ -328,14 +343,13 @@ fn check_memory(dir: BorrowedFd<'_>, settings: &Cgroup) -> Result<(), Failure> {
     let limit = |name: &str| -> Option<u64> {
         settings.settings.iter().find(|(file, _)| file == name).and_then(|(_, value)| value.parse().ok())
     };
-    let current = |file: &str| -> Option<u64> { read(dir, file).ok()?.trim().parse().ok() };
-    let (Some(memory), Some(used)) = (limit("memory.max"), current("memory.current")) else { return Ok(()) };
+    let (Some(memory), Some(used)) = (limit("memory.max"), memory_current(dir)) else { return Ok(()) };
     let refuse = |what: &str, limit: u64, used: u64| {
         let object = format!("memory.max={memory}: rejecting {what} limit {limit}: {used} bytes are in use");
         Err(Failure::new(Step::SetCgroup, object, Errno::BUSY))
     };
     if let Some(swap) = limit("memory.swap.max") {
-        let both = (memory.saturating_add(swap), used.saturating_add(current("memory.swap.current").unwrap_or(0)));
+        let both = (memory.saturating_add(swap), used.saturating_add(number(dir, "memory.swap.current").unwrap_or(0)));
         if both.0 < both.1 {
             return refuse("memory+swap", both.0, both.1);
         }

@@ -5,7 +5,7 @@ use oci_spec::runtime::Mount as SpecMount;
 use super::bundle::within;
 use super::mount_options::Options;
 use super::{Base, idmap, namespaces, text};
-use crate::launch::{EndLinks, IdMap, IdMapping, Mount, MountSource, Propagation};
+use crate::launch::{EndLinks, IdMap, IdMapping, Mount, MountFlags, MountSource, Propagation};
 use crate::spec::Error;
 
 /// Filesystems whose files the security policy labels, not the mount.
@@ -87,23 +87,22 @@ impl Mounts<'_> {
             MountSource::Filesystem { .. } | MountSource::Existing { .. } => {}
         }
         if matches!(source, MountSource::Bind { .. }) {
-            self.keep_from_the_machine(&mut options.flags.propagation);
+            self.keep_from_the_machine(&mut options.flags);
         }
         Ok(Mount { target, source, flags: options.flags })
     }
 
     /// What is bound belongs to the machine's peers, and a word may be about its top alone, or to share it. With other runtimes a
     /// container's mounts are slaves of the machine's to begin with, unless its root is shared; in a user namespace always.
-    fn keep_from_the_machine(&self, changes: &mut Vec<u32>) {
+    fn keep_from_the_machine(&self, flags: &mut MountFlags) {
         const SLAVE: u32 = (libc::MS_SLAVE | libc::MS_REC) as u32;
-        let shares = |change: &u32| u64::from(*change) & libc::MS_SHARED != 0;
-        let is_whole = |change: &u32| u64::from(*change) & libc::MS_REC != 0 && !shares(change);
-        match changes.first() {
-            None if self.propagation == Propagation::Slave => changes.push(SLAVE),
-            Some(first) if !is_whole(first) && (self.in_user_namespace || self.propagation != Propagation::Shared) => {
-                changes.insert(0, SLAVE);
+        let is_kept = self.in_user_namespace || self.propagation != Propagation::Shared;
+        if flags.propagation.is_empty() {
+            if self.propagation == Propagation::Slave {
+                flags.propagation.push(SLAVE);
             }
-            _ => {}
+        } else if is_kept && !flags.withdraws_whole_tree() {
+            flags.propagation.insert(0, SLAVE);
         }
     }
 

@@ -11,6 +11,8 @@ use super::bpf::{ARCHITECTURE, IF_EQUAL, IF_GREATER, IF_GREATER_EQUAL, LOAD, NUM
 use super::text;
 use crate::launch::{Listener, Seccomp};
 use crate::spec::Error;
+pub(crate) use crate::sys::process::NEW_LISTENER as FLAG_NEW_LISTENER;
+use crate::sys::process::WAIT_KILLABLE as FLAG_WAIT_KILLABLE_RECV;
 
 /// The newest system call that the default profile has an opinion on: `set_mempolicy_home_node` (Linux 5.17).
 ///
@@ -27,8 +29,6 @@ const X32_BIT: u32 = 0x4000_0000;
 /// Flags of `linux/seccomp.h`.
 const FLAG_LOG: u32 = 1 << 1;
 const FLAG_SPEC_ALLOW: u32 = 1 << 2;
-pub(crate) const FLAG_NEW_LISTENER: u32 = 1 << 3;
-const FLAG_WAIT_KILLABLE_RECV: u32 = 1 << 5;
 
 /// Compiles `profile` for x86-64, and for i386 and x32 where it names them. Calls of other ABIs give ENOSYS.
 pub fn compile(profile: &LinuxSeccomp) -> Result<Seccomp, Error> {

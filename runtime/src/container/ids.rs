@@ -3,6 +3,8 @@
 
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespaceType, Spec};
 
+use super::record::name_in;
+
 /// Completes or corrects the mappings of `spec`. Returns what a person should know about it.
 pub(super) fn settle(spec: &mut Spec) -> Option<String> {
     let user = spec.process().as_ref().map_or((0, 0, 0), |process| {
@@ -87,8 +89,7 @@ fn range_of(file: &str, user: u32) -> Option<(u32, u32)> {
 
 fn range_in(text: &str, user: u32, passwd: &str) -> Option<(u32, u32)> {
     let number = user.to_string();
-    let entry = passwd.lines().map(|line| line.split(':')).find(|entry| entry.clone().nth(2) == Some(&number));
-    let name = entry.and_then(|mut entry| entry.next());
+    let name = name_in(passwd, user);
     text.lines().find_map(|line| {
         let mut fields = line.trim().split(':');
         let whose = fields.next()?;

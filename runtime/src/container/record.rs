@@ -133,10 +133,14 @@ fn user_name(uid: u32) -> String {
         return "root".to_owned();
     }
     let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let name = passwd.lines().find_map(|line| {
+    name_in(&passwd, uid).map_or_else(|| uid.to_string(), str::to_owned)
+}
+
+/// A user's name in a text of passwd(5)'s form.
+pub(super) fn name_in(passwd: &str, uid: u32) -> Option<&str> {
+    passwd.lines().find_map(|line| {
         let mut fields = line.split(':');
         let (name, _, id) = (fields.next()?, fields.next()?, fields.next()?);
-        (id.parse() == Ok(uid)).then(|| name.to_owned())
-    });
-    name.unwrap_or_else(|| uid.to_string())
+        (id.parse() == Ok(uid)).then_some(name)
+    })
 }

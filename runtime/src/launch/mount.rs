@@ -170,6 +170,12 @@ impl MountFlags {
         self.has(libc::MOUNT_ATTR_RDONLY)
     }
 
+    /// Whether the first of its changes of propagation is about the mounts beneath, too, and doesn't share them: then none of them is a peer of its
+    /// source's any more.
+    pub(crate) fn withdraws_whole_tree(&self) -> bool {
+        self.propagation.first().is_some_and(|change| u64::from(*change) & (libc::MS_REC | libc::MS_SHARED) == libc::MS_REC)
+    }
+
     /// Takes `bits` away, also from what is beneath.
     pub fn remove(&mut self, bits: u64) {
         self.own.set &= !bits;

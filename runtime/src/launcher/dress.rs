@@ -44,7 +44,8 @@ pub(super) fn dress(mount: BorrowedFd<'_>, flags: &MountFlags, recursive: bool, 
             [] => set_attributes(mount, Change { propagation: libc::MS_PRIVATE, recursive, ..Change::default() })?,
             changes => {
                 // A word for the top alone would leave the mounts beneath it the machine's peers. To share cannot be taken back.
-                if recursive && changes.iter().all(|change| u64::from(*change) & libc::MS_SHARED == 0) {
+                let shares = |change: &u32| u64::from(*change) & libc::MS_SHARED != 0;
+                if recursive && !flags.withdraws_whole_tree() && !changes.iter().any(shares) {
                     set_attributes(mount, Change { propagation: libc::MS_SLAVE, recursive, ..Change::default() })?;
                 }
                 propagate(mount, changes)?;

@@ -68,10 +68,7 @@ pub(crate) fn start(
     };
     let absent = site.absent_controller;
     let (group, mut degraded) = cgroup::create_with(parent, name, &settings, absent, stages.adopt_cgroup)?;
-    let limit = || {
-        cgroup::filter_devices(group.as_fd(), &settings, site.device_filters)?;
-        cgroup::limit_processes(group.as_fd(), &settings, absent)
-    };
+    let limit = || cgroup::complete(group.as_fd(), &settings, absent, site.device_filters);
     let start = Start { group: Some(group.as_fd()), limit: &limit, ..unlimited };
     match begin(&start, &degraded) {
         Ok(started) => {

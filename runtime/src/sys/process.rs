@@ -138,9 +138,9 @@ pub(crate) fn signal_pid(pid: i32, signal: u8) -> Result<(), Errno> {
 }
 
 /// `SECCOMP_FILTER_FLAG_NEW_LISTENER` of `linux/seccomp.h`.
-const NEW_LISTENER: u32 = 1 << 3;
+pub(crate) const NEW_LISTENER: u32 = 1 << 3;
 /// `SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV`, which is for filters with a listener only.
-const WAIT_KILLABLE: u32 = 1 << 5;
+pub(crate) const WAIT_KILLABLE: u32 = 1 << 5;
 
 /// A seccomp filter in the form that the kernel takes.
 pub(crate) struct SeccompFilter {

@@ -1,6 +1,8 @@
 //! A seccomp profile → classic BPF, by libseccomp; with a prologue that answers ENOSYS to calls newer than the profile, and then
 //! [shortened](super::shorten).
 
+mod fit;
+
 use libseccomp::{ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall};
 use oci_spec::runtime::{
     Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSeccompOperator, LinuxSyscall,
@@ -36,6 +38,7 @@ pub fn compile(profile: &LinuxSeccomp) -> Result<Seccomp, Error> {
     let flags = flags(profile, listener.is_some())?;
     let whole = whole(profile)?;
     let bpf = super::shorten::shorten(&whole).unwrap_or(whole);
+    fit::expect_filter(&bpf)?;
     Ok(Seccomp { bpf: bpf.into(), flags, listener })
 }
 
@@ -49,6 +52,7 @@ fn whole(profile: &LinuxSeccomp) -> Result<Vec<u8>, Error> {
     // A binary tree instead of a list: a dozen comparisons per call instead of hundreds.
     context.set_ctl_optimize(2).map_err(library("optimise"))?;
     let architectures = architectures(profile)?;
+    fit::expect_profile(profile, architectures.len().saturating_add(1))?;
     let compatible = !architectures.is_empty();
     let x32 = architectures.contains(&ScmpArch::X32);
     for arch in architectures {

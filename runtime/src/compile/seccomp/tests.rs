@@ -237,3 +237,29 @@ fn a_filter_may_be_early_if_it_lets_the_runtime_go_on() {
         assert_eq!(early(&format!("{rules}{}", by_default(default))), expected, "{rules} {default}");
     }
 }
+
+/// One comparison of an argument each, of different values.
+fn comparisons(number: u64, abis: &str) -> LinuxSeccomp {
+    let rule = |i: u64| {
+        serde_json::json!({"names": ["personality"], "action": "SCMP_ACT_ERRNO",
+            "args": [{"index": 0, "value": i * 7 + (i << 33), "op": "SCMP_CMP_EQ"}]})
+    };
+    let rules: Vec<_> = (1..=number).map(rule).collect();
+    let architectures: Vec<&str> = abis.split_whitespace().collect();
+    let profile =
+        serde_json::json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": architectures, "syscalls": rules});
+    serde_json::from_value(profile).unwrap()
+}
+
+/// From 65,536 steps on libseccomp writes beyond its memory; it never sees so many.
+#[test]
+fn a_profile_that_the_kernel_would_not_take_is_refused_before_it_is_compiled() {
+    for (number, abis) in [(20_000, "SCMP_ARCH_X86_64"), (1_025, "SCMP_ARCH_X86_64"), (600, "SCMP_ARCH_X86")] {
+        let error = compile(&comparisons(number, abis)).unwrap_err().to_string();
+        assert!(error.contains("linux.seccomp.syscalls") && error.contains("the kernel takes 4096"), "{error}");
+    }
+    let filter = compile(&comparisons(500, "SCMP_ARCH_X86_64")).unwrap();
+    assert!(filter.bpf.len() <= 4096 * 8);
+    let personality = |persona| ask(&filter, "personality", [persona, 0, 0, 0, 0, 0]);
+    assert_eq!((personality(7 + (1 << 33)), personality(7)), (NOT_PERMITTED, ALLOW));
+}

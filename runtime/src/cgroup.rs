@@ -176,7 +176,7 @@ pub fn processes(dir: impl AsFd) -> Result<Vec<i32>, Failure> {
 }
 
 fn collect_processes(dir: BorrowedFd<'_>, pids: &mut Vec<i32>, depth: u32) -> Result<(), Errno> {
-    match read(dir, "cgroup.procs") {
+    match read_processes(dir) {
         Ok(text) => pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok())),
         // A threaded one, which has threads alone: the one above it has listed their processes (cgroup-v2.rst, "Threads").
         Err(Errno::OPNOTSUPP) if depth > 0 => {}
@@ -371,10 +371,17 @@ pub(crate) fn read(dir: BorrowedFd<'_>, file: &str) -> Result<String, Errno> {
     small_file::read(&file, 65_536)
 }
 
+/// All of `cgroup.procs`: there are at most four million processes (`PID_MAX_LIMIT`), with a line of eight bytes each.
+fn read_processes(dir: BorrowedFd<'_>) -> Result<String, Errno> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let file = rustix::fs::openat(dir, "cgroup.procs", flags, Mode::empty())?;
+    small_file::read(&file, 32 << 20)
+}
+
 /// For kernels without `cgroup.kill`: frozen first so that a fork bomb can't outrun it.
 fn kill_each(dir: BorrowedFd<'_>) -> Result<(), Failure> {
     let _ = write(dir, "cgroup.freeze", "1");
-    let text = read(dir, "cgroup.procs").at(Step::Open, || "cgroup.procs")?;
+    let text = read_processes(dir).at(Step::Open, || "cgroup.procs")?;
     for pid in text.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)) {
         match rustix::process::kill_process(pid, Signal::KILL) {
             Ok(()) | Err(Errno::SRCH) => {}
@@ -442,6 +449,14 @@ mod tests {
 
     fn pair(file: &str, value: &str) -> (String, String) {
         (file.to_owned(), value.to_owned())
+    }
+
+    #[test]
+    fn no_process_is_left_out_however_many_there_are() {
+        let text: String = (1..=20_000).map(|pid| format!("{pid}\n")).collect();
+        assert!(text.len() > 65_536);
+        let (_kept, directory) = fake(&[("cgroup.procs", &text)]);
+        assert_eq!(processes(&directory).unwrap(), (1..=20_000).collect::<Vec<_>>());
     }
 
     #[test]

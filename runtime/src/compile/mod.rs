@@ -12,7 +12,7 @@ mod landlock;
 mod list;
 mod machine;
 mod mount_options;
-mod mounts;
+pub(crate) mod mounts;
 mod namespaces;
 mod process;
 mod read;

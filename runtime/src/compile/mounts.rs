@@ -224,7 +224,7 @@ fn own_map(field: &str, entry: &SpecMount) -> Result<Option<IdMap>, Error> {
 }
 
 /// The absolute path, without `.`, `..` and doubled slashes. A relative one is relative to `/`.
-fn clean(path: &str) -> String {
+pub(crate) fn clean(path: &str) -> String {
     let mut names: Vec<&str> = Vec::new();
     for name in path.split('/') {
         match name {

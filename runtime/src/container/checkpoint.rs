@@ -4,12 +4,14 @@ use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::{LinuxNamespaceType, Mount, Spec};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 
 use super::criu::{self, Externals, Images, Surroundings};
 use super::error::{During, Error, Result};
 use super::record::{Record, Status};
 use super::store::{Entry, Lock};
 use super::{bundle, cgroup, life, storage};
+use crate::compile::mounts::clean;
 use crate::launcher::STANDARD_DEVICES;
 
 /// How a container is written down.
@@ -127,7 +129,8 @@ fn arguments(
         arguments.extend(["--page-server", "--address", address, "--port", port].map(OsString::from));
     }
     arguments.extend(wanted.status_fd.iter().flat_map(|fd| ["--status-fd".into(), fd.to_string().into()]));
-    for (place, _) in externals(spec, Path::new(&record.bundle), record.cgroup.as_deref()) {
+    let root = format!("/proc/{}/root", record.pid);
+    for (place, _) in externals(spec, Path::new(&record.bundle), Path::new(&root), record.cgroup.as_deref()) {
         arguments.extend(["--external".into(), format!("mnt[{place}]:{place}").into()]);
     }
     if let Some(path) = outer_network(spec)? {
@@ -139,15 +142,16 @@ fn arguments(
 }
 
 /// The mounts whose sources are outside: bound ones, the cgroup, devices, and what covers masked files. To name more than there
-/// are does no harm.
-pub(crate) fn externals(spec: &Spec, bundle: &Path, cgroup: Option<&str>) -> Externals {
+/// are does no harm. What is masked is looked for in `root`, and on the machine, which has the same `/proc` and `/sys`.
+pub(crate) fn externals(spec: &Spec, bundle: &Path, root: &Path, cgroup: Option<&str>) -> Externals {
     let is_bind = |mount: &Mount| {
         let options = mount.options().iter().flatten();
         mount.typ().as_deref() == Some("bind") || options.clone().any(|option| option == "bind" || option == "rbind")
     };
     let mut found = Externals::new();
     for mount in spec.mounts().iter().flatten() {
-        let place = mount.destination().display().to_string();
+        // As the kernel will have it.
+        let place = clean(&mount.destination().to_string_lossy());
         if mount.typ().as_deref() == Some("cgroup") {
             found.push((place, format!("/sys/fs/cgroup{}", cgroup.unwrap_or_default())));
         } else if is_bind(mount) {
@@ -157,7 +161,7 @@ pub(crate) fn externals(spec: &Spec, bundle: &Path, cgroup: Option<&str>) -> Ext
     }
     let masked = spec.linux().as_ref().and_then(|linux| linux.masked_paths().as_ref());
     // Directories are covered by filesystems of the container's own.
-    for path in masked.into_iter().flatten().filter(|path| !Path::new(path).is_dir()) {
+    for path in masked.into_iter().flatten().filter(|path| !is_directory(root, path)) {
         found.push((path.clone(), "/dev/null".to_owned()));
     }
     let declared = spec.linux().as_ref().and_then(|linux| linux.devices().as_ref());
@@ -165,6 +169,16 @@ pub(crate) fn externals(spec: &Spec, bundle: &Path, cgroup: Option<&str>) -> Ext
     let standard = STANDARD_DEVICES.iter().map(|(name, _)| format!("/dev/{name}"));
     found.extend(standard.chain(declared).map(|device| (device.clone(), device)));
     found
+}
+
+fn is_directory(root: &Path, path: &str) -> bool {
+    let inside = || {
+        let root = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let place = rustix::fs::openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), how)?;
+        rustix::fs::fstat(place).map(|stat| FileType::from_raw_mode(stat.st_mode))
+    };
+    inside().map_or_else(|_| Path::new(path).is_dir(), |kind| kind == FileType::Directory)
 }
 
 /// The network namespace that the container joined. Others that it didn't make itself can't be found again.
@@ -204,13 +218,16 @@ mod tests {
 
     #[test]
     fn what_is_outside_is_external() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(root.path().join("srv/secret")).unwrap();
+        std::fs::write(root.path().join("usr"), "").unwrap();
         let spec = spec(
             r#"{"ociVersion":"1.3.0","mounts":[
                 {"destination":"/proc","type":"proc","source":"proc"},
-                {"destination":"/data","type":"bind","source":"/srv/data"},
+                {"destination":"//data/","type":"bind","source":"/srv/data"},
                 {"destination":"/etc/hosts","type":"none","source":"hosts","options":["rbind","ro"]},
                 {"destination":"/sys/fs/cgroup","type":"cgroup","source":"cgroup"}],
-              "linux":{"maskedPaths":["/proc/kcore","/proc"],
+              "linux":{"maskedPaths":["/proc/kcore","/proc","/srv/secret","/usr"],
                 "devices":[{"path":"/dev/fuse","type":"c","major":10,"minor":229}]}}"#,
         );
         let pair = |place: &str, source: &str| (place.to_owned(), source.to_owned());
@@ -219,11 +236,13 @@ mod tests {
             pair("/etc/hosts", "/bundle/hosts"),
             pair("/sys/fs/cgroup", "/sys/fs/cgroup/one"),
             pair("/proc/kcore", "/dev/null"),
+            // A file there, whatever the machine has.
+            pair("/usr", "/dev/null"),
         ];
-        let found = externals(&spec, Path::new("/bundle"), Some("/one"));
-        assert_eq!(found[..4], expected);
+        let found = externals(&spec, Path::new("/bundle"), root.path(), Some("/one"));
+        assert_eq!(found[..5], expected);
         assert!(
-            found[4..].contains(&pair("/dev/tty", "/dev/tty")) && found[4..].contains(&pair("/dev/fuse", "/dev/fuse"))
+            found[5..].contains(&pair("/dev/tty", "/dev/tty")) && found[5..].contains(&pair("/dev/fuse", "/dev/fuse"))
         );
     }
 

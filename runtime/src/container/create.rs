@@ -15,7 +15,7 @@ use super::caller::{console_of, open_console, pass_descriptors, receive_terminal
 use super::cgroup::Manager;
 use super::error::{During, Error, Result};
 use super::hook_output::HookOutput;
-use super::record::Record;
+use super::record::{Record, Resctrl};
 use super::scope::Scope;
 use super::store::{Entry, Lock, Store};
 use super::{cgroup, gate, in_place, life, notify, process, scope, storage, systemd};
@@ -98,6 +98,11 @@ pub(crate) fn record_of(id: &str, bundle: &mut Bundle, options: &Options) -> Rec
         created: humantime::format_rfc3339_nanos(SystemTime::now()).to_string(),
         owner: rustix::process::getuid().as_raw(),
         own_pids: bundle.launch.namespaces.pid == Namespace::New,
+        resctrl: bundle
+            .launch
+            .intel_rdt
+            .as_ref()
+            .map(|rdt| Resctrl { class: rdt.class.clone(), monitored: rdt.monitor }),
         seccomp_flags: bundle.launch.seccomp.as_ref().map(|seccomp| seccomp.flags),
         keep_keyring: options.no_new_keyring,
         without_program: bundle.without_program,

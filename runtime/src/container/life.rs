@@ -11,6 +11,7 @@ use super::record::{Record, Status};
 use super::store::{Entry, Lock};
 use super::{bundle, cgroup, gate, hook_output, in_place, notify, process, storage, systemd};
 use crate::failure::Step;
+use crate::launcher::rdt;
 use crate::report::Report;
 use crate::sys;
 
@@ -127,6 +128,12 @@ pub fn destroy(entry: &Entry, record: &Record) -> Result<()> {
         wait_for_end(process.as_fd(), record.pid)?;
     }
     cgroup::remove(record)?;
+    if let Some(resctrl) = &record.resctrl
+        && let Err(failure) = rdt::remove(resctrl.class.as_deref(), &record.id, resctrl.monitored)
+    {
+        // Whoever lacks the hardware by now has nothing to give back.
+        crate::cli::log::warn(&failure.to_string());
+    }
     // Nothing is left in it. Where systemd can't be asked any more, it finds out by itself.
     if let Some(Err(error)) = record.scope.as_deref().map(systemd::stop) {
         crate::cli::log::warn(&error.to_string());

@@ -29,6 +29,8 @@ pub struct Record {
     pub cgroup: Option<String>,
     /// The unit of systemd that this cgroup belongs to; `None`: it was made without systemd.
     pub scope: Option<String>,
+    /// What it has in the `resctrl` filesystem; `None`: nothing.
+    pub resctrl: Option<Resctrl>,
     /// It has a pid namespace of its own, so its processes end with the first.
     pub own_pids: bool,
     /// The `SECCOMP_FILTER_FLAG_*` of its filter, which is the file `seccomp.bpf`; `None`: it has no filter.
@@ -43,6 +45,15 @@ pub struct Record {
     pub poststart: Vec<Hook>,
     /// Hooks to run after the container was deleted.
     pub poststop: Vec<Hook>,
+}
+
+/// A container's groups in the `resctrl` filesystem, which go with it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Resctrl {
+    /// The class of service, if it isn't the container's own; its own has the container's name.
+    pub class: Option<String>,
+    /// It is measured in a group of its own.
+    pub monitored: bool,
 }
 
 /// Where in its life a container is (runtime spec, "State").

@@ -81,13 +81,14 @@ fn make(
     std::fs::create_dir_all(&work).during(|| format!("make {}", work.display()))?;
 
     let (streams, handed) = streams(&wanted.images.directory)?;
-    let pid_file = work.join("pid");
+    // Where no other restore from these images has one.
+    let pid_file = entry.path("pid");
     let mut arguments: Vec<OsString> = vec!["restore".into()];
     arguments.extend(wanted.images.arguments(&work, "restore.log"));
     arguments.extend(["--restore-detached".into(), "--pidfile".into(), pid_file.clone().into()]);
     arguments.extend(["--root".into(), bundle.rootfs.clone().into()]);
     arguments.extend(handed);
-    for (place, source) in externals(&spec, &bundle.path, record.cgroup.as_deref()) {
+    for (place, source) in externals(&spec, &bundle.path, &bundle.rootfs, record.cgroup.as_deref()) {
         arguments.extend(["--external".into(), format!("mnt[{place}]:{source}").into()]);
     }
     let network = outer_network(&spec)?.map(|path| inherited(&path)).transpose()?;

@@ -1,8 +1,10 @@
 //! The state directories: one per container beneath the runtime's root, made exclusively, locked by whoever changes it.
 
+use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::rc::{Rc, Weak};
 
 use rustix::fs::{Access, AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
@@ -23,12 +25,15 @@ pub struct Entry {
     id: String,
     root: PathBuf,
     directory: OwnedFd,
+    /// What is locked, as long as this process has the lock: to close any other descriptor of that file would give it up (fcntl(2),
+    /// "Record locks").
+    locked: RefCell<Weak<OwnedFd>>,
 }
 
 /// The right to change a container: a lock of this process, which no child inherits and which ends with it.
 #[derive(Debug)]
 pub struct Lock {
-    file: OwnedFd,
+    file: Rc<OwnedFd>,
 }
 
 const RECORD: &str = "state.json";
@@ -37,6 +42,8 @@ const NEW_RECORD: &str = "state.json.new";
 /// its maker dies early.
 const LOCK: &str = "lock";
 const CREATING: &str = "creating ";
+/// A cgroup's path is no longer.
+const LONGEST_LOCK: usize = 8192;
 /// Begins the name of a state directory that is being removed; no id has it.
 const GRAVE: char = '~';
 
@@ -78,7 +85,7 @@ impl Store {
             Err(Errno::NOENT) => Err(Error::new(format!("container does not exist: {id}"))),
             other => {
                 let directory = other.during(|| format!("open the state directory {}", path.display()))?;
-                Ok(Entry { id: id.to_owned(), root: self.root.clone(), directory })
+                Ok(Entry { id: id.to_owned(), root: self.root.clone(), directory, locked: RefCell::default() })
             }
         }
     }
@@ -137,7 +144,21 @@ impl Entry {
         let here = rustix::fs::stat(self.root.join(&self.id)).map(|stat| (stat.st_dev, stat.st_ino));
         let ours = rustix::fs::fstat(&self.directory).map(|stat| (stat.st_dev, stat.st_ino));
         // Deleted, and perhaps made anew, while this process waited.
-        if here.is_err() || here != ours { Err(gone()) } else { Ok(Lock { file }) }
+        if here.is_err() || here != ours {
+            return Err(gone());
+        }
+        let file = Rc::new(file);
+        self.locked.replace(Rc::downgrade(&file));
+        Ok(Lock { file })
+    }
+
+    /// What stands in the lock.
+    fn read_lock(&self) -> Result<Option<Vec<u8>>> {
+        let Some(file) = self.locked.borrow().upgrade() else { return self.read(LOCK) };
+        let mut bytes = vec![0; LONGEST_LOCK];
+        let n = rustix::io::pread(&file, &mut bytes, 0).during(|| format!("read {}", self.path(LOCK).display()))?;
+        bytes.truncate(n);
+        Ok(Some(bytes))
     }
 
     /// What is written down. A container whose maker died early has a record with no process.
@@ -146,7 +167,7 @@ impl Entry {
             Some(bytes) => serde_json::from_slice(&bytes)
                 .map_err(|error| Error::new(format!("read {}: {error}", self.path(RECORD).display()))),
             None => {
-                let creating = self.read(LOCK)?.and_then(|text| String::from_utf8(text).ok()).unwrap_or_default();
+                let creating = self.read_lock()?.and_then(|text| String::from_utf8(text).ok()).unwrap_or_default();
                 let cgroup = creating.strip_prefix(CREATING).filter(|path| !path.is_empty()).map(str::to_owned);
                 Ok(Record { id: self.id.clone(), cgroup, ..Record::default() })
             }
@@ -216,6 +237,9 @@ impl Entry {
 
     /// Whether another process changes the container at this moment.
     pub(crate) fn is_locked(&self) -> bool {
+        if self.locked.borrow().strong_count() > 0 {
+            return false;
+        }
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         rustix::fs::openat(&self.directory, LOCK, flags, Mode::empty())
             .is_ok_and(|file| rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive).is_err())
@@ -333,7 +357,37 @@ fn check_id(id: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::check_id;
+    use super::*;
+    use crate::sys::clone::fork_into;
+
+    /// Asked by another process, as a lock is no obstacle for its own.
+    fn is_locked_for_others(file: &Path) -> bool {
+        let child = fork_into(rustix::thread::UnshareFlags::empty(), None, libc::SIGCHLD, || {
+            let file = rustix::fs::open(file, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
+            let locked = |file| rustix::fs::fcntl_lock(file, FlockOperation::NonBlockingLockExclusive).is_err();
+            i32::from(file.as_ref().is_ok_and(locked))
+        });
+        crate::hook::wait(child.unwrap().pidfd.as_fd()).unwrap().exit_status() == Some(1)
+    }
+
+    #[test]
+    fn who_has_the_lock_may_look_without_giving_it_up() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::new(Some(root.path().to_owned())).unwrap();
+        let (entry, lock) = store.claim("c").unwrap();
+        lock.begin(Some("/its/cgroup")).unwrap();
+        let file = entry.path(LOCK);
+        assert!(is_locked_for_others(&file));
+        // Its maker died, if it isn't this process: all that is known stands in the lock.
+        let record = entry.record().unwrap();
+        assert_eq!(record.cgroup.as_deref(), Some("/its/cgroup"));
+        assert_eq!(entry.status(&record).unwrap().0, Status::Stopped);
+        assert!(!entry.is_locked() && is_locked_for_others(&file));
+        // Control: any descriptor of it that is closed gives it up.
+        std::fs::read(&file).unwrap();
+        assert!(!is_locked_for_others(&file));
+        drop(lock);
+    }
 
     #[test]
     fn an_id_is_a_plain_name() {

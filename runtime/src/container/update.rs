@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources, Spec};
 
 use super::error::{Error, Result};
-use super::record::Status;
+use super::record::{Resctrl, Status};
 use super::store::Entry;
 use super::{bundle, cgroup, systemd};
 use crate::cgroup::{AbsentController, apply, read, write};
@@ -17,7 +17,7 @@ use crate::launcher::rdt;
 /// Changes the limits that `resources` names, and the schemata of the container's class (Intel RDT). The caller holds the lock.
 pub fn update(entry: &Entry, mut resources: LinuxResources, schemata: &[String]) -> Result<()> {
     let what = |error: &dyn std::fmt::Display| Error::new(format!("update container {}: {error}", entry.id()));
-    let record = entry.record()?;
+    let mut record = entry.record()?;
     let (status, _) = entry.status(&record)?;
     if matches!(status, Status::Creating | Status::Stopped) {
         return Err(what(&format!("container not running: it is {}", status.text())));
@@ -38,8 +38,13 @@ pub fn update(entry: &Entry, mut resources: LinuxResources, schemata: &[String])
         change(group.as_fd(), &settings, record.scope.as_deref()).map_err(|error| what(&error))?;
     }
     if !schemata.is_empty() {
-        let class = config.linux().as_ref().and_then(|linux| linux.intel_rdt().as_ref()?.clos_id().clone());
-        rdt::change(&class.unwrap_or_else(|| record.id.clone()), schemata, record.pid).map_err(|error| what(&error))?;
+        if record.resctrl.is_none() {
+            // The class that it gets goes with it.
+            record.resctrl = Some(Resctrl::default());
+            entry.write_record(&record)?;
+        }
+        let class = record.resctrl.as_ref().and_then(|resctrl| resctrl.class.as_deref());
+        rdt::change(class.unwrap_or(&record.id), schemata, record.pid).map_err(|error| what(&error))?;
     }
     Ok(())
 }

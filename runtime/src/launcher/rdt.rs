@@ -2,6 +2,8 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+#[cfg(feature = "cli")]
+use rustix::fs::AtFlags;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
@@ -24,6 +26,31 @@ pub(super) fn assign(rdt: &IntelRdt, name: &str, pid: i32) -> Result<(), Failure
 #[cfg(feature = "cli")]
 pub(crate) fn change(class: &str, schemata: &[String], pid: i32) -> Result<(), Failure> {
     assign(&IntelRdt { schemata: schemata.to_vec(), ..IntelRdt::default() }, class, pid)
+}
+
+/// Gives back what container `name` had: its group to be measured in, and its class, unless that is another's (`class`). There are as
+/// few of them as the processor has.
+#[cfg(feature = "cli")]
+pub(crate) fn remove(class: Option<&str>, name: &str, monitored: bool) -> Result<(), Failure> {
+    let mounts = read_file(None, "/proc/self/mountinfo").at(Step::AssignRdt, || "/proc/self/mountinfo")?;
+    let Some(root) = mount_point(&mounts) else { return Ok(()) };
+    let root = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .at(Step::AssignRdt, || root)?;
+    remove_in(root.as_fd(), class, name, monitored).at(Step::AssignRdt, || format!("the removal of class {name}"))
+}
+
+/// The same beneath a `resctrl` root, or what stands for one.
+#[cfg(feature = "cli")]
+fn remove_in(root: BorrowedFd<'_>, class: Option<&str>, name: &str, monitored: bool) -> Result<(), Errno> {
+    let gone = |result| if result == Err(Errno::NOENT) { Ok(()) } else { result };
+    if monitored {
+        let groups = open(root, class.unwrap_or(name)).and_then(|class| open(class.as_fd(), "mon_groups"));
+        gone(groups.and_then(|groups| rustix::fs::unlinkat(groups, name, AtFlags::REMOVEDIR)))?;
+    }
+    match class {
+        Some(_) => Ok(()),
+        None => gone(rustix::fs::unlinkat(root, name, AtFlags::REMOVEDIR)),
+    }
 }
 
 /// Where `resctrl` is mounted, by the text of a mountinfo file (proc(5)).
@@ -166,6 +193,26 @@ mod tests {
         assert!(refused.contains("class gold: no such file or directory (ENOENT)"), "{refused}");
         class(fake.path(), "gold", "");
         assign_in(fd.as_fd(), &rdt(Some("gold"), &[]), "c", 42).unwrap();
+    }
+
+    #[cfg(feature = "cli")]
+    #[test]
+    fn what_a_container_had_goes_with_it() {
+        let fake = tempfile::tempdir().unwrap();
+        let fd = root(fake.path());
+        for made in ["c/mon_groups/c", "gold/mon_groups/c", "gold/mon_groups/other"] {
+            std::fs::create_dir_all(fake.path().join(made)).unwrap();
+        }
+        remove_in(fd.as_fd(), Some("gold"), "c", true).unwrap();
+        assert!(!fake.path().join("gold/mon_groups/c").exists());
+        assert!(fake.path().join("gold/mon_groups/other").exists(), "another's");
+        assert!(fake.path().join("c").exists(), "not of this container, which has another's class");
+        // The kernel's directories hold files that vanish with them; this one is empty when its group is gone.
+        assert!(remove_in(fd.as_fd(), None, "c", true).is_err());
+        std::fs::remove_dir(fake.path().join("c/mon_groups")).unwrap();
+        remove_in(fd.as_fd(), None, "c", true).unwrap();
+        assert!(!fake.path().join("c").exists() && fake.path().join("gold").exists());
+        remove_in(fd.as_fd(), None, "c", true).unwrap();
     }
 
     #[test]

@@ -44,6 +44,13 @@ pub enum Page {
     Help,
 }
 
+/// What is to be done, by its key, and with which container: the one that was selected when it was wished for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wish {
+    pub(super) key: u8,
+    pub(super) container: usize,
+}
+
 /// How far a person may go.
 #[derive(Debug)]
 pub(super) enum Gate {
@@ -51,10 +58,10 @@ pub(super) enum Gate {
     Shut,
     /// Further, once the passphrase is said.
     Locked,
-    /// It is being typed; what is to be done then, by its key.
-    Asked(Secret, u8),
+    /// It is being typed; what is to be done then.
+    Asked(Secret, Wish),
     /// It is being checked.
-    Checking(u8),
+    Checking(Wish),
     /// Further.
     Open,
 }
@@ -221,6 +228,19 @@ mod tests {
         assert!(matches!(hands.dashboard.checked(Some(true), 1_000), Some(Command::Restart(1))));
         assert!(matches!(hands.press(Key::Char(b's')), Some(Command::Stop(1))));
         assert!(matches!(hands.press(Key::Char(b'a')), Some(Command::Start(1))));
+    }
+
+    #[test]
+    fn what_was_wished_for_is_done_where_it_was_wished_for() {
+        let mut hands = Hands::on(true);
+        hands.press(Key::Down);
+        hands.press(Key::Char(b's'));
+        assert!(matches!(hands.say("secret"), Some(Command::Check(_))));
+        // Typed ahead, while the passphrase is checked.
+        hands.press(Key::Down);
+        assert_eq!(hands.dashboard.selected(), 2);
+        assert!(matches!(hands.dashboard.checked(Some(true), 1_000), Some(Command::Stop(1))));
+        assert!(matches!(hands.press(Key::Char(b's')), Some(Command::Stop(2))));
     }
 
     #[test]

@@ -1,19 +1,20 @@
 //! What a person wishes for at the dashboard, and the passphrase that it takes.
 
 use super::access::{Attempts, Secret};
-use super::dashboard::{Command, Dashboard, Gate};
+use super::dashboard::{Command, Dashboard, Gate, Wish};
 use super::keys::Key;
 
 impl Dashboard {
     /// A key that changes something.
-    pub(super) fn wish(&mut self, wish: u8, now: u64, attempts: &Attempts) -> Option<Command> {
+    pub(super) fn wish(&mut self, key: u8, now: u64, attempts: &Attempts) -> Option<Command> {
         if self.containers == 0 {
             return None;
         }
+        let wish = Wish { key, container: self.selected() };
         match self.gate {
             Gate::Shut => self.tell("this console only shows: console.access is \"status\"", now),
             Gate::Checking(_) => self.tell("the passphrase is being checked", now),
-            Gate::Open => return command(wish, self.selected()),
+            Gate::Open => return command(wish),
             Gate::Asked(..) => {}
             Gate::Locked => match attempts.wait_ms(now) {
                 0 => {
@@ -56,7 +57,7 @@ impl Dashboard {
         let Gate::Checking(wish) = self.gate else { return None };
         self.gate = if right == Some(true) { Gate::Open } else { Gate::Locked };
         match right {
-            Some(true) => return command(wish, self.selected()),
+            Some(true) => return command(wish),
             Some(false) => self.tell("that is not the passphrase", now),
             None => self.tell("the passphrase could not be checked", now),
         }
@@ -64,8 +65,9 @@ impl Dashboard {
     }
 }
 
-fn command(wish: u8, index: usize) -> Option<Command> {
-    Some(match wish {
+fn command(wish: Wish) -> Option<Command> {
+    let index = wish.container;
+    Some(match wish.key {
         b'r' => Command::Restart(index),
         b's' => Command::Stop(index),
         b'S' | b'a' => Command::Start(index),

@@ -213,6 +213,7 @@ impl Supervisor {
             return format!("{what} {}: the machine is stopping", self.name(index));
         }
         self.tell(event);
+        self.person_wants(index, !matches!(command, Command::Stop(_)));
         format!("{what} {}: asked", self.name(index))
     }
 

@@ -12,8 +12,10 @@ use crate::work::report::{self, DataState};
 const MOUNT_POINT: &str = "/data";
 /// With less than this share of it left, the filesystem counts as full.
 const FULL: u64 = 64;
-/// The filesystem is looked at every so many milliseconds: the kernel tells nobody when it gives up a journal.
-const CHECK_EVERY_MS: u64 = 10_000;
+/// After a warning of the kernel the filesystem is looked at so many milliseconds later, as its errors are counted by and by,
+const SOON_MS: u64 = 500;
+/// and so long after the last one once more. Where the kernel's log can't be read, that often.
+const LATER_MS: u64 = 10_000;
 const FAILED: &str = "its disk failed, and nothing more is written to it";
 
 /// The kernel's count of a mounted ext4's errors (`Documentation/ABI/testing/sysfs-fs-ext4`).
@@ -56,7 +58,16 @@ impl Supervisor {
     pub(super) fn watch_data(&mut self, now: u64) {
         if self.data.state == DataState::Mounted {
             self.data_errors = rustix::fs::stat(MOUNT_POINT).ok().and_then(|stat| Errors::of(stat.st_dev));
-            self.data_check = Some(now.saturating_add(CHECK_EVERY_MS));
+            self.data_check = self.kernel_log.is_none().then(|| now.saturating_add(LATER_MS));
+        }
+    }
+
+    /// The kernel has complained, of whatever: a filesystem that gives up says so there, and nowhere that could be waited for.
+    pub(super) fn doubt_data(&mut self, now: u64) {
+        if self.data.state == DataState::Mounted {
+            self.data_doubt = now.saturating_add(LATER_MS);
+            let soon = now.saturating_add(SOON_MS);
+            self.data_check = Some(self.data_check.map_or(soon, |at| at.min(soon)));
         }
     }
 
@@ -66,7 +77,10 @@ impl Supervisor {
             return;
         }
         if self.data_now().state == DataState::Mounted {
-            self.data_check = Some(now.saturating_add(CHECK_EVERY_MS));
+            self.data_check = match &self.kernel_log {
+                None => Some(now.saturating_add(LATER_MS)),
+                Some(_) => Some(self.data_doubt).filter(|at| *at > now),
+            };
             return;
         }
         self.data_check = None;

@@ -10,7 +10,9 @@ use crate::work::report;
 use crate::worker::{Kind, Worker};
 
 /// So many questions are asked at once: each is a process, and all that fall due together must not starve what they ask about.
-pub(super) const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 6;
+/// And so many processes there may be, with those that were killed and can't end yet: a disk may hold them.
+pub(super) const ALIVE: usize = 8;
 /// A worker that holds its own time badly is killed so many milliseconds after it.
 const GRACE_MS: u64 = 2_000;
 
@@ -34,7 +36,14 @@ impl Supervisor {
     }
 
     fn asks_many(&self) -> bool {
-        self.at_work(|kind| matches!(kind, Kind::Health { .. })) >= AT_ONCE
+        let questions = || self.workers.iter().filter(|worker| matches!(worker.kind, Kind::Health { .. }));
+        questions().filter(|worker| worker.deadline.is_some()).count() >= AT_ONCE || questions().count() >= ALIVE
+    }
+
+    /// Time is up for a question's worker, which has been killed. When that ends is another matter.
+    pub(super) fn probe_late(&mut self, index: usize, run: u32) {
+        self.tell(Event::Probed(index, run, Err("no answer in time".to_owned())));
+        self.ask();
     }
 
     /// A question about a run that is over is nobody's any more, nor is any once the machine is stopping.
@@ -62,11 +71,11 @@ impl Supervisor {
         self.tell(Event::Probed(index, run, answer));
     }
 
-    /// A worker ended. One that has answered is not heard a second time, as the container may have been asked again since; one that has
-    /// not held its time was killed for it, and any other way to end without an answer is not the container's fault.
+    /// A worker ended. One that has answered, or was killed for being late, is not heard a second time, as the container may have been
+    /// asked again since; any other way to end without an answer is not the container's fault.
     pub(super) fn probe_ended(&mut self, index: usize, run: u32, worker: &Worker) {
-        if let Some(event) = left_unsaid(index, run, worker) {
-            self.tell(event);
+        if !worker.reported {
+            self.tell(Event::ProbeLost(index, run));
         }
         self.ask();
     }
@@ -89,33 +98,5 @@ impl Supervisor {
         self.questions.retain(|(about, _)| *about != index);
         let about_it = |kind: Kind| matches!(kind, Kind::Health { container, .. } if container == index);
         self.workers.iter().filter(|worker| about_it(worker.kind)).for_each(Worker::kill);
-    }
-}
-
-/// What the end of a worker says that it has not said itself.
-fn left_unsaid(index: usize, run: u32, worker: &Worker) -> Option<Event> {
-    // It has none any more when it was killed for it.
-    let late = worker.deadline.is_none();
-    (!worker.reported).then(|| match late {
-        true => Event::Probed(index, run, Err("no answer in time".to_owned())),
-        false => Event::ProbeLost(index, run),
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_who_has_not_answered_is_spoken_for_and_only_the_late_are_blamed() {
-        let said = |reported, deadline| {
-            let kind = Kind::Health { container: 2, run: 7 };
-            let mut worker = Worker::adopt(kind, 1, None, None, deadline);
-            worker.reported = reported;
-            left_unsaid(2, 7, &worker)
-        };
-        assert_eq!([said(true, Some(9)), said(true, None)], [None, None]);
-        assert_eq!(said(false, Some(9)), Some(Event::ProbeLost(2, 7)));
-        assert_eq!(said(false, None), Some(Event::Probed(2, 7, Err("no answer in time".to_owned()))));
     }
 }

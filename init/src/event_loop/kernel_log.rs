@@ -5,6 +5,7 @@ use rustix::io::Errno;
 
 use super::Supervisor;
 use super::sources::Source;
+use crate::clock::now_ms;
 use crate::logs::MAX_LINE;
 use crate::status::protocol::{self, Answer, Line};
 use crate::status::subscription::KERNEL;
@@ -22,6 +23,8 @@ impl Supervisor {
         let Ok(fd) = rustix::fs::open("/dev/kmsg", flags, Mode::empty()) else { return };
         self.sources.add_readable(&fd, Source::KernelLog);
         self.kernel_log = Some(fd);
+        // From here on it says itself when to look.
+        self.data_check = None;
         // What the process before has read comes again.
         let last = self.journal.kernel_tail(1, MAX_LINE.saturating_mul(2));
         self.kernel_seen = last.first().map_or(0, |entry| entry.time_ms.saturating_add(1));
@@ -52,10 +55,12 @@ impl Supervisor {
         if let Some(fd) = self.kernel_log.take() {
             self.sources.remove(&fd);
         }
+        self.doubt_data(now_ms());
     }
 
     fn keep_kernel_line(&mut self, text: &[u8], time_ms: u64) {
         self.journal.kernel(text, time_ms);
+        self.doubt_data(now_ms());
         if self.ports.watch(KERNEL) {
             let line =
                 Line { time_ms, text: String::from_utf8_lossy(text).into_owned(), continues: false, earlier: None };

@@ -116,6 +116,8 @@ pub struct Supervisor {
     data_errors: Option<data::Errors>,
     /// When the data filesystem is next looked at.
     data_check: Option<u64>,
+    /// When it is looked at for the last time after a warning of the kernel.
+    data_doubt: u64,
     kept_logs: report::KeptLogs,
     keeper: keep::Keeper,
     previous: previous::Askers,
@@ -226,7 +228,9 @@ impl Supervisor {
             if std::mem::take(&mut self.reap_again) {
                 self.reap();
             }
-            self.serve_again(now_ms());
+            if self.serve_again(now_ms()) {
+                self.persist();
+            }
             self.act();
             self.dismiss_launchers();
             self.remove_cgroups();
@@ -263,7 +267,10 @@ impl Supervisor {
 
     /// Tells the automaton, and queues what it asks for.
     fn tell(&mut self, event: Event) {
-        let now = now_ms();
+        self.tell_at(event, now_ms());
+    }
+
+    fn tell_at(&mut self, event: Event, now: u64) {
         log::debug!("{event:?}");
         if event != Event::Tick {
             self.stir_dashboard();
@@ -308,7 +315,8 @@ impl Supervisor {
 
     fn on_time(&mut self, now: u64) {
         self.hear_the_late(now);
-        self.tell(Event::Tick);
+        // At the same moment: whoever is late by now only was not heard, and has the next one.
+        self.tell_at(Event::Tick, now);
         self.flush_partial_lines(now);
         self.check_workers(now);
         self.check_launchers(now);

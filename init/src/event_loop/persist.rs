@@ -245,7 +245,7 @@ mod tests {
         let (pid, n, container, run) = (1 << 22, 1 << 20, 1 << 20, u32::MAX);
         let late = 100 * 366 * 24 * 3_600_000;
         let ms = Some(late);
-        let (open, ask, read) = (2 * volumes::AT_ONCE, health::AT_ONCE, previous::MOST_IN_ALL);
+        let (open, ask, read) = (2 * volumes::AT_ONCE, health::ALIVE, previous::MOST_IN_ALL);
         let mut kinds = vec![Kind::Volumes(container); open];
         kinds.extend([Kind::Health { container, run }].repeat(ask));
         kinds.extend([Kind::Previous(u32::MAX)].repeat(read));

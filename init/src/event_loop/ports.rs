@@ -184,16 +184,22 @@ impl Supervisor {
         }
         entry.port.write();
         let mut more = true;
+        // What ends the machine is said to be done when that is kept: in the next turn.
+        let mut held = false;
         for _ in 0..REQUESTS_PER_TURN {
-            if entry.waits.is_some() || self.ports.meter.throttled(entry.rights, now_ms()) {
+            if held || entry.waits.is_some() || self.ports.meter.throttled(entry.rights, now_ms()) {
                 break;
             }
             let begun = cpu_us();
             match entry.port.request() {
                 Some(Ok(line)) => {
+                    let goal = self.state.common().goal;
                     if let Some(reply) = self.answer(number, &line, &mut entry) {
                         entry.port.reply(&reply);
-                        entry.port.write();
+                        held = goal != self.state.common().goal;
+                        if !held {
+                            entry.port.write();
+                        }
                     }
                 }
                 Some(Err(())) => {
@@ -209,7 +215,7 @@ impl Supervisor {
             }
         }
         // While a reply waits for its reader, the next edge continues.
-        entry.again = more && !entry.port.busy() && entry.waits.is_none();
+        entry.again = more && (held || !entry.port.busy()) && entry.waits.is_none();
         let done = entry.port.is_done() && !entry.subscription.any() && entry.waits.is_none();
         if entry.lasting || !(entry.port.is_gone() || done) {
             self.ports.put(number, entry);
@@ -219,10 +225,11 @@ impl Supervisor {
         }
     }
 
-    /// What is left over from the turn before: requests, and listeners that waited for their turn.
-    pub(super) fn serve_again(&mut self, now: u64) {
-        for number in self.ports.again(now) {
-            self.serve_port(number);
+    /// What is left over from the turn before: requests, and listeners that waited for their turn. Whether there were any requests.
+    pub(super) fn serve_again(&mut self, now: u64) -> bool {
+        let left = self.ports.again(now);
+        for number in &left {
+            self.serve_port(*number);
         }
         let paused: Vec<u32> = self.listeners.iter().filter(|(_, l)| l.paused).map(|(number, _)| *number).collect();
         for number in paused {
@@ -233,6 +240,7 @@ impl Supervisor {
                 self.sources.add_readable(&listener.fd, Source::Listener(number));
             }
         }
+        !left.is_empty()
     }
 
     /// When a port or listener that made too much work has its next turn.

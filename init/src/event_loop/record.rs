@@ -94,7 +94,7 @@ impl Supervisor {
 
     fn record_phase(&mut self, index: usize) {
         let Some((unit, own)) = self.state.units().get(index).zip(self.units.get(index)) else { return };
-        let (before, phase) = (own.seen, unit.phase);
+        let (before, phase, lingers) = (own.seen, unit.phase, unit.lingers);
         if before == Some(phase) {
             return;
         }
@@ -123,6 +123,9 @@ impl Supervisor {
                 let text =
                     self.state.units().get(index).map(|unit| self.detail(index, unit, now_ms())).unwrap_or_default();
                 self.record(Kind::Failed, Some(index), &format!("given up: {text}"));
+            }
+            Phase::Exited if lingers => {
+                self.record(Kind::Failed, Some(index), "it could not be killed, and is left as it is");
             }
             _ => {}
         }

@@ -197,6 +197,7 @@ impl Supervisor {
             words,
             data_errors: None,
             data_check: None,
+            data_doubt: 0,
             kept_logs,
             keeper: Default::default(),
             previous: Default::default(),

@@ -10,7 +10,7 @@ use garboard_runtime::plan::Restart;
 use super::Supervisor;
 use crate::clock::now_ms;
 use crate::events::Kind as EventKind;
-use crate::supervise::{Event, Phase, Purpose, Reason};
+use crate::supervise::{DataPhase, Event, Phase, Purpose, Reason};
 use crate::work::report::DataState;
 use crate::worker::{Kind, Worker};
 
@@ -23,17 +23,35 @@ pub(super) struct Stops {
     now: Option<Vec<usize>>,
     /// As a worker was last told to write it, or as it was read; `None`: not known, after a crash.
     told: Option<Vec<usize>>,
+    /// Whom a person wants to run, while it isn't known who was stopped in an earlier boot.
+    wanted: Vec<usize>,
 }
 
 impl Supervisor {
     /// Stops what a person had stopped in an earlier boot.
     pub(super) fn keep_stopped(&mut self, mut indices: Vec<usize>) {
         indices.retain(|index| self.stays_stopped(*index));
+        let wanted = std::mem::take(&mut self.stops.wanted);
         for index in &indices {
+            // The last word counts, and this boot's is the later one.
+            if wanted.iter().any(|wanted| self.state.are_together(*wanted, *index)) {
+                continue;
+            }
             self.record(EventKind::Note, Some(*index), "not started: a person stopped it in an earlier boot");
             self.tell(Event::StopAsked(*index));
         }
-        self.stops = Stops { look: true, now: Some(indices.clone()), told: Some(indices) };
+        self.stops = Stops { look: true, now: Some(indices.clone()), told: Some(indices), wanted: Vec::new() };
+    }
+
+    /// A person at the machine wants a container to run, or to rest.
+    pub(super) fn person_wants(&mut self, index: usize, runs: bool) {
+        let (state, wanted) = (&self.state, &mut self.stops.wanted);
+        wanted.retain(|other| !state.are_together(*other, index));
+        if runs && state.common().data == DataPhase::Pending {
+            wanted.push(index);
+        }
+        // At once: when the machine ends in the same moment, that is what stops containers.
+        self.look_at_stops();
     }
 
     fn stays_stopped(&self, index: usize) -> bool {
@@ -50,9 +68,8 @@ impl Supervisor {
         if self.data.state != DataState::Mounted {
             return;
         }
-        if std::mem::take(&mut self.stops.look) && self.state.common().goal.is_none() {
-            let stopped = |index: &usize| self.stays_stopped(*index) && self.is_stopped(*index);
-            self.stops.now = Some((0..self.units.len()).filter(stopped).collect());
+        if self.stops.look {
+            self.look_at_stops();
         }
         let at_work = self.workers.iter().any(|worker| worker.kind == Kind::Stopped);
         let Some(now) = self.stops.now.as_ref().filter(|_| !at_work && self.stops.told != self.stops.now) else {
@@ -68,6 +85,14 @@ impl Supervisor {
             Err(e) => self.not_kept(&format!("start the {} worker: {e}", Kind::Stopped.word())),
         }
         self.stops.told = self.stops.now.clone();
+    }
+
+    fn look_at_stops(&mut self) {
+        self.stops.look = false;
+        if self.state.common().goal.is_none() {
+            let stopped = |index: &usize| self.stays_stopped(*index) && self.is_stopped(*index);
+            self.stops.now = Some((0..self.units.len()).filter(stopped).collect());
+        }
     }
 
     fn is_stopped(&self, index: usize) -> bool {

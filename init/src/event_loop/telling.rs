@@ -69,6 +69,7 @@ impl Supervisor {
             Reason::Data(why) => format!("needs /data: {why}"),
             Reason::Shutdown => "not started: the machine is stopping".to_owned(),
             Reason::Unkillable => "could not be killed".to_owned(),
+            Reason::Asked if unit.lingers => "stopped by hand, and could not be killed".to_owned(),
             Reason::Asked => "stopped by hand".to_owned(),
             Reason::Unhealthy(why) => format!("unhealthy: {why}"),
             Reason::Watchdog => SILENT.to_owned(),

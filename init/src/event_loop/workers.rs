@@ -283,11 +283,19 @@ impl Supervisor {
 
     /// Kills workers that take too long; starts those that are due.
     pub(super) fn check_workers(&mut self, now: u64) {
-        for worker in &mut self.workers {
-            if worker.deadline.is_some_and(|at| now >= at) {
-                worker.deadline = None;
-                worker.kill();
+        let mut late = Vec::new();
+        for worker in self.workers.iter_mut().filter(|worker| worker.deadline.is_some_and(|at| now >= at)) {
+            worker.deadline = None;
+            worker.kill();
+            if let Kind::Health { container, run } = worker.kind
+                && !std::mem::replace(&mut worker.reported, true)
+            {
+                late.push((container, run));
             }
+            self.common_dirty = true;
+        }
+        for (container, run) in late {
+            self.probe_late(container, run);
         }
         let due: Vec<Kind> = self.due.iter().filter(|(_, at)| now >= **at).map(|(kind, _)| *kind).collect();
         for kind in due {

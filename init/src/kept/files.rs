@@ -91,10 +91,10 @@ impl Files {
             newest.size = size;
         }
         let mut last = [b'\n'];
-        if let Some(at) = newest.size.checked_sub(1) {
-            rustix::io::pread(&newest.file, &mut last, at).map_err(|e| self.fault("read", NEWEST, e))?;
-        }
-        let too_large = newest.size >= self.kept.file_size;
+        let at = newest.size.checked_sub(1);
+        // One whose end the disk can't read is left as it is.
+        let damaged = at.is_some_and(|at| rustix::io::pread(&newest.file, &mut last, at).is_err());
+        let too_large = damaged || newest.size >= self.kept.file_size;
         self.newest = Some(newest);
         if last != *b"\n" {
             self.append(b"\n")?;

@@ -1,7 +1,7 @@
 //! From rings to files: everything that containers with kept logs print, in order and once, as long as this keeps up.
 
 use std::os::fd::OwnedFd;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use garboard_runtime::plan::{KeptLog, Plan};
 
@@ -14,9 +14,13 @@ use crate::logs::{Follower, Place};
 /// The clock was set when it is so many milliseconds from where it should be.
 const SET_MS: u64 = 1000;
 
+/// A log whose files failed is tried again so long after. The others go on meanwhile.
+const AGAIN: Duration = Duration::from_secs(60);
+
 /// All kept logs.
 #[derive(Debug)]
 pub struct Writer {
+    directory: OwnedFd,
     follower: Follower,
     progress: Progress,
     boot: Boot,
@@ -27,10 +31,16 @@ pub struct Writer {
 struct Log {
     /// The container's index.
     index: usize,
-    files: Files,
+    /// And its name.
+    name: String,
+    kept: KeptLog,
+    /// `None`: not opened yet, or failed.
+    files: Option<Files>,
     place: Place,
     /// The newest file says whose lines follow.
     marked: bool,
+    /// Why it is not kept at the moment, and since when.
+    fault: Option<(String, Instant)>,
 }
 
 impl Writer {
@@ -43,17 +53,28 @@ impl Writer {
         boot_id: &str,
     ) -> Result<Self, String> {
         files::retain(directory, |name| kept(plan).any(|(_, other, _)| name == other))?;
-        let mut logs = Vec::new();
-        for (index, name, kept) in kept(plan) {
-            let files = Files::open(directory, name, kept)?;
-            logs.push(Log { index, files, place: progress.load(index).place, marked: false });
+        let log = |(index, name, kept): (usize, &str, KeptLog)| {
+            let place = progress.load(index).place;
+            Log { index, name: name.to_owned(), kept, files: None, place, marked: false, fault: None }
+        };
+        let mut logs: Vec<Log> = kept(plan).map(log).collect();
+        let directory = directory.try_clone().map_err(|e| format!("open the logs: {e}"))?;
+        // Those that are too many go, whether anything is printed or not.
+        for log in &mut logs {
+            let opened = log.open(&directory).map(drop);
+            log.note(opened);
         }
-        Ok(Self { follower, progress, boot: Boot { id: boot_id.to_owned(), began_ms: began_ms() }, logs })
+        Ok(Self { directory, follower, progress, boot: Boot { id: boot_id.to_owned(), began_ms: began_ms() }, logs })
+    }
+
+    /// Why a log, the first of those, is not kept.
+    pub fn fault(&self) -> Option<&str> {
+        self.logs.iter().find_map(|log| log.fault.as_ref()).map(|(fault, _)| fault.as_str())
     }
 
     /// Takes a piece of each ring. False: there was nothing left. What is missing is told with the next line that isn't, or when this is
     /// the `last` time: while more is printed than can be read, it would be told again and again.
-    pub fn pass(&mut self, last: bool) -> Result<bool, String> {
+    pub fn pass(&mut self, last: bool) -> bool {
         let began_ms = began_ms();
         if began_ms.abs_diff(self.boot.began_ms) > SET_MS {
             self.boot.began_ms = began_ms;
@@ -61,25 +82,64 @@ impl Writer {
         }
         let mut any = false;
         for log in &mut self.logs {
-            any |= log.take(&self.follower, &self.progress, &self.boot, last)?;
+            if log.fault.as_ref().is_some_and(|(_, since)| since.elapsed() < AGAIN) {
+                continue;
+            }
+            let taken = log.take((&self.directory, &self.follower, &self.progress), &self.boot, last);
+            any |= log.note(taken).unwrap_or(false);
         }
-        Ok(any)
+        any
     }
 
     /// Has the disk take what was written.
-    pub fn sync(&mut self) -> Result<(), String> {
-        self.logs.iter_mut().try_for_each(|log| log.files.sync())
+    pub fn sync(&mut self) {
+        for log in &mut self.logs {
+            let synced = log.files.as_mut().map_or(Ok(()), Files::sync);
+            if synced.is_err() {
+                log.note(synced);
+            }
+        }
     }
 }
 
 impl Log {
-    fn take(&mut self, follower: &Follower, progress: &Progress, boot: &Boot, last: bool) -> Result<bool, String> {
+    /// One that has failed begins anew from what was accounted for last.
+    fn note<T>(&mut self, done: Result<T, String>) -> Option<T> {
+        match done {
+            Ok(done) => {
+                self.fault = None;
+                Some(done)
+            }
+            Err(fault) => {
+                (self.files, self.marked, self.fault) = (None, false, Some((fault, Instant::now())));
+                None
+            }
+        }
+    }
+
+    fn open(&mut self, directory: &OwnedFd) -> Result<&mut Files, String> {
+        match &mut self.files {
+            Some(files) => Ok(files),
+            none => Ok(none.insert(Files::open(directory, &self.name, self.kept)?)),
+        }
+    }
+
+    fn take(
+        &mut self,
+        (directory, follower, progress): (&OwnedFd, &Follower, &Progress),
+        boot: &Boot,
+        last: bool,
+    ) -> Result<bool, String> {
+        let Record { inode, size, place } = progress.load(self.index);
+        if self.fault.is_some() {
+            self.place = place;
+            self.open(directory)?;
+        }
         let batch = follower.after(self.index, self.place);
-        if batch.entries.is_empty() && (batch.gap == 0 || !last) {
+        if batch.entries.is_empty() && (batch.gap == 0 || !(last || batch.lost)) {
             return Ok(false);
         }
-        let Record { inode, size, .. } = progress.load(self.index);
-        self.files.begin(inode, size)?;
+        self.open(directory)?.begin(inode, size)?;
         self.place = batch.from;
         let mut text = String::new();
         if batch.gap > 0 {
@@ -106,10 +166,10 @@ impl Log {
             format::boot(text, boot);
         }
         write(text);
-        if !self.files.has_room(text.len()) {
+        if self.files.as_ref().is_some_and(|files| !files.has_room(text.len())) {
             text.truncate(before);
             self.flush(progress, text)?;
-            self.files.rotate()?;
+            self.files.as_mut().map_or(Ok(()), Files::rotate)?;
             self.account(progress);
             format::boot(text, boot);
             write(text);
@@ -119,7 +179,7 @@ impl Log {
     }
 
     fn flush(&mut self, progress: &Progress, text: &mut String) -> Result<(), String> {
-        self.files.append(text.as_bytes())?;
+        self.files.as_mut().map_or(Ok(()), |files| files.append(text.as_bytes()))?;
         text.clear();
         self.account(progress);
         Ok(())
@@ -127,7 +187,7 @@ impl Log {
 
     /// From here on another worker would go on.
     fn account(&self, progress: &Progress) {
-        let (inode, size) = self.files.written();
+        let (inode, size) = self.files.as_ref().map_or((0, 0), Files::written);
         progress.save(self.index, Record { place: self.place, inode, size });
     }
 }
@@ -152,6 +212,42 @@ mod tests {
     use std::os::fd::AsFd;
 
     #[test]
+    fn one_whose_files_fail_holds_up_no_other_and_is_tried_again() {
+        let data = tempfile::tempdir().unwrap();
+        let mut plan = plan();
+        let first = plan.containers[0].clone();
+        plan.containers = ["bad", "good"]
+            .map(|name| {
+                let kept_log = Some(KeptLog { file_size: 100_000, files: 2 });
+                garboard_runtime::plan::Container { name: name.to_owned(), kept_log, ..first.clone() }
+            })
+            .into();
+        let mut rings = Rings::create(2, 64 << 10).unwrap();
+        let follower = Follower::new(rings.as_fd().try_clone_to_owned().unwrap(), 2, 64 << 10);
+        let directory = files::open_logs(data.path().to_str().unwrap()).unwrap();
+        // In the way, and too deep to be removed.
+        let obstacle = data.path().join(".garboard/logs/bad/obstacle");
+        std::fs::create_dir_all(obstacle.join("d/".repeat(100))).unwrap();
+        let mut writer = Writer::new(&plan, &directory, follower, Progress::create(2).unwrap(), "boot").unwrap();
+        assert!(writer.fault().unwrap().contains("logs/bad"), "{:?}", writer.fault());
+        for index in 0..2 {
+            rings.push(Piece { text: b"line", continues: false, unfinished: false }, 1);
+            rings.commit(index);
+        }
+        while writer.pass(false) {}
+        let text = |name: &str| std::fs::read_to_string(data.path().join(".garboard/logs").join(name).join("log"));
+        assert!(text("good").unwrap().ends_with(" line\n"));
+        std::fs::remove_dir_all(&obstacle).unwrap();
+        while writer.pass(false) {}
+        assert!(text("bad").is_err(), "too soon");
+        let since = &mut writer.logs[0].fault.as_mut().unwrap().1;
+        *since = since.checked_sub(AGAIN).unwrap();
+        while writer.pass(false) {}
+        assert!(text("bad").unwrap().ends_with(" line\n"));
+        assert_eq!((writer.fault(), text("good").unwrap().matches("line").count()), (None, 1));
+    }
+
+    #[test]
     fn what_is_missing_is_told_once_with_what_is_not() {
         let data = tempfile::tempdir().unwrap();
         let mut plan = plan();
@@ -164,13 +260,13 @@ mod tests {
         let mut writer = Writer::new(&plan, &directory, follower, progress, "boot").unwrap();
         for _ in 0..100 {
             rings.drop_bytes(0, 7);
-            assert_eq!(writer.pass(false), Ok(false));
+            assert!(!writer.pass(false));
         }
         rings.push(Piece { text: b"line", continues: false, unfinished: false }, 1);
         rings.commit(0);
-        assert_eq!((writer.pass(false), writer.pass(false)), (Ok(true), Ok(false)));
+        assert_eq!((writer.pass(false), writer.pass(false)), (true, false));
         rings.drop_bytes(0, 9);
-        assert_eq!((writer.pass(false), writer.pass(true), writer.pass(true)), (Ok(false), Ok(true), Ok(false)));
+        assert_eq!((writer.pass(false), writer.pass(true), writer.pass(true)), (false, true, false));
         let log = data.path().join(format!(".garboard/logs/{}/log", plan.containers[0].name));
         let text = std::fs::read_to_string(log).unwrap();
         let lines: Vec<&str> = text.lines().skip(1).map(|line| line.rsplit(" F ").next().unwrap()).collect();

@@ -38,6 +38,8 @@ pub struct Batch {
     pub entries: Vec<Entry>,
     /// Where the entries begin.
     pub from: Place,
+    /// What is missing can't be read at any later time either: there was no memory for it.
+    pub lost: bool,
 }
 
 impl Place {
@@ -92,7 +94,7 @@ impl Follower {
         }
         // Something is there, and it is no entry: the machine had no memory for it.
         let lost = batch.entries.is_empty() && !bytes.is_empty();
-        if lost { Some(self.gap(place, head.written, head.dropped)) } else { Some(batch) }
+        if lost { Some(Batch { lost, ..self.gap(place, head.written, head.dropped) }) } else { Some(batch) }
     }
 
     /// Goes on at `to`, with what is between missing.
@@ -100,7 +102,7 @@ impl Follower {
         let overwritten = to.saturating_sub(place.read);
         let gap = overwritten.saturating_add(dropped.saturating_sub(place.dropped));
         let from = Place { read: to, missed: place.missed.saturating_add(overwritten), dropped };
-        Batch { gap, entries: Vec::new(), from }
+        Batch { gap, entries: Vec::new(), from, lost: false }
     }
 
     /// Where the oldest whole entry begins, found from the newest, as only the ends of entries are known.

@@ -73,8 +73,11 @@ impl Lines {
     }
 
     /// Gives out an unfinished line, when it has waited long enough or nothing more will come. Of a character of which some is still
-    /// to come nothing is given out.
-    pub fn flush(&mut self, ended: bool, out: impl FnMut(Piece<'_>)) {
+    /// to come nothing is given out. When nothing more will come, a line that was given out in pieces has its end.
+    pub fn flush(&mut self, ended: bool, mut out: impl FnMut(Piece<'_>)) {
+        if ended && self.continues && self.partial.is_empty() {
+            out(Piece { text: b"", continues: true, unfinished: false });
+        }
         self.give(!ended, out);
         self.continues &= !ended;
         self.skips &= !ended;
@@ -187,6 +190,20 @@ mod tests {
         assert!(!lines.pending());
         lines.feed(b"ok\nnext\n", |p| out.push((p.text.to_vec(), p.continues)));
         assert_eq!(out, [(b"Password: ".to_vec(), false), (b"ok".to_vec(), true), (b"next".to_vec(), false)]);
+    }
+
+    #[test]
+    fn a_line_that_never_ends_ends_with_its_run() {
+        let mut lines = Lines::default();
+        let mut out = Vec::new();
+        lines.feed(b"Password: ", |_| panic!("unfinished"));
+        lines.flush(false, |p| out.push((p.text.to_vec(), p.continues, p.unfinished)));
+        lines.flush(true, |p| out.push((p.text.to_vec(), p.continues, p.unfinished)));
+        assert_eq!(out, [(b"Password: ".to_vec(), false, true), (Vec::new(), true, false)]);
+        lines.flush(true, |_| panic!("it has ended"));
+        let mut next = Vec::new();
+        lines.feed(b"hello\n", |p| next.push((p.text.to_vec(), p.continues)));
+        assert_eq!(next, [(b"hello".to_vec(), false)], "of the next run");
     }
 
     #[test]

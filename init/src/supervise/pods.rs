@@ -24,6 +24,11 @@ impl State {
         self.pod(one).is_some_and(|pod| self.pod(other) == Some(pod))
     }
 
+    /// Whether they start and stop together.
+    pub fn are_together(&self, one: usize, other: usize) -> bool {
+        one == other || self.same_pod(one, other)
+    }
+
     /// The container and those of its pod, in the plan's order.
     pub(super) fn together(&self, index: usize) -> Vec<usize> {
         let pod = self.pod(index).and_then(|pod| self.pods.get(&pod));

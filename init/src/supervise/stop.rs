@@ -58,8 +58,13 @@ impl State {
         }
         let forever = self.rules.get(index).is_some_and(|r| r.supervision.on_failure == OnFailure::Restart);
         let ending = self.common.goal.is_some();
+        // Whoever wanted it stopped wants that whether it can be killed or not.
+        let end = match purpose {
+            Purpose::Asked => (Phase::Exited, Reason::Asked),
+            _ => (Phase::Failed, Reason::Unkillable),
+        };
         self.change(index, |u| {
-            (u.phase, u.reason) = (Phase::Failed, Reason::Unkillable);
+            (u.phase, u.reason) = end;
             (u.lingers, u.fault, u.watch) = (true, None, Watch::default());
         });
         match purpose {

@@ -269,7 +269,8 @@ fn what_could_not_be_killed_is_never_there_twice() {
         assert_eq!(s.step(Event::Tick, at), [Action::Kill(0)]);
     }
     assert_eq!(s.step(Event::Tick, 16_000), []);
-    assert_eq!((phase(&s, 0), &s.units()[0].reason), (Phase::Failed, &Reason::Unkillable));
+    // Who wanted it stopped still does: it stays so over a boot, and who waits for it goes on waiting.
+    assert_eq!((phase(&s, 0), &s.units()[0].reason, s.units()[0].lingers), (Phase::Exited, &Reason::Asked, true));
     assert_eq!(s.next_deadline(16_000), None);
     assert_eq!(s.step(Event::StartAsked(0), 20_000), [], "it is still there");
     assert_eq!(s.step(Event::Exited(0, Exit::Signal(9)), 30_000), [Action::Launch(0)]);

@@ -44,28 +44,35 @@ fn keep(arguments: &[String]) -> Result<(), String> {
     let follower = Follower::new(rings, plan.containers.len(), plan.log_budget);
     let mut writer = Writer::new(&plan, &logs, follower, Progress::adopt(progress), &boot_id())?;
     drop(plan);
-    emit(&report::Keep::default());
-    write(&mut writer, stdin.as_fd())
+    write(&mut writer, stdin.as_fd());
+    Ok(())
 }
 
-fn write(writer: &mut Writer, stdin: impl AsFd) -> Result<(), String> {
+fn write(writer: &mut Writer, stdin: impl AsFd) {
     // When the oldest line was written that is not yet synced.
     let mut since: Option<Instant> = None;
+    let mut said = None;
     loop {
-        while writer.pass(false)? {
+        while writer.pass(false) {
             if since.get_or_insert_with(Instant::now).elapsed() >= SYNC {
-                writer.sync()?;
+                writer.sync();
                 since = None;
             }
+        }
+        // That it keeps all of them is said at first, and whenever it does again.
+        let fault = writer.fault().map(str::to_owned);
+        if said.as_ref() != Some(&fault) {
+            emit(&report::Keep { fault: fault.clone() });
+            said = Some(fault);
         }
         match socket::wait(&stdin, since.map(|since| SYNC.saturating_sub(since.elapsed()))) {
             Woken::Look => socket::pause(&stdin, GATHER),
             Woken::Time => {
-                writer.sync()?;
+                writer.sync();
                 since = None;
             }
             Woken::End => {
-                while writer.pass(true)? {}
+                while writer.pass(true) {}
                 return writer.sync();
             }
         }

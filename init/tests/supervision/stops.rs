@@ -13,6 +13,10 @@ use crate::rig::{Rig, Setup, kill, shell, with};
 pub const TESTS: &[(&str, fn())] = &[
     ("stops::what_was_stopped_by_hand_stays_so_over_a_boot", what_was_stopped_by_hand_stays_so_over_a_boot),
     ("stops::what_was_stopped_just_before_the_end_is_kept", what_was_stopped_just_before_the_end_is_kept),
+    (
+        "stops::what_is_wanted_before_it_is_known_who_was_stopped_counts",
+        what_is_wanted_before_it_is_known_who_was_stopped_counts,
+    ),
     ("stops::what_can_not_be_kept_is_told", what_can_not_be_kept_is_told),
 ];
 
@@ -120,6 +124,18 @@ fn what_was_stopped_just_before_the_end_is_kept() {
     std::fs::remove_file(rig.file("hold-stopped")).unwrap();
     rig.until("at its end", Rig::has_ended);
     assert_eq!(kept(&rig).as_deref(), Some("web\n"));
+}
+
+fn what_is_wanted_before_it_is_known_who_was_stopped_counts() {
+    let mut rig = machine(&[("data", REMEMBERED), ("hold-data", "")]);
+    rig.wait_state("db", "running");
+    begin(&rig, "a");
+    rig.wait_screen("start web: asked");
+    std::fs::remove_file(rig.file("hold-data")).unwrap();
+    rig.wait_state("web", "running");
+    wait_kept(&rig, "");
+    let events = rig.events();
+    assert!(!events.iter().any(|e| e.2.contains("in an earlier boot")), "{events:?}");
 }
 
 fn what_can_not_be_kept_is_told() {

@@ -55,15 +55,19 @@ impl Output {
     /// Moves the files into place; those of an earlier build which this one didn't make are removed.
     pub fn commit(self) -> Result<()> {
         let turn = scratch::turn(&self.directory)?;
-        let commit = || -> io::Result<()> {
-            remove(&self.directory.join(MANIFEST))?;
+        let commit = || -> Result<()> {
+            // Before anything of the last build is gone.
+            for path in FILES.iter().map(|name| self.directory.join(name)) {
+                if path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir()) {
+                    bail!("{} is a directory, where a file of the build is to be; move it away", path.display());
+                }
+            }
+            let manifest = self.directory.join(MANIFEST);
+            remove(&manifest).with_context(|| format!("remove {}", manifest.display()))?;
             for name in FILES {
                 let (from, to) = (self.path(name), self.directory.join(name));
-                if from.exists() {
-                    fs::rename(from, to)?;
-                } else {
-                    remove(&to)?;
-                }
+                let moved = if from.exists() { fs::rename(from, &to) } else { remove(&to) };
+                moved.with_context(|| format!("replace {}", to.display()))?;
             }
             Ok(())
         };
@@ -121,6 +125,20 @@ mod tests {
         assert_eq!(names(dir.path()), [MANIFEST, "notes.txt", "vmlinuz"]);
         assert_eq!(fs::read_to_string(dir.path().join("vmlinuz")).unwrap(), "new");
         assert_eq!(fs::read_to_string(dir.path().join("notes.txt")).unwrap(), "old");
+    }
+
+    #[test]
+    fn what_can_not_be_replaced_is_found_before_the_last_build_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(MANIFEST), OURS).unwrap();
+        fs::write(dir.path().join("vmlinuz"), "old").unwrap();
+        let output = Output::begin(dir.path()).unwrap();
+        fs::write(output.path("vmlinuz"), "new").unwrap();
+        fs::create_dir(dir.path().join("disk.raw")).unwrap();
+        let error = format!("{:#}", output.commit().unwrap_err());
+        assert!(error.contains("disk.raw is a directory"), "{error}");
+        assert_eq!(names(dir.path()), ["disk.raw", MANIFEST, "vmlinuz"]);
+        assert_eq!(fs::read_to_string(dir.path().join("vmlinuz")).unwrap(), "old");
     }
 
     #[test]

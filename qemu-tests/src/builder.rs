@@ -332,7 +332,7 @@ impl Builder {
             }
             if let Some(data) = self.image.data.as_deref().filter(|_| self.data) {
                 let directory = self.state.as_deref().unwrap_or(directory);
-                let disk = Disk::new("data", state::writable(data, "data.ext4", directory, self.data_size)?);
+                let disk = Disk::new("data", state::data_disk(data, directory, self.data_size)?);
                 disks.push(Disk { readonly: self.data_readonly, fault: self.data_fault, ..disk });
             }
         }
@@ -448,8 +448,8 @@ mod tests {
             builder.all_disks(directory.path().join("temporary").as_path()).unwrap()[0].path.clone()
         };
         let kept = disk(&Builder::new(&image).state(&state));
-        fs::write(&kept, "changed").unwrap();
-        assert_eq!(fs::read_to_string(disk(&Builder::new(&image).state(&state))).unwrap(), "changed");
+        fs::write(&kept, "CHANGED!").unwrap();
+        assert_eq!(fs::read_to_string(disk(&Builder::new(&image).state(&state))).unwrap(), "CHANGED!");
         assert_eq!(fs::read_to_string(disk(&Builder::new(&image))).unwrap(), "as built");
         assert_eq!(fs::read_to_string(&data).unwrap(), "as built");
     }

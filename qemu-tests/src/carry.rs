@@ -36,7 +36,19 @@ pub fn over(old: &Path, image: &Path, to: &Path, size: u64) -> io::Result<bool> 
     data.last_lba = (start + length) / SECTOR - 1;
     partitions.insert(number, data);
     write_table(&mut made, disk, partitions)?;
+    made.sync_all()?;
     Ok(true)
+}
+
+/// Whether the disk `kept` boots what the disk `image` does: all that lies before the data partition is the same.
+pub fn boots(kept: &Path, image: &Path) -> io::Result<bool> {
+    let (_, partitions) = table(image)?;
+    let begin = partitions.values().map(|partition| partition.first_lba).min().unwrap_or(0) * SECTOR;
+    let end = match data_partition(&partitions) {
+        Some((_, data)) => data.first_lba,
+        None => partitions.values().map(|partition| partition.last_lba + 1).max().unwrap_or(0),
+    };
+    copy::same(kept, image, begin, (end * SECTOR).saturating_sub(begin))
 }
 
 type Partitions = std::collections::BTreeMap<u32, Partition>;
@@ -114,6 +126,20 @@ mod tests {
         // Both tables are where they belong: the backup alone does too.
         File::options().write(true).open(&made).unwrap().write_all_at(&[0; 512], 512).unwrap();
         assert_eq!(table(&made).unwrap().1, partitions);
+    }
+
+    #[test]
+    fn what_is_booted_is_told_from_what_is_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let [image, grown, other] = ["image", "grown", "other"].map(|name| directory.path().join(name));
+        disk(&image, 8, 4, 2, 9, "new");
+        assert!(over(&image, &image, &grown, 32 << 20).unwrap());
+        File::options().write(true).open(&grown).unwrap().write_all_at(b"written later", 5 << 20).unwrap();
+        assert!(boots(&grown, &image).unwrap());
+        disk(&other, 8, 4, 2, 9, "old");
+        assert!(!boots(&other, &image).unwrap());
+        std::fs::write(&other, "short").unwrap();
+        assert!(!boots(&other, &image).unwrap());
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub enum Error {
     #[error("{0}")]
     Unsuitable(String),
     /// QEMU couldn't be started.
-    #[error("start {}: {cause}; install QEMU (Debian: apt install qemu-system-x86)", .program.display())]
+    #[error("start {}: {cause}{}", .program.display(), install(.cause))]
     Start {
         /// QEMU.
         program: PathBuf,
@@ -92,6 +92,15 @@ pub enum Error {
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+/// What helps where QEMU isn't there.
+fn install(cause: &io::Error) -> &'static str {
+    match cause.kind() {
+        io::ErrorKind::NotFound => "; install QEMU (Debian: apt install qemu-system-x86)",
+        io::ErrorKind::ArgumentListTooLong => ": fewer ports can be forwarded, declare fewer",
+        _ => "",
     }
 }
 

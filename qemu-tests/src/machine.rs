@@ -140,8 +140,8 @@ pub enum SerialConsole {
     Pipe,
     /// To the terminal that QEMU runs on; Ctrl-a x quits.
     Terminal,
-    /// To a Unix socket beside the status port's, named `console`, for whoever connects. What nobody reads is lost to the socket,
-    /// but not to the file `console.log` there.
+    /// To a Unix socket beside the status port's, named `console`, for whoever connects. What nobody reads is lost: a file of it
+    /// would have no end.
     Socket,
 }
 
@@ -212,9 +212,8 @@ impl Hardware {
 
     fn console(&self, all: &mut Arguments) {
         if self.console == SerialConsole::Socket {
-            let log = self.status.with_file_name("console.log").to_string_lossy().replace(',', ",,");
-            let prefix = format!("socket,id=console,server=on,wait=off,logfile={log},logappend=off,path=");
-            all.add_path("-chardev", &prefix, &self.status.with_file_name("console"));
+            let path = self.status.with_file_name("console");
+            all.add_path("-chardev", "socket,id=console,server=on,wait=off,path=", &path);
         } else {
             let mux = if self.console == SerialConsole::Terminal { ",mux=on" } else { "" };
             all.add("-chardev", format!("stdio,id=console,signal=off{mux}"));
@@ -349,9 +348,9 @@ mod tests {
     }
 
     #[test]
-    fn a_console_on_a_socket_is_kept_in_a_file_too() {
+    fn a_console_on_a_socket_is_nowhere_else() {
         let line = line(&Hardware { console: SerialConsole::Socket, ..hardware(Machine::Microvm) });
-        let console = "-chardev socket,id=console,server=on,wait=off,logfile=/run/x/console.log,logappend=off,path=/run/x/console ";
+        let console = "-chardev socket,id=console,server=on,wait=off,path=/run/x/console ";
         assert!(line.contains(console) && !line.contains("stdio"), "{line}");
     }
 

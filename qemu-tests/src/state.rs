@@ -9,6 +9,8 @@ use crate::{carry, copy};
 
 /// How the names of system disks begin.
 const DISK: &str = "disk-";
+/// The data filesystem's.
+const DATA: &str = "data.ext4";
 
 /// The file whose lock says that a machine uses the disks; in it is the number of the process that boots it.
 const LOCK: &str = "lock";
@@ -37,10 +39,33 @@ pub fn lock(directory: &Path) -> Result<File> {
     Ok(file)
 }
 
-/// The copy of `image` to write to, of at least `size` bytes: the one in `directory` if there is one, else a new one.
-pub fn writable(image: &Path, name: &str, directory: &Path, size: u64) -> Result<PathBuf> {
+/// The data filesystem to write to: the one of the appliance in `directory` if there is one, else a copy of `image`.
+pub fn data_disk(image: &Path, directory: &Path, size: u64) -> Result<PathBuf> {
+    let usual = directory.join(DATA);
+    // The machine would look for its own in vain on another appliance's.
+    match (ext4_id(image), ext4_id(&usual)) {
+        (Some(ours), Some(kept)) if ours != kept => {
+            let id: String = ours.iter().map(|byte| format!("{byte:02x}")).collect();
+            writable(image, &format!("data-{id}.ext4"), directory, size)
+        }
+        _ => writable(image, DATA, directory, size),
+    }
+}
+
+/// The UUID of an ext4 filesystem (ext4 superblock, `s_magic` and `s_uuid`); `None`: there is none.
+fn ext4_id(path: &Path) -> Option<[u8; 16]> {
+    use std::os::unix::fs::FileExt;
+    let mut superblock = [0; 1024];
+    File::open(path).and_then(|file| file.read_exact_at(&mut superblock, 1024)).ok()?;
+    (superblock[0x38..0x3a] == [0x53, 0xef]).then(|| superblock[0x68..0x78].try_into().ok())?
+}
+
+/// The copy of `image` to write to, of at least `size` bytes and no less than that: the one in `directory` if there is one, else a
+/// new one.
+fn writable(image: &Path, name: &str, directory: &Path, size: u64) -> Result<PathBuf> {
     fs::create_dir_all(directory).map_err(Error::file("make", directory))?;
     let path = directory.join(name);
+    let size = size.max(image.metadata().map_err(Error::file("read", image))?.len());
     if let Ok(metadata) = path.metadata() {
         if metadata.len() < size {
             let grown = File::options().write(true).open(&path).and_then(|file| file.set_len(size));
@@ -58,14 +83,25 @@ pub fn writable(image: &Path, name: &str, directory: &Path, size: u64) -> Result
     Ok(path)
 }
 
-/// The disk of the build `build` with the image `image`. Another build has another system, so its disk is not this one's, but its
-/// volumes are: they are carried over from the disk that was written to last. Without a `state` directory every machine begins anew.
-pub fn system_disk(image: &Path, build: &str, state: Option<&Path>, temporary: &Path, size: u64) -> Result<PathBuf> {
-    let name = format!("{DISK}{build}.raw");
-    if let Some(directory) = state.filter(|directory| !directory.join(&name).exists()) {
-        for old in disks(directory) {
-            if carry_over(&old, image, &directory.join(&name), size)? {
-                break;
+/// The disk of the system `system` with the image `image`. Another build has another system, or boots it otherwise, so its disk is not this
+/// one's, but its volumes are: they are carried over from the disk that was written to last. Without a `state` directory every
+/// machine begins anew.
+pub fn system_disk(image: &Path, system: &str, state: Option<&Path>, temporary: &Path, size: u64) -> Result<PathBuf> {
+    let name = format!("{DISK}{system}.raw");
+    if let Some(directory) = state {
+        let path = directory.join(&name);
+        let boots = |path: &Path| carry::boots(path, image).map_err(Error::file("read", path));
+        if !path.exists() || !boots(&path)? {
+            let mut carried = false;
+            for old in disks(directory) {
+                carried = carry_over(&old, image, &path, size)?;
+                if carried {
+                    break;
+                }
+            }
+            if !carried && path.exists() {
+                // It has nothing to keep.
+                fs::remove_file(&path).map_err(Error::file("remove", &path))?;
             }
         }
     }
@@ -78,8 +114,11 @@ fn carry_over(old: &Path, image: &Path, path: &Path, size: u64) -> Result<bool> 
     let carried = carry::over(old, image, &part, size).and_then(|made| {
         if made {
             fs::rename(&part, path)?;
-            // Its data lives on in the other one.
-            fs::remove_file(old)?;
+            // Its data lives on in the other one, which is there for certain before it goes.
+            path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())?;
+            if old != path {
+                fs::remove_file(old)?;
+            }
         }
         Ok(made)
     });
@@ -117,6 +156,33 @@ mod tests {
             path.metadata().unwrap().len()
         };
         assert_eq!([length(0), length(10), length(4), length(20)], [4, 10, 10, 20]);
+    }
+
+    /// Something with the superblock of an ext4 of this UUID.
+    fn ext4(path: &Path, id: u8, length: u64) {
+        let mut bytes = vec![0; 4096];
+        bytes[1024 + 0x38..1024 + 0x3a].copy_from_slice(&[0x53, 0xef]);
+        bytes[1024 + 0x68..1024 + 0x78].fill(id);
+        fs::write(path, bytes).unwrap();
+        File::options().write(true).open(path).unwrap().set_len(length).unwrap();
+    }
+
+    #[test]
+    fn another_appliance_has_another_data_disk_and_a_larger_one_is_as_large() {
+        let directory = tempfile::tempdir().unwrap();
+        let (image, state) = (directory.path().join("image"), directory.path().join("state"));
+        let name = |size| {
+            ext4(&image, size as u8, size);
+            let path = data_disk(&image, &state, 0).unwrap();
+            assert!(path.metadata().unwrap().len() >= size);
+            path.file_name().unwrap().to_str().unwrap().to_owned()
+        };
+        let first = name(8193);
+        assert_eq!(first, "data.ext4");
+        // The same appliance (the lowest byte is the UUID's) that wants more, then another one, then the first again.
+        assert_eq!(name(8193 + 256), first);
+        assert_eq!(name(8194), format!("data-{}.ext4", "02".repeat(16)));
+        assert_eq!(name(8193), first);
     }
 
     #[test]

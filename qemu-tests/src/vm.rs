@@ -95,7 +95,7 @@ impl Vm {
         self.directory.path().join("status")
     }
 
-    /// The Unix socket of the console, if [`Builder::console_socket`] was asked for; what came is in `console.log` beside it.
+    /// The Unix socket of the console, if [`Builder::console_socket`] was asked for. What came before somebody listens there is lost.
     pub fn console_socket(&self) -> PathBuf {
         self.directory.path().join("console")
     }

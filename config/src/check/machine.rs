@@ -102,6 +102,11 @@ fn cmdline(parts: OneOrMany<Text>, problems: &mut Problems) -> Vec<String> {
     let mut words = Vec::new();
     let mut length = 0usize;
     for At { span, value } in parts.0 {
+        // To the kernel they hold blanks together, and are no part of a parameter: they would hide one, or what the builder adds.
+        if value.0.contains('"') {
+            problems.error(&span, "kernel parameters in double quotes aren't supported").help("write them without");
+            continue;
+        }
         for word in value.0.split_whitespace() {
             let parameter = word.split_once('=').map_or(word, |(parameter, _)| parameter);
             if OURS.contains(&parameter) {

@@ -33,7 +33,10 @@ pub fn run(options: &cli::Logs) -> Result<ExitCode> {
     while let Some(line) = port.told()? {
         match line["type"].as_str() {
             Some("log") if line["container"] == json!(options.container) => print(&line, options.target.json)?,
-            Some("missed") => eprintln!("garboard: {} lines came too fast and are missing here", line["lines"]),
+            Some("missed") => {
+                let lines = line["lines"].as_u64().unwrap_or(0);
+                eprintln!("garboard: {lines} lines came too fast and are missing here");
+            }
             _ => {}
         }
     }

@@ -88,10 +88,14 @@ pub(super) fn select_platform(index: &[u8]) -> Result<Blob, String> {
                 .manifests()
                 .iter()
                 .filter_map(|manifest| manifest.platform().as_ref())
-                .map(|platform| display(platform.os(), platform.architecture()))
+                .map(|platform| {
+                    let variant = platform.variant().as_deref().unwrap_or("");
+                    let separator = if variant.is_empty() { "" } else { "/" };
+                    format!("{}{separator}{}", display(platform.os(), platform.architecture()), variant.escape_debug())
+                })
                 .collect();
             platforms.dedup();
-            Err(format!("it isn't for linux/amd64, only for {}", list(&platforms)))
+            Err(format!("it isn't for every linux/amd64, only for {}", list(&platforms)))
         }
     }
 }

@@ -97,8 +97,11 @@ pub fn configure(plan: &Plan) -> Vec<String> {
         }
     }
     for (name, value) in &plan.sysctls {
-        if let Err(e) = set_sysctl(name, value) {
-            warnings.push(format!("set {name} to {value}: {e}"));
+        match set_sysctl(name, value) {
+            Ok(()) => {}
+            // What brings it is a module, or an interface, that is still to come.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => warnings.push(format!("set {name} to {value}: {e}")),
         }
     }
     if let Err(e) = rustix::system::sethostname(plan.hostname.as_bytes()) {
@@ -108,6 +111,13 @@ pub fn configure(plan: &Plan) -> Vec<String> {
         warnings.push(format!("set up the loopback interface: {e}"));
     }
     warnings
+}
+
+/// Applies the declared settings once more, when all modules are in: those of what these have brought among them.
+pub fn configure_late(plan: &Plan) -> Vec<String> {
+    let fault =
+        |(name, value): &(String, String)| set_sysctl(name, value).err().map(|e| format!("set {name} to {value}: {e}"));
+    plan.sysctls.iter().filter_map(fault).collect()
 }
 
 fn set_sysctl(name: &str, value: &str) -> std::io::Result<()> {

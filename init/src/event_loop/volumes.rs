@@ -36,10 +36,16 @@ impl Supervisor {
             }
             return true;
         }
-        // Filled once in a boot at most: what a container makes of its volume later, emptiness included, is its own business.
-        let what = if unit.filled { "open" } else { "fill" };
-        let (number, plan) = (index.to_string(), self.options.plan.clone());
-        self.start_worker(Kind::Volumes(index), &[OsStr::new(what), OsStr::new(&number), plan.as_os_str()]);
+        // Filled once in a boot at most: what a container makes of its volume later, emptiness included, is its own business, and that of
+        // all who share it. It may be mounted there.
+        let filled = |directory: &str| {
+            let mut all = self.plan.containers.iter().zip(&self.units).filter(|(_, unit)| unit.filled);
+            all.any(|(container, _)| container.fills.iter().any(|fill| fill.directory == directory))
+        };
+        let fills = container.fills.iter().enumerate().filter(|(_, fill)| !unit.filled && !filled(&fill.directory));
+        let fills: Vec<String> = fills.map(|(number, _)| number.to_string()).collect();
+        let (fills, number, plan) = (fills.join(","), index.to_string(), self.options.plan.clone());
+        self.start_worker(Kind::Volumes(index), &[OsStr::new(&fills), OsStr::new(&number), plan.as_os_str()]);
         true
     }
 

@@ -6,7 +6,7 @@ use super::Supervisor;
 use super::containers::LONGEST_REASON;
 use super::signals::CrashPoint;
 use super::sources::Source;
-use crate::boot::{features, modules};
+use crate::boot::{features, machine, modules};
 use crate::clock::now_ms;
 use crate::shutdown::{self, Patience};
 use crate::supervise::{Action, DataPhase, Event, Exit, Fault, Goal};
@@ -236,6 +236,9 @@ impl Supervisor {
                         "modules can still be loaded: write {}: {e}",
                         self.options.modules_lock.display()
                     ));
+                }
+                for fault in machine::configure_late(&self.plan) {
+                    self.note(fault);
                 }
                 self.devices_ready();
                 self.tell(Event::DevicesReady);

@@ -21,6 +21,8 @@ use crate::boot;
 
 /// Of an answer so much is told, in bytes.
 const LONGEST_DETAIL: usize = 200;
+/// So many pieces are read before the time is looked at again.
+const PIECES_AT_ONCE: usize = 16;
 /// The head of a response is never longer, in bytes.
 const LONGEST_HEAD: usize = 16 << 10;
 /// Nor has it more headers.
@@ -69,15 +71,20 @@ fn enter_network(pidfd: BorrowedFd<'_>) -> Result<(), String> {
 
 /// Connects to a port of the container, by whichever loopback address it listens on.
 fn connect(port: u16, until: Instant) -> Result<TcpStream, String> {
+    let connect = |address: &SocketAddr, left: Duration| {
+        let stream = TcpStream::connect_timeout(address, left)?;
+        // Where nobody listens, the port that the kernel has chosen here may be the same one: then it answers itself (RFC 9293, 3.5).
+        if stream.local_addr()? == stream.peer_addr()? { Err(ErrorKind::ConnectionRefused.into()) } else { Ok(stream) }
+    };
     let what = |e: std::io::Error| match e.kind() {
         ErrorKind::TimedOut | ErrorKind::WouldBlock => format!("TCP port {port}: no answer in time"),
         _ => format!("connect to TCP port {port}: {e}"),
     };
     let v4 = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    TcpStream::connect_timeout(&v4, left(until)?).or_else(|error| {
+    connect(&v4, left(until)?).or_else(|error| {
         let v6 = SocketAddr::from((Ipv6Addr::LOCALHOST, port));
         // The first address says more of what is wrong.
-        left(until).and_then(|left| TcpStream::connect_timeout(&v6, left).map_err(what)).map_err(|_| what(error))
+        left(until).and_then(|left| connect(&v6, left).map_err(what)).map_err(|_| what(error))
     })
 }
 
@@ -149,11 +156,13 @@ fn exec(
     drop(writer);
     let mut said = Vec::new();
     let ended = wait(&started, &output, &mut said, until);
-    if ended.is_err() {
-        if let Some(group) = Pid::from_raw(started.pid) {
-            let _ = kill_process_group(group, Signal::KILL);
-        }
-        let _ = rustix::process::pidfd_send_signal(&started.pidfd, Signal::KILL);
+    // Before it is reaped, so that the group's number is nobody else's.
+    if let Some(group) = Pid::from_raw(started.pid) {
+        let _ = kill_process_group(group, Signal::KILL);
+    }
+    match &ended {
+        Ok(_) => drop(waitid(WaitId::PidFd(started.pidfd.as_fd()), WaitIdOptions::EXITED)),
+        Err(_) => drop(rustix::process::pidfd_send_signal(&started.pidfd, Signal::KILL)),
     }
     if let Report::Failed(failure) = start_report::read(&started.report) {
         return Err(failure.to_string());
@@ -185,15 +194,16 @@ fn wait(started: &Started, output: &OwnedFd, said: &mut Vec<u8>, until: Instant)
             continue;
         }
         drain(output, said);
-        let status = waitid(WaitId::PidFd(started.pidfd.as_fd()), WaitIdOptions::EXITED);
+        let status = waitid(WaitId::PidFd(started.pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
         return status.ok().flatten().ok_or_else(|| "its health check has ended, nobody knows how".to_owned());
     }
 }
 
-/// Reads all that is there.
+/// Reads what is there, but not for ever: several who print all the time leave always some.
 fn drain(output: &OwnedFd, said: &mut Vec<u8>) {
     let mut piece = [0_u8; 4096];
-    while let Ok(n @ 1..) = rustix::io::read(output, &mut piece) {
+    for _ in 0..PIECES_AT_ONCE {
+        let Ok(n @ 1..) = rustix::io::read(output, &mut piece) else { return };
         let room = LONGEST_DETAIL.saturating_sub(said.len());
         said.extend_from_slice(piece.get(..n.min(room)).unwrap_or_default());
     }

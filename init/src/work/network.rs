@@ -206,7 +206,8 @@ impl Uplink<'_> {
                 let text = format!("{}/{}", lease.address, lease.prefix);
                 // A route that a server gives no more would stay, and stay in front of others; without the address there are none.
                 let other = |before: &Lease| (before.prefix, &before.routes) != (lease.prefix, &lease.routes);
-                if self.applied.as_ref().is_some_and(other) {
+                // Of what a worker before this one has left nothing is known.
+                if self.applied.as_ref().is_none_or(other) {
                     let _ = net::clear_address(self.socket.as_fd(), self.interface);
                 }
                 let detail = match self.configure(&lease) {

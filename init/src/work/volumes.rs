@@ -11,8 +11,8 @@ use super::{emit, report};
 use crate::boot;
 use crate::supervise::Fault;
 
-/// Opens the volumes of the container with this index in the plan at this path, filled first if that is asked for. Status 0:
-/// every volume is whole, and PID 1 has what was opened.
+/// Opens the volumes of the container with this index in the plan at this path, with some filled first: those of its fills whose numbers
+/// are said, with commas between them. Status 0: every volume is whole, and PID 1 has what was opened.
 pub fn run(arguments: &[String]) -> i32 {
     match open(arguments) {
         Ok(opened) => {
@@ -31,20 +31,19 @@ pub fn run(arguments: &[String]) -> i32 {
 
 fn open(arguments: &[String]) -> Result<Vec<OwnedFd>, Fault> {
     let lasting = |text: String| Fault { text, transient: false };
-    let [what, index, plan] = arguments else {
-        return Err(lasting("open volumes: not what to do, a container's index and a plan".to_owned()));
+    let [fills, index, plan] = arguments else {
+        return Err(lasting("open volumes: not what to fill, a container's index and a plan".to_owned()));
     };
     let plan = boot::read_plan_at(plan).map_err(|e| lasting(e.to_string()))?;
     let container = index.parse().ok().and_then(|index: usize| plan.containers.get(index));
     let container = container.ok_or_else(|| lasting("open volumes: no such container".to_owned()))?;
-    open_all(container, what == "fill")
+    let wanted: Vec<usize> = fills.split(',').filter_map(|number| number.parse().ok()).collect();
+    open_all(container, &wanted)
         .map_err(|failure| Fault { text: failure.to_string(), transient: failure.is_temporary() })
 }
 
-fn open_all(container: &Container, fill_first: bool) -> Result<Vec<OwnedFd>, Failure> {
-    if fill_first {
-        container.fills.iter().try_for_each(fill::fill)?;
-    }
+fn open_all(container: &Container, wanted: &[usize]) -> Result<Vec<OwnedFd>, Failure> {
+    wanted.iter().filter_map(|number| container.fills.get(*number)).try_for_each(fill::fill)?;
     volumes::of(&container.launch.unpack()?).map(|(path, create)| volumes::open(path, create)).collect()
 }
 

@@ -4,16 +4,17 @@ use std::fs::File;
 use std::path::Path;
 
 use garboard_runtime::launch::{CreateDir, EndLinks, IdMapping, Mount, MountFlags, MountSource};
-use garboard_runtime::plan::{Container, Fill, Restart};
+use garboard_runtime::plan::{Condition, Container, Fill, Restart};
 use rustix::fs::{FlockOperation, flock};
 
-use crate::rig::{Rig, Setup, changed, find, kill, shell, with};
+use crate::rig::{Rig, Setup, after, changed, find, kill, shell, with};
 
 /// By name.
 pub const TESTS: &[(&str, fn())] = &[
     ("volumes::containers_start_when_their_volume_is_whole", containers_start_when_their_volume_is_whole),
     ("volumes::a_fill_that_fails_fails_its_container_alone", a_fill_that_fails_fails_its_container_alone),
     ("volumes::once_is_enough", once_is_enough),
+    ("volumes::who_shares_a_volume_does_not_fill_it_again", who_shares_a_volume_does_not_fill_it_again),
     ("volumes::a_later_start_asks_no_disk", a_later_start_asks_no_disk),
     ("volumes::a_child_that_hangs_holds_no_volumes_up", a_child_that_hangs_holds_no_volumes_up),
     ("volumes::a_crowd_of_volumes_is_opened_by_a_few_workers", a_crowd_of_volumes_is_opened_by_a_few_workers),
@@ -99,6 +100,20 @@ fn once_is_enough() {
     let mut rig = Rig::new(vec![with(Restart::OnFailure(Some(1)), container)]);
     rig.wait_state("again", "failed");
     assert_eq!(rig.log("again"), ["from the image", "empty"]);
+}
+
+/// Another one may have it mounted: what would be filled anew would be another directory.
+fn who_shares_a_volume_does_not_fill_it_again() {
+    let site = site();
+    let empties = with_volume(site.path(), shell("empties", "busybox rm /mnt/file"));
+    let script = "if [ -e /mnt/file ]; then echo full; else echo empty; fi; sleep 1000";
+    let looks = with_volume(site.path(), shell("looks", script));
+    let mut rig = Rig::new(vec![empties, after(0, Condition::Completed, looks)]);
+    rig.wait_state("looks", "running");
+    while rig.log("looks").is_empty() {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    assert_eq!(rig.log("looks"), ["empty"]);
 }
 
 /// Waits until its container's file has so many lines, by the container's own count.

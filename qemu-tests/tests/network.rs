@@ -51,6 +51,7 @@ while ! wget -q -O - http://10.0.2.15:8080/ >/dev/null 2>&1; do sleep 1; done
 echo "uplink: yes"
 echo "gateways:" $(awk '$2 == "00000000" { print $3 }' /proc/net/route) \
     $(awk '$1 ~ /^0+$/ && $2 == "00" && $5 !~ /^0+$/ { print $5 }' /proc/net/ipv6_route)
+echo "routers:" $(cat /proc/sys/net/ipv6/conf/eth0/accept_ra /proc/sys/net/ipv6/conf/eth0/autoconf)
 echo "interfaces:" $(ls /sys/class/net)
 exec sleep 1000000
 ''']
@@ -104,7 +105,8 @@ fn a_fixed_address_is_reached_from_outside() {
     assert_logged(&vm, "web", &["resolv: nameserver 10.0.2.3", "nameserver 192.0.2.53"]);
 
     vm.wait_console("beside | interfaces:", ANSWER).unwrap();
-    assert_logged(&vm, "beside", &["uplink: yes", "interfaces: eth0 lo"]);
+    // What a router says gives it nothing besides what is declared.
+    assert_logged(&vm, "beside", &["uplink: yes", "routers: 0 0", "interfaces: eth0 lo"]);
     let log = vm.logs("beside", 100).unwrap();
     let both =
         |line: &String| line.starts_with("gateways: 0202000A ") && line.contains("20010db8000000000000000000000002");
@@ -160,6 +162,8 @@ fn an_address_is_leased_when_none_is_declared() {
     let (_project, vm) = boot("");
     assert!(page(&vm).contains("page by httpd"));
     vm.wait_status("lease", ANSWER, |status| Ok(status.network.addresses == ["10.0.2.15/24"])).unwrap();
+    // The control for a fixed address.
+    vm.wait_console("beside | routers: 1 1", ANSWER).unwrap();
     vm.power_off(secs(60)).unwrap();
 }
 

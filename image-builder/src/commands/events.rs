@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use super::port::{self, Port};
+use super::port::{self, Port, Told};
 use crate::cli;
 use crate::plain::plain;
 
@@ -18,13 +18,26 @@ pub fn run(options: &cli::Events) -> Result<ExitCode> {
     }
     if options.follow {
         let mut last = reply["newest"].as_u64().unwrap_or(0);
-        port.ask(&port::subscription(last))?;
-        while let Some(line) = port.told()? {
-            let number = line["event"]["number"].as_u64().unwrap_or(0);
-            // After a crash of PID 1 some may come again.
-            if line["type"] == "event" && number > last {
-                last = number;
-                print(&line["event"], options.target.json)?;
+        let mut boot = port.ask(&port::subscription(last))?["boot"].as_str().map(str::to_owned);
+        loop {
+            match port.told()? {
+                Told::Unread => break,
+                Told::Line(line) => {
+                    let number = line["event"]["number"].as_u64().unwrap_or(0);
+                    // After a crash of PID 1 some may come again.
+                    if line["type"] == "event" && number > last {
+                        last = number;
+                        print(&line["event"], options.target.json)?;
+                    }
+                }
+                Told::Nothing => {
+                    let present = port.boot()?;
+                    if present.is_some() && present != boot {
+                        // It counts from 1 again.
+                        (boot, last) = (present, 0);
+                        port.ask(&port::subscription(last))?;
+                    }
+                }
             }
         }
     }

@@ -5,9 +5,12 @@ use std::process::ExitCode;
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use super::port::{self, Port};
+use super::port::{self, Port, Told};
 use crate::cli;
 use crate::plain::plain;
+
+/// As many lines as there may be.
+const ALL: u32 = 1_000_000;
 
 /// Runs the command.
 pub fn run(options: &cli::Logs) -> Result<ExitCode> {
@@ -30,17 +33,31 @@ pub fn run(options: &cli::Logs) -> Result<ExitCode> {
     if !options.follow {
         return Ok(ExitCode::SUCCESS);
     }
-    while let Some(line) = port.told()? {
-        match line["type"].as_str() {
-            Some("log") if line["container"] == json!(options.container) => print(&line, options.target.json)?,
-            Some("missed") => {
-                let lines = line["lines"].as_u64().unwrap_or(0);
-                eprintln!("garboard: {lines} lines came too fast and are missing here");
+    let mut boot = port.boot()?;
+    loop {
+        match port.told()? {
+            Told::Unread => return Ok(ExitCode::SUCCESS),
+            Told::Line(line) => match line["type"].as_str() {
+                Some("log") if line["container"] == json!(options.container) => print(&line, options.target.json)?,
+                Some("missed") => {
+                    let lines = line["lines"].as_u64().unwrap_or(0);
+                    eprintln!("garboard: {lines} lines came too fast and are missing here");
+                }
+                _ => {}
+            },
+            Told::Nothing => {
+                let present = port.boot()?;
+                if present.is_some() && present != boot {
+                    boot = present;
+                    eprintln!("garboard: the machine has started over; this is what it has printed since");
+                    let all = json!({"request": "logs", "container": options.container, "tail": ALL, "follow": true});
+                    for line in port.ask(&all)?["lines"].as_array().into_iter().flatten() {
+                        print(line, options.target.json)?;
+                    }
+                }
             }
-            _ => {}
         }
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 fn print(line: &Value, as_json: bool) -> Result<()> {

@@ -1,5 +1,6 @@
 //! The status port of a running appliance, from outside: see `init/STATUS.md`.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::fd::OwnedFd;
@@ -31,7 +32,21 @@ pub struct Port {
     output: File,
     /// The beginning of a line whose end has not come yet.
     begun: Vec<u8>,
+    /// What a subscription told while something was asked.
+    aside: VecDeque<Value>,
     next_id: u64,
+    patience: Duration,
+}
+
+/// What comes of waiting for a subscription.
+#[derive(Debug, PartialEq)]
+pub enum Told {
+    /// This line.
+    Line(Value),
+    /// Nothing for a while. The machine may have started over since, and then knows of no subscription.
+    Nothing,
+    /// Nobody reads what is printed any more.
+    Unread,
 }
 
 impl Port {
@@ -56,12 +71,35 @@ impl Port {
         let input = BufReader::new(output.try_clone().context("duplicate the connection")?);
         // Ids of an earlier asker, whose answers may still come, are others.
         let next_id = u64::from(std::process::id()) << 20;
-        Ok(Self { name, input, output, begun: Vec::new(), next_id })
+        Ok(Self { name, input, output, begun: Vec::new(), aside: VecDeque::new(), next_id, patience: PATIENCE })
     }
 
     /// Asks until it is answered.
     pub fn ask(&mut self, request: &Value) -> Result<Value> {
-        let deadline = Instant::now() + PATIENCE;
+        match self.try_ask(request)? {
+            Some(reply) => {
+                // What was told before is what somebody else had asked for.
+                self.aside.clear();
+                Ok(reply)
+            }
+            None => bail!(
+                "no answer on {} within {} s: the machine may still be starting, or another program uses its status port, \
+                 which has room for one",
+                self.name,
+                self.patience.as_secs()
+            ),
+        }
+    }
+
+    /// The kernel's name of the machine's present boot; `None`: the machine doesn't answer, as when it is starting.
+    pub fn boot(&mut self) -> Result<Option<String>> {
+        let reply = self.try_ask(&json!({"request": "events", "count": 1}))?;
+        Ok(reply.and_then(|reply| reply["boot"].as_str().map(str::to_owned)))
+    }
+
+    /// Asks again and again for a while.
+    fn try_ask(&mut self, request: &Value) -> Result<Option<Value>> {
+        let deadline = Instant::now() + self.patience;
         let first = self.next_id;
         while Instant::now() < deadline {
             let mut request = request.clone();
@@ -71,37 +109,39 @@ impl Port {
             let sent = self.output.write_all(format!("\n{request}\n").as_bytes());
             sent.with_context(|| format!("write to {}: the machine has ended", self.name))?;
             let again = Instant::now() + REPEAT;
-            while let Some(reply) = self.line(again)? {
-                if reply["id"].as_u64().is_some_and(|id| (first..self.next_id).contains(&id)) {
+            while let Some(reply) = self.line(again.min(deadline))? {
+                if reply["id"].is_null() {
+                    self.aside.push_back(reply);
+                } else if reply["id"].as_u64().is_some_and(|id| (first..self.next_id).contains(&id)) {
                     if reply["type"] == "error" {
                         bail!(
                             "the appliance refuses: {}",
                             plain(reply["message"].as_str().unwrap_or("it does not say why"))
                         );
                     }
-                    return Ok(reply);
+                    return Ok(Some(reply));
                 }
             }
         }
-        bail!(
-            "no answer on {} within {} s: the machine may still be starting, or another program uses its status port, \
-             which has room for one",
-            self.name,
-            PATIENCE.as_secs()
-        )
+        Ok(None)
     }
 
-    /// The next line that is asked for by a subscription; waits as long as it takes, or until nobody reads what is printed:
-    /// who follows (`| grep -m1`) would hold the port for nothing.
-    pub fn told(&mut self) -> Result<Option<Value>> {
-        while !super::unread() {
-            if let Some(line) = self.line(Instant::now() + PATIENCE)?
-                && line["id"].is_null()
-            {
-                return Ok(Some(line));
+    /// The next line that is asked for by a subscription, if it comes before long and somebody still reads what is printed: who follows
+    /// (`| grep -m1`) would hold the port for nothing.
+    pub fn told(&mut self) -> Result<Told> {
+        if super::unread() {
+            return Ok(Told::Unread);
+        }
+        if let Some(line) = self.aside.pop_front() {
+            return Ok(Told::Line(line));
+        }
+        let until = Instant::now() + self.patience;
+        while let Some(line) = self.line(until)? {
+            if line["id"].is_null() {
+                return Ok(Told::Line(line));
             }
         }
-        Ok(None)
+        Ok(Told::Nothing)
     }
 
     /// The next line of JSON whose end comes in time. The beginning of another is kept for the next call.
@@ -203,6 +243,31 @@ mod tests {
         server.join().unwrap();
         let error = port.told().unwrap_err().to_string();
         assert!(error.contains("the machine has ended"), "{error}");
+    }
+
+    #[test]
+    fn what_is_told_while_something_is_asked_is_not_lost_and_silence_has_an_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let listener = UnixListener::bind(&path).unwrap();
+        let mut port = Port { patience: Duration::from_millis(200), ..Port::open(&target(&path)).unwrap() };
+        let mut machine = BufReader::new(listener.accept().unwrap().0);
+        assert_eq!(port.told().unwrap(), Told::Nothing);
+        let server = std::thread::spawn(move || {
+            let mut line = String::new();
+            while !line.contains("events") {
+                machine.read_line(&mut line).unwrap();
+            }
+            let id = serde_json::from_str::<Value>(line.trim()).unwrap()["id"].clone();
+            let told = json!({"type": "log", "line": 1});
+            let reply = json!({"id": id, "type": "events", "boot": "second"});
+            machine.get_mut().write_all(format!("{told}\n{reply}\n").as_bytes()).unwrap();
+            machine
+        });
+        assert_eq!(port.boot().unwrap().as_deref(), Some("second"));
+        assert_eq!(port.told().unwrap(), Told::Line(json!({"type": "log", "line": 1})));
+        let _machine = server.join().unwrap();
+        assert_eq!(port.boot().unwrap(), None, "it starts");
     }
 
     #[test]

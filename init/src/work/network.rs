@@ -39,7 +39,7 @@ pub fn run() -> i32 {
         Err(reason) => return emit(&failed(None, reason)),
     };
     let result = match &plan.network.address {
-        Addressing::Static { addresses, gateways } => configure_static(&interface, addresses, gateways),
+        Addressing::Static { addresses, gateways } => configure_static(&interface, addresses, gateways, &plan.sysctls),
         Addressing::Dhcp => keep_lease(&interface, &plan),
         Addressing::None => Ok(Network::default()),
     };
@@ -99,8 +99,35 @@ fn bring_up(socket: &UdpSocket, interface: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn configure_static(interface: &str, addresses: &[String], gateways: &[String]) -> Result<Network, String> {
+/// What a router says must not give it addresses and routes besides those declared. Before it is up, when the kernel begins to ask;
+/// settings that are declared stand.
+fn listen_to_no_router(interface: &str, sysctls: &[(String, String)]) -> Result<(), String> {
+    for name in ["accept_ra", "autoconf"] {
+        let declared = |(other, _): &(String, String)| {
+            let other = other.replace('/', ".");
+            other.starts_with("net.ipv6.conf.") && other.ends_with(&format!(".{name}"))
+        };
+        if sysctls.iter().any(declared) {
+            continue;
+        }
+        let path = format!("/proc/sys/net/ipv6/conf/{interface}/{name}");
+        match std::fs::write(&path, "0") {
+            // A kernel without IPv6.
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            other => other.map_err(|e| format!("write {path}: {e}"))?,
+        }
+    }
+    Ok(())
+}
+
+fn configure_static(
+    interface: &str,
+    addresses: &[String],
+    gateways: &[String],
+    sysctls: &[(String, String)],
+) -> Result<Network, String> {
     let socket = UdpSocket::bind("0.0.0.0:0").map_err(|e| format!("open a socket: {e}"))?;
+    listen_to_no_router(interface, sysctls)?;
     bring_up(&socket, interface)?;
     let mut ipv4 = 0u32;
     for text in addresses {
@@ -133,6 +160,9 @@ fn keep_lease(interface: &str, plan: &Plan) -> Result<Network, String> {
     let mac = mac_of(interface)?;
     let socket =
         UdpSocket::bind(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 68)).map_err(|e| format!("open port 68: {e}"))?;
+    // Sockets of an interface that is gone are deaf, also if another one of that name comes.
+    let number = || net::index(&socket, interface).map_err(|e| format!("find interface {interface}: {e}"));
+    let first = number()?;
     net::bind_to_device(socket.as_fd(), interface)
         .and_then(|()| socket.set_broadcast(true))
         .map_err(|e| format!("use port 68 on {interface}: {e}"))?;
@@ -141,9 +171,6 @@ fn keep_lease(interface: &str, plan: &Plan) -> Result<Network, String> {
     let start = Instant::now();
     let now = || u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
     let mut client = Client::new(mac, &plan.hostname, seed(), now());
-    // Sockets of an interface that is gone are deaf, also if another one of that name comes.
-    let number = || net::index(&socket, interface).map_err(|e| format!("find interface {interface}: {e}"));
-    let first = number()?;
     let mut uplink = Uplink { interface, socket: &socket, plan, applied: None };
     uplink.report_asking("asking for a DHCP lease");
     let mut buffer = [0; dhcp::MAX_LENGTH];

@@ -96,19 +96,45 @@ pub(super) fn kernel(keys: Option<KernelKeys>, problems: &mut Problems) -> Kerne
     }
 }
 
+/// Parameters by which the builder says what PID 1 is and what it may trust.
+const OURS: [&str; 5] = ["roothash", "root", "init", "rdinit", "initrd"];
+
+/// The name of the parameter that a word sets.
+fn parameter(word: &str) -> &str {
+    word.split_once('=').map_or(word, |(parameter, _)| parameter)
+}
+
+/// What is between the quotes of `name="a value"`, if it is nothing else.
+fn quoted_value(text: &str) -> Option<&str> {
+    let (name, value) = text.split_once('=')?;
+    let inside = value.strip_prefix('"')?.strip_suffix('"')?;
+    (!name.is_empty() && !name.contains(['"', ' ', '\t', '\n']) && !inside.contains('"')).then_some(inside)
+}
+
 fn cmdline(parts: OneOrMany<Text>, problems: &mut Problems) -> Vec<String> {
-    /// Parameters by which the builder says what PID 1 is and what it may trust.
-    const OURS: [&str; 5] = ["roothash", "root", "init", "rdinit", "initrd"];
     let mut words = Vec::new();
     let mut length = 0usize;
     for At { span, value } in parts.0 {
-        // To the kernel they hold blanks together, and are no part of a parameter: they would hide one, or what the builder adds.
-        if value.0.contains('"') {
-            problems.error(&span, "kernel parameters in double quotes aren't supported").help("write them without");
+        // To the kernel they hold blanks together, and are no part of a parameter: they could hide one, or what the builder adds.
+        let quoted = quoted_value(&value.0);
+        if value.0.contains('"') && quoted.is_none() {
+            problems
+                .error(&span, "double quotes may stand around the whole value of a kernel parameter only")
+                .help("write such a parameter by itself, as one of several strings: 'name=\"a value\"'");
             continue;
         }
-        for word in value.0.split_whitespace() {
-            let parameter = word.split_once('=').map_or(word, |(parameter, _)| parameter);
+        let these = match quoted {
+            Some(inside) if inside.split_whitespace().any(|word| OURS.contains(&parameter(word))) => {
+                problems
+                    .error(&span, "a parameter that the builder sets stands in these quotes")
+                    .help("leave it out: it decides which system is booted and verified");
+                continue;
+            }
+            Some(_) => vec![value.0.as_str()],
+            None => value.0.split_whitespace().collect(),
+        };
+        for word in these {
+            let parameter = parameter(word);
             if OURS.contains(&parameter) {
                 problems
                     .error(&span, format!("the kernel parameter `{parameter}` is set by the builder"))
@@ -117,7 +143,7 @@ fn cmdline(parts: OneOrMany<Text>, problems: &mut Problems) -> Vec<String> {
                 fault.report(&span, problems);
             } else if word == "--" {
                 problems.error(&span, "`--` would end the kernel's own parameters").help("leave it out");
-            } else if !word.bytes().all(|b| b.is_ascii_graphic()) {
+            } else if !word.bytes().all(|b| b.is_ascii_graphic() || b == b' ') {
                 problems
                     .error(&span, format!("{} isn't a kernel parameter", quote(word)))
                     .help("write printable ASCII only");

@@ -14,8 +14,10 @@ const MOUNT_POINT: &str = "/data";
 const FULL: u64 = 64;
 /// After a warning of the kernel the filesystem is looked at so many milliseconds later, as its errors are counted by and by,
 const SOON_MS: u64 = 500;
-/// and so long after the last one once more. Where the kernel's log can't be read, that often.
-const LATER_MS: u64 = 10_000;
+/// and so long after the last one once more.
+const LATER_MS: u64 = 3_000;
+/// Where the kernel's log can't be read it is looked at that often.
+const POLL_MS: u64 = 10_000;
 const FAILED: &str = "its disk failed, and nothing more is written to it";
 
 /// The kernel's count of a mounted ext4's errors (`Documentation/ABI/testing/sysfs-fs-ext4`).
@@ -58,7 +60,8 @@ impl Supervisor {
     pub(super) fn watch_data(&mut self, now: u64) {
         if self.data.state == DataState::Mounted {
             self.data_errors = rustix::fs::stat(MOUNT_POINT).ok().and_then(|stat| Errors::of(stat.st_dev));
-            self.data_check = self.kernel_log.is_none().then(|| now.saturating_add(LATER_MS));
+            // What the kernel said before may have been heard, and not understood yet.
+            self.doubt_data(now);
         }
     }
 
@@ -78,7 +81,7 @@ impl Supervisor {
         }
         if self.data_now().state == DataState::Mounted {
             self.data_check = match &self.kernel_log {
-                None => Some(now.saturating_add(LATER_MS)),
+                None => Some(now.saturating_add(POLL_MS)),
                 Some(_) => Some(self.data_doubt).filter(|at| *at > now),
             };
             return;

@@ -51,6 +51,13 @@ impl Supervisor {
         let asks = run == self.state.run(index) && self.state.common().goal.is_none();
         let unit = self.units.get(index).filter(|_| asks);
         let Some((container, unit)) = self.plan.containers.get(index).zip(unit) else { return Ok(()) };
+        // One that was killed for being late is still there: another one would come no further, and take another's place.
+        let stuck =
+            |worker: &Worker| worker.kind == Kind::Health { container: index, run } && worker.deadline.is_none();
+        if self.workers.iter().any(stuck) {
+            self.tell(Event::Probed(index, run, Err("no answer in time".to_owned())));
+            return Ok(());
+        }
         let (Some(health), Some(pidfd)) = (&container.supervision.health, unit.open()?) else { return Ok(()) };
         let now = now_ms();
         let (number, pid, plan) = (index.to_string(), unit.pid.to_string(), self.options.plan.clone());

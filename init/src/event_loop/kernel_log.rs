@@ -23,8 +23,6 @@ impl Supervisor {
         let Ok(fd) = rustix::fs::open("/dev/kmsg", flags, Mode::empty()) else { return };
         self.sources.add_readable(&fd, Source::KernelLog);
         self.kernel_log = Some(fd);
-        // From here on it says itself when to look.
-        self.data_check = None;
         // What the process before has read comes again.
         let last = self.journal.kernel_tail(1, MAX_LINE.saturating_mul(2));
         self.kernel_seen = last.first().map_or(0, |entry| entry.time_ms.saturating_add(1));
@@ -41,7 +39,8 @@ impl Supervisor {
                     }
                 }
                 // Records were overwritten before they were read; the next one is there.
-                Err(Errno::PIPE | Errno::INTR) => {}
+                Err(Errno::PIPE) => self.doubt_data(now_ms()),
+                Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return,
                 _ => {
                     self.stop_kernel_log();

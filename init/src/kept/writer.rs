@@ -14,8 +14,10 @@ use crate::logs::{Follower, Place};
 /// The clock was set when it is so many milliseconds from where it should be.
 const SET_MS: u64 = 1000;
 
-/// A log whose files failed is tried again so long after. The others go on meanwhile.
-const AGAIN: Duration = Duration::from_secs(60);
+/// A log whose files failed is tried again so long after, twice as long after each further failure. The others go on meanwhile.
+const FIRST_AGAIN: Duration = Duration::from_millis(500);
+/// But no longer than this.
+const LAST_AGAIN: Duration = Duration::from_secs(60);
 
 /// All kept logs.
 #[derive(Debug)]
@@ -39,8 +41,16 @@ struct Log {
     place: Place,
     /// The newest file says whose lines follow.
     marked: bool,
-    /// Why it is not kept at the moment, and since when.
-    fault: Option<(String, Instant)>,
+    fault: Option<Fault>,
+}
+
+/// Why a log is not kept at the moment.
+#[derive(Debug)]
+struct Fault {
+    text: String,
+    /// When it is tried again, and how long that is after the last time.
+    again: Instant,
+    pause: Duration,
 }
 
 impl Writer {
@@ -69,7 +79,13 @@ impl Writer {
 
     /// Why a log, the first of those, is not kept.
     pub fn fault(&self) -> Option<&str> {
-        self.logs.iter().find_map(|log| log.fault.as_ref()).map(|(fault, _)| fault.as_str())
+        self.logs.iter().find_map(|log| log.fault.as_ref()).map(|fault| fault.text.as_str())
+    }
+
+    /// How long it is until a log that failed is tried again, if there is one.
+    pub fn again(&self) -> Option<Duration> {
+        let faults = self.logs.iter().filter_map(|log| log.fault.as_ref());
+        faults.map(|fault| fault.again.saturating_duration_since(Instant::now())).min()
     }
 
     /// Takes a piece of each ring. False: there was nothing left. What is missing is told with the next line that isn't, or when this is
@@ -82,7 +98,8 @@ impl Writer {
         }
         let mut any = false;
         for log in &mut self.logs {
-            if log.fault.as_ref().is_some_and(|(_, since)| since.elapsed() < AGAIN) {
+            // The last time it gets its last chance.
+            if !last && log.fault.as_ref().is_some_and(|fault| fault.again > Instant::now()) {
                 continue;
             }
             let taken = log.take((&self.directory, &self.follower, &self.progress), &self.boot, last);
@@ -110,8 +127,12 @@ impl Log {
                 self.fault = None;
                 Some(done)
             }
-            Err(fault) => {
-                (self.files, self.marked, self.fault) = (None, false, Some((fault, Instant::now())));
+            Err(text) => {
+                let before = self.fault.as_ref().map(|fault| fault.pause);
+                let pause = before.map_or(FIRST_AGAIN, |pause| pause.saturating_mul(2).min(LAST_AGAIN));
+                let now = Instant::now();
+                let fault = Fault { text, again: now.checked_add(pause).unwrap_or(now), pause };
+                (self.files, self.marked, self.fault) = (None, false, Some(fault));
                 None
             }
         }
@@ -237,12 +258,14 @@ mod tests {
         while writer.pass(false) {}
         let text = |name: &str| std::fs::read_to_string(data.path().join(".garboard/logs").join(name).join("log"));
         assert!(text("good").unwrap().ends_with(" line\n"));
+        let pause = |writer: &Writer| writer.logs[0].fault.as_ref().unwrap().pause;
+        std::thread::sleep(writer.again().unwrap());
+        assert!(!writer.pass(false) && pause(&writer) == 2 * FIRST_AGAIN);
         std::fs::remove_dir_all(&obstacle).unwrap();
         while writer.pass(false) {}
         assert!(text("bad").is_err(), "too soon");
-        let since = &mut writer.logs[0].fault.as_mut().unwrap().1;
-        *since = since.checked_sub(AGAIN).unwrap();
-        while writer.pass(false) {}
+        // But for the last time.
+        while writer.pass(true) {}
         assert!(text("bad").unwrap().ends_with(" line\n"));
         assert_eq!((writer.fault(), text("good").unwrap().matches("line").count()), (None, 1));
     }

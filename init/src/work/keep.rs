@@ -65,12 +65,15 @@ fn write(writer: &mut Writer, stdin: impl AsFd) {
             emit(&report::Keep { fault: fault.clone() });
             said = Some(fault);
         }
-        match socket::wait(&stdin, since.map(|since| SYNC.saturating_sub(since.elapsed()))) {
+        let left = since.map(|since| SYNC.saturating_sub(since.elapsed()));
+        match socket::wait(&stdin, left.into_iter().chain(writer.again()).min()) {
             Woken::Look => socket::pause(&stdin, GATHER),
-            Woken::Time => {
+            Woken::Time if since.is_some_and(|since| since.elapsed() >= SYNC) => {
                 writer.sync();
                 since = None;
             }
+            // One that failed is tried again.
+            Woken::Time => {}
             Woken::End => {
                 while writer.pass(true) {}
                 return writer.sync();

@@ -105,7 +105,7 @@ fn listen_to_no_router(interface: &str, sysctls: &[(String, String)]) -> Result<
     for name in ["accept_ra", "autoconf"] {
         let declared = |(other, _): &(String, String)| {
             let other = other.replace('/', ".");
-            other.starts_with("net.ipv6.conf.") && other.ends_with(&format!(".{name}"))
+            [interface, "default"].iter().any(|whose| other == format!("net.ipv6.conf.{whose}.{name}"))
         };
         if sysctls.iter().any(declared) {
             continue;

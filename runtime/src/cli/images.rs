@@ -208,7 +208,7 @@ pub(super) fn read(store: &Store, global: &Global, arguments: &Restore) -> Resul
     let Some(signals) = signals else { return Ok(0) };
     let status = foreground::wait(&signals, &made.pidfd, None, None, made.record.pid)?;
     if let Ok(_lock) = made.entry.lock() {
-        life::destroy(&made.entry, &made.record)?;
+        life::destroy(&made.entry, &made.entry.record()?)?;
     }
     Ok(status)
 }

@@ -23,7 +23,8 @@ pub(super) fn run(store: &Store, global: &Global, arguments: &Run) -> Result<u8>
     if !arguments.keep
         && let Ok(_lock) = made.entry.lock()
     {
-        life::destroy(&made.entry, &made.record)?;
+        // As it is by now: an update may have given it something.
+        life::destroy(&made.entry, &made.entry.record()?)?;
     }
     Ok(status)
 }

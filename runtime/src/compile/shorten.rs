@@ -18,6 +18,8 @@ use super::bpf::{
 const FAR: usize = 250;
 /// A range has so many exceptions at most: they are looked for one after the other.
 const EXCEPTIONS: usize = 4;
+/// A call's arguments are compared so many times in a row at most: each takes some of the stack here.
+const DEEPEST: usize = 512;
 /// Numbers from this one on are no system calls in any kernel so far.
 const CALLS: u32 = 512;
 
@@ -265,7 +267,7 @@ impl Backwards {
 
     /// What remains of a filter when the number is known: the steps that look at arguments.
     fn remains(&mut self, source: Source<'_>, number: u32) -> Option<usize> {
-        self.from(source, number, (0, Holds::Argument), &mut HashMap::new())
+        self.from(source, number, (0, Holds::Argument), (&mut HashMap::new(), DEEPEST))
     }
 
     fn from(
@@ -273,8 +275,9 @@ impl Backwards {
         source: Source<'_>,
         number: u32,
         (at, holds): (usize, Holds),
-        written: &mut HashMap<(usize, Holds), usize>,
+        (written, depth): (&mut HashMap<(usize, Holds), usize>, usize),
     ) -> Option<usize> {
+        let depth = depth.checked_sub(1)?;
         if let Some(place) = written.get(&(at, holds)) {
             return Some(*place);
         }
@@ -284,26 +287,26 @@ impl Backwards {
         let place = match (step.code, source.known(holds, Some(number))) {
             (LOAD, _) => {
                 let holds = loaded(step.k)?;
-                let place = self.from(source, number, (next, holds), written)?;
+                let place = self.from(source, number, (next, holds), (written, depth))?;
                 if holds == Holds::Argument { self.load(step.k, place) } else { place }
             }
             (JUMP, _) => {
                 let to = next.checked_add(usize::try_from(step.k).ok()?)?;
-                self.from(source, number, (to, holds), written)?
+                self.from(source, number, (to, holds), (written, depth))?
             }
             (RETURN, _) => self.answer(step.k),
             (_, Some(value)) => {
                 let to = way(if step.decide(value)? { step.yes } else { step.no })?;
-                self.from(source, number, (to, holds), written)?
+                self.from(source, number, (to, holds), (written, depth))?
             }
-            (AND, None) if step.k == 0 => self.from(source, number, (next, Holds::Zero), written)?,
+            (AND, None) if step.k == 0 => self.from(source, number, (next, Holds::Zero), (written, depth))?,
             (AND, None) => {
-                let place = self.from(source, number, (next, holds), written)?;
+                let place = self.from(source, number, (next, holds), (written, depth))?;
                 self.then(step, place)
             }
             (IF_EQUAL | IF_GREATER | IF_GREATER_EQUAL | IF_ANY_BIT, None) => {
-                let yes = self.from(source, number, (way(step.yes)?, holds), written)?;
-                let no = self.from(source, number, (way(step.no)?, holds), written)?;
+                let yes = self.from(source, number, (way(step.yes)?, holds), (written, depth))?;
+                let no = self.from(source, number, (way(step.no)?, holds), (written, depth))?;
                 self.test(step, yes, no)
             }
             _ => return None,

@@ -82,7 +82,7 @@ fn make(
 
     let (streams, handed) = streams(&wanted.images.directory)?;
     // Where no other restore from these images has one.
-    let pid_file = entry.path("pid");
+    let pid_file = std::path::absolute(entry.path("pid")).during(|| "find the state directory")?;
     let mut arguments: Vec<OsString> = vec!["restore".into()];
     arguments.extend(wanted.images.arguments(&work, "restore.log"));
     arguments.extend(["--restore-detached".into(), "--pidfile".into(), pid_file.clone().into()]);

@@ -1,6 +1,6 @@
 //! systemd makes, changes and ends the scope that a container's cgroup belongs to, for those who want no cgroup made beside it.
 
-use super::bus::message::{Body, Method, Properties, Value};
+use super::bus::message::{Body, Incoming, Method, Properties, Value};
 use super::bus::{Bus, Failure};
 use super::error::{Error, Result};
 use super::scope::{self, Scope};
@@ -25,7 +25,15 @@ pub(crate) fn start(scope: &Scope, pid: i32, mut properties: Properties) -> Resu
         started = start(&mut bus);
     }
     started.map_err(what)?;
-    cgroup::of_process(pid)
+    let path = cgroup::of_process(pid)?;
+    // Limits are set there, and everything in it is killed in the end: it must be no one else's.
+    if path.rsplit('/').next() != Some(scope.unit.as_str()) {
+        return Err(Error::new(format!(
+            "have systemd make {}: it says that it has, but process {pid} is in the cgroup {path}",
+            scope.unit
+        )));
+    }
+    Ok(path)
 }
 
 /// Changes limits of the scope `unit`, until it ends.
@@ -80,8 +88,9 @@ fn job(bus: &mut Bus, member: &'static str, body: &Body) -> std::result::Result<
     bus.subscribe(JOBS)?;
     let begun = bus.call(&manager(member), body)?;
     let job = begun.text(0).ok_or_else(|| Failure::Broken(format!("{member}: no job in the answer")))?;
-    // Number, path, unit and result.
-    let removed = bus.wait_for(|signal| signal.member == "JobRemoved" && signal.text(1) == Some(job))?;
+    // Number, path, unit and result; by who has begun it, as anybody may send signals to this connection.
+    let by_systemd = |signal: &Incoming| signal.sender == begun.sender && signal.member == "JobRemoved";
+    let removed = bus.wait_for(|signal| by_systemd(signal) && signal.text(1) == Some(job))?;
     match removed.text(3) {
         Some("done") => Ok(()),
         other => Err(Failure::Broken(format!("{member}: the job's result is {:?}", other.unwrap_or_default()))),

@@ -39,8 +39,10 @@ pub fn update(entry: &Entry, mut resources: LinuxResources, schemata: &[String])
     }
     if !schemata.is_empty() {
         if record.resctrl.is_none() {
-            // The class that it gets goes with it.
-            record.resctrl = Some(Resctrl::default());
+            // The class that it gets goes with it. One of an older version's container isn't written down.
+            let rdt = config.linux().as_ref().and_then(|linux| linux.intel_rdt().as_ref());
+            let class = rdt.and_then(|rdt| rdt.clos_id().clone()).filter(|class| !class.is_empty());
+            record.resctrl = Some(Resctrl { class, monitored: false });
             entry.write_record(&record)?;
         }
         let class = record.resctrl.as_ref().and_then(|resctrl| resctrl.class.as_deref());

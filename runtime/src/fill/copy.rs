@@ -95,7 +95,11 @@ impl<'a> Copy<'a> {
         if stat.st_nlink > 1 {
             let original = (self.layer, stat.st_dev, stat.st_ino);
             if let Some(first) = self.links.get(&original) {
-                return rustix::fs::linkat(self.root, first, to, name, AtFlags::empty());
+                match rustix::fs::linkat(self.root, first, to, name, AtFlags::empty()) {
+                // Deeper than a path may be long, each name gets a file of its own.
+                Err(Errno::NAMETOOLONG) => {}
+                other => return other,
+            }
             }
             let path = self.path.iter().map(|name| name.to_bytes()).collect::<Vec<_>>().join(&b'/');
             self.links.insert(original, CString::new(path).map_err(|_| Errno::INVAL)?);
@@ -207,6 +211,8 @@ fn extended(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
         let length = rustix::fs::fgetxattr(from, name, &mut *value)?;
         match rustix::fs::fsetxattr(to, name, value.get(..length).unwrap_or_default(), XattrFlags::empty()) {
             Ok(()) | Err(Errno::OPNOTSUPP) => {}
+            // A label of a security module, which only the machine's root may set, and means something to the machine alone.
+            Err(Errno::PERM) if name.to_bytes().starts_with(b"security.") && name != c"security.capability" => {}
             Err(errno) => return Err(errno),
         }
     }

@@ -254,7 +254,12 @@ fn comparisons(number: u64, abis: &str) -> LinuxSeccomp {
 /// From 65,536 steps on libseccomp writes beyond its memory; it never sees so many.
 #[test]
 fn a_profile_that_the_kernel_would_not_take_is_refused_before_it_is_compiled() {
-    for (number, abis) in [(20_000, "SCMP_ARCH_X86_64"), (1_025, "SCMP_ARCH_X86_64"), (600, "SCMP_ARCH_X86")] {
+    for (number, abis) in [
+        (20_000, "SCMP_ARCH_X86_64"),
+        (2_049, "SCMP_ARCH_X86_64"),
+        (1_025, "SCMP_ARCH_X86"),
+        (1_500, "SCMP_ARCH_X86_64"),
+    ] {
         let error = compile(&comparisons(number, abis)).unwrap_err().to_string();
         assert!(error.contains("linux.seccomp.syscalls") && error.contains("the kernel takes 4096"), "{error}");
     }

@@ -97,6 +97,7 @@ const MEMBER: u8 = 3;
 const ERROR_NAME: u8 = 4;
 const REPLY_SERIAL: u8 = 5;
 const DESTINATION: u8 = 6;
+const SENDER: u8 = 7;
 const SIGNATURE: u8 = 8;
 
 /// A method call as bytes.
@@ -188,6 +189,8 @@ pub(crate) struct Incoming {
     pub(crate) kind: Kind,
     /// The call that it answers.
     pub(crate) answers: u32,
+    /// The unique name of its sender, by the bus's word.
+    pub(crate) sender: String,
     pub(crate) member: String,
     pub(crate) error: String,
     /// Those at the body's beginning that are numbers or text.
@@ -254,6 +257,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Option<Incoming> {
         match (code, reader.signature()?.as_str()) {
             (REPLY_SERIAL, "u") => incoming.answers = reader.u32()?,
             (MEMBER, "s") => incoming.member = reader.text()?,
+            (SENDER, "s") => incoming.sender = reader.text()?,
             (ERROR_NAME, "s") => incoming.error = reader.text()?,
             (SIGNATURE, "g") => signature = reader.signature()?,
             (_, "s" | "o") => drop(reader.text()?),
@@ -393,6 +397,17 @@ mod tests {
         bytes[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
         assert_eq!(whole_length(&bytes[..16]), None);
         assert_eq!(whole_length(&bytes[..10]), None);
+    }
+
+    #[test]
+    fn a_signal_says_whose_it_is() {
+        let bytes = answer(4, &[(MEMBER, "s", "JobRemoved"), (SENDER, "s", ":1.666")], "s", "x");
+        let signal = parse(&bytes).unwrap();
+        assert_eq!(
+            (signal.kind, signal.member.as_str(), signal.sender.as_str()),
+            (Kind::Signal, "JobRemoved", ":1.666")
+        );
+        assert_eq!(parse(&answer(4, &[(MEMBER, "s", "JobRemoved")], "s", "x")).unwrap().sender, "");
     }
 
     proptest! {

@@ -101,8 +101,10 @@ impl Bus {
     pub(crate) fn call(&mut self, method: &Method, body: &Body) -> Result<Incoming> {
         self.serial += 1;
         self.stream.write_all(&message::call(self.serial, method, body)).map_err(broken(method.member))?;
+        // Whatever others say meanwhile.
+        let end = Instant::now() + PATIENCE;
         loop {
-            let incoming = self.receive(method.member)?;
+            let incoming = self.receive(method.member, end)?;
             match incoming.kind {
                 Kind::Return if incoming.answers == self.serial => return Ok(incoming),
                 Kind::Error if incoming.answers == self.serial => {
@@ -126,17 +128,21 @@ impl Bus {
             return Ok(self.signals.swap_remove(index));
         }
         let end = Instant::now() + PATIENCE;
-        // Others may go on all the time.
-        while Instant::now() < end {
-            let incoming = self.receive("wait for a signal")?;
+        loop {
+            let incoming = self.receive("wait for a signal", end)?;
             if incoming.kind == Kind::Signal && wanted(&incoming) {
                 return Ok(incoming);
             }
         }
-        Err(Failure::Broken(format!("wait for a signal: none within {} s", PATIENCE.as_secs())))
     }
 
-    fn receive(&mut self, what: &str) -> Result<Incoming> {
+    /// The next message, if it comes before the end of patience.
+    fn receive(&mut self, what: &str, end: Instant) -> Result<Incoming> {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(Failure::Broken(format!("{what}: no answer within {} s", PATIENCE.as_secs())));
+        }
+        self.stream.set_read_timeout(Some(left)).map_err(broken(what))?;
         let mut bytes = vec![0; PREFIX];
         self.stream.read_exact(&mut bytes).map_err(broken(what))?;
         let malformed = || Failure::Broken(format!("{what}: the bus sent what is no message"));

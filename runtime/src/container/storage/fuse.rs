@@ -51,25 +51,29 @@ pub(super) fn mount(layers: &Layers<'_>, workspace: BorrowedFd<'_>) -> Result<(O
     let device = open_device().at(Step::Open, || DEVICE)?;
     let root = mount_device(device.as_fd())?;
     let mut daemon = serve(layers, workspace, device)?;
-    let failure = match wait_for_answer(root.as_fd()) {
+    // With whatever it has started, if it is a script.
+    let kill = |daemon: &Child| {
+        if let Some(group) = i32::try_from(daemon.id()).ok().and_then(Pid::from_raw) {
+            let _ = rustix::process::kill_process_group(group, Signal::KILL);
+        }
+    };
+    // Not even death ends a question that it has taken, but its own does.
+    let failure = match wait_for_answer(root.as_fd(), || kill(&daemon)) {
         Ok(()) => {
             let pid = i32::try_from(daemon.id()).map_err(|_| Failure::check("a process id that is none"))?;
             return Ok((root, pid));
         }
         Err(failure) => failure,
     };
-    // With whatever it has started, if it is a script.
-    if let Some(group) = i32::try_from(daemon.id()).ok().and_then(Pid::from_raw) {
-        let _ = rustix::process::kill_process_group(group, Signal::KILL);
-    }
+    kill(&daemon);
     let _ = daemon.wait();
     let object = format!("{}: {}", failure.object, sayings(workspace).unwrap_or_default());
     Err(Failure::new(failure.step, object.trim_end_matches([':', ' ']), Errno::from_raw_os_error(failure.errno)))
 }
 
 /// Waits until the program answers, or the kernel in its place once it is gone. A process of its own asks, as nothing but death
-/// ends that question.
-fn wait_for_answer(root: BorrowedFd<'_>) -> Result<(), Failure> {
+/// ends that question. If it takes too long, the program is given up first.
+fn wait_for_answer(root: BorrowedFd<'_>, give_up: impl FnOnce()) -> Result<(), Failure> {
     let asks = sys::clone::fork_into(UnshareFlags::empty(), None, libc::SIGCHLD, || {
         // Whoever kills this process has it ask no longer.
         let bound = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
@@ -77,6 +81,7 @@ fn wait_for_answer(root: BorrowedFd<'_>) -> Result<(), Failure> {
     })
     .at(Step::Clone, || format!("to wait for {PROGRAM}"))?;
     if !hook::ends_in_time(asks.pidfd.as_fd(), Some(ANSWER)) {
+        give_up();
         sys::clone::kill_and_reap(&asks);
         let object = format!("{PROGRAM}, which hasn't answered for {} s", ANSWER.as_secs());
         return Err(Failure::new(Step::RunStorage, object, Errno::TIMEDOUT));

@@ -15,6 +15,7 @@ pub fn tests() -> Vec<Trial> {
     trials![
         a_scope_is_made_changed_and_ended,
         a_bus_that_fails_leaves_nothing,
+        only_systemd_says_that_a_scope_is_made,
         a_runtime_killed_at_the_bus_leaves_nothing_that_delete_can_t_remove,
         a_path_must_be_slice_prefix_name,
     ]
@@ -354,6 +355,83 @@ fn a_bus_that_fails_leaves_nothing() {
     let done = crate::site::finish(command);
     assert!(done.status == 1 && done.stderr.contains("connect: No such file or directory"), "{done:?}");
     site.assert_gone();
+}
+
+/// Adds a text, where one may stand (D-Bus Specification, "Marshaling").
+fn put_text(bytes: &mut Vec<u8>, text: &str) {
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes.extend((text.len() as u32).to_le_bytes());
+    bytes.extend(text.as_bytes());
+    bytes.push(0);
+}
+
+/// A message of that kind, its body marshaled already; an answer is one to the third call.
+fn message(kind: u8, sender: &str, signature: &str, body: &[u8]) -> Vec<u8> {
+    let mut fields = Vec::new();
+    let mut field = |code: u8, kind: u8, value: &dyn Fn(&mut Vec<u8>)| {
+        fields.resize(fields.len().next_multiple_of(8), 0);
+        fields.extend([code, 1, kind, 0]);
+        value(&mut fields);
+    };
+    match kind {
+        2 => field(5, b'u', &|bytes| bytes.extend(3_u32.to_le_bytes())),
+        _ => field(3, b's', &|bytes| put_text(bytes, "JobRemoved")),
+    }
+    field(7, b's', &|bytes| put_text(bytes, sender));
+    field(8, b'g', &|bytes| {
+        bytes.push(signature.len() as u8);
+        bytes.extend(signature.as_bytes());
+        bytes.push(0);
+    });
+    let mut bytes = vec![b'l', kind, 0, 1];
+    for number in [body.len(), 1, fields.len()] {
+        bytes.extend((number as u32).to_le_bytes());
+    }
+    bytes.extend(fields);
+    bytes.resize(bytes.len().next_multiple_of(8), 0);
+    bytes.extend(body);
+    bytes
+}
+
+/// Whoever else sends the signal that the job is done, even before it has begun.
+fn only_systemd_says_that_a_scope_is_made() {
+    const HELLO: &[u8] = b"l\x02\x01\x01\0\0\0\0\x01\0\0\0\x08\0\0\0\x05\x01u\0\x01\0\0\0";
+    const MATCH: &[u8] = b"l\x02\x01\x01\0\0\0\0\x02\0\0\0\x08\0\0\0\x05\x01u\0\x02\0\0\0";
+    const OK: &[u8] = b"OK 0123456789abcdef0123456789abcdef\r\n";
+    let removed = |result: &str| {
+        let mut body = 1_u32.to_le_bytes().to_vec();
+        ["/job", "x.scope", result].iter().for_each(|text| put_text(&mut body, text));
+        body
+    };
+    let mut job = Vec::new();
+    put_text(&mut job, "/job");
+    let said = |by: &str| {
+        let forged = message(4, by, "uoss", &removed("done"));
+        let told: &'static [u8] =
+            [forged, message(2, ":1.5", "o", &job), message(4, ":1.5", "uoss", &removed("failed"))].concat().leak();
+        let answers: Answers = vec![
+            ("AUTH", &b"DATA\r\n"[..]),
+            ("DATA\r\n", OK),
+            ("Hello", HELLO),
+            ("AddMatch", MATCH),
+            ("StartTransientUnit", told),
+        ]
+        .leak();
+        let (address, peer) = bus(answers);
+        let site = shell("sleep 60");
+        let mut command = site.command(&["--systemd-cgroup", "create", &site.id]);
+        command.env("DBUS_SYSTEM_BUS_ADDRESS", &address);
+        let done = crate::site::finish(command);
+        peer.join().unwrap();
+        site.assert_gone();
+        assert_eq!(done.status, 1, "{done:?}");
+        done.stderr
+    };
+    let stderr = said(":1.666");
+    assert!(stderr.contains("the job's result is \"failed\""), "{stderr}");
+    // Control: from systemd it would be believed; but its own word isn't enough for a cgroup of another name.
+    let stderr = said(":1.5");
+    assert!(stderr.contains("it says that it has, but process"), "{stderr}");
 }
 
 /// The container's process is there by then, and waits for a launcher that never comes.

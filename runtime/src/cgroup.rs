@@ -13,6 +13,7 @@ use crate::device_filter::{self, DeviceFilters};
 use crate::failure::{Context, Failure, Step};
 use crate::launch::Cgroup;
 use crate::small_file;
+#[cfg(feature = "cli")]
 pub(crate) use settings::has;
 use settings::{configure, write_settings};
 

@@ -275,16 +275,18 @@ pub(crate) fn write(dir: BorrowedFd<'_>, file: &str, value: &str) -> Result<(), 
 
 /// A whole small file of the cgroup, at most 64 KiB of it.
 pub(crate) fn read(dir: BorrowedFd<'_>, file: &str) -> Result<String, Errno> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let file = rustix::fs::openat(dir, file, flags, Mode::empty())?;
-    small_file::read(&file, 65_536)
+    read_most(dir, file, 65_536)
 }
 
 /// All of `cgroup.procs`: there are at most four million processes (`PID_MAX_LIMIT`), with a line of eight bytes each.
 fn read_processes(dir: BorrowedFd<'_>) -> Result<String, Errno> {
+    read_most(dir, "cgroup.procs", 32 << 20)
+}
+
+fn read_most(dir: BorrowedFd<'_>, file: &str, most: usize) -> Result<String, Errno> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let file = rustix::fs::openat(dir, "cgroup.procs", flags, Mode::empty())?;
-    small_file::read(&file, 32 << 20)
+    let file = rustix::fs::openat(dir, file, flags, Mode::empty())?;
+    small_file::read(&file, most)
 }
 
 /// For kernels without `cgroup.kill`: frozen first so that a fork bomb can't outrun it.

@@ -18,7 +18,8 @@ pub fn run(options: &cli::Events) -> Result<ExitCode> {
     }
     if options.follow {
         let mut last = reply["newest"].as_u64().unwrap_or(0);
-        let mut boot = port.ask(&port::subscription(last))?["boot"].as_str().map(str::to_owned);
+        let reply = port.ask(&port::subscription(last))?;
+        port.follow(&reply)?;
         loop {
             match port.told()? {
                 Told::Unread => break,
@@ -30,13 +31,10 @@ pub fn run(options: &cli::Events) -> Result<ExitCode> {
                         print(&line["event"], options.target.json)?;
                     }
                 }
-                Told::Nothing => {
-                    let present = port.boot()?;
-                    if present.is_some() && present != boot {
-                        // It counts from 1 again.
-                        (boot, last) = (present, 0);
-                        port.ask(&port::subscription(last))?;
-                    }
+                Told::StartedOver => {
+                    // It counts from 1 again.
+                    last = 0;
+                    port.ask(&port::subscription(last))?;
                 }
             }
         }

@@ -33,7 +33,7 @@ pub fn run(options: &cli::Logs) -> Result<ExitCode> {
     if !options.follow {
         return Ok(ExitCode::SUCCESS);
     }
-    let mut boot = port.boot()?;
+    port.follow(&reply)?;
     loop {
         match port.told()? {
             Told::Unread => return Ok(ExitCode::SUCCESS),
@@ -45,15 +45,11 @@ pub fn run(options: &cli::Logs) -> Result<ExitCode> {
                 }
                 _ => {}
             },
-            Told::Nothing => {
-                let present = port.boot()?;
-                if present.is_some() && present != boot {
-                    boot = present;
-                    eprintln!("garboard: the machine has started over; this is what it has printed since");
-                    let all = json!({"request": "logs", "container": options.container, "tail": ALL, "follow": true});
-                    for line in port.ask(&all)?["lines"].as_array().into_iter().flatten() {
-                        print(line, options.target.json)?;
-                    }
+            Told::StartedOver => {
+                eprintln!("garboard: the machine has started over; this is what it has printed since");
+                let all = json!({"request": "logs", "container": options.container, "tail": ALL, "follow": true});
+                for line in port.ask(&all)?["lines"].as_array().into_iter().flatten() {
+                    print(line, options.target.json)?;
                 }
             }
         }

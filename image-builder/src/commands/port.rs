@@ -36,6 +36,8 @@ pub struct Port {
     aside: VecDeque<Value>,
     next_id: u64,
     patience: Duration,
+    /// The boot whose subscription is followed, by the kernel's name of it.
+    boot: Option<String>,
 }
 
 /// What comes of waiting for a subscription.
@@ -43,8 +45,8 @@ pub struct Port {
 pub enum Told {
     /// This line.
     Line(Value),
-    /// Nothing for a while. The machine may have started over since, and then knows of no subscription.
-    Nothing,
+    /// The machine has started over, and knows of no subscription: it must be asked for again.
+    StartedOver,
     /// Nobody reads what is printed any more.
     Unread,
 }
@@ -71,7 +73,16 @@ impl Port {
         let input = BufReader::new(output.try_clone().context("duplicate the connection")?);
         // Ids of an earlier asker, whose answers may still come, are others.
         let next_id = u64::from(std::process::id()) << 20;
-        Ok(Self { name, input, output, begun: Vec::new(), aside: VecDeque::new(), next_id, patience: PATIENCE })
+        Ok(Self {
+            name,
+            input,
+            output,
+            begun: Vec::new(),
+            aside: VecDeque::new(),
+            next_id,
+            patience: PATIENCE,
+            boot: None,
+        })
     }
 
     /// Asks until it is answered.
@@ -91,8 +102,17 @@ impl Port {
         }
     }
 
+    /// Remembers the boot that this answer to a subscription is of. Not every one names it.
+    pub fn follow(&mut self, reply: &Value) -> Result<()> {
+        self.boot = match reply["boot"].as_str() {
+            Some(boot) => Some(boot.to_owned()),
+            None => self.boot()?,
+        };
+        Ok(())
+    }
+
     /// The kernel's name of the machine's present boot; `None`: the machine doesn't answer, as when it is starting.
-    pub fn boot(&mut self) -> Result<Option<String>> {
+    fn boot(&mut self) -> Result<Option<String>> {
         let reply = self.try_ask(&json!({"request": "events", "count": 1}))?;
         Ok(reply.and_then(|reply| reply["boot"].as_str().map(str::to_owned)))
     }
@@ -126,22 +146,28 @@ impl Port {
         Ok(None)
     }
 
-    /// The next line that is asked for by a subscription, if it comes before long and somebody still reads what is printed: who follows
-    /// (`| grep -m1`) would hold the port for nothing.
+    /// The next line that is asked for by a subscription, as long as somebody reads what is printed: who follows (`| grep -m1`) would
+    /// hold the port for nothing. After a silence the machine is asked whether it is still in the boot that is followed.
     pub fn told(&mut self) -> Result<Told> {
-        if super::unread() {
-            return Ok(Told::Unread);
-        }
-        if let Some(line) = self.aside.pop_front() {
-            return Ok(Told::Line(line));
-        }
-        let until = Instant::now() + self.patience;
-        while let Some(line) = self.line(until)? {
-            if line["id"].is_null() {
+        loop {
+            if super::unread() {
+                return Ok(Told::Unread);
+            }
+            if let Some(line) = self.aside.pop_front() {
                 return Ok(Told::Line(line));
             }
+            let until = Instant::now() + self.patience;
+            while let Some(line) = self.line(until)? {
+                if line["id"].is_null() {
+                    return Ok(Told::Line(line));
+                }
+            }
+            let present = self.boot()?;
+            if present.is_some() && present != self.boot {
+                self.boot = present;
+                return Ok(Told::StartedOver);
+            }
         }
-        Ok(Told::Nothing)
     }
 
     /// The next line of JSON whose end comes in time. The beginning of another is kept for the next call.
@@ -250,22 +276,34 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("s");
         let listener = UnixListener::bind(&path).unwrap();
-        let mut port = Port { patience: Duration::from_millis(200), ..Port::open(&target(&path)).unwrap() };
+        let mut port = Port { patience: Duration::from_secs(1), ..Port::open(&target(&path)).unwrap() };
         let mut machine = BufReader::new(listener.accept().unwrap().0);
-        assert_eq!(port.told().unwrap(), Told::Nothing);
         let server = std::thread::spawn(move || {
-            let mut line = String::new();
-            while !line.contains("events") {
-                machine.read_line(&mut line).unwrap();
-            }
-            let id = serde_json::from_str::<Value>(line.trim()).unwrap()["id"].clone();
-            let told = json!({"type": "log", "line": 1});
-            let reply = json!({"id": id, "type": "events", "boot": "second"});
-            machine.get_mut().write_all(format!("{told}\n{reply}\n").as_bytes()).unwrap();
+            let mut answer = |boot: &str, before: &str, after: &str| {
+                let mut line = String::new();
+                while !line.contains("request") {
+                    line.clear();
+                    machine.read_line(&mut line).unwrap();
+                }
+                let request: Value = serde_json::from_str(line.trim()).unwrap();
+                let reply = json!({"id": request["id"], "type": "events", "boot": boot});
+                machine.get_mut().write_all(format!("{before}\n{reply}\n{after}\n").as_bytes()).unwrap();
+                request["request"].clone()
+            };
+            assert_eq!(answer("first", "", ""), "subscribe");
+            assert_eq!(answer("second", r#"{"line": 1}"#, ""), "events");
+            assert_eq!(answer("second", "", r#"{"line": 2}"#), "events");
             machine
         });
-        assert_eq!(port.boot().unwrap().as_deref(), Some("second"));
-        assert_eq!(port.told().unwrap(), Told::Line(json!({"type": "log", "line": 1})));
+        let reply = port.ask(&subscription(0)).unwrap();
+        port.follow(&reply).unwrap();
+        assert_eq!(port.told().unwrap(), Told::StartedOver, "asked after a silence");
+        assert_eq!(port.told().unwrap(), Told::Line(json!({"line": 1})), "told while it was asked");
+        assert_eq!(
+            port.told().unwrap(),
+            Told::Line(json!({"line": 2})),
+            "a silence in the same boot is none of the callers' business"
+        );
         let _machine = server.join().unwrap();
         assert_eq!(port.boot().unwrap(), None, "it starts");
     }

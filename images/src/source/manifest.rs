@@ -89,9 +89,8 @@ pub(super) fn select_platform(index: &[u8]) -> Result<Blob, String> {
                 .iter()
                 .filter_map(|manifest| manifest.platform().as_ref())
                 .map(|platform| {
-                    let variant = platform.variant().as_deref().unwrap_or("");
-                    let separator = if variant.is_empty() { "" } else { "/" };
-                    format!("{}{separator}{}", display(platform.os(), platform.architecture()), variant.escape_debug())
+                    let variant = platform.variant().as_deref();
+                    display(platform.os(), platform.architecture(), variant)
                 })
                 .collect();
             platforms.dedup();
@@ -109,8 +108,10 @@ fn is_for_us(manifest: &Descriptor) -> Option<bool> {
 }
 
 /// A platform for messages; the names can be any text.
-fn display(os: &Os, architecture: &Arch) -> String {
-    format!("{os}/{architecture}").escape_debug().to_string()
+fn display(os: &Os, architecture: &Arch, variant: Option<&str>) -> String {
+    let variant = variant.unwrap_or("");
+    let separator = if variant.is_empty() { "" } else { "/" };
+    format!("{os}/{architecture}{separator}{variant}").escape_debug().to_string()
 }
 
 /// Attestations and signatures lie beside images in an index.
@@ -164,7 +165,7 @@ pub(super) fn parse_config(bytes: &[u8], limits: &Limits) -> Result<(ImageConfig
     let config: ImageConfiguration =
         serde_json::from_slice(bytes).map_err(|e| format!("malformed configuration: {e}"))?;
     if *config.os() != Os::Linux || *config.architecture() != Arch::Amd64 {
-        return Err(format!("it is for {}, not for linux/amd64", display(config.os(), config.architecture())));
+        return Err(format!("it is for {}, not for linux/amd64", display(config.os(), config.architecture(), None)));
     }
     let diff_ids = config.rootfs().diff_ids();
     if diff_ids.len() > limits.layers {

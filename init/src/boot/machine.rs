@@ -88,20 +88,13 @@ fn open_directory(path: &str) -> Result<OwnedFd, BootError> {
 /// Applies kernel settings, host name and loopback. Faults here stop nothing: each is returned as a sentence.
 pub fn configure(plan: &Plan) -> Vec<String> {
     let mut warnings = Vec::new();
-    for (name, value) in SYSCTLS {
-        // Absent files are other kernels' business. Those that are there and can't be written are worth a word.
+    let declared = plan.sysctls.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    for (name, value) in SYSCTLS.iter().copied().chain(declared) {
         match set_sysctl(name, value) {
             Ok(()) => {}
+            // Ours are then another kernel's business. What brings a declared one is a module, or an interface, that is still to come.
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            Err(e) => warnings.push(format!("set {name} to {value}: {e}")),
-        }
-    }
-    for (name, value) in &plan.sysctls {
-        match set_sysctl(name, value) {
-            Ok(()) => {}
-            // What brings it is a module, or an interface, that is still to come.
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            Err(e) => warnings.push(format!("set {name} to {value}: {e}")),
+            Err(e) => warnings.push(unset(name, value, &e)),
         }
     }
     if let Err(e) = rustix::system::sethostname(plan.hostname.as_bytes()) {
@@ -115,9 +108,12 @@ pub fn configure(plan: &Plan) -> Vec<String> {
 
 /// Applies the declared settings once more, when all modules are in: those of what these have brought among them.
 pub fn configure_late(plan: &Plan) -> Vec<String> {
-    let fault =
-        |(name, value): &(String, String)| set_sysctl(name, value).err().map(|e| format!("set {name} to {value}: {e}"));
+    let fault = |(name, value): &(String, String)| set_sysctl(name, value).err().map(|e| unset(name, value, &e));
     plan.sysctls.iter().filter_map(fault).collect()
+}
+
+fn unset(name: &str, value: &str, error: &std::io::Error) -> String {
+    format!("set {name} to {value}: {error}")
 }
 
 fn set_sysctl(name: &str, value: &str) -> std::io::Result<()> {

@@ -42,8 +42,12 @@ impl Supervisor {
 
     /// Time is up for a question's worker, which has been killed. When that ends is another matter.
     pub(super) fn probe_late(&mut self, index: usize, run: u32) {
-        self.tell(Event::Probed(index, run, Err("no answer in time".to_owned())));
+        self.unanswered(index, run);
         self.ask();
+    }
+
+    fn unanswered(&mut self, index: usize, run: u32) {
+        self.tell(Event::Probed(index, run, Err("no answer in time".to_owned())));
     }
 
     /// A question about a run that is over is nobody's any more, nor is any once the machine is stopping.
@@ -55,7 +59,7 @@ impl Supervisor {
         let stuck =
             |worker: &Worker| worker.kind == Kind::Health { container: index, run } && worker.deadline.is_none();
         if self.workers.iter().any(stuck) {
-            self.tell(Event::Probed(index, run, Err("no answer in time".to_owned())));
+            self.unanswered(index, run);
             return Ok(());
         }
         let (Some(health), Some(pidfd)) = (&container.supervision.health, unit.open()?) else { return Ok(()) };

@@ -13,7 +13,7 @@ mod label;
 mod landlock;
 mod listener;
 mod mounts;
-mod paths;
+pub(crate) mod paths;
 mod program;
 pub(crate) mod rootfs;
 mod stages;

@@ -1,16 +1,18 @@
 //! Writing a running container to files, by criu.
 
 use std::ffi::OsString;
+use std::os::fd::AsFd;
 use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::{LinuxNamespaceType, Mount, Spec};
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 
 use super::criu::{self, Externals, Images, Surroundings};
 use super::error::{During, Error, Result};
 use super::record::{Record, Status};
 use super::store::{Entry, Lock};
 use super::{bundle, cgroup, life, storage};
+use crate::child::paths::{self, Links};
 use crate::compile::mounts::clean;
 use crate::launcher::STANDARD_DEVICES;
 
@@ -174,8 +176,7 @@ pub(crate) fn externals(spec: &Spec, bundle: &Path, root: &Path, cgroup: Option<
 fn is_directory(root: &Path, path: &str) -> bool {
     let inside = || {
         let root = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let place = rustix::fs::openat2(root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), how)?;
+        let place = paths::resolve(root.as_fd(), path, Links::Follow)?;
         rustix::fs::fstat(place).map(|stat| FileType::from_raw_mode(stat.st_mode))
     };
     inside().map_or_else(|_| Path::new(path).is_dir(), |kind| kind == FileType::Directory)

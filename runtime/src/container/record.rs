@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use oci_spec::runtime::Hook;
 use serde::{Deserialize, Serialize};
 
-/// The contents of `state.json`. Written once, whole, by rename, before the container's process does anything.
+/// The contents of `state.json`. Written whole, by rename, before the container's process does anything, and again
+/// when an update gives it a class of its own.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Record {

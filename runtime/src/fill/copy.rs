@@ -96,10 +96,10 @@ impl<'a> Copy<'a> {
             let original = (self.layer, stat.st_dev, stat.st_ino);
             if let Some(first) = self.links.get(&original) {
                 match rustix::fs::linkat(self.root, first, to, name, AtFlags::empty()) {
-                // Deeper than a path may be long, each name gets a file of its own.
-                Err(Errno::NAMETOOLONG) => {}
-                other => return other,
-            }
+                    // Deeper than a path may be long, each name gets a file of its own.
+                    Err(Errno::NAMETOOLONG) => {}
+                    other => return other,
+                }
             }
             let path = self.path.iter().map(|name| name.to_bytes()).collect::<Vec<_>>().join(&b'/');
             self.links.insert(original, CString::new(path).map_err(|_| Errno::INVAL)?);

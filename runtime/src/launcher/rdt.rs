@@ -13,12 +13,9 @@ use crate::small_file;
 
 /// Puts process `pid` into its class, as container `name`.
 pub(super) fn assign(rdt: &IntelRdt, name: &str, pid: i32) -> Result<(), Failure> {
-    let mounts = read_file(None, "/proc/self/mountinfo").at(Step::AssignRdt, || "/proc/self/mountinfo")?;
-    let root = mount_point(&mounts).ok_or_else(|| {
+    let root = root()?.ok_or_else(|| {
         Failure::new(Step::AssignRdt, "no resctrl filesystem is mounted on the machine", Errno::NODEV)
     })?;
-    let root = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .at(Step::AssignRdt, || root)?;
     assign_in(root.as_fd(), rdt, rdt.name.as_deref().unwrap_or(name), pid)
 }
 
@@ -32,10 +29,7 @@ pub(crate) fn change(class: &str, schemata: &[String], pid: i32) -> Result<(), F
 /// few of them as the processor has.
 #[cfg(feature = "cli")]
 pub(crate) fn remove(class: Option<&str>, name: &str, monitored: bool) -> Result<(), Failure> {
-    let mounts = read_file(None, "/proc/self/mountinfo").at(Step::AssignRdt, || "/proc/self/mountinfo")?;
-    let Some(root) = mount_point(&mounts) else { return Ok(()) };
-    let root = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .at(Step::AssignRdt, || root)?;
+    let Some(root) = root()? else { return Ok(()) };
     remove_in(root.as_fd(), class, name, monitored).at(Step::AssignRdt, || format!("the removal of class {name}"))
 }
 
@@ -51,6 +45,14 @@ fn remove_in(root: BorrowedFd<'_>, class: Option<&str>, name: &str, monitored: b
         Some(_) => Ok(()),
         None => gone(rustix::fs::unlinkat(root, name, AtFlags::REMOVEDIR)),
     }
+}
+
+/// The root of the `resctrl` filesystem; `None`: the machine has none mounted.
+fn root() -> Result<Option<OwnedFd>, Failure> {
+    let mounts = read_file(None, "/proc/self/mountinfo").at(Step::AssignRdt, || "/proc/self/mountinfo")?;
+    let Some(root) = mount_point(&mounts) else { return Ok(None) };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(root, flags, Mode::empty()).at(Step::AssignRdt, || root).map(Some)
 }
 
 /// Where `resctrl` is mounted, by the text of a mountinfo file (proc(5)).
@@ -154,7 +156,7 @@ mod tests {
         IntelRdt { class: class.map(str::to_owned), name: None, monitor: false, schemata: schemata(lines) }
     }
 
-    fn root(path: &Path) -> OwnedFd {
+    fn place(path: &Path) -> OwnedFd {
         rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap()
     }
 
@@ -176,7 +178,7 @@ mod tests {
     fn a_class_of_somebody_else_must_match() {
         let fake = tempfile::tempdir().unwrap();
         class(fake.path(), "gold", "MB:0=100\nL3:0=007f0;1=1f\n");
-        let fd = root(fake.path());
+        let fd = place(fake.path());
         assign_in(fd.as_fd(), &rdt(Some("gold"), &["L3:0=7f0"]), "c", 42).unwrap();
         assert_eq!(std::fs::read_to_string(fake.path().join("gold/tasks")).unwrap(), "42");
         let refused = assign_in(fd.as_fd(), &rdt(Some("gold"), &["L3:0=7ff"]), "c", 42).unwrap_err().to_string();
@@ -188,7 +190,7 @@ mod tests {
     #[test]
     fn a_named_class_without_schemata_must_exist() {
         let fake = tempfile::tempdir().unwrap();
-        let fd = root(fake.path());
+        let fd = place(fake.path());
         let refused = assign_in(fd.as_fd(), &rdt(Some("gold"), &[]), "c", 42).unwrap_err().to_string();
         assert!(refused.contains("class gold: no such file or directory (ENOENT)"), "{refused}");
         class(fake.path(), "gold", "");
@@ -199,7 +201,7 @@ mod tests {
     #[test]
     fn what_a_container_had_goes_with_it() {
         let fake = tempfile::tempdir().unwrap();
-        let fd = root(fake.path());
+        let fd = place(fake.path());
         for made in ["c/mon_groups/c", "gold/mon_groups/c", "gold/mon_groups/other"] {
             std::fs::create_dir_all(fake.path().join(made)).unwrap();
         }
@@ -218,7 +220,7 @@ mod tests {
     #[test]
     fn its_own_class_is_made_and_written() {
         let fake = tempfile::tempdir().unwrap();
-        let fd = root(fake.path());
+        let fd = place(fake.path());
         // What isn't the kernel's has no files in a new directory.
         assert!(assign_in(fd.as_fd(), &rdt(None, &["L3:0=1"]), "c", 42).is_err());
         assert!(fake.path().join("c").is_dir());

@@ -319,10 +319,15 @@ fn bus_then(answers: Answers, then: impl FnOnce() + Send + 'static) -> (String, 
     (format!("unix:path={}", path.display()), peer)
 }
 
+/// The bus takes the caller for who it says it is.
+const OK: &[u8] = b"OK 0123456789abcdef0123456789abcdef\r\n";
+/// Empty answers to the first two calls.
+const HELLO: &[u8] = b"l\x02\x01\x01\0\0\0\0\x01\0\0\0\x08\0\0\0\x05\x01u\0\x01\0\0\0";
+const MATCH: &[u8] = b"l\x02\x01\x01\0\0\0\0\x02\0\0\0\x08\0\0\0\x05\x01u\0\x02\0\0\0";
+
 fn a_bus_that_fails_leaves_nothing() {
     const TRUNCATED: &[u8] = b"l\x02\x00\x01\x08\x00\x00\x00\x01\x00\x00\x00";
     const ENDLESS: &[u8] = b"l\x02\x00\x01\xff\xff\xff\xff\x01\x00\x00\x00\xff\xff\xff\xff";
-    const OK: &[u8] = b"OK 0123456789abcdef0123456789abcdef\r\n";
     let cases: [(Answers, &str); 6] = [
         (&[], "authenticate: "),
         (&[("AUTH", b"REJECTED ANONYMOUS\r\n")], "the bus says \"REJECTED ANONYMOUS\""),
@@ -395,9 +400,6 @@ fn message(kind: u8, sender: &str, signature: &str, body: &[u8]) -> Vec<u8> {
 
 /// Whoever else sends the signal that the job is done, even before it has begun.
 fn only_systemd_says_that_a_scope_is_made() {
-    const HELLO: &[u8] = b"l\x02\x01\x01\0\0\0\0\x01\0\0\0\x08\0\0\0\x05\x01u\0\x01\0\0\0";
-    const MATCH: &[u8] = b"l\x02\x01\x01\0\0\0\0\x02\0\0\0\x08\0\0\0\x05\x01u\0\x02\0\0\0";
-    const OK: &[u8] = b"OK 0123456789abcdef0123456789abcdef\r\n";
     let removed = |result: &str| {
         let mut body = 1_u32.to_le_bytes().to_vec();
         ["/job", "x.scope", result].iter().for_each(|text| put_text(&mut body, text));
@@ -436,10 +438,6 @@ fn only_systemd_says_that_a_scope_is_made() {
 
 /// The container's process is there by then, and waits for a launcher that never comes.
 fn a_runtime_killed_at_the_bus_leaves_nothing_that_delete_can_t_remove() {
-    // Empty answers to the first two calls.
-    const HELLO: &[u8] = b"l\x02\x01\x01\0\0\0\0\x01\0\0\0\x08\0\0\0\x05\x01u\0\x01\0\0\0";
-    const MATCH: &[u8] = b"l\x02\x01\x01\0\0\0\0\x02\0\0\0\x08\0\0\0\x05\x01u\0\x02\0\0\0";
-    const OK: &[u8] = b"OK 0123456789abcdef0123456789abcdef\r\n";
     const ANSWERS: Answers =
         &[("AUTH", b"DATA\r\n"), ("DATA\r\n", OK), ("Hello", HELLO), ("AddMatch", MATCH), ("StartTransientUnit", b"")];
     let (heard, hears) = std::sync::mpsc::channel();

@@ -101,6 +101,7 @@ pub(crate) fn run(inherited: &Inherited<'_>) -> i32 {
 
 fn set_up_and_execute(inherited: &Inherited<'_>) -> Result<(), Failure> {
     let launch = inherited.launch;
+    inherited.beside.inspect(|beside| beside.begin_in_child());
     inherited.wait_at(Point::Beginning)?;
     // Nobody may look into this copy of the launcher; exec makes the program visible again.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).at(Step::BecomeRoot, || "non-dumpable")?;

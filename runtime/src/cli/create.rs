@@ -8,6 +8,7 @@ use crate::container::create::{Made, Options, create};
 use crate::container::store::Store;
 use crate::container::{Result, bundle};
 
+#[inline(never)]
 pub(super) fn run(store: &Store, global: &Global, arguments: &Create) -> Result<u8> {
     let options = Options { gated: true, ..options(global, &arguments.making) };
     make(store, &arguments.name.id, &arguments.making, &options)?;

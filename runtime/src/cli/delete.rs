@@ -5,6 +5,7 @@ use super::matching;
 use crate::container::store::Store;
 use crate::container::{Result, life};
 
+#[inline(never)]
 pub(super) fn run(store: &Store, arguments: &Delete) -> Result<u8> {
     let delete = |id: &str| delete(store, id, arguments.force);
     if arguments.regex {

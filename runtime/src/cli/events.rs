@@ -51,6 +51,7 @@ struct Event<'a> {
     data: Option<Stats>,
 }
 
+#[inline(never)]
 pub(super) fn run(store: &Store, arguments: &Events) -> Result<u8> {
     let entry = store.find(&arguments.name.id)?;
     let id = entry.id();

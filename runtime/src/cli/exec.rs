@@ -6,6 +6,7 @@ use crate::container::Result;
 use crate::container::exec::{Request, decide, exec};
 use crate::container::store::Store;
 
+#[inline(never)]
 pub(super) fn run(store: &Store, arguments: &Exec) -> Result<u8> {
     let entry = store.find(&arguments.name.id)?;
     let request = request(arguments);

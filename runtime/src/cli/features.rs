@@ -101,6 +101,7 @@ const MEMORY_POLICIES: &[&str] = &[
 ];
 const MEMORY_POLICY_FLAGS: &[&str] = &["MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"];
 
+#[inline(never)]
 pub(super) fn run() -> Result<u8> {
     let text =
         serde_json::to_string_pretty(&document()).map_err(|error| Error::new(format!("print features: {error}")))?;

@@ -175,6 +175,7 @@ impl Restore {
     }
 }
 
+#[inline(never)]
 pub(super) fn write(store: &Store, global: &Global, arguments: &Checkpoint) -> Result<u8> {
     let entry = store.find(&arguments.name.id)?;
     let wanted = Wanted {
@@ -190,6 +191,7 @@ pub(super) fn write(store: &Store, global: &Global, arguments: &Checkpoint) -> R
     Ok(0)
 }
 
+#[inline(never)]
 pub(super) fn read(store: &Store, global: &Global, arguments: &Restore) -> Result<u8> {
     let id = &arguments.name.id;
     let options =

@@ -6,6 +6,7 @@ use crate::container::store::Store;
 use crate::container::{Error, Result, life};
 use crate::spec::signal;
 
+#[inline(never)]
 pub(super) fn run(store: &Store, arguments: &Kill) -> Result<u8> {
     let signal = match arguments.signal.as_str() {
         // Whether it lives.

@@ -6,6 +6,7 @@ use crate::container::record::{Record, Status};
 use crate::container::store::Store;
 use crate::container::{Error, Result};
 
+#[inline(never)]
 pub(super) fn run(store: &Store, arguments: &List) -> Result<u8> {
     let ids = store.ids()?;
     if arguments.quiet {

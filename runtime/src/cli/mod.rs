@@ -56,6 +56,7 @@ pub fn main() -> u8 {
     }
 }
 
+/// Commands aren't inlined: each would claim its part of the stack in all of them.
 fn execute(arguments: Arguments) -> Result<u8> {
     let Arguments { global, command, .. } = arguments;
     let store = || Store::new(global.root.clone());

@@ -6,6 +6,7 @@ use crate::container::record::Status;
 use crate::container::store::Store;
 use crate::container::{Error, Result, cgroup, process};
 
+#[inline(never)]
 pub(super) fn run(store: &Store, arguments: &Ps) -> Result<u8> {
     let entry = store.find(&arguments.name.id)?;
     let record = entry.record()?;

@@ -8,6 +8,7 @@ use crate::container::create::Options;
 use crate::container::store::Store;
 use crate::container::{Result, life};
 
+#[inline(never)]
 pub(super) fn run(store: &Store, global: &Global, arguments: &Run) -> Result<u8> {
     let options = Options { holds_terminal: !arguments.detach, ..create::options(global, &arguments.making) };
     if arguments.detach {

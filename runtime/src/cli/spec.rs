@@ -9,6 +9,7 @@ use crate::container::{Error, Result};
 /// What a shell needs and no more.
 const CAPABILITIES: [&str; 3] = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"];
 
+#[inline(never)]
 pub(super) fn run(arguments: &Spec) -> Result<u8> {
     let path = arguments.bundle.join(&arguments.file);
     let config = if arguments.rootless {

@@ -4,6 +4,7 @@ use super::args::Name;
 use crate::container::store::Store;
 use crate::container::{Result, life};
 
+#[inline(never)]
 pub(super) fn run(store: &Store, arguments: &Name) -> Result<u8> {
     let entry = store.find(&arguments.id)?;
     let lock = entry.lock()?;

@@ -5,6 +5,7 @@ use crate::container::record::Status;
 use crate::container::store::Store;
 use crate::container::{Error, Result};
 
+#[inline(never)]
 pub(super) fn run(store: &Store, arguments: &Name) -> Result<u8> {
     let entry = store.find(&arguments.id)?;
     let record = entry.record()?;

@@ -107,6 +107,7 @@ impl Update {
     }
 }
 
+#[inline(never)]
 pub(super) fn run(store: &Store, arguments: &Update) -> Result<u8> {
     let entry = store.find(&arguments.name.id)?;
     let resources = match &arguments.resources {

@@ -26,7 +26,13 @@ pub fn read(json: &[u8]) -> Result<(Spec, Vec<String>), Error> {
     {
         return Ok((spec, Vec::new()));
     }
-    // Something is unknown or wrong: slowly, so that it can be named.
+    read_slowly(json)
+}
+
+/// Something is unknown or wrong: it can be named, or mended.
+#[cold]
+#[inline(never)]
+fn read_slowly(json: &[u8]) -> Result<(Spec, Vec<String>), Error> {
     let mut value: Value = serde_json::from_slice(json).map_err(|e| Error::new("config.json", e.to_string()))?;
     let warnings = mend(&mut value);
     let spec = serde_path_to_error::deserialize(&value).map_err(|e| {

@@ -68,7 +68,23 @@ pub fn load(path: &Path, config: &Path, id: &str, gated: bool) -> Result<Bundle>
     let named = std::path::absolute(path).during(|| format!("find the bundle {}", path.display()))?;
     let path = std::fs::canonicalize(path).during(|| format!("open the bundle {}", path.display()))?;
     let config = read(&path.join(config))?;
-    let (mut spec, mut warnings) = compile::read(&config)?;
+    let (spec, warnings) = compile::read(&config)?;
+    decide(Opened { named, path, config, warnings }, spec, id, gated)
+}
+
+/// A bundle whose configuration was read.
+struct Opened {
+    named: PathBuf,
+    /// Without links.
+    path: PathBuf,
+    config: Vec<u8>,
+    warnings: Vec<String>,
+}
+
+// Inlined, it would claim its part of the stack, which is large, while the configuration is read, which takes more.
+#[inline(never)]
+fn decide(opened: Opened, mut spec: Spec, id: &str, gated: bool) -> Result<Bundle> {
+    let Opened { named, path, config, mut warnings } = opened;
     warnings.extend(ids::settle(&mut spec));
     annotations::apply(&mut spec)?;
     let without_program = gated && spec.process().is_none();

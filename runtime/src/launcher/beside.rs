@@ -54,10 +54,21 @@ impl Beside {
         if !self.runs_ahead {
             return;
         }
-        if let Some(processors) = send_elsewhere(None) {
+        if let Ok(all) = sched_getaffinity(None)
+            && let Some(others) = others(all)
+            && sched_setaffinity(None, &others).is_ok()
+        {
             // There already, it may be where it might before.
-            let _ = sched_setaffinity(None, &processors);
+            let _ = sched_setaffinity(None, &all);
         } else {
+            rustix::thread::sched_yield();
+        }
+    }
+
+    /// In the child, when it begins: lets the launcher make way. The kernel may have gone on with the child instead, and the launcher
+    /// would wait until that has nothing to do.
+    pub(crate) fn begin_in_child(&self) {
+        if self.runs_ahead {
             rustix::thread::sched_yield();
         }
     }
@@ -89,9 +100,13 @@ impl Network {
     fn begin() -> Result<Self, Failure> {
         let object = || "with a network namespace's maker";
         let (told, tell) = pipe_with(PipeFlags::CLOEXEC).at(Step::Pipe, object)?;
-        let maker = Helper::make_network(tell.as_fd()).at(Step::Clone, || "network namespace's maker")?;
-        // Where it can't be done, it begins later.
-        let _ = send_elsewhere(Pid::from_raw(maker.pid()));
+        let elsewhere = sched_getaffinity(None).ok().and_then(others);
+        let maker = Helper::make_network(tell.as_fd(), elsewhere).at(Step::Clone, || "network namespace's maker")?;
+        // It goes there by itself, but the kernel likes to leave a new process where its maker is, to begin when that sleeps.
+        if let Some(processors) = elsewhere {
+            // Where it can't be done, it begins later.
+            let _ = sched_setaffinity(Pid::from_raw(maker.pid()), &processors);
+        }
         Ok(Self { maker, told, joined: Cell::new(false) })
     }
 
@@ -119,13 +134,10 @@ impl Network {
     }
 }
 
-/// Has a process, or this one, run on another processor than this one's: the kernel likes to leave a new process where its maker is,
-/// to begin when that sleeps. Returns the processors there are, if it could be done.
-fn send_elsewhere(process: Option<Pid>) -> Option<CpuSet> {
-    let processors = sched_getaffinity(None).ok()?;
-    let mut others = processors;
-    others.unset(sched_getcpu());
-    (others.count() > 0 && sched_setaffinity(process, &others).is_ok()).then_some(processors)
+/// These processors without the one that this process runs on, if that leaves any.
+fn others(mut processors: CpuSet) -> Option<CpuSet> {
+    processors.unset(sched_getcpu());
+    (processors.count() > 0).then_some(processors)
 }
 
 /// Waits for the maker's next word.

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use libc::c_int;
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::thread::UnshareFlags;
+use rustix::thread::{CpuSet, UnshareFlags};
 
 use super::clone::{Child, kill_and_reap, own, with_signals_blocked};
 
@@ -40,24 +40,26 @@ type Work = fn(tell: c_int);
 struct Task {
     ends: [c_int; 2],
     work: Option<(Work, c_int)>,
+    /// The processors that it goes to first.
+    elsewhere: Option<CpuSet>,
 }
 
 impl Helper {
     /// Starts one in new `namespaces` that only holds them.
     pub(crate) fn start(namespaces: UnshareFlags) -> Result<Self, Errno> {
-        Self::begin(namespaces, None)
+        Self::begin(namespaces, None, None)
     }
 
     /// Starts one that makes a network namespace with its loopback interface up, and tells on `tell` how either went: an error
-    /// number of four bytes, or 0.
-    pub(crate) fn make_network(tell: BorrowedFd<'_>) -> Result<Self, Errno> {
-        Self::begin(UnshareFlags::empty(), Some((network, tell.as_raw_fd())))
+    /// number of four bytes, or 0. It does so on the processors that are given, if any are.
+    pub(crate) fn make_network(tell: BorrowedFd<'_>, elsewhere: Option<CpuSet>) -> Result<Self, Errno> {
+        Self::begin(UnshareFlags::empty(), Some((network, tell.as_raw_fd())), elsewhere)
     }
 
-    fn begin(namespaces: UnshareFlags, work: Option<(Work, c_int)>) -> Result<Self, Errno> {
+    fn begin(namespaces: UnshareFlags, work: Option<(Work, c_int)>, elsewhere: Option<CpuSet>) -> Result<Self, Errno> {
         let mut stack = Box::new(Stack([MaybeUninit::uninit(); HELPER_STACK]));
         let pipe = pipe_with(PipeFlags::CLOEXEC)?;
-        let mut task = Box::new(Task { ends: [pipe.0.as_raw_fd(), pipe.1.as_raw_fd()], work });
+        let mut task = Box::new(Task { ends: [pipe.0.as_raw_fd(), pipe.1.as_raw_fd()], work, elsewhere });
         let mut pidfd: i32 = -1;
         // Without a signal at its end, so that nobody takes it for a container.
         let flags = i32::try_from(namespaces.bits()).map_err(|_| Errno::INVAL)? | libc::CLONE_VM | libc::CLONE_PIDFD;
@@ -100,9 +102,13 @@ impl Drop for Helper {
 /// Does its work, then waits until nobody has the second end any more. The child's descriptors are copies of its own.
 extern "C" fn help(task: *mut libc::c_void) -> c_int {
     // SAFETY: `begin` passes this and keeps it until the child is reaped; nobody writes to it.
-    let Task { ends: [reader, writer], work } = unsafe { &*task.cast::<Task>() };
+    let Task { ends: [reader, writer], work, elsewhere } = unsafe { &*task.cast::<Task>() };
     // SAFETY: the descriptor is the child's copy, and nothing in the child uses it.
     unsafe { rustix::io::close(*writer) };
+    if let Some(processors) = elsewhere {
+        // It may have begun in its launcher's place, which waits. If it can't go, it had better begin at once.
+        let _ = rustix::thread::sched_setaffinity(None, processors);
+    }
     if let Some((work, tell)) = work {
         work(*tell);
     }
@@ -143,5 +149,23 @@ mod tests {
         let elsewhere = pipe_with(PipeFlags::CLOEXEC).unwrap();
         drop(std::mem::replace(&mut helper._pipe, elsewhere));
         assert!(ended(&helper, 60));
+    }
+
+    #[test]
+    fn it_goes_where_it_is_sent() {
+        use rustix::process::Pid;
+        use rustix::thread::sched_getaffinity;
+        let all = sched_getaffinity(None).unwrap();
+        let mut one = CpuSet::new();
+        one.set((0..CpuSet::MAX_CPU).find(|cpu| all.is_set(*cpu)).unwrap());
+        for (elsewhere, expected) in [(Some(one), one), (None, all)] {
+            let helper = Helper::begin(UnshareFlags::empty(), None, elsewhere).unwrap();
+            let processors = || sched_getaffinity(Pid::from_raw(helper.pid())).unwrap();
+            let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+            while processors() != expected && std::time::Instant::now() < until {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+            assert_eq!(processors(), expected);
+        }
     }
 }

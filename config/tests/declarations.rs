@@ -109,6 +109,7 @@ fn a_table_or_a_list_means_the_same() {
             "environment = [\"A=1\", \"B=2\", \"C=true\", \"D=0.5\"]",
         ),
         ("labels = { a = 1 }", "labels = [\"a=1\"]"),
+        ("labels = { a = \"\" }", "labels = [\"a\"]"),
         ("sysctls = { \"net.core.somaxconn\" = 1 }", "sysctls = [\"net.core.somaxconn=1\"]"),
         ("command = \"a 'b c' d\\\\ e\"", "command = [\"a\", \"b c\", \"d e\"]"),
         ("entrypoint = \"\"", "entrypoint = []"),
@@ -124,6 +125,10 @@ fn a_table_or_a_list_means_the_same() {
         ),
         ("extra_hosts = { db = \"10.0.0.2\" }", "extra_hosts = [\"db:10.0.0.2\"]"),
         ("extra_hosts = { db = \"[::1]\" }", "extra_hosts = [\"db=[::1]\"]"),
+        (
+            "extra_hosts = { \"my-database-cluster.cluster-c9akciq32abc.ap-southeast-1.rds.example.org\" = \"10.0.0.2\" }",
+            "extra_hosts = [\"my-database-cluster.cluster-c9akciq32abc.ap-southeast-1.rds.example.org=10.0.0.2\"]",
+        ),
         ("ulimits = { nofile = 5 }", "ulimits = { nofile = { soft = 5, hard = \"5\" } }"),
         ("cpus = 0.5", "cpu_quota = \"50ms\"\ncpu_period = 100000"),
         ("cpus = \"2\"", "cpus = 2"),

@@ -140,7 +140,7 @@ impl Store {
         }
         let kind = Kind::File(writer.finish()?);
         let attributes = Attributes::made((mode & 0o7777) as u16);
-        let id = self.tree.add(Node { kind, attributes, opaque: false, late: true })?;
+        let id = self.tree.add(Node { kind, attributes, opaque: false, whiteouts: false, late: true })?;
         self.tree.link(parent, &name, id)
     }
 

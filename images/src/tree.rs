@@ -59,13 +59,15 @@ pub(crate) struct Node {
     pub(crate) attributes: Attributes,
     /// Of a directory: hides what lower layers have there.
     pub(crate) opaque: bool,
+    /// Of a directory: there are whiteouts in it, or have been.
+    pub(crate) whiteouts: bool,
     /// Made with `add_file` or `add_dir`: lies behind all layers in the image.
     pub(crate) late: bool,
 }
 
 impl Node {
     pub(crate) fn directory(attributes: Attributes) -> Self {
-        Self { kind: Kind::Directory(Entries::new()), attributes, opaque: false, late: false }
+        Self { kind: Kind::Directory(Entries::new()), attributes, opaque: false, whiteouts: false, late: false }
     }
 
     pub(crate) fn is_directory(&self) -> bool {

@@ -136,6 +136,10 @@ fn overlayfs_sees_what_the_view_says() {
         file(".wh.gone", ""),
         file("f/now-a-directory", "f"),
         file("deep/er/top", "t"),
+        // Nothing is merged here, and nothing is hidden that isn't hidden already.
+        file("alone/there", ""),
+        file("alone/.wh.gone", ""),
+        file("e/.wh.x", ""),
     ];
     let top = [file(".wh.g", ""), file("gone/back", "b"), file("s", "a file now"), dir("e").mode(0o711)];
     let layers = [&bottom[..], &middle, &[], &top, &[]].map(|entries| gzipped(&tarball(entries)));
@@ -192,6 +196,16 @@ fn overlayfs_sees_what_the_view_says() {
             let read: Vec<_> = names.map(|name| fs::read(overlay.0.join(name)).ok()).into();
             assert_eq!(read, contents, "{option}");
             assert_eq!(walk(&overlay.0).contains_key(&b"d/b"[..]), !hidden);
+            for directory in ["", "d", "e", "alone"].map(|name| overlay.0.join(name)) {
+                for entry in fs::read_dir(directory).into_iter().flatten() {
+                    let path = entry.unwrap().path();
+                    assert!(
+                        fs::symlink_metadata(&path).is_ok(),
+                        "{} is listed and isn't there: {option}",
+                        path.display()
+                    );
+                }
+            }
         }
         said
     };

@@ -9,7 +9,7 @@ use crate::errors::quote;
 use crate::keys::{ContainerKeys, DependsOn, HostOrPrivate, StorageKeys};
 use crate::problems::{Problems, Span};
 use crate::read::{At, Field, Switch, Table, Word};
-use crate::syntax::HostName;
+use crate::syntax::AnyHostName;
 
 /// Ids of each container: as many as 16-bit programs and distributions expect.
 const IDS: u32 = 65_536;
@@ -114,7 +114,7 @@ pub(super) fn draft(
         ulimits: resources::ulimits(keys.ulimits, machine.most_files, problems),
         oom_score_adj: keys.oom_score_adj.and_then(|field| i32::try_from(field.value.get()).ok()),
         kept_log: kept_log.as_ref().map(|kept| kept.value),
-        labels: pairs(keys.labels).into_iter().collect(),
+        labels: entries(value(keys.labels).map(|labels| labels.0)).into_iter().collect(),
         weakened: Vec::new(),
         pod: None,
         name: name.value,
@@ -162,9 +162,11 @@ fn refuse_terminal(keys: &ContainerKeys, problems: &mut Problems) {
 }
 
 fn pairs(field: Option<Field<crate::read::Pairs>>) -> Vec<(String, String)> {
-    value(field)
-        .map(|pairs| pairs.0.into_iter().map(|(name, value)| (name.value, value.value)).collect())
-        .unwrap_or_default()
+    entries(value(field))
+}
+
+fn entries(pairs: Option<crate::read::Pairs>) -> Vec<(String, String)> {
+    pairs.map(|pairs| pairs.0.into_iter().map(|(name, value)| (name.value, value.value)).collect()).unwrap_or_default()
 }
 
 /// A size for which 0 would mean "no limit".
@@ -197,7 +199,7 @@ fn root_size(
 fn extra_hosts(field: Option<Field<crate::keys::Hosts>>, problems: &mut Problems) -> Vec<(String, std::net::IpAddr)> {
     let mut hosts = Vec::new();
     for (name, address) in value(field).map(|hosts| hosts.0).unwrap_or_default() {
-        match HostName::parse(&name.value) {
+        match AnyHostName::parse(&name.value) {
             Ok(host) => hosts.push((host.0, address)),
             Err(fault) => fault.report(&name.span, problems),
         }

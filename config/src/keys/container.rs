@@ -5,7 +5,7 @@ use super::{
     VolumeMountKeys,
 };
 use crate::container::NetworkMode;
-use crate::read::{Choice, Int, List, Named, OneOrMany, Pairs, ShortOrLong, Switch, Words, keys};
+use crate::read::{Choice, Int, Labels, List, Named, OneOrMany, Pairs, ShortOrLong, Switch, Words, keys};
 use crate::supervision::OnFailure;
 use crate::syntax::{
     AbsolutePath, Bytes, BytesOrUnlimited, Capability, CpuSet, Cpus, DeviceEntry, HostName, IdEntry, ImageName, Micros,
@@ -134,7 +134,7 @@ keys! {
         /// is always there.
         logging: LoggingKeys,
         /// Labels: a table, or a list of "NAME=value" strings. The status and `garboard inspect` show them.
-        labels: Pairs,
+        labels: Labels,
         /// Only false: a container's input is empty.
         stdin_open: Switch,
         /// Only false: a container's output goes to the log.

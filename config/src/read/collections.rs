@@ -149,8 +149,48 @@ impl<T: Shape> Shape for Named<T> {
 #[derive(Debug)]
 pub(crate) struct Pairs(pub(crate) Vec<(At<String>, At<String>)>);
 
+/// The same, in which a name alone has an empty text.
+#[derive(Debug)]
+pub(crate) struct Labels(pub(crate) Pairs);
+
+impl Shape for Labels {
+    fn read(item: &Item<'_>, problems: &mut Problems) -> Option<Self> {
+        Pairs::read_with(item, problems, |_, _| Some("")).map(Self)
+    }
+
+    fn schema() -> Value {
+        json!({ "anyOf": [
+            { "type": "object", "additionalProperties": Scalar::schema() },
+            { "type": "array", "items": { "type": "string", "minLength": 1 } },
+        ] })
+    }
+}
+
 impl Shape for Pairs {
     fn read(item: &Item<'_>, problems: &mut Problems) -> Option<Self> {
+        Self::read_with(item, problems, |At { span, value }, problems| {
+            problems
+                .error(span, format!("{} has no value", quote(value)))
+                .help("write \"NAME=value\"; nothing is taken over from the shell in which an appliance is built");
+            None
+        })
+    }
+
+    fn schema() -> Value {
+        json!({ "anyOf": [
+            { "type": "object", "additionalProperties": Scalar::schema() },
+            { "type": "array", "items": { "type": "string", "pattern": "=" } },
+        ] })
+    }
+}
+
+impl Pairs {
+    /// `alone` has the text of an entry that is a name only, or none if that is an error.
+    fn read_with(
+        item: &Item<'_>,
+        problems: &mut Problems,
+        alone: impl Fn(&At<String>, &mut Problems) -> Option<&'static str>,
+    ) -> Option<Self> {
         let entries = match item.get_ref() {
             DeValue::Table(_) => {
                 let named = Named::<Scalar>::read(item, problems)?;
@@ -160,16 +200,11 @@ impl Shape for Pairs {
                 let list = List::<Text>::read(item, problems)?;
                 let mut entries = Vec::with_capacity(list.0.len());
                 for At { span, value } in list.0 {
-                    match value.0.split_once('=') {
-                        Some((name, text)) => {
-                            let at = |value: &str| At { span: span.clone(), value: value.to_owned() };
-                            entries.push((at(name), at(text)));
-                        }
-                        None => {
-                            problems.error(&span, format!("{} has no value", quote(&value.0))).help(
-                                "write \"NAME=value\"; nothing is taken over from the shell in which an appliance is built",
-                            );
-                        }
+                    let entry = At { span, value: value.0 };
+                    let at = |value: &str| At { span: entry.span.clone(), value: value.to_owned() };
+                    match entry.value.split_once('=') {
+                        Some((name, text)) => entries.push((at(name), at(text))),
+                        None => entries.extend(alone(&entry, problems).map(|text| (at(&entry.value), at(text)))),
                     }
                 }
                 entries
@@ -180,13 +215,6 @@ impl Shape for Pairs {
             }
         };
         Some(Self(unique(entries, problems)))
-    }
-
-    fn schema() -> Value {
-        json!({ "anyOf": [
-            { "type": "object", "additionalProperties": Scalar::schema() },
-            { "type": "array", "items": { "type": "string", "pattern": "=" } },
-        ] })
     }
 }
 

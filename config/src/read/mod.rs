@@ -12,7 +12,7 @@ use serde_json::Value;
 use toml::Spanned;
 use toml::de::DeValue;
 
-pub(crate) use collections::{List, Named, OneOrMany, Pairs, ShortOrLong, Words};
+pub(crate) use collections::{Labels, List, Named, OneOrMany, Pairs, ShortOrLong, Words};
 pub(crate) use scalars::{Choice, Fault, Int, Switch, Text, Word};
 pub(crate) use suggest::nearest;
 pub(crate) use table::{Table, check_unknown, key_name, key_of, keys};

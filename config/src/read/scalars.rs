@@ -46,6 +46,11 @@ pub(crate) trait Word: Sized {
         None
     }
 
+    /// The same of one that is written in this radix, for words that mean their digits.
+    fn from_digits(number: i64, _radix: u32) -> Option<Result<Self, Fault>> {
+        Self::from_integer(number)
+    }
+
     /// JSON Schema of the string form.
     fn word_schema() -> Value;
 }
@@ -54,7 +59,9 @@ impl<T: Word> Shape for T {
     fn read(item: &Item<'_>, problems: &mut Problems) -> Option<Self> {
         let result = match item.get_ref() {
             DeValue::String(text) => Some(T::parse(text)),
-            DeValue::Integer(_) => integer(item.get_ref()).and_then(T::from_integer),
+            DeValue::Integer(written) => {
+                integer(item.get_ref()).and_then(|number| T::from_digits(number, written.radix()))
+            }
             _ => None,
         };
         match result {

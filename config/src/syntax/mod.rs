@@ -28,7 +28,7 @@ pub(crate) use id::{IdEntry, UserEntry};
 pub(crate) use image::ImageName;
 pub(crate) use mount::{Mode, TmpfsEntry, VolumeShort, device_target, mount_target, no_room};
 pub(crate) use name::{
-    ContainerName, HostName, InterfaceName, MachineName, PodName, VolumeName, cgroup_fault, sysctl_fault,
+    AnyHostName, ContainerName, HostName, InterfaceName, MachineName, PodName, VolumeName, cgroup_fault, sysctl_fault,
 };
 pub(crate) use passphrase::PassphraseHash;
 pub(crate) use path::{AbsolutePath, FilePath};

@@ -28,7 +28,7 @@ pub(crate) struct TmpfsEntry {
     pub(crate) read_only: bool,
 }
 
-/// Permission bits: an octal string, or a number (in TOML, `0o1777`).
+/// Permission bits: an octal string, or an octal number (`0o1777`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Mode(pub(crate) u32);
 
@@ -47,6 +47,19 @@ impl Word for Mode {
         let mode = u32::try_from(number).ok().filter(|mode| *mode <= 0o7777).map(Self);
         Some(mode.ok_or_else(|| {
             Fault::new("permission bits are from 0o0 to 0o7777").help("write them in octal, such as 0o1777")
+        }))
+    }
+
+    fn from_digits(number: i64, radix: u32) -> Option<Result<Self, Fault>> {
+        if radix == 8 || number == 0 {
+            return Self::from_integer(number);
+        }
+        // TOML has no `0755`, so this is nearly always meant to be octal.
+        let fault = Fault::new("permission bits are written in octal");
+        let digits = number.to_string();
+        Some(Err(match Self::parse(&digits) {
+            Ok(_) if radix == 10 => fault.help(format!("write 0o{digits} or \"{digits}\"")),
+            _ => fault.help("write them such as 0o1777 or \"1777\""),
         }))
     }
 

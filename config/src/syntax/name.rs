@@ -64,6 +64,12 @@ names! {
     "^[A-Za-z0-9]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?$",
     "write at most 64 letters, digits, `-` and `.`, such as \"web\" or \"web.example.org\"";
 
+    /// A name of any host: labels as before, as long as the DNS has names.
+    AnyHostName: "a host name",
+    |text| text.len() <= 253 && text.split('.').all(|label| is_label(&label.replace('_', "-"))),
+    "^[A-Za-z0-9]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9])?$",
+    "write at most 253 letters, digits, `-` and `.`, such as \"db\" or \"db.example.org\"";
+
     /// A network interface: 15 bytes at most, no slash, no space, no colon (`dev_valid_name` in Linux).
     InterfaceName: "a name of a network interface",
     |text| (1..=15).contains(&text.len()) && !matches!(text, "." | "..")

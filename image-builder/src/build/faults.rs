@@ -28,8 +28,20 @@ fn keys_of(field: &str) -> Vec<&str> {
 pub fn of_kernel(error: &anyhow::Error) -> Fault {
     let path = |key: &str| vec!["kernel".to_owned(), key.to_owned()];
     let text = crate::sentence(error);
-    let keys = if text.contains("extra_modules") { ["extra_modules", "image"] } else { ["image", "modules"] };
+    let keys = if text.contains("extra_modules") {
+        ["extra_modules", "image"]
+    } else if text.contains("modules in ") {
+        ["modules", "image"]
+    } else {
+        ["image", "modules"]
+    };
     Fault { about: keys.map(path).to_vec(), message: text }
+}
+
+/// A fault of the system image's compression, which the kernel doesn't know.
+pub fn of_compression(error: &anyhow::Error) -> Fault {
+    let keys = [["system", "compression"], ["kernel", "image"]];
+    Fault { about: keys.map(|key| key.map(str::to_owned).to_vec()).to_vec(), message: crate::sentence(error) }
 }
 
 #[cfg(test)]
@@ -49,5 +61,16 @@ mod tests {
             errors.iter().next().unwrap().place.line
         };
         assert_eq!([line("mounts"), line("process.user"), line("linux.seccomp")], [4, 3, 3]);
+    }
+
+    #[test]
+    fn a_kernel_s_fault_is_at_what_it_is_about() {
+        let first = |text: &str| of_kernel(&anyhow::anyhow!(text.to_owned())).about[0].join(".");
+        assert_eq!(
+            first("use kernel vmlinuz: look for modules in nowhere: No such file or directory"),
+            "kernel.modules"
+        );
+        assert_eq!(first("extra_modules: no module x in the kernel"), "kernel.extra_modules");
+        assert_eq!(first("use kernel vmlinuz: no kernel"), "kernel.image");
     }
 }

@@ -10,6 +10,9 @@ const HEADER: usize = 12;
 const ENTRY: usize = 4;
 /// What says "opaque" to overlayfs, under both names it may look for.
 const OPAQUE: [&[u8]; 2] = [b"trusted.overlay.opaque", b"user.overlay.opaque"];
+/// What has overlayfs look for whiteouts in a directory that it doesn't merge with others (`ovl_path_check_origin_xattr` of Linux,
+/// fs/overlayfs/namei.c): else it lists them, and they lead nowhere. Empty, it says nothing about where the directory is from.
+const ORIGIN: [&[u8]; 2] = [b"trusted.overlay.origin", b"user.overlay.origin"];
 
 /// Name prefixes and their numbers. The ACL names stand for the whole name.
 const PREFIXES: [(u8, &[u8]); 5] = [
@@ -34,11 +37,12 @@ pub(crate) fn storable(name: &[u8]) -> bool {
     split(name).is_some()
 }
 
-/// All attributes of a node, its mark for overlayfs among them.
+/// All attributes of a node, its marks for overlayfs among them.
 fn all(node: &Node) -> impl Iterator<Item = (&[u8], &[u8])> {
-    let marks = if node.opaque { &OPAQUE[..] } else { &[] };
+    let marks = [(node.opaque, OPAQUE, &b"y"[..]), (node.whiteouts, ORIGIN, b"")];
     let own = node.attributes.xattrs.iter().map(|(name, value)| (&**name, &**value));
-    own.chain(marks.iter().map(|&name| (name, &b"y"[..])))
+    let marks = marks.into_iter().filter(|(marked, ..)| *marked);
+    own.chain(marks.flat_map(|(_, names, value)| names.map(|name| (name, value))))
 }
 
 /// Bytes of a node's attributes on disk, the header included.
@@ -124,6 +128,10 @@ mod tests {
         assert_eq!(marked.len(), 6);
         assert_eq!(marked[&b"user.overlay.opaque"[..]], b"y".as_slice().into());
         assert_eq!(marked[&b"trusted.overlay.opaque"[..]], b"y".as_slice().into());
+        node.whiteouts = true;
+        let marked = parse(&encode(&node)).unwrap();
+        assert_eq!(marked.len(), 8);
+        assert_eq!(marked[&b"user.overlay.origin"[..]], b"".as_slice().into());
         for cut in 1..bytes.len() {
             if let Some(fewer) = parse(&bytes[..cut]) {
                 assert!(fewer.len() < 4, "{cut}");

@@ -135,9 +135,10 @@ impl Applier<'_> {
             }
             None => {
                 let kind = Kind::CharDevice { major: 0, minor: 0 };
-                let node = Node { kind, attributes: Attributes::made(0), opaque: false, late: false };
+                let node = Node { kind, attributes: Attributes::made(0), opaque: false, whiteouts: false, late: false };
                 let id = self.tree.add(node)?;
                 self.tree.link(parent, name, id)?;
+                self.tree.get_mut(parent).whiteouts = true;
             }
         }
         Ok(())
@@ -177,7 +178,7 @@ impl Applier<'_> {
         // A whiteout may have stood here, or a directory that hid something. Unpacked one by one, whatever stood here took away
         // what is below, too.
         let opaque = existing.is_some() && matches!(kind, Kind::Directory(_));
-        let id = self.tree.add(Node { kind, attributes, opaque, late: false })?;
+        let id = self.tree.add(Node { kind, attributes, opaque, whiteouts: false, late: false })?;
         Ok(self.tree.link(parent, name, id)?)
     }
 

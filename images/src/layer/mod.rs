@@ -54,7 +54,13 @@ impl Layer {
 fn copy_node(tree: &mut Tree, id: NodeId, copies: &mut HashMap<NodeId, NodeId>) -> Result<NodeId> {
     let original = tree.get(id);
     let kind = if original.is_directory() { Kind::Directory(Default::default()) } else { original.kind.clone() };
-    let node = Node { kind, attributes: original.attributes.clone(), opaque: original.opaque, late: false };
+    let node = Node {
+        kind,
+        attributes: original.attributes.clone(),
+        opaque: original.opaque,
+        whiteouts: original.whiteouts,
+        late: false,
+    };
     let copy = tree.add(node)?;
     copies.insert(id, copy);
     Ok(copy)

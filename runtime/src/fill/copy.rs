@@ -74,6 +74,10 @@ impl<'a> Copy<'a> {
     fn entry(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
         let stat = rustix::fs::statat(from, name, SELF)?;
         let kind = FileType::from_raw_mode(stat.st_mode);
+        // A whiteout of a layer that no overlay shows: it is no file, and hides nothing here.
+        if kind == FileType::CharacterDevice && stat.st_rdev == 0 {
+            return Ok(());
+        }
         if kind == FileType::Directory {
             rustix::fs::mkdirat(to, name, Mode::RWXU)?;
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;

@@ -26,6 +26,11 @@ pub(super) fn collect(options: &Options, image_volumes: &[String], files: &dyn I
     let of_kernel = made.mounts.len();
     for mount in &options.mounts {
         check_target(&mount.target)?;
+        let outer = |other: &Mount| is_beneath(&mount.target, &other.target);
+        // What another mount covers isn't seen.
+        if !matches!(mount.kind, MountKind::Bind { .. }) && !options.mounts.iter().any(outer) {
+            expect_no_file(files, &mount.target)?;
+        }
         made.add(options, mount, files)?;
     }
     for device in &options.devices {
@@ -176,11 +181,29 @@ fn check_target(target: &str) -> Result<(), Error> {
     }
 }
 
+fn names(path: &str) -> Vec<&str> {
+    path.split('/').filter(|name| !name.is_empty() && *name != ".").collect()
+}
+
 fn same_path(a: &str, b: &str) -> bool {
-    let names = |path: &str| -> Vec<String> {
-        path.split('/').filter(|name| !name.is_empty() && *name != ".").map(str::to_owned).collect()
-    };
     names(a) == names(b)
+}
+
+fn is_beneath(path: &str, above: &str) -> bool {
+    let (path, above) = (names(path), names(above));
+    path.len() > above.len() && path.starts_with(&above)
+}
+
+/// The kernel mounts no directory over a file.
+fn expect_no_file(files: &dyn ImageFiles, target: &str) -> Result<(), Error> {
+    let found = files.metadata(target).map_err(|e| Error::new("mounts", format!("{target} in the image: {e}")))?;
+    if found.is_some_and(|found| !found.directory) {
+        return Err(Error::new(
+            "mounts",
+            format!("{target} is a file in the image, and only a directory can be mounted over"),
+        ));
+    }
+    Ok(())
 }
 
 /// Owner and mode of the image's directory at `target`, which a volume there takes over; root's 0755 if there is none.

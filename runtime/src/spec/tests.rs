@@ -20,7 +20,11 @@ impl ImageFiles for Image {
 
     fn metadata(&self, path: &str) -> std::io::Result<Option<FileMetadata>> {
         let data = FileMetadata { directory: true, uid: 999, gid: 998, mode: 0o750 };
-        Ok(Some(data).filter(|_| path == "/var/lib/redis"))
+        Ok(match path {
+            "/var/lib/redis" => Some(data),
+            "/etc/passwd" => Some(FileMetadata { directory: false, ..data }),
+            _ => None,
+        })
     }
 }
 
@@ -270,4 +274,22 @@ fn a_launch_fits_the_plan_s_encoding() {
     let launch = launch(&safe());
     let bytes = postcard::to_stdvec(&launch).unwrap();
     assert_eq!(postcard::from_bytes::<Launch>(&bytes).unwrap(), launch);
+}
+
+#[test]
+fn a_directory_is_not_mounted_over_a_file() {
+    let mount = |target: &str, kind| Mount { target: target.to_owned(), kind, read_only: false, noexec: false };
+    let volume = || MountKind::Volume { source: "/volumes/v".to_owned() };
+    let tmpfs = || MountKind::Tmpfs { size: None, mode: None, uid: None, gid: None };
+    let refused = |mounts: Vec<Mount>| {
+        let made = from_image(&image(REDIS), &Options { mounts, ..safe() }, &Image);
+        made.err().map(|error| error.to_string()).unwrap_or_default()
+    };
+    for kind in [volume(), tmpfs()] {
+        let error = refused(vec![mount("/etc/passwd", kind)]);
+        assert!(error.contains("mounts") && error.contains("/etc/passwd is a file in the image"), "{error}");
+    }
+    // Controls: a directory, and a file that nobody sees.
+    assert_eq!(refused(vec![mount("/var/lib/redis", volume()), mount("/absent", tmpfs())]), "");
+    assert_eq!(refused(vec![mount("/etc/passwd", tmpfs()), mount("/etc", volume())]), "");
 }

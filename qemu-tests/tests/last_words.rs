@@ -2,8 +2,12 @@
 
 mod support;
 
+use std::fs::File;
 use std::io::Write;
 use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use garboard_qemu::{Image, Machine, Previous, Snapshot, Vm, secs};
 use serde_json::Map;
@@ -19,7 +23,8 @@ name = "ends"
 image = "BUSYBOX"
 command = ["sh", "-c", '''
 listen() { until [ "$(nc -l -p $1 </dev/null)" = go ]; do sleep 0.1; done; }
-[ -e /keep/done ] || { listen 7002; touch /keep/done; exit 3; }
+[ -e /keep/done ] || { echo waits; listen 7002; touch /keep/done; exit 3; }
+echo stays
 exec sleep 1000000
 ''']
 volumes = ["keep:/keep"]
@@ -68,17 +73,17 @@ fn bake(declaration: &str) -> (Project, Image) {
     (project, image)
 }
 
+/// Sends a word, as a listener may also end without anybody having come.
+fn tell(vm: &Vm, port: u16) {
+    if let Ok(mut stream) = TcpStream::connect(vm.address(port).unwrap()) {
+        let _ = stream.write_all(b"go\n");
+    }
+}
+
 #[test]
 fn each_end_is_told_in_the_next_boot() {
     let (project, image) = bake(ENDS);
     let boot = || Vm::builder(&image).state(project.path("state")).reboot().boot().unwrap();
-    // A word, as a listener may also end without anybody having come.
-    let tell = |vm: &Vm, port| {
-        if let Ok(mut stream) = TcpStream::connect(vm.address(port).unwrap()) {
-            let _ = stream.write_all(b"go\n");
-        }
-    };
-
     let vm = boot();
     assert_eq!(told(&vm, 1, || ()).cause, "first_boot");
     let log = vm.logs("curious", 100).unwrap();
@@ -114,6 +119,39 @@ fn each_end_is_told_in_the_next_boot() {
     let previous = told(&vm, 5, || ());
     assert_eq!((&*previous.cause, &*previous.text), ("poweroff", "switched off: asked by the status port"));
     vm.hard_stop();
+}
+
+/// As who watches a machine that starts over has it: what is followed goes on.
+#[test]
+fn logs_and_events_are_followed_into_the_next_boot() {
+    let (project, image) = bake(ENDS);
+    for (arguments, before, after) in [
+        (&["logs", "critical", "--follow"][..], "waits", "stays"),
+        (&["events", "--follow"], "critical", "critical was given up"),
+    ] {
+        let vm = Vm::builder(&image).state(project.path(arguments[0])).reboot().boot().unwrap();
+        let socket = vm.status_socket().display().to_string();
+        let (printed, said) = (project.path("printed"), project.path("said"));
+        let mut follower = Command::new(support::tool());
+        follower.args(arguments).args(["--socket", &socket]).stdin(Stdio::null());
+        follower.stdout(File::create(&printed).unwrap()).stderr(File::create(&said).unwrap());
+        let mut follower = follower.spawn().unwrap();
+        let wait = |path: &Path, text: &str, provoke: &dyn Fn()| {
+            let until = Instant::now() + BOOT;
+            while !std::fs::read_to_string(path).unwrap().contains(text) {
+                assert!(Instant::now() < until, "not told: {text:?}\n{}", std::fs::read_to_string(path).unwrap());
+                provoke();
+                std::thread::sleep(Duration::from_millis(200));
+            }
+        };
+        wait(&printed, before, &|| ());
+        wait(&printed, after, &|| tell(&vm, 7002));
+        let lines = std::fs::read_to_string(&printed).unwrap();
+        assert_eq!(lines.matches(after).count(), 1, "{lines}\n{}", std::fs::read_to_string(&said).unwrap());
+        follower.kill().unwrap();
+        follower.wait().unwrap();
+        vm.hard_stop();
+    }
 }
 
 /// `killer` has PID 1 end, which no kernel goes on without: twelve bytes of a system call (`exit_group` with 9), written to where PID 1

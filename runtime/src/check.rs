@@ -38,7 +38,8 @@ fn process(launch: &Launch) -> Result<(), Failure> {
     if process.args.iter().chain(&process.env).any(|text| text.contains('\0')) {
         return Err(Failure::check("an argument or environment string holds a NUL"));
     }
-    absolute("working directory", &process.cwd)?;
+    // The kernel resolves it, within the root.
+    of_the_machine("working directory", &process.cwd)?;
     if let Some(ids) = &launch.ids
         && (ids.uids.is_empty() || ids.gids.is_empty())
     {

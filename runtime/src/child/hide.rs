@@ -30,6 +30,18 @@ pub(crate) fn mask(launch: &Launch, root: BorrowedFd<'_>) -> Result<(), Failure>
     Ok(())
 }
 
+/// Covers a directory of the machine's that came with the one above it: all cgroups, with the machine's `/sys`. What the container is to have
+/// there is mounted on that.
+pub(crate) fn cover_directory(above: BorrowedFd<'_>, path: &str) -> Result<(), Failure> {
+    match paths::resolve(above, path, Links::Refuse) {
+        Err(Errno::NOENT) => Ok(()),
+        place => {
+            let place = place.at(Step::MaskPath, || path)?;
+            paths::attach(empty_directory()?.as_fd(), place.as_fd()).at(Step::MaskPath, || path)
+        }
+    }
+}
+
 /// Makes each path, with the mounts beneath it, a read-only mount of itself.
 pub(crate) fn make_readonly(launch: &Launch, root: BorrowedFd<'_>) -> Result<(), Failure> {
     for path in &launch.readonly_paths {

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use rustix::mount::{FsPickFlags, MountAttrFlags, MountFlags, fsconfig_reconfigure, fspick};
 
 use super::paths::{Kind, Links};
-use super::{devices, open_directory, paths};
+use super::{devices, hide, open_directory, paths};
 use crate::failure::{Context, Failure, Step};
 use crate::launch::{EndLinks, Launch, Mount, MountSource};
 use crate::launcher::{Mount as Mounted, Network, Tree, Trees, of_container, propagate, set_unless_empty};
@@ -186,8 +186,12 @@ fn new_filesystem<'a>(mount: &Mount, instead: Option<&'a Tree>, root: BorrowedFd
     let device = device.as_deref().unwrap_or(fstype);
     let covered = covered_mode(mount, fstype, options, root);
     let options = covered.as_ref().unwrap_or(options);
+    let mut hides_cgroups = false;
     let mounted = match (filesystem::on(fstype, device, options, bits), instead) {
-        (Err(failure), Some(instead)) if failure.errno == Errno::PERM.raw_os_error() => instead.detached()?,
+        (Err(failure), Some(instead)) if failure.errno == Errno::PERM.raw_os_error() => {
+            hides_cgroups = fstype == "sysfs";
+            instead.detached()?
+        }
         // A device that can't be written to has to be told that nobody wants to.
         (Err(failure), _) if mount.flags.is_readonly() && is_readonly_device(&failure) => {
             let options: Vec<String> = options.iter().cloned().chain(["ro".to_owned()]).collect();
@@ -200,6 +204,9 @@ fn new_filesystem<'a>(mount: &Mount, instead: Option<&'a Tree>, root: BorrowedFd
         copy_what_is_covered(mount, target.as_fd(), mounted.as_fd())?;
     }
     paths::attach(mounted.as_fd(), target.as_fd()).at(Step::Mount, || format!("{fstype} on {}", mount.target))?;
+    if hides_cgroups {
+        hide::cover_directory(mounted.as_fd(), "fs/cgroup")?;
+    }
     Ok(mounted)
 }
 

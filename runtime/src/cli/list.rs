@@ -34,8 +34,7 @@ pub(super) fn run(store: &Store, arguments: &List) -> Result<u8> {
 
 fn look(store: &Store, id: &str) -> Result<(Record, Status, i32)> {
     let entry = store.find(id)?;
-    let record = entry.record()?;
-    let (status, _) = entry.status(&record)?;
+    let (record, status) = entry.look()?;
     let pid = if status == Status::Stopped { 0 } else { record.pid };
     Ok((record, status, pid))
 }

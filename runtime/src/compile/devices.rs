@@ -15,10 +15,10 @@ pub(super) fn devices(devices: &[LinuxDevice]) -> Result<Vec<Device>, Error> {
 
 fn device(device: &LinuxDevice) -> Result<Device, Error> {
     let given = text("linux.devices.path", device.path())?;
-    let target = given.trim_end_matches('/').to_owned();
+    let target = super::without_upwards(given.trim_end_matches('/'));
     let field = format!("linux.devices[{target}]");
-    if !target.starts_with('/') || target.split('/').any(|name| name == "..") {
-        return Err(Error::new(field, "the path must be absolute and without '..'"));
+    if !target.starts_with('/') || target == "/" {
+        return Err(Error::new(field, "the path must be absolute"));
     }
     let kind = match device.typ() {
         LinuxDeviceType::C | LinuxDeviceType::U => NodeKind::Character,
@@ -71,6 +71,7 @@ mod tests {
     fn a_slash_at_the_end_means_nothing() {
         assert_eq!(one(r#"{"path":"/dev/x/","type":"c","major":1,"minor":3}"#).unwrap().target, "/dev/x");
         assert!(one(r#"{"path":"/","type":"c","major":1,"minor":3}"#).is_err());
+        assert_eq!(one(r#"{"path":"/dev/../dev/x","type":"c","major":1,"minor":3}"#).unwrap().target, "/dev/x");
     }
 
     #[test]
@@ -80,7 +81,7 @@ mod tests {
             r#"{"path":"/dev/x","type":"c","major":4096,"minor":1}"#,
             r#"{"path":"/dev/x","type":"c","major":1,"minor":-1}"#,
             r#"{"path":"dev/x","type":"c","major":1,"minor":1}"#,
-            r#"{"path":"/dev/../x","type":"c","major":1,"minor":1}"#,
+            r#"{"path":"/dev/..","type":"c","major":1,"minor":1}"#,
         ] {
             assert!(one(json).unwrap_err().to_string().contains("linux.devices["), "{json}");
         }

@@ -171,16 +171,25 @@ fn propagation(linux: &Linux) -> Result<Propagation, Error> {
     }
 }
 
-/// Paths in the container that must be absolute.
+/// Paths in the container that must be absolute, without `..`, each once: to hide one twice would be a mount for nothing.
 fn absolute(field: &str, paths: &Option<Vec<String>>) -> Result<Vec<String>, Error> {
-    let mut paths = paths.clone().unwrap_or_default();
-    // To hide a path twice would be a mount for nothing.
     let mut seen = HashSet::new();
-    paths.retain(|path| seen.insert(path.clone()));
-    match paths.iter().find(|path| !path.starts_with('/') || path.split('/').any(|name| name == "..")) {
-        Some(path) => Err(Error::new(field, format!("{path:?} isn't an absolute path without '..'"))),
-        None => Ok(paths),
+    let mut cleaned = Vec::new();
+    for path in paths.iter().flatten() {
+        if !path.starts_with('/') {
+            return Err(Error::new(field, format!("{path:?} isn't an absolute path")));
+        }
+        let path = without_upwards(path);
+        if seen.insert(path.clone()) {
+            cleaned.push(path);
+        }
     }
+    Ok(cleaned)
+}
+
+/// A path with its `..` taken by their letters, as other runtimes do: where they lead must not depend on the image's links.
+fn without_upwards(path: &str) -> String {
+    if path.split('/').any(|name| name == "..") { mounts::clean(path) } else { path.to_owned() }
 }
 
 /// Pairs in the order of their names, as the spec's maps have none.

@@ -197,15 +197,11 @@ fn lets_pass(profile: &LinuxSeccomp, calls: &[&str]) -> bool {
 /// The ABIs besides the native one that the filter has rules for. Those of other machines are none here.
 fn architectures(profile: &LinuxSeccomp) -> Result<Vec<ScmpArch>, Error> {
     let list = profile.architectures().as_deref().unwrap_or_default();
-    let native = |arch: &Arch| matches!(arch, Arch::ScmpArchNative | Arch::ScmpArchX86_64);
     let compatible = |arch: &Arch| match arch {
         Arch::ScmpArchX86 => Some(ScmpArch::X86),
         Arch::ScmpArchX32 => Some(ScmpArch::X32),
         _ => None,
     };
-    if !list.is_empty() && !list.iter().any(|arch| native(arch) || compatible(arch).is_some()) {
-        return Err(Error::new("linux.seccomp.architectures", format!("none of {list:?} is this machine's")));
-    }
     let mut wanted: Vec<ScmpArch> = Vec::new();
     for arch in list.iter().filter_map(compatible) {
         if !wanted.contains(&arch) {

@@ -53,14 +53,12 @@ pub(crate) fn place(cgroups_path: Option<&str>, id: &str) -> Result<Option<Place
         None if super::is_ordinary_user() => format!("{}/{id}", own_path().unwrap_or_default()),
         None => id.to_owned(),
     };
+    let wanted = crate::compile::mounts::clean(&wanted);
     let wanted = wanted.as_str();
-    let names: Vec<&str> = wanted.split('/').filter(|name| !name.is_empty() && *name != ".").collect();
+    let names: Vec<&str> = wanted.split('/').filter(|name| !name.is_empty()).collect();
     let Some((name, parents)) = names.split_last() else {
         return Err(Error::new("config.json: linux.cgroupsPath: the root cgroup can't be a container's"));
     };
-    if names.contains(&"..") {
-        return Err(Error::new(format!("config.json: linux.cgroupsPath: {wanted:?} leads upwards")));
-    }
     let Some(mut parent) = mount()? else { return Ok(None) };
     let enter = |parent: &mut OwnedFd| -> std::result::Result<(), Errno> {
         enable_controllers(parent.as_fd());

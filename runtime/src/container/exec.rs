@@ -94,7 +94,14 @@ pub fn decide(entry: &Entry, request: &Request) -> Result<Decided> {
     let config = entry.read("config.json")?.ok_or_else(|| not_running(entry, Status::Stopped))?;
     let mut spec = bundle::parse(&config)?;
     let (process, warnings) = match (&request.process, spec.process()) {
-        (Some(path), _) => read(path)?,
+        (Some(path), own) => {
+            let (mut process, warnings) = read(path)?;
+            // What it doesn't mention is as the container's, as with runc and crun.
+            if process.capabilities().is_none() {
+                process.set_capabilities(own.as_ref().and_then(|own| own.capabilities().clone()));
+            }
+            (process, warnings)
+        }
         (None, Some(own)) => modified(own.clone(), request)?,
         (None, None) => return Err(Error::new("config.json: process: missing: give one in a file by --process")),
     };
@@ -209,7 +216,9 @@ fn not_added(why: &dyn std::fmt::Display) -> Error {
     Error::new(format!("adding pid of the new process to cgroups: {why}"))
 }
 
+/// `-` is standard input, as with crun.
 fn read(path: &Path) -> Result<(SpecProcess, Vec<String>)> {
+    let path = if path == Path::new("-") { Path::new("/dev/stdin") } else { path };
     let read = compile::read_process(&bundle::read(path)?);
     read.map_err(|error| Error::new(format!("parse {}: {error}", path.display())))
 }

@@ -17,6 +17,8 @@ use crate::sys;
 
 /// How long a killed process may take to go.
 const GONE_BY: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+/// How long one that may be about to end is waited for.
+const ENDING: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
 /// Opens the gate of a created container and waits until its program is executed. A `startContainer` or `poststart` hook that
 /// fails destroys the container (runtime spec, "Lifecycle", 7 and 9).
@@ -107,7 +109,12 @@ pub fn kill(entry: &Entry, signal: u8, all: bool) -> Result<()> {
 /// Deletes a stopped container; with `force`, whatever state it is in.
 pub fn delete(entry: &Entry, _lock: &Lock, force: bool) -> Result<()> {
     let record = entry.record()?;
-    let (status, _) = entry.status(&record)?;
+    let (mut status, process) = entry.status(&record)?;
+    if let Some(process) = process.filter(|_| !force) {
+        // It may have been killed just now.
+        let _ = poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&ENDING));
+        (status, _) = entry.status(&record)?;
+    }
     if status != Status::Stopped && !force {
         return Err(Error::new(format!(
             "cannot delete container {} that is not stopped: it is {}: kill it first, or delete it with --force",

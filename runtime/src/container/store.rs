@@ -225,14 +225,28 @@ impl Entry {
             .is_ok_and(|lock| lock.st_size > 0)
         {
             Status::Creating
+        } else if cgroup::is_frozen(record) {
+            // Before it was started, too: it doesn't come to its gate.
+            Status::Paused
         } else if gate::is_closed(self.directory()) {
             Status::Created
-        } else if cgroup::is_frozen(record) {
-            Status::Paused
         } else {
             Status::Running
         };
         Ok((status, process))
+    }
+
+    /// The same of one that is looked at from outside: what has neither a record nor somebody who is making it is no container.
+    pub fn look(&self) -> Result<(Record, Status)> {
+        let record = self.record()?;
+        let (status, _) = self.status(&record)?;
+        if record.oci_version.is_empty() && status == Status::Stopped {
+            return Err(Error::new(format!(
+                "container does not exist: {}: its state directory has no record",
+                self.id
+            )));
+        }
+        Ok((record, status))
     }
 
     /// Whether another process changes the container at this moment.

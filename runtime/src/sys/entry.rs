@@ -15,6 +15,9 @@ extern "C" fn main(_count: c_int, _arguments: *const *const c_char) -> c_int {
     // Writing to a pipe that nobody reads is an error like others.
     // SAFETY: SIG_IGN installs no code.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+    // The children of who ignores this can't be waited for, and a caller may do so.
+    // SAFETY: SIG_DFL installs no code.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
     let status = garboard_runtime::cli::main();
     // What is left in it goes out; a reader who has gone doesn't matter any more.
     let _ = std::io::Write::flush(&mut std::io::stdout());

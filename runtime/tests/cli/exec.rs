@@ -273,6 +273,19 @@ fn a_process_is_read_from_a_file() {
     std::fs::write(site.directory.join("process.json"), process.to_string()).unwrap();
     let text = site.ok(&["exec", "--process", "process.json", &site.id]);
     assert_eq!(text, "12\nthis\n/etc\n");
+    // Capabilities that it doesn't mention are the container's, and those that it denies are denied.
+    let capabilities = |sets: Value| {
+        let mut process = process.clone();
+        process["args"] = json!(["/bin/grep", "CapBnd", "/proc/self/status"]);
+        process["capabilities"] = sets;
+        if process["capabilities"].is_null() {
+            process.as_object_mut().unwrap().remove("capabilities");
+        }
+        std::fs::write(site.directory.join("capable.json"), process.to_string()).unwrap();
+        site.ok(&["exec", "--process", "capable.json", &site.id])
+    };
+    assert_eq!(capabilities(json!(null)), output(&site, &[], "grep CapBnd /proc/self/status"));
+    assert_eq!(capabilities(json!({})), "CapBnd:\t0000000000000000\n");
     // Root's, where nothing is said; what there isn't is left out.
     process.as_object_mut().unwrap().remove("user");
     process["capabilities"]["bounding"].as_array_mut().unwrap().push(json!("CAP_FLY"));

@@ -18,6 +18,10 @@ pub fn tests() -> Vec<Trial> {
         a_container_that_ignores_everything_is_deleted_by_force,
         a_frozen_container_that_was_never_started_holds_nobody_up,
         pause_and_resume,
+        a_created_container_is_resumed_as_such,
+        a_caller_may_ignore_the_end_of_children,
+        what_was_just_killed_can_be_deleted,
+        a_directory_without_a_record_is_no_container,
         containers_and_processes_are_listed,
         the_configuration_counts_as_it_was_at_create,
         a_new_network_is_there_when_the_program_begins,
@@ -331,7 +335,7 @@ fn a_cgroup_is_the_user_s_of_a_user_namespace_that_is_joined() {
 fn the_cgroup_is_where_the_configuration_says() {
     let site = shell("sleep 60");
     let parent = format!("garboard-cli-parent-{}", std::process::id());
-    let site = site.change(|c| c["linux"]["cgroupsPath"] = json!(format!("/{parent}/deeper/own")));
+    let site = site.change(|c| c["linux"]["cgroupsPath"] = json!(format!("/{parent}/other/../deeper/own")));
     site.create(&[]);
     let path = std::path::Path::new("/sys/fs/cgroup").join(&parent);
     let pid = site.state()["pid"].as_i64().unwrap();
@@ -341,7 +345,7 @@ fn the_cgroup_is_where_the_configuration_says() {
     assert!(path.join("deeper").exists() && !path.join("deeper/own").exists());
     std::fs::remove_dir(path.join("deeper")).unwrap();
     std::fs::remove_dir(path).unwrap();
-    for wrong in ["/", "/a/../b"] {
+    for wrong in ["/", "/a/.."] {
         let site = shell("true").change(|c| c["linux"]["cgroupsPath"] = json!(wrong));
         assert!(site.fails(&["create", &site.id]).contains("linux.cgroupsPath"), "{wrong}");
         site.assert_gone();
@@ -534,4 +538,57 @@ fn a_configuration_has_the_name_that_is_asked_for() {
     for version in ["-v", "-V"] {
         assert_eq!(site.ok(&[version]), site.ok(&["--version"]));
     }
+}
+
+fn a_created_container_is_resumed_as_such() {
+    let site = shell("sleep 60");
+    site.create(&[]);
+    site.ok(&["pause", &site.id]);
+    assert_eq!(site.state()["status"], "paused");
+    // Its process wouldn't come to its gate.
+    let refused = site.fails(&["start", &site.id]);
+    assert!(refused.contains("it is paused, not created"), "{refused}");
+    assert!(site.fails(&["exec", &site.id, "/bin/true"]).contains("paused"));
+    site.ok(&["resume", &site.id]);
+    assert_eq!(site.state()["status"], "created");
+    site.ok(&["start", &site.id]);
+    assert_eq!(site.state()["status"], "running");
+    site.ok(&["delete", "--force", &site.id]);
+}
+
+fn a_caller_may_ignore_the_end_of_children() {
+    let mut site = shell("exit 3").change(|c| {
+        for kind in ["createRuntime", "createContainer"] {
+            c["hooks"][kind] = json!([{"path": "/bin/sh", "args": ["sh", "-c", "/bin/true; /bin/true"]}]);
+        }
+    });
+    site.before = ["sh", "-c", "trap '' CHLD; exec \"$@\"", "sh"].iter().map(|word| (*word).to_owned()).collect();
+    site.before.push(crate::site::runtime().display().to_string());
+    let done = site.run(&["run", &site.id]);
+    assert_eq!(done.status, 3, "{done:?}");
+    site.assert_gone();
+}
+
+fn what_was_just_killed_can_be_deleted() {
+    let site = shell("sleep 60");
+    for _ in 0..10 {
+        site.create(&[]);
+        assert!(site.fails(&["delete", &site.id]).contains("kill it first"), "control: it is waited for, not killed");
+        site.ok(&["kill", &site.id, "KILL"]);
+        site.ok(&["delete", &site.id]);
+    }
+}
+
+fn a_directory_without_a_record_is_no_container() {
+    let site = shell("sleep 60");
+    site.create(&[]);
+    let root = site.directory.join("state/junk");
+    std::fs::create_dir(&root).unwrap();
+    assert!(site.fails(&["state", "junk"]).contains("container does not exist: junk"));
+    let done = site.run(&["list"]);
+    assert!(done.stdout.contains(&site.id) && !done.stdout.contains("junk"), "{done:?}");
+    // It can be removed all the same.
+    site.ok(&["delete", "--force", "junk"]);
+    assert!(!root.exists());
+    site.ok(&["delete", "--force", &site.id]);
 }

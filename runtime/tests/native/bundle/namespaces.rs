@@ -20,6 +20,7 @@ pub fn tests() -> Vec<Trial> {
         a_mount_namespace_is_joined,
         what_is_no_namespace_is_refused,
         a_failed_stage_leaves_no_child,
+        the_machine_s_cgroups_don_t_come_with_its_sys,
     ]
 }
 
@@ -201,4 +202,20 @@ fn a_failed_stage_leaves_no_child() {
     }
     let children = std::fs::read_to_string("/proc/thread-self/children").unwrap();
     assert_eq!((descriptors(), children), (before, String::new()));
+}
+
+/// Where the network is the machine's, a user namespace can't mount a `/sys` of its own and has the machine's instead.
+fn the_machine_s_cgroups_don_t_come_with_its_sys() {
+    let outside = std::fs::read_dir("/sys/fs/cgroup").unwrap().count();
+    assert!(outside > 0, "control: there is something to be seen");
+    let site = |name: &str| {
+        let script =
+            "ls /sys/class | grep -c net; ls -A /sys/fs/cgroup | wc -l; mkdir /sys/fs/cgroup/new 2>/dev/null; echo $?";
+        let mounts = json!([
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["nosuid", "noexec", "nodev"]},
+        ]);
+        bundle(name, script).namespace("network", json!(null)).set("/mounts", mounts)
+    };
+    assert_eq!(site("sys-shown").in_user_namespace().output(), "1\n0\n1\n");
 }

@@ -7,6 +7,8 @@ use crate::work::report::{DataState, KeptState, NetworkState};
 
 /// Columns that `garboard: ` leaves of 80.
 const WIDTH: usize = 70;
+/// Bytes of all rows together: with their prefixes and with what follows they fit into what may wait for a console.
+const ROWS: usize = 20 << 10;
 
 /// The table. Its lines have no prefix yet; foreign text in them is not yet escaped.
 pub fn render(snapshot: &Snapshot) -> String {
@@ -27,9 +29,7 @@ pub fn render(snapshot: &Snapshot) -> String {
             "CONTAINER", "STATE", "RESTARTS", "UPTIME", "MEMORY"
         );
     }
-    for container in &snapshot.containers {
-        row(&mut out, container);
-    }
+    rows(&mut out, &snapshot.containers);
     if let Some(text) = network(snapshot) {
         let _ = writeln!(out, "  network: {text}{}", because(&snapshot.network.detail));
     }
@@ -46,6 +46,34 @@ pub fn render(snapshot: &Snapshot) -> String {
         let _ = writeln!(out, "  note: {note}");
     }
     out
+}
+
+/// All containers; of a great many those that aren't as declared, as many as a console may have waiting.
+fn rows(out: &mut String, containers: &[Container]) {
+    let mut all: Vec<(bool, String)> = Vec::new();
+    for container in containers {
+        let mut text = String::new();
+        row(&mut text, container);
+        all.push((container.as_declared, text));
+    }
+    let size = |rows: &[(bool, String)]| rows.iter().map(|(_, text)| text.len()).fold(0, usize::saturating_add);
+    if size(&all) <= ROWS {
+        all.iter().for_each(|(_, text)| out.push_str(text));
+        return;
+    }
+    let (mut left, mut well, mut others) = (ROWS, 0_usize, 0_usize);
+    for (as_declared, text) in &all {
+        if *as_declared {
+            well = well.saturating_add(1);
+        } else if let Some(rest) = left.checked_sub(text.len()) {
+            left = rest;
+            out.push_str(text);
+        } else {
+            (left, others) = (0, others.saturating_add(1));
+        }
+    }
+    let more = if others > 0 { format!(", {others} more that aren't") } else { String::new() };
+    let _ = writeln!(out, "  {well} containers as declared{more}: `garboard status` shows them all");
 }
 
 fn row(out: &mut String, container: &Container) {
@@ -244,5 +272,27 @@ demo is running, all containers are as declared (12 s up, PID 1 uses 2.3 MiB)
         assert_eq!(durations, ["0 ms", "1.2 s", "59 s", "119 s", "119 min", "25h00m", "4d15h"]);
         let sizes: Vec<_> = [0, 1023, 1024, 1536, 104_857_600, 5 << 30].map(size).into();
         assert_eq!(sizes, ["0 B", "1023 B", "1.0 KiB", "1.5 KiB", "100 MiB", "5.0 GiB"]);
+    }
+
+    #[test]
+    fn of_a_great_many_those_are_shown_that_need_somebody() {
+        let mut snapshot = snapshot();
+        snapshot.notes = vec!["the last line".into()];
+        let one = snapshot.containers[0].clone();
+        let many = |as_declared, count: usize| vec![Container { as_declared, ..one.clone() }; count];
+        snapshot.containers = [many(true, 500), many(false, 1), many(true, 500)].concat();
+        let text = render(&snapshot);
+        assert_eq!(text.matches(&one.name).count(), 1, "{text}");
+        assert!(
+            text.contains("  1000 containers as declared: ") && text.ends_with("  note: the last line\n"),
+            "{text}"
+        );
+        // However many they are, a console has room for it.
+        snapshot.containers = many(false, 1000);
+        let text = render(&snapshot);
+        assert!(text.len() < 24 << 10 && text.contains("  0 containers as declared, "), "{text}");
+        // Control: a few are all shown.
+        snapshot.containers = many(true, 100);
+        assert_eq!(render(&snapshot).matches(&one.name).count(), 100);
     }
 }

@@ -227,10 +227,7 @@ impl Supervisor {
 
     /// What is left over from the turn before: requests, and listeners that waited for their turn. Whether there were any requests.
     pub(super) fn serve_again(&mut self, now: u64) -> bool {
-        let left = self.ports.again(now);
-        for number in &left {
-            self.serve_port(*number);
-        }
+        // Before those that are there: they ask again and again, and who waits to come in may be one who may ask for more.
         let paused: Vec<u32> = self.listeners.iter().filter(|(_, l)| l.paused).map(|(number, _)| *number).collect();
         for number in paused {
             if !self.ports.meter.throttled(group_of(number), now)
@@ -238,7 +235,12 @@ impl Supervisor {
             {
                 listener.paused = false;
                 self.sources.add_readable(&listener.fd, Source::Listener(number));
+                self.accept(number);
             }
+        }
+        let left = self.ports.again(now);
+        for number in &left {
+            self.serve_port(*number);
         }
         !left.is_empty()
     }

@@ -8,6 +8,7 @@ use crate::clock::now_ms;
 use crate::status::Rights;
 use crate::status::ports::Entry;
 use crate::status::protocol::{self, Answer, DEFAULT_TAIL, Line};
+use crate::status::subscription::KERNEL;
 use crate::supervise::Exit;
 use crate::work::keep::LONGEST_LOG;
 use crate::work::report::{self, DataState};
@@ -38,6 +39,13 @@ struct Asked {
     size: usize,
 }
 
+impl Askers {
+    /// Leaves out a ticket that a worker of the incarnation before still has: what it says is nobody's any more.
+    pub(super) fn pass_over(&mut self, ticket: u32) {
+        self.next = self.next.max(ticket.wrapping_add(1));
+    }
+}
+
 impl Supervisor {
     /// Has a kept log read for a port, which is answered when that is done.
     pub(super) fn ask_previous(
@@ -50,7 +58,12 @@ impl Supervisor {
         let of_one = |index: &usize| self.plan.containers.get(*index).filter(|c| c.kept_log.is_some());
         let index = usize::try_from(log).ok().filter(|index| of_one(index).is_some());
         let Some(index) = index else {
-            return Err("this log is not kept: its container's declaration has no `logging`".to_owned());
+            let why = if log == KERNEL {
+                "the kernel's log is not kept"
+            } else {
+                "this log is not kept: its container's declaration has no `logging`"
+            };
+            return Err(why.to_owned());
         };
         if self.state.common().goal.is_some() {
             return Err("the machine is stopping, and its data filesystem is about to go".to_owned());

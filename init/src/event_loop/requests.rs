@@ -73,15 +73,21 @@ impl Supervisor {
                 self.subscribed(entry);
                 Answer::Ok
             }
-            Question::Poweroff => {
-                self.shut_down(Goal::PowerOff, "asked by the status port");
-                Answer::Ok
-            }
-            Question::Reboot => {
-                self.shut_down(Goal::Reboot, "asked by the status port");
-                Answer::Ok
-            }
+            Question::Poweroff => self.stop_for(Goal::PowerOff)?,
+            Question::Reboot => self.stop_for(Goal::Reboot)?,
         })
+    }
+
+    /// What has begun is carried out: another end than that would be promised in vain.
+    fn stop_for<'a>(&mut self, goal: Goal) -> Result<Answer<'a>, String> {
+        match self.state.common().goal.filter(|begun| *begun != goal) {
+            Some(Goal::PowerOff) => return Err("the machine is already switching off".to_owned()),
+            Some(Goal::Reboot) => return Err("the machine is already starting over".to_owned()),
+            Some(Goal::Halt) => return Err("the machine is already halting".to_owned()),
+            None => {}
+        }
+        self.shut_down(goal, "asked by the status port");
+        Ok(Answer::Ok)
     }
 
     /// What a port is told is another from now on; the next incarnation of PID 1 has to know.
@@ -94,7 +100,8 @@ impl Supervisor {
         if !entry.subscription.add(log) {
             return Err(format!("at most {MOST_LOGS} logs are followed one by one; subscribe to all"));
         }
-        self.subscribed(entry);
+        // Events that it is told of besides may not be written yet.
+        self.common_dirty |= entry.lasting;
         Ok(())
     }
 

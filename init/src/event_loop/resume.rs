@@ -214,6 +214,9 @@ impl Supervisor {
             let mut worker =
                 Worker::adopt(w.kind, w.pid, inherited.take(w.pidfd), inherited.take(w.output), w.deadline);
             worker.reported = w.reported;
+            if let worker::Kind::Previous(ticket) = w.kind {
+                self.previous.pass_over(ticket);
+            }
             if let Some(output) = &worker.output {
                 self.sources.add_readable(output, Source::Worker(worker.pid));
             }

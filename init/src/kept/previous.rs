@@ -30,15 +30,24 @@ pub fn tail(directory: &OwnedFd, this: &str, count: usize, bytes: usize) -> VecD
         if !seen.insert(inode) {
             continue;
         }
-        let mut tail =
-            Tail { this, boot: None, unfinished: false, lines: VecDeque::new(), count, bytes, used: 0, cut: false };
+        let mut tail = Tail {
+            this,
+            boot: None,
+            unfinished: false,
+            lines: VecDeque::new(),
+            count,
+            bytes,
+            printed: 0,
+            used: 0,
+            cut: false,
+        };
         // What could be read counts.
         let _ = lines(file, |line| tail.take(line));
         // A line may go on in the next file.
         if let (Some(next), true) = (all.front_mut(), tail.unfinished) {
             next.continues = true;
         }
-        count = count.saturating_sub(tail.lines.len());
+        count = count.saturating_sub(tail.printed);
         bytes = bytes.saturating_sub(tail.used);
         tail.lines.into_iter().rev().for_each(|line| all.push_front(line));
         if tail.cut {
@@ -63,8 +72,10 @@ struct Tail<'a> {
     /// The line before goes on.
     unfinished: bool,
     lines: VecDeque<KeptLine>,
-    /// There is room for so many.
+    /// There is room for so many lines that were printed; what is said of missing ones comes besides.
     count: usize,
+    /// So many there are.
+    printed: usize,
     /// And for so many bytes, of which so many are used.
     bytes: usize,
     used: usize,
@@ -106,11 +117,13 @@ impl Tail<'_> {
 
     fn add(&mut self, line: KeptLine) {
         self.used = self.used.saturating_add(cost(&line));
+        self.printed = self.printed.saturating_add(usize::from(line.missing == 0));
         self.lines.push_back(line);
-        while self.used > self.bytes || self.lines.len() > self.count {
+        while self.used > self.bytes || self.printed > self.count {
             self.cut = true;
             let Some(oldest) = self.lines.pop_front() else { return };
             self.used = self.used.saturating_sub(cost(&oldest));
+            self.printed = self.printed.saturating_sub(usize::from(oldest.missing == 0));
         }
     }
 }

@@ -27,6 +27,7 @@ pub struct Writer {
     progress: Progress,
     boot: Boot,
     logs: Vec<Log>,
+    behind: bool,
 }
 
 #[derive(Debug)]
@@ -74,7 +75,8 @@ impl Writer {
             let opened = log.open(&directory).map(drop);
             log.note(opened);
         }
-        Ok(Self { directory, follower, progress, boot: Boot { id: boot_id.to_owned(), began_ms: began_ms() }, logs })
+        let boot = Boot { id: boot_id.to_owned(), began_ms: began_ms() };
+        Ok(Self { directory, follower, progress, boot, logs, behind: false })
     }
 
     /// Why a log, the first of those, is not kept.
@@ -97,15 +99,23 @@ impl Writer {
             self.logs.iter_mut().for_each(|log| log.marked = false);
         }
         let mut any = false;
+        self.behind = false;
         for log in &mut self.logs {
             // The last time it gets its last chance.
             if !last && log.fault.as_ref().is_some_and(|fault| fault.again > Instant::now()) {
                 continue;
             }
             let taken = log.take((&self.directory, &self.follower, &self.progress), &self.boot, last);
-            any |= log.note(taken).unwrap_or(false);
+            let taken = log.note(taken).unwrap_or(Taken::Nothing);
+            any |= taken != Taken::Nothing;
+            self.behind |= taken == Taken::Piece;
         }
         any
+    }
+
+    /// There is more of a log than the last pass took.
+    pub fn is_behind(&self) -> bool {
+        self.behind
     }
 
     /// Has the disk take what was written.
@@ -117,6 +127,16 @@ impl Writer {
             }
         }
     }
+}
+
+/// What one pass took of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Taken {
+    Nothing,
+    /// All that there was.
+    All,
+    /// Part of it.
+    Piece,
 }
 
 impl Log {
@@ -150,7 +170,7 @@ impl Log {
         (directory, follower, progress): (&OwnedFd, &Follower, &Progress),
         boot: &Boot,
         last: bool,
-    ) -> Result<bool, String> {
+    ) -> Result<Taken, String> {
         let Record { inode, size, place } = progress.load(self.index);
         if self.fault.is_some() {
             self.place = place;
@@ -158,7 +178,7 @@ impl Log {
         }
         let batch = follower.after(self.index, self.place);
         if batch.entries.is_empty() && (batch.gap == 0 || !(last || batch.lost)) {
-            return Ok(false);
+            return Ok(Taken::Nothing);
         }
         self.open(directory)?.begin(inode, size)?;
         self.place = batch.from;
@@ -171,7 +191,7 @@ impl Log {
             self.place = self.place.after(entry);
         }
         self.flush(progress, &mut text)?;
-        Ok(true)
+        Ok(if batch.more { Taken::Piece } else { Taken::All })
     }
 
     /// Adds a line to what is about to be written, in the next file if there is no room in this one.
@@ -294,5 +314,27 @@ mod tests {
         let text = std::fs::read_to_string(log).unwrap();
         let lines: Vec<&str> = text.lines().skip(1).map(|line| line.rsplit(" F ").next().unwrap()).collect();
         assert_eq!(lines, ["# missing 700 bytes", "line", "# missing 9 bytes"], "{text}");
+    }
+
+    #[test]
+    fn who_is_behind_goes_on_at_once_and_who_is_not_gathers() {
+        let data = tempfile::tempdir().unwrap();
+        let mut plan = plan();
+        plan.containers[0].kept_log = Some(KeptLog { file_size: 10_000_000, files: 2 });
+        let count = plan.containers.len();
+        let budget = 4 << 20;
+        let mut rings = Rings::create(count, budget).unwrap();
+        let follower = Follower::new(rings.as_fd().try_clone_to_owned().unwrap(), count, budget);
+        let directory = files::open_logs(data.path().to_str().unwrap()).unwrap();
+        let progress = Progress::create(count).unwrap();
+        let mut writer = Writer::new(&plan, &directory, follower, progress, "boot").unwrap();
+        assert!(!writer.pass(false) && !writer.is_behind());
+        for _ in 0..2000 {
+            rings.push(Piece { text: &[b'x'; 90], continues: false, unfinished: false }, 1);
+        }
+        rings.commit(0);
+        let passes = std::iter::from_fn(|| writer.pass(false).then(|| writer.is_behind())).collect::<Vec<_>>();
+        let (last, others) = passes.split_last().unwrap();
+        assert!(!last && others.len() >= 2 && others.iter().all(|behind| *behind), "{passes:?}");
     }
 }

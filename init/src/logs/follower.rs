@@ -40,6 +40,8 @@ pub struct Batch {
     pub from: Place,
     /// What is missing can't be read at any later time either: there was no memory for it.
     pub lost: bool,
+    /// There is more than a piece.
+    pub more: bool,
 }
 
 impl Place {
@@ -94,6 +96,7 @@ impl Follower {
         }
         // Something is there, and it is no entry: the machine had no memory for it.
         let lost = batch.entries.is_empty() && !bytes.is_empty();
+        batch.more = length > PIECE;
         if lost { Some(Batch { lost, ..self.gap(place, head.written, head.dropped) }) } else { Some(batch) }
     }
 
@@ -102,7 +105,7 @@ impl Follower {
         let overwritten = to.saturating_sub(place.read);
         let gap = overwritten.saturating_add(dropped.saturating_sub(place.dropped));
         let from = Place { read: to, missed: place.missed.saturating_add(overwritten), dropped };
-        Batch { gap, entries: Vec::new(), from, lost: false }
+        Batch { gap, entries: Vec::new(), from, lost: false, more: false }
     }
 
     /// Where the oldest whole entry begins, found from the newest, as only the ends of entries are known.

@@ -41,7 +41,12 @@ impl Outbox {
 
     /// Whether [`Outbox::push`] would take so many bytes, if no line was missed before.
     pub(super) fn has_room(&self, length: usize) -> bool {
-        self.rest().len().saturating_add(length) <= ROOM
+        self.waiting().saturating_add(length) <= ROOM
+    }
+
+    /// Bytes that wait besides a reply.
+    fn waiting(&self) -> usize {
+        self.rest().len().saturating_sub(self.reply_end.saturating_sub(self.written))
     }
 
     /// Takes an event, for which there must be room.
@@ -51,13 +56,13 @@ impl Outbox {
 
     /// For so many events there is room, whatever was missed.
     pub(super) fn room_for_events(&self) -> usize {
-        let room = ROOM.saturating_add(ROOM_FOR_EVENTS).saturating_sub(self.rest().len());
+        let room = ROOM.saturating_add(ROOM_FOR_EVENTS).saturating_sub(self.waiting());
         room.checked_div(LONGEST_EVENT).unwrap_or(0)
     }
 
     /// Says how many lines were missed, once the reader has caught up by half. False: they are still to be told.
     pub(super) fn tell_missed(&mut self) -> bool {
-        if self.missed > 0 && self.rest().len() <= ROOM.saturating_div(2) {
+        if self.missed > 0 && self.waiting() <= ROOM.saturating_div(2) {
             let line = protocol::encode(None, Answer::Missed { lines: self.missed });
             self.bytes.extend_from_slice(&line);
             self.missed = 0;
@@ -141,6 +146,21 @@ mod tests {
             events += 1;
         }
         assert!(events >= 3 && out.rest().len() <= ROOM + ROOM_FOR_EVENTS, "{events}");
+    }
+
+    #[test]
+    fn a_large_reply_takes_no_room_from_what_follows() {
+        let mut out = Outbox::default();
+        out.reply(&vec![b'r'; 4 * ROOM]);
+        out.push(b"line\n");
+        assert!(out.missed == 0 && out.has_room(1000) && out.room_for_events() > 0);
+        out.advance(ROOM / 2);
+        out.push(b"next\n");
+        assert!(out.missed == 0 && out.rest().ends_with(b"line\nnext\n"));
+        // Control: what is no reply does.
+        let line = [&[b'x'; 999][..], b"\n"].concat();
+        (0..100).for_each(|_| out.push(&line));
+        assert!(out.missed > 0);
     }
 
     #[test]

@@ -101,6 +101,8 @@ pub struct Ports {
     entries: BTreeMap<u32, Entry>,
     next: u32,
     clock: u64,
+    /// Who of those with the same rights was first the last time that some waited.
+    first: BTreeMap<Rights, u32>,
     /// What the work is that each makes.
     pub meter: Meter,
 }
@@ -205,14 +207,23 @@ impl Ports {
 
     /// Ports that may have more to read and may be read from now.
     pub fn again(&mut self, now: u64) -> Vec<u32> {
-        let waiting: Vec<(u32, Rights)> = self
-            .entries
-            .iter()
-            .filter(|(_, entry)| entry.again)
-            .map(|(number, entry)| (*number, entry.rights))
-            .collect();
-        let mut free = |rights| !self.meter.throttled(rights, now);
-        waiting.into_iter().filter(|(_, rights)| free(*rights)).map(|(number, _)| number).collect()
+        let mut waiting: BTreeMap<Rights, Vec<u32>> = BTreeMap::new();
+        for (number, entry) in self.entries.iter().filter(|(_, entry)| entry.again) {
+            waiting.entry(entry.rights).or_default().push(*number);
+        }
+        let mut all = Vec::new();
+        for (rights, mut numbers) in waiting {
+            if self.meter.throttled(rights, now) {
+                continue;
+            }
+            // The first may take all that there is for them. The next time it is another.
+            let first = self.first.get(&rights).copied();
+            let after = numbers.iter().position(|number| first.is_some_and(|first| *number > first)).unwrap_or(0);
+            numbers.rotate_left(after);
+            self.first.extend(numbers.first().map(|number| (rights, *number)));
+            all.extend(numbers);
+        }
+        all
     }
 
     /// When somebody who has made too much work may go on: with requests, or with those of listeners that are `paused`.
@@ -322,5 +333,22 @@ mod tests {
             port.write();
             assert!(line.contains(&format!("\"number\":{expected},")), "{line}");
         }
+    }
+
+    #[test]
+    fn of_two_who_ask_without_end_neither_waits_for_ever() {
+        let mut ports = Ports::default();
+        let all: Vec<u32> = (0..3).map(|_| ports.add(port(), Rights::Read, false)).collect();
+        let other = ports.add(port(), Rights::Container(0), false);
+        let mut served: Vec<u32> = Vec::new();
+        for window in 0..6 {
+            let now = 5_000 + window * 100;
+            let list = ports.again(now);
+            served.extend(list.iter().find(|number| all.contains(number)));
+            // Each of their answers takes all that there is, and the other one is served in between.
+            ports.meter.exhaust(Rights::Read);
+            assert_eq!(ports.again(now + 1), [other]);
+        }
+        assert_eq!(served, [all.clone(), all].concat());
     }
 }

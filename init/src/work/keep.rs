@@ -53,11 +53,12 @@ fn write(writer: &mut Writer, stdin: impl AsFd) {
     let mut since: Option<Instant> = None;
     let mut said = None;
     loop {
-        while writer.pass(false) {
-            if since.get_or_insert_with(Instant::now).elapsed() >= SYNC {
-                writer.sync();
-                since = None;
-            }
+        if writer.pass(false) {
+            since.get_or_insert_with(Instant::now);
+        }
+        if since.is_some_and(|since| since.elapsed() >= SYNC) {
+            writer.sync();
+            since = None;
         }
         // That it keeps all of them is said at first, and whenever it does again.
         let fault = writer.fault().map(str::to_owned);
@@ -65,14 +66,14 @@ fn write(writer: &mut Writer, stdin: impl AsFd) {
             emit(&report::Keep { fault: fault.clone() });
             said = Some(fault);
         }
+        // What came meanwhile is woken for, and waits for more.
+        if writer.is_behind() {
+            continue;
+        }
         let left = since.map(|since| SYNC.saturating_sub(since.elapsed()));
         match socket::wait(&stdin, left.into_iter().chain(writer.again()).min()) {
             Woken::Look => socket::pause(&stdin, GATHER),
-            Woken::Time if since.is_some_and(|since| since.elapsed() >= SYNC) => {
-                writer.sync();
-                since = None;
-            }
-            // One that failed is tried again.
+            // It is time to sync, or one that failed is tried again.
             Woken::Time => {}
             Woken::End => {
                 while writer.pass(true) {}

@@ -203,6 +203,10 @@ fn who_was_asked_to_stop_is_not_asked_again() {
     rig.wait_console("slow | up");
     rig.ask(serde_json::json!({"request": "reboot"}));
     rig.wait_console("slow | asked");
+    // What has begun is carried out, and another end isn't promised.
+    let refused = rig.ask(serde_json::json!({"request": "poweroff"}));
+    assert!(refused["type"] == "error" && refused["message"].as_str().unwrap().contains("starting over"), "{refused}");
+    assert_eq!(rig.ask(serde_json::json!({"request": "reboot"}))["type"], "ok");
     let pid = rig.wait_state("slow", "stopping")["pid"].as_i64().unwrap() as i32;
     rig.signal(PANIC);
     wait_resumed(&mut rig);

@@ -13,6 +13,7 @@ use crate::rig::{Rig, Setup, kill, shell, with};
 pub const TESTS: &[(&str, fn())] = &[
     ("readers::a_container_reads_and_changes_nothing", a_container_reads_and_changes_nothing),
     ("readers::a_flood_of_requests_leaves_pid_1_to_others", a_flood_of_requests_leaves_pid_1_to_others),
+    ("readers::who_asks_without_end_keeps_no_other_out", who_asks_without_end_keeps_no_other_out),
     ("readers::connections_are_bounded_and_the_oldest_goes", connections_are_bounded_and_the_oldest_goes),
     ("readers::sockets_are_there_again_after_a_crash", sockets_are_there_again_after_a_crash),
 ];
@@ -136,6 +137,40 @@ fn a_flood_of_requests_leaves_pid_1_to_others() {
     // The control: without the measure the same flood takes what it gets.
     let (without, _) = share_under_flood("unmeasured");
     assert!(without > 2.0 * used, "{without:.2} without, {used:.2} with it");
+}
+
+/// Of those who may ask the same, each is answered, and another one comes in.
+fn who_asks_without_end_keeps_no_other_out() {
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+    // Answers that take as long as there is for them.
+    let crowd = (0..300).map(|number| with(Restart::No, shell(&format!("ended-{number}"), "exit 0")));
+    let mut rig = Rig::new([reader("busy")].into_iter().chain(crowd).collect());
+    rig.wait("all ended", |status| {
+        let containers = status["containers"].as_array().unwrap();
+        containers.iter().filter(|container| container["state"] == "exited").count() == 300
+    });
+    let (stop, answers) = (AtomicBool::new(false), [const { AtomicU32::new(0) }; 2]);
+    std::thread::scope(|scope| {
+        for count in &answers {
+            let mut stream = connect(&rig, "busy");
+            let stop = &stop;
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    assert_eq!(ask(&mut stream, json!({"request": "status"}))["type"], "status");
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        let answered = || answers.iter().map(|count| count.load(Ordering::Relaxed)).min().unwrap();
+        rig.until("both are answered", |_| answered() >= 3);
+        for _ in 0..3 {
+            let mut third = connect(&rig, "busy");
+            assert_eq!(ask(&mut third, json!({"request": "events", "count": 1}))["type"], "events");
+        }
+        let before = answered();
+        rig.until("both still are", |_| answered() >= before + 3);
+        stop.store(true, Ordering::Relaxed);
+    });
 }
 
 fn connections_are_bounded_and_the_oldest_goes() {

@@ -127,7 +127,7 @@ fn logs_and_events_are_followed_into_the_next_boot() {
     let (project, image) = bake(ENDS);
     for (arguments, before, after) in [
         (&["logs", "critical", "--follow"][..], "waits", "stays"),
-        (&["events", "--follow"], "critical", "critical was given up"),
+        (&["events", "--follow"], "critical", "the boot before this one (number 1)"),
     ] {
         let vm = Vm::builder(&image).state(project.path(arguments[0])).reboot().boot().unwrap();
         let socket = vm.status_socket().display().to_string();

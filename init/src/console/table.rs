@@ -7,8 +7,9 @@ use crate::work::report::{DataState, KeptState, NetworkState};
 
 /// Columns that `garboard: ` leaves of 80.
 const WIDTH: usize = 70;
-/// Bytes of all rows together: with their prefixes and with what follows they fit into what may wait for a console.
-const ROWS: usize = 20 << 10;
+/// Bytes of all rows together: with their prefixes and with what follows they fit into what is kept for our own lines, however much of
+/// containers' waits for the console.
+const ROWS: usize = 10 << 10;
 
 /// The table. Its lines have no prefix yet; foreign text in them is not yet escaped.
 pub fn render(snapshot: &Snapshot) -> String {
@@ -290,7 +291,17 @@ demo is running, all containers are as declared (12 s up, PID 1 uses 2.3 MiB)
         // However many they are, a console has room for it.
         snapshot.containers = many(false, 1000);
         let text = render(&snapshot);
-        assert!(text.len() < 24 << 10 && text.contains("  0 containers as declared, "), "{text}");
+        let mut queue = crate::console::queue::Queue::default();
+        (0..2_000).for_each(|_| queue.push_foreign("web | a line that nobody has read yet\n"));
+        text.lines().for_each(|line| queue.push_own(&format!("garboard: {line}\n")));
+        let mut shown = Vec::new();
+        while !queue.is_empty() {
+            let part = queue.front().to_vec();
+            queue.consume(part.len());
+            shown.extend(part);
+        }
+        assert!(shown.ends_with(b"garboard:   note: the last line\n"), "{}", String::from_utf8_lossy(&shown));
+        assert!(text.contains("  0 containers as declared, "), "{text}");
         // Control: a few are all shown.
         snapshot.containers = many(true, 100);
         assert_eq!(render(&snapshot).matches(&one.name).count(), 100);

@@ -217,7 +217,7 @@ impl Supervisor {
             }
             let deadline = self.next_deadline(now);
             self.sources.arm(deadline);
-            let more = !self.ports.again(now).is_empty() || self.ports.events_wait(self.journal.last());
+            let more = self.ports.waits(now) || self.ports.events_wait(self.journal.last());
             let busy = more || self.reap_again || self.launch_again;
             for ready in self.sources.wait(busy) {
                 self.dispatch(ready);

@@ -9,7 +9,7 @@ const ROOM_FOR_EVENTS: usize = 16 << 10;
 /// Bytes of an event's line at most: its text has 600 bytes in the journal, each of them six in JSON at worst.
 pub(super) const LONGEST_EVENT: usize = 4 << 10;
 
-/// Bounded: one reply, [`ROOM`] and [`ROOM_FOR_EVENTS`].
+/// Bounded: one reply, and before and behind it [`ROOM`] and [`ROOM_FOR_EVENTS`] each.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     bytes: Vec<u8>,

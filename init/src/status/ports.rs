@@ -205,7 +205,13 @@ impl Ports {
         self.entries.values().any(|entry| entry.reads_events(newest))
     }
 
-    /// Ports that may have more to read and may be read from now.
+    /// Whether there is a port that may have more to read and may be read from now.
+    pub fn waits(&mut self, now: u64) -> bool {
+        let Self { entries, meter, .. } = self;
+        entries.values().any(|entry| entry.again && !meter.throttled(entry.rights, now))
+    }
+
+    /// These ports, in the order in which they are to be served: of those with the same rights another one is the first each time.
     pub fn again(&mut self, now: u64) -> Vec<u32> {
         let mut waiting: BTreeMap<Rights, Vec<u32>> = BTreeMap::new();
         for (number, entry) in self.entries.iter().filter(|(_, entry)| entry.again) {
@@ -343,6 +349,8 @@ mod tests {
         let mut served: Vec<u32> = Vec::new();
         for window in 0..6 {
             let now = 5_000 + window * 100;
+            // To look whether somebody waits is nobody's turn.
+            assert!(ports.waits(now));
             let list = ports.again(now);
             served.extend(list.iter().find(|number| all.contains(number)));
             // Each of their answers takes all that there is, and the other one is served in between.

@@ -63,6 +63,19 @@ pub fn set_up(socket: BorrowedFd<'_>, name: &str) -> io::Result<()> {
     call(socket, libc::SIOCSIFFLAGS, &mut request)
 }
 
+/// Bytes of the longest packet that goes through the interface.
+pub fn mtu(socket: BorrowedFd<'_>, name: &str) -> io::Result<u16> {
+    let mut request = request(name, &[])?;
+    call(socket, libc::SIOCGIFMTU, &mut request)?;
+    let value = request.value.first_chunk().map_or(0, |head| i32::from_ne_bytes(*head));
+    Ok(u16::try_from(value).unwrap_or(u16::MAX))
+}
+
+/// Sets it. EINVAL: the driver can't.
+pub fn set_mtu(socket: BorrowedFd<'_>, name: &str, mtu: u16) -> io::Result<()> {
+    call(socket, libc::SIOCSIFMTU, &mut request(name, &i32::from(mtu).to_ne_bytes())?)
+}
+
 /// Whether the interface is up and has a carrier (`IFF_RUNNING`).
 pub fn is_running(socket: BorrowedFd<'_>, name: &str) -> io::Result<bool> {
     let mut request = request(name, &[])?;
@@ -235,6 +248,9 @@ mod tests {
             let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
             let socket = socket.as_fd();
             set_up(socket, "lo").unwrap();
+            let before = mtu(socket, "lo").unwrap();
+            set_mtu(socket, "lo", 1460).unwrap();
+            assert!(before != 1460 && mtu(socket, "lo").unwrap() == 1460, "{before}");
             set_address(socket, "lo", [203, 0, 113, 7].into(), Ipv4Addr::BROADCAST).unwrap();
             let gateway = Ipv4Addr::new(172, 31, 1, 1);
             // The control: the kernel refuses such a gateway as it is.

@@ -16,6 +16,9 @@ const OPTIONS: usize = 240;
 /// Shorter messages are dropped by some relays (RFC 1542, section 2.1).
 const MIN_LENGTH: usize = 300;
 
+/// Bytes of a packet that every network must take.
+const LEAST_MTU: u16 = 1280;
+
 /// What a message is (option 53).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -69,6 +72,8 @@ pub struct Reply {
     pub routes: Vec<Route>,
     /// Name servers, the preferred first.
     pub dns: Vec<Ipv4Addr>,
+    /// Bytes of the longest packet on this network (option 26).
+    pub mtu: Option<u16>,
     /// Seconds that the address is given for.
     pub lease: Option<u32>,
     /// Seconds after which to renew.
@@ -122,8 +127,8 @@ impl Query<'_> {
             option(12, self.hostname.as_bytes());
         }
         option(57, &u16::try_from(MAX_LENGTH).unwrap_or(1500).to_be_bytes());
-        // Netmask, routes (asked for before routers, as RFC 3442 wants), routers, name servers, lease, renewal, rebinding.
-        option(55, &[1, 121, 3, 6, 51, 58, 59]);
+        // Netmask, routes (asked for before routers, as RFC 3442 wants), routers, name servers, MTU, lease, renewal, rebinding.
+        option(55, &[1, 121, 3, 6, 26, 51, 58, 59]);
         out.push(255);
         if out.len() < MIN_LENGTH {
             out.resize(MIN_LENGTH, 0);
@@ -151,6 +156,7 @@ impl Reply {
             routers: Vec::new(),
             routes: Vec::new(),
             dns: Vec::new(),
+            mtu: None,
             lease: None,
             renew: None,
             rebind: None,
@@ -194,6 +200,8 @@ impl Reply {
             1 => self.netmask = address,
             3 => self.routers = addresses(value),
             6 => self.dns = addresses(value),
+            // What is shorter would take IPv6 away (RFC 8200, section 5).
+            26 => self.mtu = bytes::<2>(value, 0).map(u16::from_be_bytes).filter(|mtu| *mtu >= LEAST_MTU),
             51 => self.lease = seconds,
             54 => self.server = address,
             58 => self.renew = seconds,
@@ -291,7 +299,20 @@ pub(crate) mod tests {
         let reply = Reply::parse(&data, MAC).unwrap();
         assert_eq!((reply.kind, reply.xid, reply.address), (Kind::Offer, 7, [10, 0, 2, 15].into()));
         assert_eq!(reply.netmask, Some([255, 255, 255, 0].into()));
-        assert_eq!((reply.routers.len(), reply.dns.len(), reply.lease), (1, 2, Some(86400)));
+        assert_eq!((reply.routers.len(), reply.dns.len(), reply.lease, reply.mtu), (1, 2, Some(86400), None));
+    }
+
+    #[test]
+    fn an_mtu_is_one_that_ip_goes_through() {
+        let mtu = |value: &[u8]| {
+            let option = [&[26, u8::try_from(value.len()).unwrap()], value].concat();
+            Reply::parse(&reply(5, 7, &[&option]), MAC).unwrap().mtu
+        };
+        assert_eq!(mtu(&1460_u16.to_be_bytes()), Some(1460));
+        assert_eq!(mtu(&1280_u16.to_be_bytes()), Some(1280));
+        for wrong in [&1279_u16.to_be_bytes()[..], &[0, 0], &[5], &[]] {
+            assert_eq!(mtu(wrong), None, "{wrong:?}");
+        }
     }
 
     #[test]

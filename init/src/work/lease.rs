@@ -25,6 +25,8 @@ pub struct Lease {
     pub routes: Vec<Route>,
     /// Name servers.
     pub dns: Vec<Ipv4Addr>,
+    /// Bytes of the longest packet, if the network's isn't the interface's own.
+    pub mtu: Option<u16>,
 }
 
 /// What to do.
@@ -187,6 +189,7 @@ impl Client {
             prefix: ack.netmask.map_or(24, address::prefix),
             routes: routes(ack),
             dns: ack.dns.clone(),
+            mtu: ack.mtu,
         })]
     }
 
@@ -261,10 +264,17 @@ mod tests {
         let asked = client.tick(0);
         let requested = client.receive(&reply(2, xid(&asked), &[SERVER]), 10);
         assert!(matches!(requested[..], [Action::Broadcast(_)]));
-        let actions = client
-            .receive(&reply(5, xid(&requested), &[SERVER, HOUR, &[3, 4, 10, 0, 2, 2], &[1, 4, 255, 255, 0, 0]]), 20);
+        let actions = client.receive(
+            &reply(
+                5,
+                xid(&requested),
+                &[SERVER, HOUR, &[3, 4, 10, 0, 2, 2], &[1, 4, 255, 255, 0, 0], &[26, 2, 5, 180]],
+            ),
+            20,
+        );
         let route = Route { destination: [0; 4].into(), prefix: 0, gateway: Some([10, 0, 2, 2].into()) };
-        let lease = Lease { address: [10, 0, 2, 15].into(), prefix: 16, routes: vec![route], dns: vec![] };
+        let lease =
+            Lease { address: [10, 0, 2, 15].into(), prefix: 16, routes: vec![route], dns: vec![], mtu: Some(1460) };
         assert_eq!(actions, [Action::Configure(lease)]);
         client
     }

@@ -171,7 +171,8 @@ fn keep_lease(interface: &str, plan: &Plan) -> Result<Network, String> {
     let start = Instant::now();
     let now = || u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
     let mut client = Client::new(mac, &plan.hostname, seed(), now());
-    let mut uplink = Uplink { interface, socket: &socket, plan, applied: None };
+    let own_mtu = net::mtu(socket.as_fd(), interface).map_err(|e| format!("look at {interface}: {e}"))?;
+    let mut uplink = Uplink { interface, socket: &socket, plan, own_mtu, applied: None };
     uplink.report_asking("asking for a DHCP lease");
     let mut buffer = [0; dhcp::MAX_LENGTH];
     loop {
@@ -215,6 +216,8 @@ struct Uplink<'a> {
     interface: &'a str,
     socket: &'a UdpSocket,
     plan: &'a Plan,
+    /// Bytes of the longest packet where no lease says anything else.
+    own_mtu: u16,
     /// The lease that was last applied.
     applied: Option<Lease>,
 }
@@ -246,6 +249,7 @@ impl Uplink<'_> {
             }
             Action::Deconfigure => {
                 self.applied = None;
+                let _ = net::set_mtu(self.socket.as_fd(), self.interface, self.own_mtu);
                 let _ = net::clear_address(self.socket.as_fd(), self.interface);
                 self.report(Vec::new(), NetworkState::Configuring, "the DHCP lease ended and was not renewed".into());
             }
@@ -257,6 +261,11 @@ impl Uplink<'_> {
         let (socket, netmask) = (self.socket.as_fd(), address::netmask(lease.prefix));
         let address = net::set_address(socket, self.interface, lease.address, netmask);
         let mut results = vec![address.map_err(|e| format!("address: {e}"))];
+        let mtu = lease.mtu.unwrap_or(self.own_mtu);
+        // Drivers may begin anew to change it.
+        if net::mtu(socket, self.interface).is_ok_and(|present| present != mtu) {
+            results.push(net::set_mtu(socket, self.interface, mtu).map_err(|e| format!("MTU {mtu}: {e}")));
+        }
         for route in &lease.routes {
             let network = (route.destination, address::netmask(route.prefix));
             let added = net::add_route(socket, self.interface, network, route.gateway);

@@ -150,7 +150,15 @@ fn who_asks_without_end_keeps_no_other_out() {
         containers.iter().filter(|container| container["state"] == "exited").count() == 300
     });
     let (stop, answers) = (AtomicBool::new(false), [const { AtomicU32::new(0) }; 2]);
+    /// Ends the askers also where the test fails.
+    struct Stop<'a>(&'a AtomicBool);
+    impl Drop for Stop<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
     std::thread::scope(|scope| {
+        let _stop = Stop(&stop);
         for count in &answers {
             let mut stream = connect(&rig, "busy");
             let stop = &stop;
@@ -169,7 +177,6 @@ fn who_asks_without_end_keeps_no_other_out() {
         }
         let before = answered();
         rig.until("both still are", |_| answered() >= before + 3);
-        stop.store(true, Ordering::Relaxed);
     });
 }
 

@@ -24,6 +24,7 @@ struct Common {
     empty_ns: Vec<String>,
     auto_dedup: bool,
     lazy_pages: bool,
+    network_lock: Option<String>,
 }
 
 impl Default for Common {
@@ -39,6 +40,7 @@ impl Default for Common {
             empty_ns: Vec::new(),
             auto_dedup: false,
             lazy_pages: false,
+            network_lock: None,
         }
     }
 }
@@ -56,6 +58,8 @@ impl Common {
         Flag::value("", "empty-ns", "NAMESPACE", "Make this namespace, but empty: network").one_of(&["network"]),
         Flag::switch("", "auto-dedup", "Keep equal pages once"),
         Flag::switch("", "lazy-pages", "Fetch memory when it is touched (userfaultfd(2))"),
+        Flag::value("", "network-lock", "METHOD", "How packets are held up meanwhile")
+            .one_of(&["iptables", "nftables", "skip"]),
     ];
 
     fn take(&mut self, flag: &str, reader: &mut Reader) -> Parsed<()> {
@@ -70,6 +74,7 @@ impl Common {
             "empty-ns" => self.empty_ns.push(reader.text()?),
             "auto-dedup" => self.auto_dedup = true,
             "lazy-pages" => self.lazy_pages = true,
+            "network-lock" => self.network_lock = Some(reader.text()?),
             other => return Err(reader.unknown(other)),
         }
         Ok(())
@@ -82,6 +87,8 @@ pub(super) struct Checkpoint {
     parent_path: Option<PathBuf>,
     leave_running: bool,
     pre_dump: bool,
+    link_remap: bool,
+    tcp_skip_in_flight: bool,
     status_fd: i32,
     page_server: Option<String>,
     name: Name,
@@ -94,6 +101,8 @@ impl Checkpoint {
             Flag::value("", "parent-path", "DIR", "The images of an earlier pre-dump, relative to these"),
             Flag::switch("", "leave-running", "Let the container go on afterwards"),
             Flag::switch("", "pre-dump", "Write only the memory, and let the container go on"),
+            Flag::switch("", "link-remap", "Keep files that were removed while they are open"),
+            Flag::switch("", "tcp-skip-in-flight", "Leave out TCP connections that are only being made"),
             Flag::value(
                 "",
                 "status-fd",
@@ -111,6 +120,8 @@ impl Checkpoint {
                 "parent-path" => checkpoint.parent_path = Some(reader.path()?),
                 "leave-running" => checkpoint.leave_running = true,
                 "pre-dump" => checkpoint.pre_dump = true,
+                "link-remap" => checkpoint.link_remap = true,
+                "tcp-skip-in-flight" => checkpoint.tcp_skip_in_flight = true,
                 "status-fd" => checkpoint.status_fd = reader.number()?,
                 "page-server" => checkpoint.page_server = Some(reader.text()?),
                 "CONTAINER" => checkpoint.name = Name::last(reader)?,
@@ -130,6 +141,7 @@ pub(super) struct Restore {
     console_socket: Option<PathBuf>,
     no_subreaper: bool,
     no_pivot: bool,
+    tcp_close: bool,
     lsm_profile: Option<String>,
     lsm_mount_context: Option<String>,
     name: Name,
@@ -150,6 +162,7 @@ impl Restore {
             Flag::value("", "console-socket", "SOCKET", "Without effect, as no terminal can be made anew"),
             Flag::switch("", "no-subreaper", "Don't adopt the container's orphans"),
             Flag::switch("", "no-pivot", "Without effect: criu finds out"),
+            Flag::switch("", "tcp-close", "Make TCP connections closed"),
             Flag::value("", "lsm-profile", "TYPE:NAME", "Another profile of the security module"),
             Flag::value("", "lsm-mount-context", "CONTEXT", "Another context of mounts"),
         ],
@@ -165,6 +178,7 @@ impl Restore {
                 "console-socket" => restore.console_socket = Some(reader.path()?),
                 "no-subreaper" => restore.no_subreaper = true,
                 "no-pivot" => restore.no_pivot = true,
+                "tcp-close" => restore.tcp_close = true,
                 "lsm-profile" => restore.lsm_profile = Some(reader.text()?),
                 "lsm-mount-context" => restore.lsm_mount_context = Some(reader.text()?),
                 "CONTAINER" => restore.name = Name::last(reader)?,
@@ -182,6 +196,8 @@ pub(super) fn write(store: &Store, global: &Global, arguments: &Checkpoint) -> R
         images: images(global, &arguments.common),
         leave_running: arguments.leave_running,
         pre_dump: arguments.pre_dump,
+        link_remap: arguments.link_remap,
+        skip_in_flight: arguments.tcp_skip_in_flight,
         parent: arguments.parent_path.clone(),
         page_server: arguments.page_server.clone(),
         status_fd: Some(arguments.status_fd).filter(|fd| *fd >= 0),
@@ -198,6 +214,7 @@ pub(super) fn read(store: &Store, global: &Global, arguments: &Restore) -> Resul
         Options { pid_file: arguments.pid_file.clone(), manager: create::manager(global), ..Options::default() };
     let wanted = Anew {
         images: images(global, &arguments.common),
+        tcp_close: arguments.tcp_close,
         lsm_profile: arguments.lsm_profile.clone(),
         lsm_mount_context: arguments.lsm_mount_context.clone(),
     };
@@ -229,5 +246,6 @@ fn images(global: &Global, common: &Common) -> Images {
         empty_ns: common.empty_ns.iter().map(|_| "net".to_owned()).collect(),
         auto_dedup: common.auto_dedup,
         lazy_pages: common.lazy_pages,
+        network_lock: common.network_lock.clone(),
     }
 }

@@ -27,6 +27,10 @@ pub struct Checkpoint {
     pub pre_dump: bool,
     /// The directory of an earlier one of these, relative to the images.
     pub parent: Option<PathBuf>,
+    /// Files that were removed while they are open are kept by links beside them.
+    pub link_remap: bool,
+    /// Connections that are only being made are left out.
+    pub skip_in_flight: bool,
     /// Where its memory is sent instead, as `ADDRESS:PORT`.
     pub page_server: Option<String>,
     /// A descriptor on which criu says that memory can be fetched.
@@ -109,8 +113,12 @@ fn arguments(
     if wanted.leave_running && !wanted.pre_dump {
         arguments.push("--leave-running".into());
     }
-    if wanted.pre_dump {
-        arguments.push("--track-mem".into());
+    for (flag, on) in [
+        ("--track-mem", wanted.pre_dump),
+        ("--link-remap", wanted.link_remap),
+        ("--skip-in-flight", wanted.skip_in_flight),
+    ] {
+        arguments.extend(on.then(|| flag.into()));
     }
     if let Some(parent) = &wanted.parent {
         let climbs = parent.is_absolute() || !wanted.images.directory.join(parent).is_dir();

@@ -40,6 +40,8 @@ pub struct Images {
     pub auto_dedup: bool,
     /// Memory is fetched when it is touched.
     pub lazy_pages: bool,
+    /// How packets are kept from connections meanwhile (criu(8), `--network-lock`).
+    pub network_lock: Option<String>,
 }
 
 /// What criu can't find out by itself: mounts whose sources are outside, as `(place in the container, source)`.
@@ -62,6 +64,7 @@ impl Images {
         ] {
             arguments.extend(on.then(|| flag.into()));
         }
+        arguments.extend(self.network_lock.iter().flat_map(|method| ["--network-lock".into(), method.into()]));
         arguments.extend(self.empty_ns.iter().flat_map(|kind| ["--empty-ns".into(), kind.into()]));
         arguments
     }

@@ -21,6 +21,8 @@ use crate::cgroup::AbsentController;
 pub struct Restore {
     /// What both directions have in common.
     pub images: Images,
+    /// Connections are made closed, whatever was kept of them.
+    pub tcp_close: bool,
     /// `TYPE:NAME` of the security module's profile instead of the one that is written down.
     pub lsm_profile: Option<String>,
     /// The context of mounts instead of the one that is written down.
@@ -85,6 +87,7 @@ fn make(
     let pid_file = std::path::absolute(entry.path("pid")).during(|| "find the state directory")?;
     let mut arguments: Vec<OsString> = vec!["restore".into()];
     arguments.extend(wanted.images.arguments(&work, "restore.log"));
+    arguments.extend(wanted.tcp_close.then(|| "--tcp-close".into()));
     arguments.extend(["--restore-detached".into(), "--pidfile".into(), pid_file.clone().into()]);
     arguments.extend(["--root".into(), bundle.rootfs.clone().into()]);
     arguments.extend(handed);

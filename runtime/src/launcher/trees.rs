@@ -276,8 +276,9 @@ fn instead_of(launch: &Launch, fstype: &str, flags: &MountFlags) -> Result<Optio
     if *namespace == Namespace::New {
         return Ok(None);
     }
-    // What is denied on it is denied beneath, where a mount of its own would have had nothing.
-    let flags = MountFlags { tree: flags.own, ..flags.clone() };
+    // What is denied on it is denied beneath, where a mount of its own would have had nothing. However it is to spread, it does so in the
+    // container only: that is said of it when it is there.
+    let flags = MountFlags { tree: flags.own, propagation: Vec::new(), ..flags.clone() };
     match tree(path, true, &flags, None) {
         Err(failure) if failure.errno == Errno::NOENT.raw_os_error() => Ok(None),
         other => other.map(Some),

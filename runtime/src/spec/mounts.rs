@@ -43,6 +43,9 @@ pub(super) fn collect(options: &Options, image_volumes: &[String], files: &dyn I
         made.uncovered.push(target.clone());
         if let Some(size) = options.image_volumes {
             check_target(target)?;
+            if !options.mounts.iter().any(|other| is_beneath(target, &other.target)) {
+                expect_no_file(files, target)?;
+            }
             let found = metadata(files, target)?;
             let kind = MountKind::Tmpfs {
                 size: Some(size),
@@ -194,14 +197,18 @@ fn is_beneath(path: &str, above: &str) -> bool {
     path.len() > above.len() && path.starts_with(&above)
 }
 
-/// The kernel mounts no directory over a file.
+/// The kernel mounts no directory over a file, and none can be made beneath one.
 fn expect_no_file(files: &dyn ImageFiles, target: &str) -> Result<(), Error> {
-    let found = files.metadata(target).map_err(|e| Error::new("mounts", format!("{target} in the image: {e}")))?;
-    if found.is_some_and(|found| !found.directory) {
-        return Err(Error::new(
-            "mounts",
-            format!("{target} is a file in the image, and only a directory can be mounted over"),
-        ));
+    let mut path = String::new();
+    for name in names(target) {
+        path = format!("{path}/{name}");
+        let found = files.metadata(&path).map_err(|e| Error::new("mounts", format!("{path} in the image: {e}")))?;
+        if found.is_some_and(|found| !found.directory) {
+            return Err(Error::new(
+                "mounts",
+                format!("{path} is a file in the image, and only a directory can be mounted over"),
+            ));
+        }
     }
     Ok(())
 }

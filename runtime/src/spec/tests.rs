@@ -289,6 +289,12 @@ fn a_directory_is_not_mounted_over_a_file() {
         let error = refused(vec![mount("/etc/passwd", kind)]);
         assert!(error.contains("mounts") && error.contains("/etc/passwd is a file in the image"), "{error}");
     }
+    let error = refused(vec![mount("/etc/passwd/deeper", volume())]);
+    assert!(error.contains("/etc/passwd is a file in the image"), "{error}");
+    let config = image(r#"{"Cmd":["x"],"Volumes":{"/etc/passwd":{}}}"#);
+    let with_volumes = Options { image_volumes: Some(1 << 20), ..safe() };
+    let error = from_image(&config, &with_volumes, &Image).unwrap_err().to_string();
+    assert!(error.contains("/etc/passwd is a file in the image"), "{error}");
     // Controls: a directory, and a file that nobody sees.
     assert_eq!(refused(vec![mount("/var/lib/redis", volume()), mount("/absent", tmpfs())]), "");
     assert_eq!(refused(vec![mount("/etc/passwd", tmpfs()), mount("/etc", volume())]), "");

@@ -86,8 +86,26 @@ fn a_checkpoint_is_written_and_the_container_deleted() {
     let pid = site.state()["pid"].to_string();
     let images = images(&site);
     let path = images.to_str().unwrap();
-    let flags = ["--tcp-established", "--ext-unix-sk", "--shell-job", "--file-locks", "--lazy-pages", "--auto-dedup"];
-    let more = ["--manage-cgroups-mode", "ignore", "--empty-ns", "network", "--page-server", "127.0.0.1:9"];
+    let flags = [
+        "--tcp-established",
+        "--ext-unix-sk",
+        "--shell-job",
+        "--file-locks",
+        "--lazy-pages",
+        "--auto-dedup",
+        "--link-remap",
+    ];
+    let more = [
+        "--manage-cgroups-mode",
+        "ignore",
+        "--empty-ns",
+        "network",
+        "--page-server",
+        "127.0.0.1:9",
+        "--network-lock",
+        "skip",
+        "--tcp-skip-in-flight",
+    ];
     site.ok(&[&["--criu", &criu, "checkpoint", "--image-path", path], &flags[..], &more, &[&site.id]].concat());
     let called = called(&site);
     assert_eq!(called[0], "dump");
@@ -100,6 +118,7 @@ fn a_checkpoint_is_written_and_the_container_deleted() {
         ("--work-dir", path),
         ("--empty-ns", "net"),
         ("--port", "9"),
+        ("--network-lock", "skip"),
         ("--external", "mnt[/tmp]:/tmp"),
         ("--external", "mnt[/sys/fs/cgroup]:/sys/fs/cgroup"),
         ("--external", "mnt[/proc/kcore]:/proc/kcore"),
@@ -107,7 +126,10 @@ fn a_checkpoint_is_written_and_the_container_deleted() {
     ] {
         assert!(has(&called, flag, value), "{flag} {value}: {called:?}");
     }
-    assert!(called.iter().any(|word| word == "--manage-cgroups=ignore"), "{called:?}");
+    // As criu calls them.
+    for flag in ["--manage-cgroups=ignore", "--skip-in-flight"] {
+        assert!(called.iter().any(|word| word == flag), "{flag}: {called:?}");
+    }
     let streams: Vec<String> =
         serde_json::from_slice(&std::fs::read(images.join("descriptors.json")).unwrap()).unwrap();
     assert_eq!(streams[0], "/dev/null");
@@ -221,10 +243,11 @@ fn a_container_is_made_anew() {
     let touch = json!([{"path": "/bin/touch", "args": ["touch", poststart]}]);
     let site = site.change(|c| c["hooks"] = json!({"poststart": touch}));
     let restore = ["--criu", &criu, "restore", "--detach", "--image-path", "images", "--pid-file", "pid-file"];
-    let more = ["--tcp-established", "--lsm-profile", "apparmor:other"];
+    let more = ["--tcp-established", "--tcp-close", "--lsm-profile", "apparmor:other"];
     site.ok(&[&restore[..], &more, &[&site.id]].concat());
     let called = called(&site);
     assert_eq!(called[0], "restore");
+    assert!(called.iter().any(|word| word == "--tcp-close"), "{called:?}");
     let rootfs = site.config["root"]["path"].as_str().unwrap().to_owned();
     for (flag, value) in [
         ("--root", rootfs.as_str()),

@@ -19,6 +19,7 @@ pub fn tests() -> Vec<Trial> {
         a_frozen_container_that_was_never_started_holds_nobody_up,
         pause_and_resume,
         a_created_container_is_resumed_as_such,
+        what_is_frozen_from_above_holds_nobody_up,
         a_caller_may_ignore_the_end_of_children,
         what_was_just_killed_can_be_deleted,
         a_directory_without_a_record_is_no_container,
@@ -591,4 +592,19 @@ fn a_directory_without_a_record_is_no_container() {
     site.ok(&["delete", "--force", "junk"]);
     assert!(!root.exists());
     site.ok(&["delete", "--force", &site.id]);
+}
+
+fn what_is_frozen_from_above_holds_nobody_up() {
+    let parent = format!("garboard-cli-frozen-{}", std::process::id());
+    let site = shell("sleep 60").change(|c| c["linux"]["cgroupsPath"] = json!(format!("/{parent}/own")));
+    site.create(&[]);
+    let path = std::path::Path::new("/sys/fs/cgroup").join(&parent);
+    std::fs::write(path.join("cgroup.freeze"), "1").unwrap();
+    site.wait_for("paused");
+    let error = site.fails(&["resume", &site.id]);
+    assert!(error.contains("it still is frozen: a cgroup above its own must be"), "{error}");
+    std::fs::write(path.join("cgroup.freeze"), "0").unwrap();
+    site.wait_for("created");
+    site.ok(&["delete", "--force", &site.id]);
+    std::fs::remove_dir(path).unwrap();
 }

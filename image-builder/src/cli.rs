@@ -223,7 +223,7 @@ pub struct Run {
     /// This process is the one in the background
     #[arg(long, hide = true, conflicts_with_all = ["detach", "until_ready"])]
     pub detached: bool,
-    /// How long to wait for that, in seconds
+    /// How long --until-ready waits, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 120, requires = "until_ready")]
     pub timeout: u64,
 }

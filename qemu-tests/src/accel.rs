@@ -8,6 +8,7 @@ use std::fmt;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Read;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::str::FromStr;
@@ -106,6 +107,8 @@ fn kvm_boots(qemu: &Path, kernel: &Path) -> bool {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null());
+    // Ctrl-C on a terminal would end it as if it had booted nothing.
+    command.process_group(0);
     sys::kill_with_parent(&mut command);
     let Ok(mut child) = command.spawn() else { return false };
     let output = child.stdout.take().map(|mut pipe| {

@@ -4,9 +4,6 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
-/// Bytes that are compared at once.
-const PIECE: u64 = 1 << 20;
-
 /// Copies `from` to the new file `to`, blocks of zeros becoming holes, and makes it at least `size` bytes long.
 pub fn sparse(from: &Path, to: &Path, size: u64) -> io::Result<()> {
     let length = std::fs::metadata(from)?.len();
@@ -15,26 +12,6 @@ pub fn sparse(from: &Path, to: &Path, size: u64) -> io::Result<()> {
     range(from, 0, length, &mut to, 0)?;
     // Whoever gives it its name relies on what is in it.
     to.sync_all()
-}
-
-/// Whether `length` bytes from `start` on are the same in both files, which may end before.
-pub fn same(one: &Path, other: &Path, start: u64, length: u64) -> io::Result<bool> {
-    let open = |path| -> io::Result<_> {
-        let mut file = File::open(path)?;
-        file.seek(SeekFrom::Start(start))?;
-        Ok(file.take(length))
-    };
-    let (mut one, mut other) = (open(one)?, open(other)?);
-    let (mut a, mut b) = (Vec::new(), Vec::new());
-    loop {
-        a.clear();
-        b.clear();
-        one.by_ref().take(PIECE).read_to_end(&mut a)?;
-        other.by_ref().take(PIECE).read_to_end(&mut b)?;
-        if a != b || a.is_empty() {
-            return Ok(a == b);
-        }
-    }
 }
 
 /// Copies `length` bytes of `from` at `start` to `to` at `at`, where there is a hole.

@@ -104,6 +104,9 @@ pub(crate) fn start(qemu: &Path, hardware: &Hardware) -> Result<(Process, BufRea
     if hardware.console != SerialConsole::Terminal {
         // Not of our process group: Ctrl-C on a terminal is for us, who may want to switch it off properly.
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
+    } else {
+        // The kernel sends these to the whole group, as when a terminal's window is closed, and we want to switch it off properly.
+        sys::block_signals(&mut command, &[libc::SIGHUP, libc::SIGINT, libc::SIGTERM]);
     }
     sys::kill_with_parent(&mut command);
     let run = Arc::new(Run::default());

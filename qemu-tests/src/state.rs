@@ -34,6 +34,12 @@ pub fn lock(directory: &Path) -> Result<File> {
         }
         Err(TryLockError::Error(e)) => return Err(Error::file("lock", &path)(e)),
     }
+    // What one that was killed had copied in part. Nobody else is at work here.
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.path().extension().is_some_and(|extension| extension == "part") {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
     let written = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
     written.map_err(Error::file("write", &path))?;
     Ok(file)
@@ -90,8 +96,9 @@ pub fn system_disk(image: &Path, system: &str, state: Option<&Path>, temporary: 
     let name = format!("{DISK}{system}.raw");
     if let Some(directory) = state {
         let path = directory.join(&name);
-        let boots = |path: &Path| carry::boots(path, image).map_err(Error::file("read", path));
-        if !path.exists() || !boots(&path)? {
+        let identity = carry::identity(image).map_err(Error::file("read", image))?;
+        let boots = fs::read_to_string(built(&path)).is_ok_and(|known| known == identity);
+        if !path.exists() || !boots {
             let mut carried = false;
             for old in disks(directory) {
                 carried = carry_over(&old, image, &path, size)?;
@@ -103,9 +110,17 @@ pub fn system_disk(image: &Path, system: &str, state: Option<&Path>, temporary: 
                 // It has nothing to keep.
                 fs::remove_file(&path).map_err(Error::file("remove", &path))?;
             }
+            writable(image, &name, directory, size)?;
+            let known = built(&path);
+            fs::write(&known, identity).map_err(Error::file("write", &known))?;
         }
     }
     writable(image, &name, state.unwrap_or(temporary), size)
+}
+
+/// Where it stands what a disk was made from.
+fn built(disk: &Path) -> PathBuf {
+    disk.with_extension("built")
 }
 
 /// Whether the volumes on `old` are this appliance's, and are now on the new disk `path`.
@@ -118,6 +133,7 @@ fn carry_over(old: &Path, image: &Path, path: &Path, size: u64) -> Result<bool> 
             path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())?;
             if old != path {
                 fs::remove_file(old)?;
+                let _ = fs::remove_file(built(old));
             }
         }
         Ok(made)
@@ -196,5 +212,39 @@ mod tests {
         );
         drop(first);
         lock(directory.path()).unwrap();
+    }
+
+    /// A disk image with nothing but a system, which begins with this mark.
+    fn disk(path: &Path, mark: &str) {
+        use std::os::unix::fs::FileExt;
+        let file = File::options().read(true).write(true).create(true).truncate(true).open(path).unwrap();
+        file.set_len(8 << 20).unwrap();
+        let config = gpt::GptConfig::new().writable(true).logical_block_size(gpt::disk::LogicalBlockSize::Lb512);
+        let mut table = config.create_from_device(Box::new(file.try_clone().unwrap()), None).unwrap();
+        table.add_partition("system", 1 << 20, gpt::partition_types::EFI, 0, Some(2048)).unwrap();
+        table.write().unwrap();
+        file.write_all_at(mark.as_bytes(), 2048 * 512).unwrap();
+    }
+
+    #[test]
+    fn a_disk_that_was_booted_is_still_the_one_that_was_built() {
+        use std::os::unix::fs::FileExt;
+        let directory = tempfile::tempdir().unwrap();
+        let (image, state) = (directory.path().join("image"), directory.path().join("state"));
+        let booted = || {
+            let path = system_disk(&image, "root", Some(&state), directory.path(), 0).unwrap();
+            let mut mark = [0; 5];
+            File::open(&path).unwrap().read_exact_at(&mut mark, 2048 * 512).unwrap();
+            (path, String::from_utf8_lossy(&mark).into_owned())
+        };
+        disk(&image, "first");
+        let (path, mark) = booted();
+        assert_eq!(mark, "first");
+        // As a boot loader does that counts.
+        File::options().write(true).open(&path).unwrap().write_all_at(b"later", 2048 * 512).unwrap();
+        assert_eq!(booted(), (path.clone(), "later".to_owned()));
+        // Control: another build of the same system.
+        disk(&image, "other");
+        assert_eq!(booted(), (path, "other".to_owned()));
     }
 }

@@ -135,7 +135,9 @@ keys! {
     pub(crate) struct DataKeys ("[data]") requires [] {
         /// Size of the data partition as it is built; it grows to the end of its disk at boot. Default: small.
         size: Bytes,
-        /// Stop the boot when the data partition can't be used. Default: false, volumes are then in memory and the status says so.
+        /// Stop the machine when the data partition can't be mounted: it is switched off, or with UEFI starts over, or does what
+        /// `garboard.stop=poweroff`, `=reboot` or `=halt` in `[kernel]` `cmdline` says. Default: false, volumes are then in memory and the
+        /// status says so. A disk that can only be read is mounted all the same.
         required: Switch,
     }
     refused {

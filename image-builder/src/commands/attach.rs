@@ -42,7 +42,7 @@ impl Drop for Raw {
 pub fn run(options: &cli::Attach) -> Result<ExitCode> {
     let path = match &options.socket {
         Some(path) => path.clone(),
-        None => port::link(&options.directory, "console")?,
+        None => port::link(&options.directory, "console")?.1,
     };
     let mut console = File::from(port::connect(&path)?);
     eprintln!("garboard: this is the console of {}; Ctrl-] leaves", options.directory.display());

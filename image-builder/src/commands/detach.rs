@@ -4,7 +4,6 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::os::unix::fs::symlink;
-use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -12,7 +11,7 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context, Result, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::commands;
+use crate::commands::{self, port};
 
 /// QEMU takes no longer to begin.
 const START: Timespec = Timespec { tv_sec: 60, tv_nsec: 0 };
@@ -53,7 +52,8 @@ impl Drop for Links {
 
 /// Whether the links lead to a machine that runs. One that was killed left them, and perhaps its sockets, to which nobody listens.
 fn is_alive(state: &Path) -> bool {
-    fs::read_link(state.join("status")).is_ok_and(|socket| UnixStream::connect(socket).is_ok())
+    let alive = |socket: PathBuf| matches!(port::try_connect(&socket), Ok(_) | Err(rustix::io::Errno::AGAIN));
+    fs::read_link(state.join("status")).is_ok_and(alive)
 }
 
 /// Removes a link, if it is there.
@@ -86,7 +86,12 @@ pub fn run(state: &Path, directory: &Path) -> Result<ExitCode> {
             let why = fs::read_to_string(&path).unwrap_or_default();
             bail!("the machine did not start: {}", why.trim().trim_start_matches("garboard: "));
         }
-        None => bail!("the machine did not start within {} s: see {}", START.tv_sec, path.display()),
+        None => bail!(
+            "the machine did not start within {} s; process {} goes on trying, and what it says is in {}: `kill {1}` ends it",
+            START.tv_sec,
+            child.id(),
+            path.display()
+        ),
     }
     let log = fs::read_to_string(&path).unwrap_or_default();
     commands::print(&format!(

@@ -4,12 +4,13 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use rustix::io::Errno;
 use rustix::net::sockopt::{self, Timeout};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde_json::{Value, json};
 
 use crate::cli::Target;
@@ -21,6 +22,9 @@ use crate::sys;
 const PATIENCE: Duration = Duration::from_secs(15);
 /// An unanswered request is sent again after this: what is said before PID 1 listens gets lost.
 const REPEAT: Duration = Duration::from_secs(2);
+
+/// Who follows looks so often whether the port is still wanted.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// No line is longer, in bytes.
 const LONGEST: usize = 16 << 20;
@@ -38,6 +42,8 @@ pub struct Port {
     patience: Duration,
     /// The boot whose subscription is followed, by the kernel's name of it.
     boot: Option<String>,
+    /// The link that led to it, and what it said.
+    link: Option<(PathBuf, PathBuf)>,
 }
 
 /// What comes of waiting for a subscription.
@@ -54,6 +60,7 @@ pub enum Told {
 impl Port {
     /// Connects to the appliance that is meant.
     pub fn open(target: &Target) -> Result<Self> {
+        let mut followed = None;
         let (name, fd) = match (&target.vsock, &target.socket) {
             (Some((cid, port)), _) => {
                 let fd = sys::connect_vsock(*cid, *port).with_context(|| {
@@ -65,8 +72,11 @@ impl Port {
             }
             (None, Some(path)) => (path.display().to_string(), connect(path)?),
             (None, None) => {
-                let path = link(&target.directory, "status")?;
-                (path.display().to_string(), connect(&path)?)
+                let (link, path) = link(&target.directory, "status")?;
+                let fd = connect(&path)?;
+                let name = path.display().to_string();
+                followed = Some((link, path));
+                (name, fd)
             }
         };
         let output = File::from(fd);
@@ -82,6 +92,7 @@ impl Port {
             next_id,
             patience: PATIENCE,
             boot: None,
+            link: followed,
         })
     }
 
@@ -149,19 +160,27 @@ impl Port {
     /// The next line that is asked for by a subscription, as long as somebody reads what is printed: who follows (`| grep -m1`) would
     /// hold the port for nothing. After a silence the machine is asked whether it is still in the boot that is followed.
     pub fn told(&mut self) -> Result<Told> {
+        let mut silence = Instant::now() + self.patience;
         loop {
             if super::unread() {
                 return Ok(Told::Unread);
             }
+            if self.link.as_ref().is_some_and(|(link, path)| std::fs::read_link(link).ok().as_ref() != Some(path)) {
+                bail!("the machine is being switched off");
+            }
             if let Some(line) = self.aside.pop_front() {
                 return Ok(Told::Line(line));
             }
-            let until = Instant::now() + self.patience;
+            let until = silence.min(Instant::now() + LOOK);
             while let Some(line) = self.line(until)? {
                 if line["id"].is_null() {
                     return Ok(Told::Line(line));
                 }
             }
+            if Instant::now() < silence {
+                continue;
+            }
+            silence = Instant::now() + self.patience;
             let present = self.boot()?;
             if present.is_some() && present != self.boot {
                 self.boot = present;
@@ -214,21 +233,42 @@ pub fn subscription(since: u64) -> Value {
     json!({"request": "subscribe", "events": true, "since": since})
 }
 
-/// The socket of this name of the machine that runs what is in `directory`.
-pub fn link(directory: &Path, name: &str) -> Result<PathBuf> {
+/// The link of this name of the machine that runs what is in `directory`, and the socket that it leads to.
+pub fn link(directory: &Path, name: &str) -> Result<(PathBuf, PathBuf)> {
     let state = state_directory(directory)?;
     let link = state.join(name);
     // The link's end is a short path; its own may be longer than an address of a socket.
-    std::fs::read_link(&link).with_context(|| {
+    let socket = std::fs::read_link(&link).with_context(|| {
         let how = if name == "console" { "garboard run --detach" } else { "garboard run" };
         format!("no machine of {} is running: start one with `{how} {}`", directory.display(), directory.display())
-    })
+    })?;
+    Ok((link, socket))
 }
 
-/// Connects to a Unix socket.
+/// Connects to a Unix socket. Where others wait to be let in and there is no room for one more, that is waited for, but not for ever.
 pub fn connect(path: &Path) -> Result<OwnedFd> {
-    let stream = UnixStream::connect(path);
-    Ok(stream.with_context(|| format!("connect to {}: the machine has ended, or never ran", path.display()))?.into())
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match try_connect(path) {
+            Err(Errno::AGAIN) if Instant::now() < until => std::thread::sleep(Duration::from_millis(50)),
+            Err(Errno::AGAIN) => {
+                bail!("connect to {}: another program uses it, which has room for one, and others wait", path.display())
+            }
+            other => {
+                return other
+                    .with_context(|| format!("connect to {}: the machine has ended, or never ran", path.display()));
+            }
+        }
+    }
+}
+
+/// The same without waiting: EAGAIN, somebody listens and has no room.
+pub fn try_connect(path: &Path) -> Result<OwnedFd, Errno> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+    rustix::io::ioctl_fionbio(&socket, false)?;
+    Ok(socket)
 }
 
 /// Milliseconds since boot, for people.
@@ -306,6 +346,31 @@ mod tests {
         );
         let _machine = server.join().unwrap();
         assert_eq!(port.boot().unwrap(), None, "it starts");
+    }
+
+    #[test]
+    fn who_follows_leaves_a_machine_that_is_switched_off() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, link) = (directory.path().join("s"), directory.path().join("status"));
+        let _listener = UnixListener::bind(&path).unwrap();
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        let mut port = Port { link: Some((link.clone(), path.clone())), ..Port::open(&target(&path)).unwrap() };
+        port.aside.push_back(json!({"line": 1}));
+        assert_eq!(port.told().unwrap(), Told::Line(json!({"line": 1})), "control: it is there");
+        std::fs::remove_file(&link).unwrap();
+        assert!(port.told().unwrap_err().to_string().contains("switched off"));
+    }
+
+    #[test]
+    fn a_port_without_room_is_not_waited_for_without_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let listener = UnixListener::bind(&path).unwrap();
+        // As many as it lets wait; nobody lets them in.
+        let waiting: Vec<_> = std::iter::from_fn(|| try_connect(&path).ok()).take(100_000).collect();
+        assert_eq!(try_connect(&path).err(), Some(Errno::AGAIN), "{} wait", waiting.len());
+        drop(listener);
+        assert_eq!(try_connect(&path).err(), Some(Errno::CONNREFUSED));
     }
 
     #[test]

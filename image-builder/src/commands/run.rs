@@ -45,7 +45,7 @@ pub fn run(options: &cli::Run) -> Result<ExitCode> {
     let vm = builder.boot()?;
     // By these other commands find it.
     let sockets = [("console", vm.console_socket()), ("status", vm.status_socket())];
-    let _links = Links::make(sockets, &state, options.fresh)?;
+    let links = Links::make(sockets, &state, options.fresh)?;
     eprintln!("garboard: booting {} on {}", plain(&image.appliance), options.machine);
     if options.data_size.is_some()
         && let Some(disk) = larger(vm.disks(), disk_size(options, &image)?)
@@ -62,9 +62,9 @@ pub fn run(options: &cli::Run) -> Result<ExitCode> {
         detach::give_sign_of_life()?;
     }
     if options.until_ready {
-        until_ready(&vm, secs(options.timeout), &mut signals)
+        until_ready(&vm, links, secs(options.timeout), &mut signals)
     } else {
-        until_end(&vm, &mut signals)
+        until_end(&vm, links, &mut signals)
     }
 }
 
@@ -131,7 +131,7 @@ fn forwarded(forwards: &[Forward]) -> Vec<String> {
 }
 
 /// For scripts: ready or not, and why not.
-fn until_ready(vm: &Vm, timeout: Duration, signals: &mut Signals) -> Result<ExitCode> {
+fn until_ready(vm: &Vm, links: Links, timeout: Duration, signals: &mut Signals) -> Result<ExitCode> {
     // The very snapshot that was ready: the next one may differ.
     let mut ready = None;
     loop {
@@ -143,7 +143,7 @@ fn until_ready(vm: &Vm, timeout: Duration, signals: &mut Signals) -> Result<Exit
         }) {
             Ok(_) => break,
             Err(_) if signals.pending().next().is_some() => {
-                switch_off(vm, signals)?;
+                switch_off(vm, links, signals)?;
                 bail!("interrupted before the appliance was ready");
             }
             Err(Error::Timeout { .. }) if left > GLANCE => {}
@@ -156,6 +156,7 @@ fn until_ready(vm: &Vm, timeout: Duration, signals: &mut Signals) -> Result<Exit
     let took = vm.elapsed();
     let status = ready.context("the appliance was ready without a status")?;
     commands::print(&plain_lines(&format!("\n{}\n", status.table())))?;
+    drop(links);
     vm.power_off(POWER_OFF)?;
     let name = plain(&status.appliance);
     eprintln!("garboard: {name} was ready after {:.1} s and is switched off", took.as_secs_f64());
@@ -163,10 +164,10 @@ fn until_ready(vm: &Vm, timeout: Duration, signals: &mut Signals) -> Result<Exit
 }
 
 /// For people: until the machine ends, or a signal asks for it.
-fn until_end(vm: &Vm, signals: &mut Signals) -> Result<ExitCode> {
+fn until_end(vm: &Vm, links: Links, signals: &mut Signals) -> Result<ExitCode> {
     while vm.ending().is_none() {
         if signals.pending().next().is_some() {
-            switch_off(vm, signals)?;
+            switch_off(vm, links, signals)?;
             return Ok(ExitCode::SUCCESS);
         }
         std::thread::sleep(PAUSE);
@@ -178,8 +179,10 @@ fn until_end(vm: &Vm, signals: &mut Signals) -> Result<ExitCode> {
     }
 }
 
-/// Stops containers and unmounts disks first; a second signal, or the deadline, cuts the power.
-fn switch_off(vm: &Vm, signals: &mut Signals) -> Result<()> {
+/// Stops containers and unmounts disks first; a second signal, or the deadline, cuts the power. Without the links whoever follows the machine
+/// by them leaves its port, which has room for one.
+fn switch_off(vm: &Vm, links: Links, signals: &mut Signals) -> Result<()> {
+    drop(links);
     eprintln!("garboard: switching the machine off; a second signal cuts its power");
     std::thread::scope(|scope| {
         let off = scope.spawn(|| vm.power_off(POWER_OFF));

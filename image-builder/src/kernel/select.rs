@@ -51,8 +51,9 @@ pub fn disk(storage: &[String]) -> Vec<Wanted> {
     let device = |name| Wanted::device(name, attached).if_present();
     let mut more = vec![device("virtio_scsi"), device("ahci")];
     more.extend(storage.iter().map(|name| extra(name)));
-    // What is on the buses before.
-    more.push(device("sd_mod"));
+    // What is on the buses before. Those of named drivers may show their disks later than anybody looks for what they need.
+    let late = Wanted::always("sd_mod", attached).if_present();
+    more.push(if storage.is_empty() { device("sd_mod") } else { late });
     let system = wanted.len() - system().len();
     wanted.splice(system..system, more);
     wanted

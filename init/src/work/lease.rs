@@ -90,6 +90,11 @@ impl Client {
         self.attempt
     }
 
+    /// A server has offered an address.
+    pub fn has_offer(&self) -> bool {
+        matches!(self.state, State::Requesting { .. })
+    }
+
     /// How often in a row a server has refused what was offered.
     pub fn refusals(&self) -> u32 {
         self.refused
@@ -122,7 +127,12 @@ impl Client {
             (State::Requesting { .. } | State::Bound { .. }, Kind::Ack) if is_usable(reply.address) => {
                 self.bind(&reply, now)
             }
-            (State::Requesting { .. }, Kind::Nak) => self.refuse(now),
+            // Another server may say no to what is asked of this one.
+            (State::Requesting { offer }, Kind::Nak)
+                if reply.server.is_none() || offer.server.is_none() || reply.server == offer.server =>
+            {
+                self.refuse(now)
+            }
             (State::Bound { times, .. }, Kind::Nak) if now >= times.renew => {
                 let mut actions = vec![Action::Deconfigure];
                 actions.extend(self.restart(now));
@@ -288,6 +298,24 @@ mod tests {
         );
         assert!(matches!(client.tick(3_150_020)[..], [Action::Broadcast(_)]));
         assert!(matches!(client.tick(3_600_020)[..], [Action::Deconfigure, Action::Broadcast(_)]));
+    }
+
+    #[test]
+    fn another_server_s_no_is_none() {
+        let mut client = Client::new(MAC, "demo", 1, 0);
+        let asked = client.tick(0);
+        let requested = client.receive(&reply(2, xid(&asked), &[SERVER]), 10);
+        assert!(client.has_offer());
+        // One that takes itself for the only one refuses what was asked of the other.
+        assert!(client.receive(&reply(6, xid(&requested), &[&[54, 4, 10, 0, 2, 99]]), 11).is_empty());
+        assert!(client.has_offer() && client.refusals() == 0);
+        assert!(matches!(client.receive(&reply(5, xid(&requested), &[SERVER, HOUR]), 12)[..], [Action::Configure(_)]));
+        // Control: its own.
+        let mut client = Client::new(MAC, "demo", 1, 0);
+        let asked = client.tick(0);
+        let requested = client.receive(&reply(2, xid(&asked), &[SERVER]), 10);
+        client.receive(&reply(6, xid(&requested), &[SERVER]), 11);
+        assert_eq!((client.has_offer(), client.refusals()), (false, 1));
     }
 
     #[test]

@@ -173,6 +173,7 @@ fn keep_lease(interface: &str, plan: &Plan) -> Result<Network, String> {
     let mut client = Client::new(mac, &plan.hostname, seed(), now());
     let own_mtu = net::mtu(socket.as_fd(), interface).map_err(|e| format!("look at {interface}: {e}"))?;
     let mut uplink = Uplink { interface, socket: &socket, plan, own_mtu, applied: None };
+    uplink.filter(false);
     uplink.report_asking("asking for a DHCP lease");
     let mut buffer = [0; dhcp::MAX_LENGTH];
     loop {
@@ -180,7 +181,8 @@ fn keep_lease(interface: &str, plan: &Plan) -> Result<Network, String> {
         let actions = if wait == 0 {
             let actions = client.tick(now());
             if client.attempts() == 4 {
-                uplink.report_asking("no DHCP server has answered yet");
+                let offered = "a DHCP server offers an address and doesn't confirm it";
+                uplink.report_asking(if client.has_offer() { offered } else { "no DHCP server has answered yet" });
             }
             actions
         } else {
@@ -244,15 +246,26 @@ impl Uplink<'_> {
                     Ok(()) => String::new(),
                     Err(e) => format!("the lease could not be applied in full: {e}"),
                 };
+                self.filter(true);
                 self.report(vec![text], NetworkState::Up, detail);
                 self.applied = Some(lease);
             }
             Action::Deconfigure => {
                 self.applied = None;
+                self.filter(false);
                 let _ = net::set_mtu(self.socket.as_fd(), self.interface, self.own_mtu);
                 let _ = net::clear_address(self.socket.as_fd(), self.interface);
                 self.report(Vec::new(), NetworkState::Configuring, "the DHCP lease ended and was not renewed".into());
             }
+        }
+    }
+
+    /// Has the kernel look where packets come from, if that is declared. Without an address there is no way back to anybody, and a
+    /// server's answers would be dropped.
+    fn filter(&self, on: bool) {
+        for (path, value) in filters(&self.plan.sysctls, self.interface) {
+            // Where it can't be written, it is as it was before.
+            let _ = std::fs::write(path, if on { value } else { "0" });
         }
     }
 
@@ -289,6 +302,19 @@ impl Uplink<'_> {
     }
 }
 
+/// Files of the declared `rp_filter` settings that are in force on this interface, and what is declared.
+fn filters<'a>(sysctls: &'a [(String, String)], interface: &str) -> Vec<(String, &'a str)> {
+    let of = |name: &str| format!("/proc/sys/net/ipv4/conf/{name}/rp_filter");
+    let declared = |name: &str| {
+        let whole = format!("net.ipv4.conf.{name}.rp_filter");
+        sysctls.iter().rev().find(|(known, _)| known.replace('/', ".") == whole).map(|(_, value)| value.trim())
+    };
+    // What the interface began with, it may have from there.
+    let own = declared(interface).or_else(|| declared("default"));
+    let both = [("all", declared("all")), (interface, own)];
+    both.into_iter().filter_map(|(name, value)| Some((of(name), value.filter(|value| *value != "0")?))).collect()
+}
+
 fn mac_of(interface: &str) -> Result<[u8; 6], String> {
     let path = format!("/sys/class/net/{interface}/address");
     let text = std::fs::read_to_string(&path).map_err(|e| format!("read {path}: {e}"))?;
@@ -312,6 +338,16 @@ fn seed() -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn declared_filters_of_the_uplink_are_found() {
+        let declared = |name: &str, value: &str| (format!("net.ipv4.conf.{name}.rp_filter"), value.to_owned());
+        let sysctls = [declared("all", "2"), declared("eth0", "1"), declared("eth1", "1"), declared("default", "1")];
+        let file = |name: &str| format!("/proc/sys/net/ipv4/conf/{name}/rp_filter");
+        assert_eq!(filters(&sysctls, "eth0"), [(file("all"), "2"), (file("eth0"), "1")]);
+        assert_eq!(filters(&sysctls, "eth2"), [(file("all"), "2"), (file("eth2"), "1")]);
+        assert_eq!(filters(&[declared("all", "0")], "eth0"), []);
+    }
 
     #[test]
     fn ethernet_addresses_are_read() {

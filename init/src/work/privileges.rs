@@ -89,15 +89,29 @@ mod tests {
 
     #[test]
     fn a_worker_keeps_what_it_needs_and_no_more() {
-        for (kind, kept) in
-            [("modules", 1 << 16), ("data", 1 << 21 | 1 << 24), ("network", 1 << 10 | 1 << 12 | 1 << 13)]
-        {
+        const VOLUMES: u64 = 1 | 1 << 1 | 1 << 3 | 1 << 4 | 1 << 21 | 1 << 27 | 1 << 31;
+        for (kind, runs, kept) in [
+            ("modules", true, 1 << 16),
+            ("data", true, 1 << 21 | 1 << 24),
+            ("network", true, 1 << 10 | 1 << 12 | 1 << 13),
+            ("volumes", false, VOLUMES),
+            ("words", false, 1 << 21 | 1 << 34),
+            ("stop", false, 1 << 21),
+            ("keep", false, 0),
+            ("previous", false, 0),
+            ("passphrase", false, 0),
+            ("stopped", false, 0),
+        ] {
             let test = move || {
                 let own = u64::from_str_radix(&status("CapPrm:"), 16).unwrap();
                 assert!(is_network_administrator(), "the control: these tests run as root");
-                // There is no plan here, so its body ends at once.
-                assert!(!std::path::Path::new(garboard_runtime::plan::PATH).exists());
-                assert_eq!(crate::work::run(kind, &[]), 0);
+                if runs {
+                    // There is no plan here, so its body ends at once.
+                    assert!(!std::path::Path::new(garboard_runtime::plan::PATH).exists());
+                    assert_eq!(crate::work::run(kind, &[]), 0);
+                } else {
+                    keep(kind).unwrap();
+                }
                 let kept = kept & own;
                 for set in ["CapPrm:", "CapEff:", "CapBnd:"] {
                     assert_eq!(u64::from_str_radix(&status(set), 16).unwrap(), kept, "{kind} {set}");

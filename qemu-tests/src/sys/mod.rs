@@ -16,6 +16,25 @@ pub fn kill_with_parent(command: &mut Command) {
     }
 }
 
+/// Lets the process that `command` starts begin with these signals blocked: they are for the one that starts it.
+pub fn block_signals(command: &mut Command, signals: &[i32]) {
+    let signals = signals.to_vec();
+    // SAFETY: as above: the calls are async-signal-safe, the set is the child's own, and nothing is allocated.
+    unsafe {
+        command.pre_exec(move || {
+            let mut set = std::mem::zeroed::<libc::sigset_t>();
+            libc::sigemptyset(&raw mut set);
+            for signal in &signals {
+                libc::sigaddset(&raw mut set, *signal);
+            }
+            match libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) {
+                0 => Ok(()),
+                error => Err(std::io::Error::from_raw_os_error(error)),
+            }
+        });
+    }
+}
+
 /// This processor's time stamp counter.
 #[cfg(target_arch = "x86_64")]
 pub fn time_stamp() -> u64 {

@@ -94,28 +94,27 @@ fn writable(image: &Path, name: &str, directory: &Path, size: u64) -> Result<Pat
 /// machine begins anew.
 pub fn system_disk(image: &Path, system: &str, state: Option<&Path>, temporary: &Path, size: u64) -> Result<PathBuf> {
     let name = format!("{DISK}{system}.raw");
-    if let Some(directory) = state {
-        let path = directory.join(&name);
-        let identity = carry::identity(image).map_err(Error::file("read", image))?;
-        let boots = fs::read_to_string(built(&path)).is_ok_and(|known| known == identity);
-        if !path.exists() || !boots {
-            let mut carried = false;
-            for old in disks(directory) {
-                carried = carry_over(&old, image, &path, size)?;
-                if carried {
-                    break;
-                }
-            }
-            if !carried && path.exists() {
-                // It has nothing to keep.
-                fs::remove_file(&path).map_err(Error::file("remove", &path))?;
-            }
-            writable(image, &name, directory, size)?;
-            let known = built(&path);
-            fs::write(&known, identity).map_err(Error::file("write", &known))?;
+    let Some(directory) = state else { return writable(image, &name, temporary, size) };
+    let path = directory.join(&name);
+    let known = built(&path);
+    let identity = carry::identity(image).map_err(Error::file("read", image))?;
+    if path.exists() && fs::read_to_string(&known).is_ok_and(|known| known == identity) {
+        return writable(image, &name, directory, size);
+    }
+    let mut carried = false;
+    for old in disks(directory) {
+        carried = carry_over(&old, image, &path, size)?;
+        if carried {
+            break;
         }
     }
-    writable(image, &name, state.unwrap_or(temporary), size)
+    if !carried && path.exists() {
+        // It has nothing to keep.
+        fs::remove_file(&path).map_err(Error::file("remove", &path))?;
+    }
+    let path = writable(image, &name, directory, size)?;
+    fs::write(&known, identity).map_err(Error::file("write", &known))?;
+    Ok(path)
 }
 
 /// Where it stands what a disk was made from.

@@ -60,13 +60,13 @@ names! {
 
     /// A host name: labels with dots between. At most 64 bytes, which is what the kernel keeps. As in Compose, `_` passes.
     HostName: "a host name",
-    |text| text.len() <= 64 && text.split('.').all(|label| is_label(&label.replace('_', "-"))),
+    |text| text.len() <= 64 && are_labels(text),
     "^[A-Za-z0-9]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9])?$",
     "write at most 64 letters, digits, `-` and `.`, such as \"web\" or \"web.example.org\"";
 
     /// A name of any host: labels as before, as long as the DNS has names.
     AnyHostName: "a host name",
-    |text| text.len() <= 253 && text.split('.').all(|label| is_label(&label.replace('_', "-"))),
+    |text| text.len() <= 253 && are_labels(text),
     "^[A-Za-z0-9]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9])?$",
     "write at most 253 letters, digits, `-` and `.`, such as \"db\" or \"db.example.org\"";
 
@@ -76,6 +76,10 @@ names! {
         && text.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'/' | b':')),
     "^[!-~]{1,15}$",
     "write at most 15 characters, such as \"eth0\"";
+}
+
+fn are_labels(text: &str) -> bool {
+    text.split('.').all(|label| is_label(&label.replace('_', "-")))
 }
 
 fn is_label(text: &str) -> bool {

@@ -80,11 +80,8 @@ impl Supervisor {
 
     /// What has begun is carried out: another end than that would be promised in vain.
     fn stop_for<'a>(&mut self, goal: Goal) -> Result<Answer<'a>, String> {
-        match self.state.common().goal.filter(|begun| *begun != goal) {
-            Some(Goal::PowerOff) => return Err("the machine is already switching off".to_owned()),
-            Some(Goal::Reboot) => return Err("the machine is already starting over".to_owned()),
-            Some(Goal::Halt) => return Err("the machine is already halting".to_owned()),
-            None => {}
+        if let Some(begun) = self.state.common().goal.filter(|begun| *begun != goal) {
+            return Err(format!("the machine is already {}", begun.text()));
         }
         self.shut_down(goal, "asked by the status port");
         Ok(Answer::Ok)

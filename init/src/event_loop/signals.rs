@@ -83,11 +83,7 @@ impl Supervisor {
     }
 
     pub(super) fn say_stop(&mut self, goal: Goal, why: &str) {
-        let text = match goal {
-            Goal::PowerOff => "switching off",
-            Goal::Reboot => "starting over",
-            Goal::Halt => "halting",
-        };
+        let text = goal.text();
         self.stop_told = true;
         self.ends_for(why);
         self.record(Kind::Shutdown, None, &format!("{text}: {why}"));

@@ -19,6 +19,17 @@ pub enum Goal {
     Halt,
 }
 
+impl Goal {
+    /// What the machine does, for people.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::PowerOff => "switching off",
+            Self::Reboot => "starting over",
+            Self::Halt => "halting",
+        }
+    }
+}
+
 /// How far `/data` is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DataPhase {

@@ -26,10 +26,8 @@ pub(super) fn collect(options: &Options, image_volumes: &[String], files: &dyn I
     let of_kernel = made.mounts.len();
     for mount in &options.mounts {
         check_target(&mount.target)?;
-        let outer = |other: &Mount| is_beneath(&mount.target, &other.target);
-        // What another mount covers isn't seen.
-        if !matches!(mount.kind, MountKind::Bind { .. }) && !options.mounts.iter().any(outer) {
-            expect_no_file(files, &mount.target)?;
+        if !matches!(mount.kind, MountKind::Bind { .. }) {
+            expect_no_file(options, &mount.target, files)?;
         }
         made.add(options, mount, files)?;
     }
@@ -43,9 +41,7 @@ pub(super) fn collect(options: &Options, image_volumes: &[String], files: &dyn I
         made.uncovered.push(target.clone());
         if let Some(size) = options.image_volumes {
             check_target(target)?;
-            if !options.mounts.iter().any(|other| is_beneath(target, &other.target)) {
-                expect_no_file(files, target)?;
-            }
+            expect_no_file(options, target, files)?;
             let found = metadata(files, target)?;
             let kind = MountKind::Tmpfs {
                 size: Some(size),
@@ -198,7 +194,11 @@ fn is_beneath(path: &str, above: &str) -> bool {
 }
 
 /// The kernel mounts no directory over a file, and none can be made beneath one.
-fn expect_no_file(files: &dyn ImageFiles, target: &str) -> Result<(), Error> {
+fn expect_no_file(options: &Options, target: &str, files: &dyn ImageFiles) -> Result<(), Error> {
+    // What another mount covers isn't seen.
+    if options.mounts.iter().any(|other| is_beneath(target, &other.target)) {
+        return Ok(());
+    }
     let mut path = String::new();
     for name in names(target) {
         path = format!("{path}/{name}");

@@ -165,7 +165,9 @@ impl Hardware {
         };
         match self.accel {
             Accel::Kvm => all.add("-accel", "kvm").add("-cpu", "host"),
-            Accel::Tcg => all.add("-accel", "tcg").add("-cpu", "max"),
+            // One thread for all processors: with a thread each, QEMU before 8.1 may keep the translation of an instruction that
+            // another processor is just patching, and Linux, which patches itself, then panics at its breakpoint ("Oops: int3").
+            Accel::Tcg => all.add("-accel", "tcg,thread=single").add("-cpu", "max"),
         };
         all.add("-m", format!("{}M", self.memory_mb)).add("-smp", self.cpus.to_string());
         self.boot(&mut all);
@@ -324,6 +326,12 @@ mod tests {
         assert!(line.contains("virtserialport,chardev=status,name=org.garboard.status.0"), "{line}");
         assert!(line.contains("-no-reboot") && line.ends_with("-S"), "{line}");
         assert!(!line.contains("-pci"), "{line}");
+    }
+
+    #[test]
+    fn emulated_processors_take_turns() {
+        let line = line(&hardware(Machine::Q35));
+        assert!(line.contains("-accel tcg,thread=single -cpu max") && line.contains("-smp 2"), "{line}");
     }
 
     #[test]

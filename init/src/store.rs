@@ -52,6 +52,18 @@ impl Store {
 
     /// Takes over the records that [`Store::create`] made before this process executed itself.
     pub fn adopt(fd: OwnedFd, records: usize) -> io::Result<Self> {
+        let store = Self::open(fd, records)?;
+        let committed = store.number(committed_at(records)).unwrap_or(0);
+        store.discard_after(committed)?;
+        Ok(Self { batch: committed.saturating_add(1), ..store })
+    }
+
+    /// The same records as the next process would find them; nothing is to be written to those.
+    pub fn reopened(&self, records: usize) -> io::Result<Self> {
+        Self::open(self.fd.try_clone()?, records)
+    }
+
+    fn open(fd: OwnedFd, records: usize) -> io::Result<Self> {
         let found = rustix::fs::fstat(&fd)?.st_size;
         if u64::try_from(found).ok() != Some(size(records)) {
             return Err(io::Error::new(
@@ -60,10 +72,7 @@ impl Store {
             ));
         }
         let before = Mapped::of(&fd, usize::try_from(found).unwrap_or_default()).ok();
-        let store = Self { fd, before, newest: vec![Cell::new(None); records], batch: 0, written: false };
-        let committed = store.number(committed_at(records)).unwrap_or(0);
-        store.discard_after(committed)?;
-        Ok(Self { batch: committed.saturating_add(1), ..store })
+        Ok(Self { fd, before, newest: vec![Cell::new(None); records], batch: 0, written: false })
     }
 
     /// Takes away what the process before has written and not committed: it would count with the next batch.

@@ -3,3 +3,6 @@
 
 #[path = "sys/entry.rs"]
 mod entry;
+#[cfg(own_libc_start)]
+#[path = "sys/libc_start.rs"]
+mod libc_start;

@@ -20,6 +20,7 @@ mod pods;
 mod ports;
 mod previous;
 mod record;
+mod rehearsal;
 mod requests;
 mod resume;
 mod setup;
@@ -193,6 +194,8 @@ pub struct Supervisor {
     common_dirty: bool,
     /// Units whose descriptors changed since they were kept.
     dirty: Vec<usize>,
+    /// The first container whose record was not read back yet; `None`: all were.
+    rehearsed: Option<usize>,
     /// For tests.
     crash_at: Option<signals::CrashPoint>,
 }
@@ -204,6 +207,7 @@ impl Supervisor {
             let now = now_ms();
             self.write_stops();
             self.persist();
+            let rehearsing = self.rehearse();
             self.announce(now);
             self.pass_dashboard(now);
             self.tell_subscribers();
@@ -218,7 +222,7 @@ impl Supervisor {
             let deadline = self.next_deadline(now);
             self.sources.arm(deadline);
             let more = self.ports.waits(now) || self.ports.events_wait(self.journal.last());
-            let busy = more || self.reap_again || self.launch_again;
+            let busy = rehearsing || more || self.reap_again || self.launch_again;
             for ready in self.sources.wait(busy) {
                 self.dispatch(ready);
                 // What was read is nowhere else.

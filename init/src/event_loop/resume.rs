@@ -123,6 +123,7 @@ impl Supervisor {
         again.end_console_workers();
         again.adopt_units(units, inherited);
         again.store.forget();
+        again.rehearsed = None;
         again.miss_questions();
         again.watch_data(now_ms());
         again.stops_may_have_changed(&(0..count).collect::<Vec<_>>());

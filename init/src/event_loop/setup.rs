@@ -247,6 +247,7 @@ impl Supervisor {
             context_changed: true,
             common_dirty: true,
             dirty: Vec::new(),
+            rehearsed: Some(0),
             crash_at: None,
         })
     }

@@ -32,6 +32,10 @@ pub(super) struct Announced {
 }
 
 impl Announced {
+    pub(super) fn settled(&self) -> bool {
+        self.settled
+    }
+
     pub(super) fn due(&self) -> Option<u64> {
         self.due
     }

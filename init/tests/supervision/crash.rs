@@ -1,8 +1,10 @@
 //! The supervisor itself crashes.
 
-use garboard_runtime::plan::Restart;
+use std::os::unix::fs::FileExt;
 
-use crate::rig::{Rig, Setup, find, kill, sharing_pids, shell, with};
+use garboard_runtime::plan::{Condition, Restart};
+
+use crate::rig::{Rig, Setup, after, find, kill, sharing_pids, shell, with};
 use crate::watched::{notifying, say};
 
 /// By name.
@@ -17,6 +19,10 @@ pub const TESTS: &[(&str, fn())] = &[
     ("crash::who_was_asked_to_stop_is_not_asked_again", who_was_asked_to_stop_is_not_asked_again),
     ("crash::what_follows_from_an_exit_is_kept_as_a_whole", what_follows_from_an_exit_is_kept_as_a_whole),
     ("crash::aborts_and_bus_errors_are_survived", aborts_and_bus_errors_are_survived),
+    (
+        "crash::a_state_that_can_t_be_read_back_is_told_in_good_time",
+        a_state_that_can_t_be_read_back_is_told_in_good_time,
+    ),
 ];
 
 pub const PANIC: i32 = 34 + 8;
@@ -231,4 +237,33 @@ fn what_follows_from_an_exit_is_kept_as_a_whole() {
     rig.wait_console("crashed and goes on");
     let (status, console) = rig.end();
     assert_eq!(status, 10, "{console}");
+}
+
+/// Somebody else writes where PID 1 keeps its state, before everything has settled.
+fn a_state_that_can_t_be_read_back_is_told_in_good_time() {
+    let told = |spoil: bool| {
+        let chain = |on, name, script| after(on, Condition::Completed, shell(name, script));
+        let mut rig = Rig::new(vec![
+            shell("first", "true"),
+            chain(0, "second", "trap 'exit 0' TERM; echo traps; while true; do usleep 10000; done"),
+            chain(1, "third", "sleep 10000"),
+        ]);
+        rig.wait_console("second | traps");
+        if spoil {
+            // All but what is large. What concerns the first container isn't written once more.
+            let state = rig.descriptor("/memfd:garboard-state (deleted)");
+            let state = std::fs::File::options().write(true).open(state).unwrap();
+            let (large, all) = (128 << 10, state.metadata().unwrap().len());
+            state.write_all_at(&vec![0xa5; usize::try_from(all - large).unwrap()], large).unwrap();
+        }
+        kill(rig.container("second")["pid"].as_i64().unwrap() as i32, 15);
+        rig.wait_state("third", "running");
+        // It comes in the turn after that in which all has settled; the first question may have been in the same.
+        rig.status();
+        rig.status()["notes"].to_string()
+    };
+    let notes = told(true);
+    assert!(notes.contains("what PID 1 keeps of its state can't be read back"), "{notes}");
+    // The control.
+    assert_eq!(told(false), "[]");
 }

@@ -458,6 +458,13 @@ impl Rig {
         Duration::from_millis(ticks * 10)
     }
 
+    /// The path of its descriptor of a file that the kernel calls so.
+    pub fn descriptor(&self, file: &str) -> PathBuf {
+        let all = std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().map(|entry| entry.unwrap().path());
+        let is_it = |path: &PathBuf| std::fs::read_link(path).is_ok_and(|link| link == Path::new(file));
+        all.into_iter().find(is_it).unwrap_or_else(|| panic!("it has no {file}"))
+    }
+
     /// Open descriptors of the supervisor.
     pub fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()

@@ -17,6 +17,10 @@ fn bake() -> (Project, Image) {
         [console]
         access = "status"
 
+        # Then errors are still the kernel's own to print.
+        [kernel]
+        cmdline = ["loglevel=5"]
+
         [containers.counter]
         image = "BUSYBOX"
         command = ["sh", "-c", '''

@@ -121,3 +121,32 @@ fn a_reader_stalls(vm: &Vm) {
     })
     .unwrap();
 }
+
+/// The kernel is made to name a process that it kills, by a name of the process's own choice.
+const GLUTTON: &str = r#"
+name = "glutton"
+[containers.glutton]
+image = "BUSYBOX"
+command = ["sh", "-c", '''
+name=$(printf '/busybox\033c\rgarb')
+cp /bin/busybox "$name"
+while :; do "$name" tail /dev/zero; done
+''']
+mem_limit = "16m"
+restart = "always"
+"#;
+
+#[test]
+fn what_the_kernel_says_of_a_container_steers_nothing() {
+    let project = Project::new(&GLUTTON.replace("BUSYBOX", &fixture("oci", "busybox")));
+    let vm = Vm::boot(&Image::load(project.build_without_disk()).unwrap()).unwrap();
+    let said = "[kernel] | Memory cgroup out of memory: Killed process";
+    vm.wait_console(said, BOOT).unwrap();
+    // Where its row ends depends on the process's number.
+    vm.wait_console("(busybox\\x1bc\\x0d", secs(60)).unwrap();
+    let console = vm.console().transcript();
+    assert!(!console.contains(|c: char| c.is_control() && c != '\n' && c != '\r'), "{console:?}");
+    // Each line is ended by both, and by nothing else.
+    assert!(console.split("\r\n").all(|line| !line.contains(['\n', '\r'])), "{console:?}");
+    vm.power_off(secs(60)).unwrap();
+}

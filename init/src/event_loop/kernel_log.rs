@@ -1,4 +1,4 @@
-//! The kernel's warnings, and what is worse: from /dev/kmsg to a ring of their own.
+//! The kernel's warnings, and what is worse: from /dev/kmsg to a ring of their own, and errors to the console.
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -6,7 +6,7 @@ use rustix::io::Errno;
 use super::Supervisor;
 use super::sources::Source;
 use crate::clock::now_ms;
-use crate::logs::MAX_LINE;
+use crate::logs::{MAX_LINE, Piece};
 use crate::status::protocol::{self, Answer, Line};
 use crate::status::subscription::KERNEL;
 
@@ -14,6 +14,10 @@ use crate::status::subscription::KERNEL;
 const PER_TURN: usize = 64;
 /// `KERN_WARNING`: a larger number is less urgent.
 const WARNING: u32 = 4;
+/// `KERN_ERR`: what the kernel prints itself after `quiet`, until we do.
+const ERROR: u32 = 3;
+/// As which it speaks on the console: no container can be called so.
+const NAME: &str = "[kernel]";
 
 impl Supervisor {
     /// Begins to read them. Not before the containers' first lines: there are hundreds of records from the boot.
@@ -33,9 +37,16 @@ impl Supervisor {
             let Some(fd) = &self.kernel_log else { return };
             match rustix::io::read(fd, &mut self.buffer[..]) {
                 Ok(n) if n > 0 => {
-                    let record = self.buffer.get(..n).and_then(parse).map(|(time, text)| (time, text.to_vec()));
-                    if let Some((time_ms, text)) = record.filter(|(time, _)| *time >= self.kernel_seen) {
+                    let record = self
+                        .buffer
+                        .get(..n)
+                        .and_then(parse)
+                        .map(|(priority, time, text)| (priority, time, text.to_vec()));
+                    if let Some((priority, time_ms, text)) = record.filter(|(_, time, _)| *time >= self.kernel_seen) {
                         self.keep_kernel_line(&text, time_ms);
+                        if priority <= ERROR && self.kernel_left.is_some_and(|since| time_ms >= since) {
+                            self.console.container(NAME, Piece { text: &text, continues: false, unfinished: false });
+                        }
                     }
                 }
                 // Records were overwritten before they were read; the next one is there.
@@ -68,9 +79,9 @@ impl Supervisor {
     }
 }
 
-/// Time in milliseconds and text of a record that is the kernel's own and urgent enough (`Documentation/ABI/testing/dev-kmsg`:
+/// Priority, time in milliseconds and text of a record that is the kernel's own and urgent enough (`Documentation/ABI/testing/dev-kmsg`:
 /// `priority,sequence,microseconds,flags;text`, then a line for each of its properties).
-fn parse(record: &[u8]) -> Option<(u64, &[u8])> {
+fn parse(record: &[u8]) -> Option<(u32, u64, &[u8])> {
     let at = record.iter().position(|byte| *byte == b';')?;
     let (head, text) = record.split_at_checked(at)?;
     let mut fields = std::str::from_utf8(head).ok()?.split(',');
@@ -79,7 +90,7 @@ fn parse(record: &[u8]) -> Option<(u64, &[u8])> {
     // Facility 0; what processes write there has another, PID 1's own records too.
     let wanted = priority <= WARNING;
     let text = text.get(1..)?.split(|byte| *byte == b'\n').next()?;
-    (wanted && !text.is_empty()).then_some((time.checked_div(1000)?, text))
+    (wanted && !text.is_empty()).then_some((priority, time.checked_div(1000)?, text))
 }
 
 #[cfg(test)]
@@ -89,8 +100,8 @@ mod tests {
     #[test]
     fn only_the_kernels_own_warnings() {
         let record = b"3,412,2500123,-;blk_update_request: I/O error, dev vdb\n SUBSYSTEM=block\n DEVICE=+block:vdb\n";
-        assert_eq!(parse(record), Some((2500, &b"blk_update_request: I/O error, dev vdb"[..])));
-        assert_eq!(parse(b"4,9,1000,-,caller=T1;x"), Some((1, &b"x"[..])));
+        assert_eq!(parse(record), Some((3, 2500, &b"blk_update_request: I/O error, dev vdb"[..])));
+        assert_eq!(parse(b"4,9,1000,-,caller=T1;x"), Some((4, 1, &b"x"[..])));
         for other in [
             "6,1,0,-;Linux version 6.12",
             "28,1,0,-;garboard: a warning of ours",

@@ -171,6 +171,8 @@ pub struct Supervisor {
     kernel_log: Option<OwnedFd>,
     /// Earlier messages of the kernel are kept already.
     kernel_seen: u64,
+    /// Since when it leaves its errors to us, if it does.
+    kernel_left: Option<u64>,
     /// How much the kernel printed before the dashboard was opened.
     kernel_level: Option<u32>,
     /// Why the machine stops was told.

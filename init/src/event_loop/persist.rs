@@ -64,6 +64,8 @@ pub(super) struct CommonRecord {
     pub(super) line_at: Option<u64>,
     /// How much the kernel printed before the dashboard was opened.
     pub(super) kernel_level: Option<u32>,
+    /// Since when it leaves its errors to us.
+    pub(super) kernel_left: Option<u64>,
     /// How often the passphrase was wrong.
     pub(super) attempts: Attempts,
 }
@@ -193,6 +195,7 @@ impl Supervisor {
             announced: self.announced.clone(),
             line_at: self.line_at,
             kernel_level: self.kernel_level,
+            kernel_left: self.kernel_left,
             attempts: self.session.as_ref().map(Session::attempted).unwrap_or_default(),
         }
     }
@@ -291,6 +294,7 @@ mod tests {
             announced: Announced::default(),
             line_at: ms,
             kernel_level: Some(u32::MAX),
+            kernel_left: ms,
             attempts: Attempts::default(),
         };
         let mut store = Store::create(records(0)).unwrap();
@@ -320,6 +324,8 @@ mod tests {
                 probe_at: Some(u64::MAX),
                 probing: true,
                 spared: true,
+                well_at: Some(u64::MAX),
+                alive_at: Some(u64::MAX),
                 watchdog_ms: Some(u64::MAX),
                 alive_by: Some(u64::MAX),
             },

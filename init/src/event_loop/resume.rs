@@ -107,7 +107,7 @@ impl Supervisor {
         again.stop_told = again.state.common().goal.is_some();
         again.listen(true);
         again.line_at = common.line_at;
-        again.kernel_level = common.kernel_level;
+        (again.kernel_level, again.kernel_left) = (common.kernel_level, common.kernel_left);
         again.let_kernel_speak();
         if let Some(session) = &mut again.session {
             *session.attempts() = common.attempts;

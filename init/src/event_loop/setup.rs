@@ -159,6 +159,7 @@ impl Supervisor {
         if let Some(fd) = port {
             new.use_port(Port::on(fd));
         }
+        new.speak_for_kernel();
         // Whatever is still to be done is kept by now: what follows may crash.
         new.persist();
         crate::sys::crash::arm(new.store.as_fd().as_raw_fd());
@@ -232,6 +233,7 @@ impl Supervisor {
             uevents: None,
             kernel_log: None,
             kernel_seen: 0,
+            kernel_left: None,
             kernel_level: None,
             stop_told: false,
             // A child may have ended before the signalfd was there.

@@ -27,7 +27,7 @@ impl State {
         let (restart, forever) = (rules.restart, rules.supervision.on_failure == OnFailure::Restart);
         let ending = self.common.goal.is_some();
         let next = self.change(index, |unit| {
-            unit.forgive(stable_ms, now);
+            unit.forgive(None, stable_ms, now);
             unit.exit = exit.or(unit.exit);
             unit.watch = Watch::default();
             next(unit, restart, ending)

@@ -24,7 +24,7 @@ impl State {
         let deadline = now.saturating_add(grace);
         let (latest, stable_ms) = (deadline.saturating_add(self.policy.stop_extension_ms), self.policy.stable_ms);
         self.change(index, |u| {
-            u.forgive(stable_ms, now);
+            u.forgive(Some(purpose), stable_ms, now);
             u.phase = Phase::Stopping { purpose, deadline, latest, kills: 0 };
         });
         actions.push(Action::Stop(index));
@@ -45,7 +45,7 @@ impl State {
         let deadline = now.saturating_add(self.policy.kill_retry_ms);
         let stable_ms = self.policy.stable_ms;
         self.change(index, |u| {
-            u.forgive(stable_ms, now);
+            u.forgive(Some(purpose), stable_ms, now);
             u.phase = Phase::Stopping { purpose, deadline, latest: deadline, kills: kills.saturating_add(1) };
         });
         actions.push(Action::Kill(index));

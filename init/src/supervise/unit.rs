@@ -174,10 +174,16 @@ impl Unit {
         }
     }
 
-    /// Starts the counts over at the end of a run that was long enough.
-    pub(super) fn forgive(&mut self, stable_ms: u64, now: u64) {
+    /// Starts the counts over at the end of a run that was long enough. One that ends because it doesn't work any more, and has only run
+    /// on since, counts for as long as it is known to have worked: else it could go on so for ever.
+    pub(super) fn forgive(&mut self, purpose: Option<Purpose>, stable_ms: u64, now: u64) {
+        let worked_until = match purpose {
+            Some(Purpose::Unhealthy) => self.watch.well_at.unwrap_or(0),
+            Some(Purpose::Watchdog) => self.watch.alive_at.unwrap_or(0),
+            _ => now,
+        };
         if let Phase::Running { since } = self.phase
-            && now.saturating_sub(since) >= stable_ms
+            && worked_until.saturating_sub(since) >= stable_ms
         {
             (self.streak, self.failures) = (0, 0);
         }

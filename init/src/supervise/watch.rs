@@ -38,6 +38,10 @@ pub struct Watch {
     pub alive_by: Option<u64>,
     /// It was given time since it last has, as nobody listened.
     pub spared: bool,
+    /// When its check's last answer was good.
+    pub well_at: Option<u64>,
+    /// When it last said that it is alive.
+    pub alive_at: Option<u64>,
 }
 
 impl Watch {
@@ -73,7 +77,7 @@ impl Watch {
     /// Takes an answer; whether it has made the container unhealthy, which it was not before.
     fn answered(&mut self, check: &HealthCheck, good: bool, since: u64, now: u64) -> bool {
         if good {
-            (self.health, self.bad) = (Health::Healthy, 0);
+            (self.health, self.bad, self.well_at) = (Health::Healthy, 0, Some(now));
             return false;
         }
         if self.early(check, since, now) {
@@ -137,7 +141,7 @@ impl State {
         let Some((_, unit)) = self.running(index) else { return };
         let by = unit.watch.watchdog_ms.map(|ms| now.saturating_add(ms));
         if by != unit.watch.alive_by || unit.watch.spared {
-            self.change(index, |u| (u.watch.alive_by, u.watch.spared) = (by, false));
+            self.change(index, |u| (u.watch.alive_by, u.watch.spared, u.watch.alive_at) = (by, false, Some(now)));
         }
     }
 

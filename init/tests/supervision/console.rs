@@ -20,6 +20,7 @@ pub const TESTS: &[(&str, fn())] = &[
     ("console::a_shell_leaves_the_line_to_a_machine_that_stops", a_shell_leaves_the_line_to_a_machine_that_stops),
     ("console::wrong_passphrases_are_counted_over_a_crash", wrong_passphrases_are_counted_over_a_crash),
     ("console::the_kernel_is_quiet_while_the_dashboard_is_open", the_kernel_is_quiet_while_the_dashboard_is_open),
+    ("console::the_kernel_s_errors_are_ours_to_print", the_kernel_s_errors_are_ours_to_print),
     ("console::a_line_that_has_hung_up_is_listened_to_again", a_line_that_has_hung_up_is_listened_to_again),
     ("console::a_line_without_keys_is_printed_to_again", a_line_without_keys_is_printed_to_again),
     ("console::a_crash_without_a_line_forgets_no_wrong_passphrase", a_crash_without_a_line_forgets_no_wrong_passphrase),
@@ -286,10 +287,10 @@ fn closed_for(rig: &Rig) -> u32 {
 fn the_kernel_is_quiet_while_the_dashboard_is_open() {
     let level = |rig: &Rig| std::fs::read_to_string(rig.file("printk")).unwrap();
     let begin = || {
-        let setup = Setup { access: Some(Access::Status), files: &[("printk", "4\t4\t1\t7\n")], ..Setup::default() };
+        let setup = Setup { access: Some(Access::Status), files: &[("printk", "7\t4\t1\t7\n")], ..Setup::default() };
         let rig = Rig::with(vec![counter()], setup);
         rig.wait_console("number 2");
-        assert_eq!(level(&rig), "4\t4\t1\t7\n");
+        assert_eq!(level(&rig), "7\t4\t1\t7\n");
         rig.press(" ");
         rig.wait_screen(">count");
         rig.until("quiet", |rig| level(rig) == "2\n");
@@ -297,12 +298,12 @@ fn the_kernel_is_quiet_while_the_dashboard_is_open() {
     };
     let rig = begin();
     rig.press("q");
-    rig.until("as before", |rig| level(rig) == "4\n");
+    rig.until("as before", |rig| level(rig) == "7\n");
     // After a crash lines are shown, the kernel's too.
     let mut rig = begin();
     rig.signal(crate::crash::PANIC);
     rig.wait("resumed", |s| s["notes"].to_string().contains("crashed"));
-    rig.until("as before the crash", |rig| level(rig) == "4\n");
+    rig.until("as before the crash", |rig| level(rig) == "7\n");
     // What the kernel has raised for an oops is left alone.
     rig.press(" ");
     rig.wait_screen(">count");
@@ -316,7 +317,19 @@ fn the_kernel_is_quiet_while_the_dashboard_is_open() {
     let mut rig = begin();
     rig.ask(serde_json::json!({"request": "poweroff"}));
     rig.until("at its end", Rig::has_ended);
-    assert_eq!(level(&rig), "4\n");
+    assert_eq!(level(&rig), "7\n");
+}
+
+/// What `quiet` leaves to the kernel of its errors is PID 1's to print from the first container on.
+fn the_kernel_s_errors_are_ours_to_print() {
+    let level = |files| {
+        let rig = Rig::with(vec![counter()], Setup { files, ..Setup::default() });
+        rig.wait_console("number 2");
+        std::fs::read_to_string(rig.file("printk")).unwrap()
+    };
+    assert_eq!(level(&[("printk", "4\t4\t1\t7\n")]), "2\n");
+    // Somebody wants something else.
+    assert_eq!(level(&[("printk", "3\t4\t1\t7\n")]), "3\t4\t1\t7\n");
 }
 
 /// Everything that is open of a terminal is dead from now on, as after vhangup(2) by whoever has it as controlling terminal.

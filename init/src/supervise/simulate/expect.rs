@@ -25,6 +25,9 @@ pub(super) fn update(world: &mut World, before: &Before, event: &Event, actions:
             let now = world.now;
             let real = &mut world.real[*index];
             real.alive_by = real.watchdog_ms.filter(|_| real.running()).map(|ms| now + ms);
+            if real.running() && real.watchdog_ms.is_some() {
+                real.alive_at = Some(now);
+            }
             real.spared &= !real.running();
         }
         Event::Unheard(index, ms) if heard(world, *index) && world.real[*index].running() && *ms > 0 => {
@@ -65,7 +68,12 @@ pub(super) fn update(world: &mut World, before: &Before, event: &Event, actions:
     for action in actions {
         match action {
             Action::Stop(index) | Action::Kill(index) => {
-                forgive(world, *index);
+                let worked_until = match world.state.units()[*index].phase {
+                    Phase::Stopping { purpose: Purpose::Unhealthy, .. } => world.real[*index].well_at,
+                    Phase::Stopping { purpose: Purpose::Watchdog, .. } => world.real[*index].alive_at,
+                    _ => Some(world.now),
+                };
+                forgive(world, *index, worked_until);
                 world.real[*index].stopped.get_or_insert(world.now);
             }
             Action::Launch(index) if matches!(event, Event::Tick) && !before.units[*index].lingers => {
@@ -119,7 +127,9 @@ fn answered(world: &mut World, index: usize, run: u32, good: Option<bool>) {
     }
     match good {
         None => {}
-        Some(true) => (real.good, real.bad, real.health) = (true, 0, Health::Healthy),
+        Some(true) => {
+            (real.good, real.bad, real.health, real.well_at) = (true, 0, Health::Healthy, Some(now));
+        }
         Some(false) => {
             let starting_up = now < real.since.unwrap() + check.start_period_ms;
             if !starting_up || real.good || real.health == Health::Unhealthy {
@@ -132,18 +142,18 @@ fn answered(world: &mut World, index: usize, run: u32, good: Option<bool>) {
     }
 }
 
-/// A long run starts the counts over, at the moment it ends or is first told to.
-fn forgive(world: &mut World, index: usize) {
-    let now = world.now;
+/// A long run starts the counts over, at the moment it ends or is first told to, if it was seen to work for so long.
+fn forgive(world: &mut World, index: usize, worked_until: Option<u64>) {
     let real = &mut world.real[index];
-    if real.stopped.is_none() && real.since.is_some_and(|since| now - since >= Policy::default().stable_ms) {
+    let worked = real.since.zip(worked_until).map(|(since, until)| until - since);
+    if real.stopped.is_none() && worked.is_some_and(|ms| ms >= Policy::default().stable_ms) {
         (real.streak, real.failures) = (0, 0);
     }
 }
 
 /// What ought to follow from an end.
 fn ended(world: &mut World, before: &Before, index: usize) -> Verdict {
-    forgive(world, index);
+    forgive(world, index, Some(world.now));
     let rules = world.state.rules()[index].clone();
     let purpose = match before.units[index].phase {
         Phase::Stopping { purpose, .. } => Some(purpose),

@@ -34,6 +34,10 @@ pub(super) struct Real {
     pub(super) bad: u32,
     /// When it must next say that it is alive, and how often.
     pub(super) alive_by: Option<u64>,
+    /// When its check last answered well.
+    pub(super) well_at: Option<u64>,
+    /// When it last said that it is alive.
+    pub(super) alive_at: Option<u64>,
     /// It was given time since it last said that it is alive.
     pub(super) spared: bool,
     pub(super) watchdog_ms: Option<u64>,
@@ -61,6 +65,7 @@ impl Real {
         (self.since, self.stopped, self.signalled, self.left) = (None, None, false, false);
         (self.health, self.good, self.bad) = (Health::None, false, 0);
         (self.alive_by, self.watchdog_ms, self.spared) = (None, None, false);
+        (self.well_at, self.alive_at) = (None, None);
     }
 
     /// It is as good as new.

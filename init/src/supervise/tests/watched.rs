@@ -211,6 +211,65 @@ fn the_unhealthy_are_stopped_and_have_failed() {
     assert_eq!(actions, [Action::Launch(0)]);
 }
 
+/// However long it takes to find out that it doesn't work: only the time in which it did makes up for failures.
+#[test]
+fn who_never_works_is_given_up_however_long_it_runs() {
+    let check = HealthCheck { restart: true, interval_ms: 30_000, ..check() };
+    let stable = Policy::default().stable_ms;
+    let ends = |works: bool| {
+        let mut s = launched(vec![checked(check.clone(), Restart::OnFailure(Some(1)))]);
+        let (mut now, mut ends) = (0, 0);
+        s.step(Event::Executed(0), now);
+        while !phase(&s, 0).last() && ends < 5 {
+            let begun = now;
+            if works {
+                answer(&mut s, &mut now, Ok(()));
+                assert!(now - begun >= stable);
+            }
+            while !matches!(phase(&s, 0), Phase::Stopping { .. }) {
+                answer(&mut s, &mut now, bad("no"));
+            }
+            s.step(Event::Exited(0, OK), now);
+            ends += 1;
+            if matches!(phase(&s, 0), Phase::Backoff { .. }) {
+                now += wait_out(&mut s, 0, now).0;
+                up(&mut s, 0, now);
+            }
+        }
+        ends
+    };
+    assert_eq!(ends(false), 2);
+    assert_eq!(ends(true), 5, "one that works for a while is started again and again");
+}
+
+#[test]
+fn who_never_says_that_it_is_alive_is_given_up() {
+    let mut rules = notifying();
+    (rules.supervision.watchdog_ms, rules.restart) = (Some(20_000), Restart::OnFailure(Some(1)));
+    let ended = |alive: bool| {
+        let mut s = launched(vec![rules.clone()]);
+        let mut now = 0;
+        for second in [false, true] {
+            if second {
+                now += wait_out(&mut s, 0, now).0;
+                s.step(Event::Launched(0), now);
+            }
+            s.step(Event::Executed(0), now);
+            s.step(Event::Ready(0), now);
+            if alive {
+                now += 15_000;
+                s.step(Event::Alive(0), now);
+            }
+            now += 20_000;
+            assert_eq!(s.step(Event::Tick, now), [Action::Kill(0)]);
+            s.step(Event::Exited(0, Exit::Signal(9)), now);
+        }
+        phase(&s, 0)
+    };
+    assert_eq!(ended(false), Phase::Failed);
+    assert!(matches!(ended(true), Phase::Backoff { .. }), "one that said so for a while has begun anew");
+}
+
 #[test]
 fn answers_of_another_run_and_lost_ones_change_nothing() {
     let check = HealthCheck { restart: true, retries: 1, ..check() };

@@ -14,7 +14,7 @@ use crate::failure::{Context, Failure, Step};
 use crate::launch::Cgroup;
 use crate::small_file;
 #[cfg(feature = "cli")]
-pub(crate) use settings::has;
+pub(crate) use settings::{changes_nothing, has};
 use settings::{configure, write_settings};
 
 /// The file that limits how many processes there are. Setting it is left until the child is there: a limit counts who is made in the

@@ -79,8 +79,8 @@ fn joined_namespaces(launch: &Launch) -> Result<(), Failure> {
 
 /// Settings that would change the machine itself, because the container shares that namespace.
 fn machine_is_left_alone(launch: &Launch) -> Result<(), Failure> {
-    let shared = |namespace: &Namespace| *namespace == Namespace::Host;
-    if shared(&launch.namespaces.uts) && (launch.hostname.is_some() || launch.domainname.is_some()) {
+    let named = launch.hostname.is_some() || launch.domainname.is_some();
+    if named && is_launchers(&launch.namespaces.uts, "uts") {
         return Err(Failure::check("a host name in the machine's own uts namespace"));
     }
     for (name, value) in &launch.sysctls {
@@ -90,9 +90,9 @@ fn machine_is_left_alone(launch: &Launch) -> Result<(), Failure> {
             return Err(Failure::check(format!("sysctl {name} contains an invalid path")));
         }
         let dotted = path.replace('/', ".");
-        let namespace = sysctl_namespace(launch, &dotted)
+        let (namespace, kind) = sysctl_namespace(launch, &dotted)
             .ok_or_else(|| Failure::check(format!("sysctl {name} belongs to no namespace of a container")))?;
-        if shared(namespace) {
+        if is_launchers(namespace, kind) {
             return Err(Failure::check(format!("sysctl {name} in a namespace of the machine")));
         }
         if dotted == "kernel.hostname" {
@@ -105,8 +105,18 @@ fn machine_is_left_alone(launch: &Launch) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Whether a namespace is the launcher's, also where it is joined by a path of its own. `kind` is its file's name in `/proc/self/ns`.
+fn is_launchers(namespace: &Namespace, kind: &str) -> bool {
+    let file = |path: &str| rustix::fs::stat(path).map(|stat| (stat.st_dev, stat.st_ino));
+    match namespace {
+        Namespace::New => false,
+        Namespace::Host => true,
+        Namespace::Path(path) => file(path).is_ok_and(|joined| Ok(joined) == file(&format!("/proc/self/ns/{kind}"))),
+    }
+}
+
 /// The namespace whose own a sysctl is (namespaces(7), ipc_namespaces(7)).
-fn sysctl_namespace<'a>(launch: &'a Launch, name: &str) -> Option<&'a Namespace> {
+fn sysctl_namespace<'a>(launch: &'a Launch, name: &str) -> Option<(&'a Namespace, &'static str)> {
     const UTS: [&str; 2] = ["kernel.hostname", "kernel.domainname"];
     const IPC: [&str; 11] = [
         "kernel.msgmax",
@@ -122,11 +132,11 @@ fn sysctl_namespace<'a>(launch: &'a Launch, name: &str) -> Option<&'a Namespace>
         "kernel.shm_next_id",
     ];
     if name.starts_with("net.") {
-        Some(&launch.namespaces.network)
+        Some((&launch.namespaces.network, "net"))
     } else if name.starts_with("fs.mqueue.") || IPC.contains(&name) {
-        Some(&launch.namespaces.ipc)
+        Some((&launch.namespaces.ipc, "ipc"))
     } else if UTS.contains(&name) {
-        Some(&launch.namespaces.uts)
+        Some((&launch.namespaces.uts, "uts"))
     } else {
         None
     }

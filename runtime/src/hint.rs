@@ -39,7 +39,7 @@ pub(crate) fn of(step: Step, errno: Errno, object: &str) -> Option<&'static str>
             "absent: it isn't attached, its module isn't loaded (`extra_modules`), or this machine has it under another name"
         }
         (Step::SetCgroup, Errno::NODEV) => "the device is gone, or it is a partition: limits are for whole disks",
-        (Step::SetCgroup, Errno::NOENT) => {
+        (Step::SetCgroup, Errno::NOENT | Errno::OPNOTSUPP) => {
             "the controller isn't enabled in the parent's cgroup.subtree_control or not in the kernel"
         }
         (Step::LoadDeviceFilter | Step::AttachDeviceFilter, Errno::INVAL | Errno::NOSYS) => "the kernel lacks CONFIG_CGROUP_BPF",

@@ -36,7 +36,13 @@ pub(super) fn write_settings<'a>(
             Err(Errno::NOENT) if absent == AbsentController::Record => {
                 left_out.push(format!("{file}={value}: the controller is absent"));
             }
-            Err(errno) => return Err(Failure::new(Step::SetCgroup, format!("{file}={value}{}", missing(dir, file)), errno)),
+            Err(errno) => {
+                let missing = missing(dir, file);
+                // Callers take "no such file" for a program that isn't there.
+                let errno = if missing.is_some() { Errno::OPNOTSUPP } else { errno };
+                let object = format!("{file}={value}{}", missing.unwrap_or_default());
+                return Err(Failure::new(Step::SetCgroup, object, errno));
+            }
             Ok(()) => {}
         }
     }
@@ -44,14 +50,11 @@ pub(super) fn write_settings<'a>(
 }
 
 /// The controller that the file belongs to and the cgroup hasn't, in words that callers know.
-fn missing(dir: BorrowedFd<'_>, file: &str) -> String {
+fn missing(dir: BorrowedFd<'_>, file: &str) -> Option<String> {
     let wanted = file.split('.').next().unwrap_or(file);
-    match read(dir, "cgroup.controllers") {
-        Ok(present) if wanted != "cgroup" && !present.split_whitespace().any(|name| name == wanted) => {
-            format!(": the requested cgroup controller `{wanted}` is not available")
-        }
-        _ => String::new(),
-    }
+    let present = read(dir, "cgroup.controllers").ok()?;
+    let absent = wanted != "cgroup" && !present.split_whitespace().any(|name| name == wanted);
+    absent.then(|| format!(": the requested cgroup controller `{wanted}` is not available"))
 }
 
 /// Whether the cgroup has such a file: its controller is there.
@@ -60,7 +63,7 @@ pub(crate) fn has(dir: BorrowedFd<'_>, file: &str) -> bool {
 }
 
 /// Whether a setting is what there is without its controller: no limit, and every cgroup's share alike (cgroup-v2.rst).
-fn changes_nothing(file: &str, value: &str) -> bool {
+pub(crate) fn changes_nothing(file: &str, value: &str) -> bool {
     let default = matches!((file, value), ("cpu.weight", "100") | ("cpu.idle" | "cpu.max.burst" | "memory.low", "0"));
     default || value == "max" || (file == "cpu.max" && value.starts_with("max "))
 }
@@ -179,7 +182,7 @@ mod tests {
             let (_directory, fd) = fake(&[("cgroup.controllers", controllers)]);
             apply(&fd, &settings, AbsentController::Fail).unwrap_err().to_string()
         };
-        assert!(refused("cpu pids\n").contains("memory.absent=1: the requested cgroup controller `memory` is not available: no such"));
+        assert!(refused("cpu pids\n").contains("memory.absent=1: the requested cgroup controller `memory` is not available: operation not supported"));
         assert!(refused("cpu memory\n").contains("memory.absent=1: no such file or directory"));
     }
 

@@ -47,7 +47,7 @@ fn make_standard(dev: BorrowedFd<'_>, launch: &Launch) -> Result<(), Failure> {
         let node = declared(launch, name, &usual).unwrap_or(&usual);
         match make_node(dev, name, node) {
             // No CAP_MKNOD, or the rules for devices forbid it.
-            Err(Errno::PERM) => show(dev, name, nodes::standard(name, (*major, *minor))?.detached()?.as_fd()),
+            Err(Errno::PERM) => show(dev, name, nodes::standard(name, (*major, *minor), launch)?.detached()?.as_fd()),
             other => other.at(Step::MakeDevice, || format!("/dev/{name}")),
         }
     })
@@ -71,11 +71,11 @@ fn show(dev: BorrowedFd<'_>, name: &str, node: BorrowedFd<'_>) -> Result<(), Fai
 
 /// The same for a directory of the root, where the image may have put anything, with those that the launcher has opened or, where these
 /// are in use, with the machine's once more.
-pub(crate) fn add_to(dev: BorrowedFd<'_>, opened: Option<&[Tree]>) -> Result<(), Failure> {
+pub(crate) fn add_to(dev: BorrowedFd<'_>, opened: Option<&[Tree]>, launch: &Launch) -> Result<(), Failure> {
     for (index, (name, number)) in STANDARD_DEVICES.iter().enumerate() {
         match opened.and_then(|opened| opened.get(index)) {
             Some(tree) => bind(dev, name, tree.detached()?.as_fd())?,
-            None => bind(dev, name, nodes::standard(name, *number)?.detached()?.as_fd())?,
+            None => bind(dev, name, nodes::standard(name, *number, launch)?.detached()?.as_fd())?,
         }
     }
     for (name, target) in LINKS {

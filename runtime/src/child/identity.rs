@@ -66,7 +66,9 @@ pub(crate) fn become_user(process: &Process, keep_groups: bool, retained: u64) -
 }
 
 fn set_groups(process: &Process) -> Result<(), Failure> {
-    let groups: Vec<Gid> = process.additional_gids.iter().map(|gid| Gid::from_raw(*gid)).collect();
+    // One that is named twice, as callers do, is there once.
+    let unique: std::collections::BTreeSet<u32> = process.additional_gids.iter().copied().collect();
+    let groups: Vec<Gid> = unique.into_iter().map(Gid::from_raw).collect();
     match set_thread_groups(&groups) {
         // Given up with a user's single mapping, in which there is no group but one.
         Err(Errno::PERM) if process.additional_gids.iter().all(|gid| *gid == process.gid) => Ok(()),

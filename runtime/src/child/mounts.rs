@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::{FsPickFlags, MountAttrFlags, MountFlags, fsconfig_reconfigure, fspick};
 
@@ -116,7 +116,7 @@ pub(crate) fn mount_all<'a>(
     }
     if launch.populate_dev && !dev_is_done {
         let dev = paths::ensure(made.root(first), "/dev", Kind::Directory, Links::Refuse).at(Step::MountTarget, || "/dev")?;
-        devices::add_to(dev.as_fd(), opened_devices)?;
+        devices::add_to(dev.as_fd(), opened_devices, launch)?;
     }
     Ok(made)
 }
@@ -199,10 +199,10 @@ fn new_filesystem<'a>(mount: &Mount, instead: Option<&'a Tree>, root: BorrowedFd
         }
         (made, _) => Mounted::Own(made?),
     };
-    let target = target(root, mount, Kind::Directory)?;
-    if *copy_up {
-        copy_what_is_covered(mount, target.as_fd(), mounted.as_fd())?;
+    if *copy_up && let Ok(covered) = paths::resolve(root, &mount.target, links(&mount.target)) {
+        copy_what_is_covered(mount, options, covered.as_fd(), mounted.as_fd())?;
     }
+    let target = target(root, mount, Kind::Directory)?;
     paths::attach(mounted.as_fd(), target.as_fd()).at(Step::Mount, || format!("{fstype} on {}", mount.target))?;
     if hides_cgroups {
         hide::cover_directory(mounted.as_fd(), "fs/cgroup")?;
@@ -211,7 +211,11 @@ fn new_filesystem<'a>(mount: &Mount, instead: Option<&'a Tree>, root: BorrowedFd
 }
 
 fn states_mode(options: &[String]) -> bool {
-    options.iter().flat_map(|option| option.split(',')).any(|option| option.starts_with("mode="))
+    states(options, "mode=")
+}
+
+fn states(options: &[String], name: &str) -> bool {
+    options.iter().flat_map(|option| option.split(',')).any(|option| option.starts_with(name))
 }
 
 /// A tmpfs of no stated mode has that of the directory that it covers, if there is one: the kernel's own choice would let
@@ -229,15 +233,26 @@ fn is_readonly_device(failure: &Failure) -> bool {
     [Errno::ROFS, Errno::ACCESS].iter().any(|errno| errno.raw_os_error() == failure.errno)
 }
 
-/// `tmpcopyup`: the directory's contents and attributes. The filesystem isn't in its place yet, so nobody else sees it.
-fn copy_what_is_covered(mount: &Mount, covered: BorrowedFd<'_>, onto: BorrowedFd<'_>) -> Result<(), Failure> {
+/// `tmpcopyup`: the directory's contents, and the owner that nobody has stated. Its mode, if none is stated, the filesystem has already
+/// ([`covered_mode`]). It isn't in its place yet, so nobody else sees it.
+fn copy_what_is_covered(
+    mount: &Mount,
+    options: &[String],
+    covered: BorrowedFd<'_>,
+    onto: BorrowedFd<'_>,
+) -> Result<(), Failure> {
+    let object = || mount.target.as_str();
     let open = |place: BorrowedFd<'_>| {
         rustix::fs::openat(place, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .at(Step::CopyUp, || mount.target.as_str())
+            .at(Step::CopyUp, object)
     };
     let (from, to) = (open(covered)?, open(onto)?);
-    fill::copy::tree(from.as_fd(), to.as_fd())
-        .map_err(|(path, errno)| Failure::new(Step::CopyUp, format!("{}{path}", mount.target), errno))
+    fill::copy::contents(from.as_fd(), to.as_fd())
+        .map_err(|(path, errno)| Failure::new(Step::CopyUp, format!("{}{path}", mount.target), errno))?;
+    let stat = rustix::fs::fstat(&from).at(Step::CopyUp, object)?;
+    let uid = (!states(options, "uid=")).then(|| Uid::from_raw(stat.st_uid));
+    let gid = (!states(options, "gid=")).then(|| Gid::from_raw(stat.st_gid));
+    rustix::fs::fchown(&to, uid, gid).at(Step::CopyUp, object)
 }
 
 fn bind(mount: &Mount, path: &str, source: BorrowedFd<'_>, root: BorrowedFd<'_>) -> Result<(), Failure> {

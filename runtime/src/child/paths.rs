@@ -32,6 +32,8 @@ pub(crate) enum Links {
 
 /// Links followed while making directories; the kernel's own limit.
 const MAX_LINKS: u32 = 40;
+/// As many components as anybody has that aren't there.
+const MAX_LEVELS: u32 = 256;
 /// Tries against somebody who keeps renaming directories under our feet (openat2's EAGAIN).
 const MAX_RACES: u32 = 1000;
 
@@ -71,7 +73,7 @@ pub(crate) fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<()
 
 /// Opens `path` beneath `root`, made with its parents where absent: directories 0755, files empty and 0644.
 pub(crate) fn ensure(root: BorrowedFd<'_>, path: &str, kind: Kind, links: Links) -> Result<OwnedFd, Errno> {
-    let place = ensure_within(root, path, kind, links, MAX_LINKS)?;
+    let place = ensure_within(root, path, kind, links, Budget { links: MAX_LINKS, levels: MAX_LEVELS })?;
     let is_directory =
         |stat: rustix::fs::Stat| rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory;
     match kind {
@@ -80,8 +82,16 @@ pub(crate) fn ensure(root: BorrowedFd<'_>, path: &str, kind: Kind, links: Links)
     }
 }
 
-/// `budget` bounds depth and links together: each component that has to be made costs no more than one level.
-fn ensure_within(root: BorrowedFd<'_>, path: &str, kind: Kind, links: Links, budget: u32) -> Result<OwnedFd, Errno> {
+/// How far [`ensure`] goes on.
+#[derive(Clone, Copy)]
+struct Budget {
+    /// So many links that lead nowhere yet.
+    links: u32,
+    /// So many components that have to be made, one level of the stack for each.
+    levels: u32,
+}
+
+fn ensure_within(root: BorrowedFd<'_>, path: &str, kind: Kind, links: Links, budget: Budget) -> Result<OwnedFd, Errno> {
     match resolve_kind(root, path, kind, links) {
         Err(Errno::NOENT) => {}
         other => return other,
@@ -90,8 +100,9 @@ fn ensure_within(root: BorrowedFd<'_>, path: &str, kind: Kind, links: Links, bud
     if name == ".." {
         return Err(Errno::NOENT);
     }
-    let left = budget.checked_sub(1).ok_or(Errno::LOOP)?;
-    let directory = ensure_within(root, parent, Kind::Directory, above(links), left)?;
+    let levels = budget.levels.checked_sub(1).ok_or(Errno::NAMETOOLONG)?;
+    let budget = Budget { levels, ..budget };
+    let directory = ensure_within(root, parent, Kind::Directory, above(links), budget)?;
     match make(directory.as_fd(), name, kind) {
         Ok(()) => {}
         Err(Errno::EXIST) if links == Links::Follow => {
@@ -99,7 +110,8 @@ fn ensure_within(root: BorrowedFd<'_>, path: &str, kind: Kind, links: Links, bud
             if let Ok(target) = rustix::fs::readlinkat(directory.as_fd(), name, Vec::new()) {
                 let target = target.to_str().map_err(|_| Errno::INVAL)?;
                 let target = if target.starts_with('/') { target.to_owned() } else { format!("{parent}/{target}") };
-                return ensure_within(root, &target, kind, links, left);
+                let left = budget.links.checked_sub(1).ok_or(Errno::LOOP)?;
+                return ensure_within(root, &target, kind, links, Budget { links: left, ..budget });
             }
         }
         // Somebody else made it meanwhile.

@@ -1,9 +1,9 @@
 //! The last steps: streams, session, privileges, filter, exec.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-use rustix::fs::{FileType, Mode};
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::net::{Shutdown, shutdown};
 
@@ -130,6 +130,8 @@ pub(crate) fn execute(program: &Program<'_>) -> Result<(), Failure> {
     }
     for candidate in &candidates {
         match execve(candidate, &arguments, &environment) {
+            // A name that was looked for in one place only is where it says, or what is above isn't.
+            errno @ (Errno::NOENT | Errno::NOTDIR) if candidates.len() == 1 => failure = errno,
             Errno::NOENT | Errno::NOTDIR => {}
             // Remembered, as a shell does: a later directory may have one that can be executed.
             Errno::ACCESS => failure = Errno::ACCESS,
@@ -188,7 +190,7 @@ fn expect_program(process: &Process, variables: &[String], candidates: &[CString
         match rustix::fs::access(candidate.as_c_str(), rustix::fs::Access::EXEC_OK) {
             Ok(()) if kind == Ok(FileType::RegularFile) => return Ok(()),
             Ok(()) => failure = Errno::ACCESS,
-            Err(Errno::NOENT | Errno::NOTDIR) => {}
+            Err(Errno::NOENT | Errno::NOTDIR) if candidates.len() > 1 => {}
             Err(errno) => failure = errno,
         }
     }
@@ -220,6 +222,14 @@ fn candidates(name: &str, env: &[String]) -> Result<Vec<CString>, Errno> {
 
 /// Puts the streams on 0, 1 and 2, by copies above what is kept, as they may lie crosswise.
 fn place_stdio(streams: [BorrowedFd<'_>; 3], preserved: u32) -> Result<(), Failure> {
+    let own = streams.map(own_null);
+    let [first, second, third] = &own;
+    let [stdin, stdout, stderr] = streams;
+    let streams = [
+        first.as_ref().map_or(stdin, AsFd::as_fd),
+        second.as_ref().map_or(stdout, AsFd::as_fd),
+        third.as_ref().map_or(stderr, AsFd::as_fd),
+    ];
     if streams.map(|fd| fd.as_raw_fd()) == [0, 1, 2] {
         let keep = |fd| fcntl_setfd(fd, FdFlags::empty()).at(Step::PlaceStdio, || "keep");
         return streams.into_iter().try_for_each(keep);
@@ -231,6 +241,24 @@ fn place_stdio(streams: [BorrowedFd<'_>; 3], preserved: u32) -> Result<(), Failu
     rustix::stdio::dup2_stdin(&stdin).at(Step::PlaceStdio, || "0")?;
     rustix::stdio::dup2_stdout(&stdout).at(Step::PlaceStdio, || "1")?;
     rustix::stdio::dup2_stderr(&stderr).at(Step::PlaceStdio, || "2")
+}
+
+/// The container's own null device, where a stream is the machine's: by a descriptor of that the container's root could give it another
+/// mode or owner (`chmod /proc/self/fd/0`). One that the container hasn't, or has put something else in the place of, stays the
+/// machine's.
+fn own_null(stream: BorrowedFd<'_>) -> Option<OwnedFd> {
+    let null = (FileType::CharacterDevice, rustix::fs::makedev(1, 3));
+    let is_null = |fd: BorrowedFd<'_>| {
+        rustix::fs::fstat(fd).is_ok_and(|stat| (FileType::from_raw_mode(stat.st_mode), stat.st_rdev) == null)
+    };
+    if !is_null(stream) {
+        return None;
+    }
+    let access = rustix::fs::fcntl_getfl(stream).ok()? & OFlags::ACCMODE;
+    // Whatever lies there by now, in a container that runs, opening it takes no time.
+    let flags = access | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::NONBLOCK;
+    let own = rustix::fs::open("/dev/null", flags, Mode::empty()).ok().filter(|own| is_null(own.as_fd()))?;
+    rustix::fs::fcntl_setfl(&own, access).ok().map(|()| own)
 }
 
 #[cfg(test)]

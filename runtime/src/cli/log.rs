@@ -1,4 +1,5 @@
-//! Errors and warnings: on standard error for people, and in the log file for the program that called.
+//! Errors and warnings: on standard error for people, or in the log file for the program that called. Then errors are in both, and
+//! nothing else is on standard error, which may be the container's own.
 
 use std::fs::File;
 use std::io::Write;
@@ -19,6 +20,8 @@ struct Log {
     debug: bool,
     command: &'static str,
 }
+
+const ERROR: &str = "error";
 
 static LOG: OnceLock<Log> = OnceLock::new();
 
@@ -43,7 +46,7 @@ pub(super) fn open(global: &Global, command: &'static str) -> Result<()> {
 
 /// The reason why the command failed.
 pub(super) fn error(text: &str) {
-    write("error", text);
+    write(ERROR, text);
 }
 
 /// Something that didn't work and isn't a failure of the command.
@@ -61,9 +64,12 @@ pub(crate) fn debug(text: impl FnOnce() -> String) {
 fn write(level: &str, text: &str) {
     let log = LOG.get();
     let command = log.map_or(String::new(), |log| format!("{}: ", log.command));
-    // There is nowhere to complain that complaining fails. Callers look for the level, as runc's lines have it.
-    let _ = writeln!(std::io::stderr(), "garboard-runtime: {command}{level}: {text}");
-    let Some((log, file)) = log.and_then(|log| Some((log, log.file.as_ref()?))) else { return };
+    let logged = log.and_then(|log| Some((log, log.file.as_ref()?)));
+    if logged.is_none() || level == ERROR {
+        // There is nowhere to complain that complaining fails. Callers look for the level, as runc's lines have it.
+        let _ = writeln!(std::io::stderr(), "garboard-runtime: {command}{level}: {text}");
+    }
+    let Some((log, file)) = logged else { return };
     let time = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
     let msg = format!("{command}{text}");
     let line = if log.json {

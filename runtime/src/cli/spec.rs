@@ -85,18 +85,16 @@ fn for_ordinary_user(uid: u32, gid: u32) -> Value {
     }
     for mount in config["mounts"].as_array_mut().into_iter().flatten() {
         if mount["destination"] == "/sys" {
-            // Without a network namespace of its own there is no sysfs to mount.
+            // Without a network namespace of its own there is no sysfs to mount. In the machine's lies the machine's cgroup tree, of which
+            // a part may be this user's: nothing in it can be written to, and the container's own part covers it.
             mount["type"] = "none".into();
             mount["source"] = "/sys".into();
-            mount["options"] = json!(["rbind", "nosuid", "noexec", "nodev", "ro"]);
+            mount["options"] = json!(["rbind", "nosuid", "noexec", "nodev", "rro"]);
         }
         if let Some(options) = mount["options"].as_array_mut() {
             // The group isn't in the map.
             options.retain(|option| option != "gid=5");
         }
-    }
-    if let Some(mounts) = config["mounts"].as_array_mut() {
-        mounts.retain(|mount| mount["destination"] != "/sys/fs/cgroup");
     }
     config
 }

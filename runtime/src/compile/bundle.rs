@@ -44,7 +44,7 @@ pub fn bundle(spec: &Spec, bundle: Bundle<'_>) -> Result<Bundled, Error> {
     {
         warnings.push("process.consoleSize: ignored, as process.terminal isn't set".to_owned());
     }
-    warnings.extend(spec.process().iter().flat_map(super::process::no_ambient));
+    warnings.extend(spec.process().iter().filter_map(super::process::no_ambient));
     warnings.extend(super::mounts::warnings(spec.mounts().as_deref().unwrap_or_default(), &path));
     spec.set_hooks(None);
     let base = Base { bundle: Some(bundle), volumes: &[] };

@@ -86,20 +86,20 @@ fn exec_affinity(process: &SpecProcess) -> Result<ExecAffinity, Error> {
     })
 }
 
-/// A warning for each ambient capability that the kernel won't take, as it isn't permitted and inheritable, too (capabilities(7)).
-pub(super) fn no_ambient(process: &SpecProcess) -> Vec<String> {
-    let Some(sets) = process.capabilities() else { return Vec::new() };
+/// A warning of ambient capabilities that the kernel won't take, as they aren't permitted and inheritable, too (capabilities(7)). One of
+/// all of them: there are callers that ask for a dozen.
+pub(super) fn no_ambient(process: &SpecProcess) -> Option<String> {
+    let sets = process.capabilities().as_ref()?;
     let granted: Vec<&Capability> =
         sets.permitted().iter().flatten().filter(|c| sets.inheritable().iter().flatten().any(|i| i == *c)).collect();
     let lacking = |capability: &&Capability| !granted.contains(capability);
     let mut names: Vec<String> = sets.ambient().iter().flatten().filter(lacking).map(Capability::to_string).collect();
     names.sort();
-    let warning = |name: &String| {
-        format!(
-            "process.capabilities.ambient: can't raise ambient capability CAP_{name}: it isn't both permitted and inheritable"
-        )
-    };
-    names.iter().map(warning).collect()
+    let (first, others) = names.split_first()?;
+    let others: String = others.iter().map(|name| format!("; nor CAP_{name}")).collect();
+    Some(format!(
+        "process.capabilities.ambient: can't raise ambient capability CAP_{first}: it isn't both permitted and inheritable{others}"
+    ))
 }
 
 fn sets(sets: &LinuxCapabilities) -> Capabilities {

@@ -118,5 +118,8 @@ pub(super) fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
     temporary.push(".new");
     std::fs::write(&temporary, pid.to_string())
         .and_then(|()| std::fs::rename(&temporary, path))
+        .inspect_err(|_| {
+            let _ = std::fs::remove_file(&temporary);
+        })
         .during(|| format!("write the pid file {}", path.display()))
 }

@@ -35,22 +35,33 @@ pub fn start(entry: &Entry, lock: Lock) -> Result<()> {
     };
     if record.without_program {
         // Nothing can become of it.
-        let _ = pidfd_send_signal(&process, Signal::KILL);
+        end(&process, &record);
         return Err(Error::new(format!("start container {}: config.json: process: missing", entry.id())));
     }
     let notify = notify::listen(entry)?;
     match gate::open(entry.directory())? {
         Report::Failed(failure) => {
+            end(&process, &record);
             if failure.step == Step::RunHook {
                 let _ = destroy(entry, &record);
             }
             return Err(failure.into());
         }
-        Report::Died => return Err(Error::new(format!("start container {}: its process was killed", entry.id()))),
+        Report::Died => {
+            end(&process, &record);
+            return Err(Error::new(format!("start container {}: its process was killed", entry.id())));
+        }
         Report::Executed | Report::Pending => {}
     }
     gate::remove(entry.directory());
     started(entry, lock, &record, process.as_fd(), notify.as_ref())
+}
+
+/// Waits for the end of a process that has failed to start, as whoever is told of that deletes the container at once.
+fn end(process: &OwnedFd, record: &Record) {
+    let _ = pidfd_send_signal(process, Signal::KILL);
+    // What became of it is in the failure that is told.
+    let _ = wait_for_end(process.as_fd(), record.pid);
 }
 
 /// What comes after the program was executed: `poststart` hooks, and readiness passed on.
@@ -106,16 +117,17 @@ pub fn kill(entry: &Entry, signal: u8, all: bool) -> Result<()> {
     }
 }
 
-/// Deletes a stopped container; with `force`, whatever state it is in.
+/// Deletes a container that is stopped or was never started; with `force`, whatever state it is in.
 pub fn delete(entry: &Entry, _lock: &Lock, force: bool) -> Result<()> {
     let record = entry.record()?;
     let (mut status, process) = entry.status(&record)?;
-    if let Some(process) = process.filter(|_| !force) {
+    if let Some(process) = process.filter(|_| !force && status != Status::Created) {
         // It may have been killed just now.
         let _ = poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&ENDING));
         (status, _) = entry.status(&record)?;
     }
-    if status != Status::Stopped && !force {
+    // As runc and crun have it: one that was never started is cleared away. Who makes images with it relies on that.
+    if !matches!(status, Status::Stopped | Status::Created) && !force {
         return Err(Error::new(format!(
             "cannot delete container {} that is not stopped: it is {}: kill it first, or delete it with --force",
             entry.id(),

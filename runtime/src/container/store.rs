@@ -51,7 +51,8 @@ impl Store {
     /// The store at `root`, or at the usual place of this user.
     pub fn new(root: Option<PathBuf>) -> Result<Self> {
         let root = match root {
-            Some(root) => root,
+            // What is in it is mounted, and looked for by processes that are elsewhere.
+            Some(root) => std::path::absolute(&root).during(|| format!("make the path {} absolute", root.display()))?,
             None => usual_root()?,
         };
         Ok(Self { root })
@@ -356,16 +357,19 @@ fn usual_root() -> Result<PathBuf> {
 }
 
 /// One plain file name of letters, digits and `_ + - .`.
+/// One less than a file's name may be long: while a container is removed its directory has a name that is longer by one.
+const LONGEST_ID: usize = 254;
+
 fn check_id(id: &str) -> Result<()> {
     let plain = id.bytes().all(|b| b.is_ascii_alphanumeric() || b"_+-.".contains(&b));
-    if !id.is_empty() && plain && id != "." && id != ".." && id.len() <= 255 {
+    if !id.is_empty() && plain && id != "." && id != ".." && id.len() <= LONGEST_ID {
         return Ok(());
     }
     // In words that callers of other runtimes know, where there is a character to name.
     let wrong = id.chars().find(|c| !(c.is_ascii_alphanumeric() || "_+-.".contains(*c)));
     let wrong = wrong.map_or(String::new(), |wrong| format!(": invalid character `{wrong}` in the ID"));
     Err(Error::new(format!(
-        "invalid container ID format: {id:?}{wrong}: it must be 1 to 255 letters, digits, '_', '+', '-' or '.', and not '.' or '..'"
+        "invalid container ID format: {id:?}{wrong}: it must be 1 to {LONGEST_ID} letters, digits, '_', '+', '-' or '.', and not '.' or '..'"
     )))
 }
 

@@ -30,6 +30,12 @@ pub(crate) fn tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Fault
     copy.directory(from, to).map_err(|errno| (copy.place(), errno))
 }
 
+/// Copies what lies in `from` into the directory `to`, which stays as it is.
+pub(crate) fn contents(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Fault> {
+    let mut copy = Copy::into(to);
+    copy.contents(from, to).map_err(|errno| (copy.place(), errno))
+}
+
 /// A copy that is being made.
 pub(crate) struct Copy<'a> {
     /// The copy, in which nobody but this process has any business yet: a path in it leads where it says.
@@ -55,6 +61,11 @@ impl<'a> Copy<'a> {
     }
 
     fn directory(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
+        self.contents(from, to)?;
+        attributes(from, to, &rustix::fs::fstat(from)?)
+    }
+
+    fn contents(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
         if self.path.len() > MAX_DEPTH {
             return Err(Errno::NAMETOOLONG);
         }
@@ -68,7 +79,7 @@ impl<'a> Copy<'a> {
             self.entry(from, to, name)?;
             self.path.pop();
         }
-        attributes(from, to, &rustix::fs::fstat(from)?)
+        Ok(())
     }
 
     fn entry(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {

@@ -73,6 +73,11 @@ impl Launch {
         self.ids.is_some() || self.namespaces.user.is_some()
     }
 
+    /// Whether the machine's root is nobody in the container. Of a namespace that is joined, and whose maps aren't known, nobody can say so.
+    pub(crate) fn has_other_root(&self) -> bool {
+        self.ids.as_ref().is_some_and(|ids| ids.uids.iter().all(|range| range.outside != 0))
+    }
+
     /// The map of the user namespace that is made for it; a joined one has its map.
     pub(crate) fn new_map(&self) -> Option<&IdMap> {
         self.ids.as_ref().filter(|_| self.namespaces.user.is_none())

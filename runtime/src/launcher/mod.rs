@@ -100,9 +100,7 @@ fn expect_one_thread() -> Result<(), Failure> {
 /// In a user namespace it can't, as the file isn't its root's. Otherwise the file must be on a read-only mount or sealed.
 fn exposed_program(launch: &Launch) -> Option<String> {
     const OWN_PROGRAM: &str = "/proc/self/exe";
-    // Unless the container's root is the machine's all the same.
-    let other_root = launch.ids.as_ref().is_some_and(|ids| ids.uids.iter().all(|range| range.outside != 0));
-    let guarded = other_root
+    let guarded = launch.has_other_root()
         || rustix::fs::statvfs(OWN_PROGRAM).is_ok_and(|fs| fs.f_flag.contains(StatVfsMountFlags::RDONLY))
         || rustix::fs::open(OWN_PROGRAM, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .and_then(rustix::fs::fcntl_get_seals)

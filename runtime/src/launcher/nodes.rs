@@ -49,8 +49,8 @@ pub(super) fn standard_are_childs(launch: &Launch) -> bool {
 }
 
 /// The machine's node of one of [`trees::STANDARD_DEVICES`].
-pub(crate) fn standard(name: &str, number: (u32, u32)) -> Result<Tree, Failure> {
-    trees::device(&format!("/dev/{name}"), Some(number))
+pub(crate) fn standard(name: &str, number: (u32, u32), launch: &Launch) -> Result<Tree, Failure> {
+    trees::device(&format!("/dev/{name}"), Some(number), launch)
 }
 
 /// Makes them, or opens the machine's.
@@ -63,8 +63,8 @@ pub(super) fn open(launch: &Launch) -> Result<Nodes, Failure> {
         Err(failure) if failure.errno == Errno::PERM.raw_os_error() => {
             let bound = |device: &Device| match &device.node {
                 _ if is_childs(launch, device) => Ok(None),
-                DeviceNode::Machine(source) => trees::device(source, None).map(Some),
-                DeviceNode::Numbered(node) => trees::device(&device.target, Some((node.major, node.minor))).map(Some),
+                DeviceNode::Machine(source) => trees::device(source, None, launch).map(Some),
+                DeviceNode::Numbered(node) => trees::device(&device.target, Some((node.major, node.minor)), launch).map(Some),
             };
             Ok(Nodes::Bound(launch.devices.iter().map(bound).collect::<Result<_, Failure>>()?))
         }

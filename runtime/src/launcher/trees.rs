@@ -193,7 +193,7 @@ impl Trees {
             });
         }
         if !nodes::standard_are_childs(launch) {
-            let devices = STANDARD_DEVICES.into_iter().map(|(name, number)| nodes::standard(name, number));
+            let devices = STANDARD_DEVICES.into_iter().map(|(name, number)| nodes::standard(name, number, launch));
             trees.standard_devices = Some(devices.collect::<Result<_, Failure>>()?);
         }
         Ok(trees)
@@ -293,10 +293,11 @@ fn with(bits: u64) -> MountFlags {
 /// `MS_SLAVE | MS_REC` of `linux/mount.h`.
 const SLAVE: u32 = 0x8_4000;
 
-/// A device node of the machine, which must have this number if one is given. Read-only: that doesn't keep anybody from writing
-/// to the device, but root of a container without a user namespace from changing the machine's node, its mode and its owner.
-pub(super) fn device(path: &str, number: Option<(u32, u32)>) -> Result<Tree, Failure> {
-    let attributes = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
+/// A device node of the machine, which must have this number if one is given. Read-only where the container's root may be the machine's:
+/// that doesn't keep anybody from writing to the device, but that root from changing the machine's node, its mode and its owner.
+pub(super) fn device(path: &str, number: Option<(u32, u32)>, launch: &Launch) -> Result<Tree, Failure> {
+    let guard = if launch.has_other_root() { 0 } else { libc::MOUNT_ATTR_RDONLY };
+    let attributes = guard | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
     let tree = tree(path, false, &with(attributes), None)?;
     let opened;
     let fd = match &tree {

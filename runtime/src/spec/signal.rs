@@ -3,7 +3,7 @@
 use super::Error;
 
 /// Names and numbers of Linux on x86-64 and arm64 (signal(7)).
-const NAMES: [(&str, u8); 31] = [
+const NAMES: [(&str, u8); 34] = [
     ("HUP", 1),
     ("INT", 2),
     ("QUIT", 3),
@@ -35,6 +35,10 @@ const NAMES: [(&str, u8); 31] = [
     ("IO", 29),
     ("PWR", 30),
     ("SYS", 31),
+    // Other names of what is above.
+    ("IOT", 6),
+    ("CLD", 17),
+    ("POLL", 29),
 ];
 /// First and last real-time signal, as the C library counts them.
 const RTMIN: u8 = 34;

@@ -83,7 +83,7 @@ fn a_refused_limit_takes_the_others_back() {
     }
     let (_, error) = update(&site, r#"{"unified": {"absent.max": "1"}}"#);
     assert!(
-        error.contains("absent.max=1: the requested cgroup controller `absent` is not available: no such file or directory (ENOENT)")
+        error.contains("absent.max=1: the requested cgroup controller `absent` is not available: operation not supported (EOPNOTSUPP)")
             && error.contains("the controller isn't enabled"),
         "{error}"
     );

@@ -3,6 +3,7 @@
 //! The same executable is run as root and as an ordinary user, and has other tests for each; none is skipped. As root it works
 //! in a mount namespace of its own with a cgroup2 mount on /sys/fs/cgroup.
 
+mod callers;
 mod exec;
 mod faults;
 mod hooks;
@@ -41,6 +42,7 @@ fn main() {
             systemd::tests(),
             images::tests(),
             layers::tests(),
+            callers::tests(),
         ]
         .concat_all()
     } else {

@@ -396,7 +396,7 @@ fn an_absent_controller_fails_or_is_recorded() {
     let failure = cgroup::create(&parent, "absent", &settings, Fail).unwrap_err();
     assert!(
         failure.to_string().contains(
-            "nosuch.max=1: the requested cgroup controller `nosuch` is not available: no such file or directory (ENOENT)"
+            "nosuch.max=1: the requested cgroup controller `nosuch` is not available: operation not supported (EOPNOTSUPP)"
         ),
         "{failure}"
     );

@@ -18,6 +18,7 @@ pub fn tests() -> Vec<Trial> {
         the_root_has_its_propagation,
         a_read_only_root_is_read_only,
         a_tmpfs_shows_what_it_covers,
+        a_tmpfs_that_shows_what_it_covers_is_as_stated_itself,
         a_tmpfs_without_a_mode_has_that_of_what_it_covers,
         a_read_only_dev_has_all_that_belongs_in_it,
         files_links_and_relative_destinations_are_mounted_on,
@@ -207,6 +208,20 @@ fn a_tmpfs_shows_what_it_covers() {
         .output();
     assert_eq!(text, "covered\n750 0 0\n644 33 44\nsub/file\n");
     assert!(!data.join("new").exists());
+}
+
+/// Podman says so of each tmpfs that it makes.
+fn a_tmpfs_that_shows_what_it_covers_is_as_stated_itself() {
+    let attributes = |target: &str, options: &[&str]| {
+        let config = bundle("copyup-own", &format!("stat -c '%a %u %g' {target}; ls {target}"));
+        let covered = config.rootfs().join("tmp/covered");
+        std::fs::create_dir_all(covered.join("sub")).unwrap();
+        std::os::unix::fs::chown(&covered, Some(33), Some(44)).unwrap();
+        config.mount(json!({"destination": target, "type": "tmpfs", "options": options})).output()
+    };
+    assert_eq!(attributes("/tmp/absent", &["tmpcopyup"]), "1777 0 0\n");
+    assert_eq!(attributes("/tmp/covered", &["tmpcopyup"]), "755 33 44\nsub\n");
+    assert_eq!(attributes("/tmp/covered", &["tmpcopyup", "mode=1770", "uid=7", "gid=8"]), "1770 7 8\nsub\n");
 }
 
 fn a_tmpfs_without_a_mode_has_that_of_what_it_covers() {

@@ -99,6 +99,8 @@ struct Unit {
     seen: Option<Phase>,
     /// What the newest event says of its health.
     health: Health,
+    /// Its last answer took a while, or never came.
+    slow: bool,
 }
 
 /// Everything PID 1 has.
@@ -323,6 +325,7 @@ impl Supervisor {
         self.tell_at(Event::Tick, now);
         self.flush_partial_lines(now);
         self.check_workers(now);
+        self.ask(now);
         self.check_launchers(now);
         self.check_data(now);
         self.hear_again(now);
@@ -344,6 +347,7 @@ impl Supervisor {
             self.watchdog_due(),
             self.dashboard_due(),
             self.ports_due(),
+            self.questions_due(now),
         ];
         others.into_iter().flatten().chain(workers).chain(self.due.values().copied()).min()
     }

@@ -34,7 +34,7 @@ mod watchdog;
 mod words;
 mod workers;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
@@ -148,8 +148,8 @@ pub struct Supervisor {
     launchers: Launchers,
     /// Containers whose volumes are opened when there is room for a worker more.
     unopened: VecDeque<usize>,
-    /// Whose cgroups are left to remove.
-    left: Vec<usize>,
+    /// Whose cgroups are left to remove: each once, as the second time it would be the next run's.
+    left: BTreeSet<usize>,
     device_filters: DeviceFilters,
 
     store: Store,

@@ -175,7 +175,7 @@ impl Supervisor {
                 }
             } else {
                 // It may have ended right before the crash.
-                self.left.push(index);
+                self.left.insert(index);
                 if self.state.wants_launch(index) && !opening.contains(&index) {
                     // One whose volumes were never whole has waited for that: no child was made of it.
                     let has_volumes = self.plan.containers.get(index).is_some_and(|c| c.launch.has_volumes());

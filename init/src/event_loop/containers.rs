@@ -253,18 +253,6 @@ impl Unit {
         let Some(pid) = Pid::from_raw(self.pid) else { return Ok(None) };
         Ok(Some(pidfd_open(pid, PidfdFlags::empty())?))
     }
-
-    /// Bytes charged to the container; 0 without the memory controller.
-    pub(super) fn memory(&self, parent: Option<&OwnedFd>, name: &str) -> u64 {
-        let Some(parent) = parent.filter(|_| self.pid != 0) else { return 0 };
-        cgroup::open(parent, name).ok().and_then(cgroup::memory_current).unwrap_or(0)
-    }
-
-    /// Processor time that the container has used since it was launched, in microseconds.
-    pub(super) fn cpu(&self, parent: Option<&OwnedFd>, name: &str) -> u64 {
-        let Some(parent) = parent.filter(|_| self.pid != 0) else { return 0 };
-        cgroup::open(parent, name).ok().and_then(cgroup::cpu_usage).unwrap_or(0)
-    }
 }
 
 /// Options for a child that ended, also for one that was made to end without a signal.

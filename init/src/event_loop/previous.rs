@@ -118,7 +118,8 @@ impl Supervisor {
         let Some(entry) = self.ports.get_mut(asked.port).filter(|entry| entry.waits == Some(ticket)) else { return };
         entry.waits = None;
         entry.port.reply(&reply);
-        self.serve_port(asked.port);
+        // With others that wait for answers, after whatever else has ended.
+        entry.again = true;
     }
 
     /// Nobody waits at this port any more.

@@ -185,14 +185,18 @@ impl Ports {
     }
 
     /// Tells subscribers of events what there is room for, as `after` has them: those after a number, so many at most. `newest` is the
-    /// number of the newest. For one without room nothing is looked up. It counts as work of theirs, but doesn't wait until they have made
+    /// number of the newest; if there are none up to that, they could not be kept, and nobody waits for them. For one without room nothing is looked up. It counts as work of theirs, but doesn't wait until they have made
     /// little: others with the same rights, who ask again and again, would have them told nothing for ever.
     pub fn tell_events(&mut self, newest: u64, mut after: impl FnMut(u64, usize) -> Vec<Event>) {
         for entry in self.entries.values_mut() {
             let count = entry.port.room_for_events().min(EVENTS_PER_TURN);
             let Some(told) = entry.subscription.events.filter(|told| *told < newest && count > 0) else { continue };
             let begun = cpu_us();
-            for event in after(told, count) {
+            let events = after(told, count);
+            if events.is_empty() {
+                entry.subscription.events = Some(newest);
+            }
+            for event in events {
                 entry.port.push_event(&protocol::encode(None, Answer::Event { event: &event }));
                 entry.subscription.events = Some(event.number);
             }
@@ -339,6 +343,16 @@ mod tests {
             port.write();
             assert!(line.contains(&format!("\"number\":{expected},")), "{line}");
         }
+    }
+
+    #[test]
+    fn events_that_could_not_be_kept_are_not_waited_for() {
+        let mut ports = Ports::default();
+        let number = ports.add(port(), Rights::Full, false);
+        ports.get_mut(number).unwrap().subscription.events = Some(3);
+        assert!(ports.events_wait(9));
+        ports.tell_events(9, |_, _| Vec::new());
+        assert!(!ports.events_wait(9) && ports.events_wait(10));
     }
 
     #[test]

@@ -339,6 +339,7 @@ impl Supervisor {
         self.flush_partial_lines(now);
         self.check_workers(now);
         self.ask(now);
+        self.close_stalled(now);
         self.check_launchers(now);
         self.check_data(now);
         self.hear_again(now);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::fs::OFlags;
 use rustix::pipe::PipeFlags;
-use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, waitid};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid};
 use serde::{Deserialize, Serialize};
 
 use crate::sys::signal;
@@ -115,6 +115,8 @@ pub struct Worker {
     pub output: Option<OwnedFd>,
     /// When it is killed, in milliseconds since boot.
     pub deadline: Option<u64>,
+    /// When it was started, in milliseconds since boot; 0: by the process before this one.
+    pub since: u64,
     /// It has given a result.
     pub reported: bool,
     /// The process before this one started it, and may have heard what it said.
@@ -158,12 +160,22 @@ impl Worker {
         let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok();
         let deadline = kind.allowance_ms().map(|ms| now.saturating_add(ms));
         let pid = pid.as_raw_pid();
-        Ok(Self { kind, pid, pidfd, output, deadline, reported: false, adopted: false, partial: Vec::new() })
+        Ok(Self {
+            kind,
+            pid,
+            pidfd,
+            output,
+            deadline,
+            since: now,
+            reported: false,
+            adopted: false,
+            partial: Vec::new(),
+        })
     }
 
     /// One that the process before this one started.
     pub fn adopt(kind: Kind, pid: i32, pidfd: Option<OwnedFd>, output: Option<OwnedFd>, deadline: Option<u64>) -> Self {
-        Self { kind, pid, pidfd, output, deadline, reported: false, adopted: true, partial: Vec::new() }
+        Self { kind, pid, pidfd, output, deadline, since: 0, reported: false, adopted: true, partial: Vec::new() }
     }
 
     /// Reads what is there and gives out whole lines. False: nothing more will come.
@@ -195,6 +207,18 @@ impl Worker {
             Some(pidfd) => signal::send(pidfd, libc::SIGKILL),
             None => signal::kill(self.pid, libc::SIGKILL),
         };
+    }
+}
+
+/// Kills a worker, and what it has started at that moment: processes that lead groups of their own, and would go on without it. They are this
+/// process's children by then, if any: nobody else has their numbers.
+pub fn kill_with_children(worker: &Worker) {
+    let pid = worker.pid;
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    worker.kill();
+    for child in children.split_whitespace().filter_map(|child| Pid::from_raw(child.parse().ok()?)) {
+        let _ = kill_process_group(child, Signal::KILL);
+        let _ = kill_process(child, Signal::KILL);
     }
 }
 

@@ -13,12 +13,17 @@ pub struct Meter {
 }
 
 impl Meter {
+    /// Whether enough time has passed for another look.
+    pub fn is_due(&self, now: u64) -> bool {
+        self.at.is_none_or(|at| now.saturating_sub(at) >= SHORTEST_MS)
+    }
+
     /// Looks at `now` (milliseconds) at how much each has used (microseconds); too soon after the last look, it doesn't.
     pub fn look(&mut self, now: u64, used_us: impl Iterator<Item = u64>) {
-        let passed = self.at.map(|at| now.saturating_sub(at));
-        if passed.is_some_and(|passed| passed < SHORTEST_MS) {
+        if !self.is_due(now) {
             return;
         }
+        let passed = self.at.map(|at| now.saturating_sub(at));
         let used_us: Vec<u64> = used_us.collect();
         let load = |(index, used): (usize, &u64)| {
             // Less than before: its cgroup is a new one.

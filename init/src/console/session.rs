@@ -242,6 +242,11 @@ impl Session {
         self.open.as_ref().and_then(|open| Self::frame_due(open)).is_some_and(|due| due <= now)
     }
 
+    /// Whether the next frame measures anew how busy each container is.
+    pub fn measures(&self, now: u64) -> bool {
+        self.open.as_ref().is_some_and(|open| open.meter.is_due(now))
+    }
+
     /// The next frame; empty when the terminal shows everything as it is.
     pub fn frame(&mut self, view: &View<'_>) -> String {
         let Some(open) = &mut self.open else { return String::new() };

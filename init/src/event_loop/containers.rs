@@ -32,8 +32,7 @@ impl Supervisor {
             return;
         }
         log::trace!("launch {index}");
-        if let Some(at) = self.left.iter().position(|left| *left == index) {
-            self.left.swap_remove(at);
+        if self.left.remove(&index) {
             self.remove_cgroup(index);
         }
         if self.entrust(index) {
@@ -148,7 +147,7 @@ impl Supervisor {
                         if let Some(index) = self.launchers.stray(pid.as_raw_pid())
                             && self.units.get(index).is_some_and(|unit| unit.pid == 0)
                         {
-                            self.left.push(index);
+                            self.left.insert(index);
                         }
                         self.worker_ended(pid.as_raw_pid(), exit);
                     }
@@ -183,15 +182,16 @@ impl Supervisor {
         // It has done nothing if its launcher, a worker, had gone.
         let transient = exit == Exit::Code(NOT_LET_GO);
         self.tell(Event::SetupFailed(index, Fault { text, transient }));
-        self.left.push(index);
+        self.left.insert(index);
         self.tell(Event::Exited(index, exit));
     }
 
     /// Removes the cgroups of those that have ended. That takes its time, so what follows from their ends is done first.
     pub(super) fn remove_cgroups(&mut self) {
-        while let Some(index) = self.left.pop() {
+        while let Some(index) = self.left.pop_first() {
             // What was ordered begins with its removal.
-            if !self.launchers.has_order(index) {
+            let ordered = self.launchers.has_order(index);
+            if self.units.get(index).is_some_and(|unit| unit.is_over(ordered)) {
                 self.remove_cgroup(index);
             }
         }
@@ -243,22 +243,15 @@ impl Supervisor {
 }
 
 impl Unit {
+    /// Whether what is in its cgroup is of a run that is over: it has no process, nor is one being made by order.
+    fn is_over(&self, ordered: bool) -> bool {
+        self.pid == 0 && !ordered
+    }
+
     /// Its first process. PID 1 keeps no descriptor of it, as every child begins with copies of all that PID 1 has open.
     pub(super) fn open(&self) -> std::io::Result<Option<OwnedFd>> {
         let Some(pid) = Pid::from_raw(self.pid) else { return Ok(None) };
         Ok(Some(pidfd_open(pid, PidfdFlags::empty())?))
-    }
-
-    /// Bytes charged to the container; 0 without the memory controller.
-    pub(super) fn memory(&self, parent: Option<&OwnedFd>, name: &str) -> u64 {
-        let Some(parent) = parent.filter(|_| self.pid != 0) else { return 0 };
-        cgroup::open(parent, name).ok().and_then(cgroup::memory_current).unwrap_or(0)
-    }
-
-    /// Processor time that the container has used since it was launched, in microseconds.
-    pub(super) fn cpu(&self, parent: Option<&OwnedFd>, name: &str) -> u64 {
-        let Some(parent) = parent.filter(|_| self.pid != 0) else { return 0 };
-        cgroup::open(parent, name).ok().and_then(cgroup::cpu_usage).unwrap_or(0)
     }
 }
 
@@ -282,6 +275,12 @@ fn may_lack_memory(phase: Option<Phase>, exit: Exit) -> bool {
 mod tests {
     use super::*;
     use crate::supervise::Purpose;
+
+    #[test]
+    fn the_cgroup_of_one_that_runs_again_is_left_alone() {
+        let (gone, runs) = (Unit::default(), Unit { pid: 7, ..Unit::default() });
+        assert_eq!([gone.is_over(false), gone.is_over(true), runs.is_over(false)], [true, false, false]);
+    }
 
     #[test]
     fn who_was_killed_by_pid_1_did_not_end_for_want_of_memory() {

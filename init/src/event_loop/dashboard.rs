@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use garboard_runtime::plan::Access;
 
 use super::Supervisor;
+use super::readings::FRESH_MS;
 use super::sources::Source;
 use crate::clock::now_ms;
 use crate::console::access::{Secret, wipe};
@@ -138,7 +139,9 @@ impl Supervisor {
             return;
         }
         let Some(mut session) = self.session.take() else { return };
-        let snapshot = self.snapshot();
+        // How busy each is comes out of two looks.
+        let fresh = if session.measures(now) { 0 } else { FRESH_MS };
+        let snapshot = self.snapshot_with(fresh);
         let frame = session.frame(&View {
             now,
             snapshot: &snapshot,

@@ -1,4 +1,7 @@
-//! Asking containers whether they work, when the automaton wants to know: each question is a worker of its own, a few at a time.
+//! Asking containers whether they work, when the automaton wants to know: each question is a worker of its own.
+//!
+//! A few begin at a time. One that is under way only waits, and holds up no other: who doesn't answer may take all of the time that its check
+//! gives it, and others are asked meanwhile. There is an end to how many wait; those that were slow the last time leave room for the others.
 
 use std::ffi::OsStr;
 use std::process::Stdio;
@@ -9,25 +12,32 @@ use crate::supervise::Event;
 use crate::work::report;
 use crate::worker::{Kind, Worker};
 
-/// So many questions are asked at once: each is a process, and all that fall due together must not starve what they ask about.
+/// So many questions begin at once: each is a process, and all that fall due together must not starve what they ask about.
 const AT_ONCE: usize = 6;
-/// And so many processes there may be, with those that were killed and can't end yet: a disk may hold them.
-pub(super) const ALIVE: usize = 8;
+/// After so many milliseconds one that has no answer has begun: from then on it waits.
+const BEGUN_MS: u64 = 1_000;
+/// And so many processes there may be, with those that were killed and can't end yet: a disk may hold them. The record that keeps them has an end.
+pub(super) const ALIVE: usize = 40;
 /// A worker that holds its own time badly is killed so many milliseconds after it.
 const GRACE_MS: u64 = 2_000;
+
+/// Whether a question that is under way is one that waits.
+fn waits(worker: &Worker, now: u64) -> bool {
+    worker.deadline.is_none() || now.saturating_sub(worker.since) >= BEGUN_MS
+}
 
 impl Supervisor {
     /// The automaton wants to know how a container is.
     pub(super) fn probe(&mut self, index: usize) {
         self.questions.push_back((index, self.state.run(index)));
-        self.ask();
+        self.ask(now_ms());
     }
 
     /// Asks what waits, as far as there is room. A question that can't be asked, for want of memory or processes, is not held
     /// against the container.
-    fn ask(&mut self) {
-        while !self.asks_many() {
-            let Some((index, run)) = self.questions.pop_front() else { return };
+    pub(super) fn ask(&mut self, now: u64) {
+        while let Some(place) = self.next_question(now) {
+            let Some((index, run)) = self.questions.remove(place) else { return };
             if let Err(error) = self.ask_about(index, run) {
                 log::warn!("ask {} how it is: {error}", self.name(index));
                 self.tell(Event::ProbeLost(index, run));
@@ -35,15 +45,42 @@ impl Supervisor {
         }
     }
 
-    fn asks_many(&self) -> bool {
-        let questions = || self.workers.iter().filter(|worker| matches!(worker.kind, Kind::Health { .. }));
-        questions().filter(|worker| worker.deadline.is_some()).count() >= AT_ONCE || questions().count() >= ALIVE
+    /// Where among those that wait the question is that can be asked now: the first, or the first of a container that was not slow, when
+    /// what is left is for these.
+    fn next_question(&self, now: u64) -> Option<usize> {
+        let begin = self.asking().filter(|worker| !waits(worker, now)).count();
+        let alive = self.asking().count();
+        if begin >= AT_ONCE || alive >= ALIVE {
+            return None;
+        }
+        let room = alive < ALIVE.saturating_sub(AT_ONCE);
+        let quick = |index: usize| self.units.get(index).is_none_or(|unit| !unit.slow);
+        self.questions.iter().position(|(index, _)| room || quick(*index))
+    }
+
+    fn asking(&self) -> impl Iterator<Item = &Worker> {
+        self.workers.iter().filter(|worker| matches!(worker.kind, Kind::Health { .. }))
+    }
+
+    /// When a question that waits can be asked, as another one has begun.
+    pub(super) fn questions_due(&self, now: u64) -> Option<u64> {
+        if self.questions.is_empty() {
+            return None;
+        }
+        self.asking().filter(|worker| !waits(worker, now)).map(|worker| worker.since.saturating_add(BEGUN_MS)).min()
     }
 
     /// Time is up for a question's worker, which has been killed. When that ends is another matter.
     pub(super) fn probe_late(&mut self, index: usize, run: u32) {
         self.unanswered(index, run);
-        self.ask();
+        self.note_pace(index, true);
+        self.ask(now_ms());
+    }
+
+    fn note_pace(&mut self, index: usize, slow: bool) {
+        if let Some(unit) = self.units.get_mut(index) {
+            unit.slow = slow;
+        }
     }
 
     fn unanswered(&mut self, index: usize, run: u32) {
@@ -85,10 +122,13 @@ impl Supervisor {
     /// A worker ended. One that has answered, or was killed for being late, is not heard a second time, as the container may have been
     /// asked again since; any other way to end without an answer is not the container's fault.
     pub(super) fn probe_ended(&mut self, index: usize, run: u32, worker: &Worker) {
+        let now = now_ms();
         if !worker.reported {
             self.tell(Event::ProbeLost(index, run));
         }
-        self.ask();
+        // How long one has taken that the incarnation before has asked is not known.
+        self.note_pace(index, !worker.adopted && waits(worker, now));
+        self.ask(now);
     }
 
     /// Questions that the incarnation before had not asked yet are lost with it.

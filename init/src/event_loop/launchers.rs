@@ -262,7 +262,7 @@ impl Supervisor {
         } else {
             self.launch_failed(index, fault);
             if self.units.get(index).is_some_and(|unit| unit.pid == 0) {
-                self.left.push(index);
+                self.left.insert(index);
             }
         }
     }

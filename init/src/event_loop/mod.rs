@@ -1,8 +1,8 @@
 //! The loop around the automaton: one thread, one epoll, no waiting anywhere else.
 //!
 //! Each turn: what changed is kept in the [`Store`], the console and the timer are brought up to date, events are taken, and
-//! what the automaton asked for is done, a few launches at a time so that nobody waits long for an answer. What has ended is cleared
-//! away last.
+//! what the automaton asked for is done, a few launches at a time so that nobody waits long for an answer. Who asks on a port comes after
+//! that, as an end waits for no answer. What has ended is cleared away last.
 
 mod containers;
 mod dashboard;
@@ -19,6 +19,7 @@ mod persist;
 mod pods;
 mod ports;
 mod previous;
+mod readings;
 mod record;
 mod rehearsal;
 mod requests;
@@ -34,7 +35,7 @@ mod watchdog;
 mod words;
 mod workers;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
@@ -99,6 +100,10 @@ struct Unit {
     seen: Option<Phase>,
     /// What the newest event says of its health.
     health: Health,
+    /// Its last answer took a while, or never came.
+    slow: bool,
+    /// What it was found to use.
+    readings: readings::Readings,
 }
 
 /// Everything PID 1 has.
@@ -146,8 +151,8 @@ pub struct Supervisor {
     launchers: Launchers,
     /// Containers whose volumes are opened when there is room for a worker more.
     unopened: VecDeque<usize>,
-    /// Whose cgroups are left to remove.
-    left: Vec<usize>,
+    /// Whose cgroups are left to remove: each once, as the second time it would be the next run's.
+    left: BTreeSet<usize>,
     device_filters: DeviceFilters,
 
     store: Store,
@@ -224,22 +229,32 @@ impl Supervisor {
             let deadline = self.next_deadline(now);
             self.sources.arm(deadline);
             let more = self.ports.waits(now) || self.ports.events_wait(self.journal.last());
-            let busy = rehearsing || more || self.reap_again || self.launch_again;
-            for ready in self.sources.wait(busy) {
-                self.dispatch(ready);
-                // What was read is nowhere else.
-                self.persist();
-            }
+            // What somebody asked for on a port, or at the console, is still to be done.
+            let asked = !self.actions.is_empty();
+            let busy = rehearsing || more || asked || self.reap_again || self.launch_again;
+            let (askers, others) =
+                self.sources.wait(busy).into_iter().partition::<Vec<_>, _>(|ready| ready.source.asks());
+            self.take(others);
             self.crash_if_asked(signals::CrashPoint::Taken);
             if std::mem::take(&mut self.reap_again) {
                 self.reap();
             }
+            self.act();
+            // An answer may take its time.
+            self.take(askers);
             if self.serve_again(now_ms()) {
                 self.persist();
             }
-            self.act();
             self.dismiss_launchers();
             self.remove_cgroups();
+        }
+    }
+
+    fn take(&mut self, events: Vec<Ready>) {
+        for ready in events {
+            self.dispatch(ready);
+            // What was read is nowhere else.
+            self.persist();
         }
     }
 
@@ -325,6 +340,8 @@ impl Supervisor {
         self.tell_at(Event::Tick, now);
         self.flush_partial_lines(now);
         self.check_workers(now);
+        self.ask(now);
+        self.close_stalled(now);
         self.check_launchers(now);
         self.check_data(now);
         self.hear_again(now);
@@ -346,6 +363,7 @@ impl Supervisor {
             self.watchdog_due(),
             self.dashboard_due(),
             self.ports_due(),
+            self.questions_due(now),
         ];
         others.into_iter().flatten().chain(workers).chain(self.due.values().copied()).min()
     }

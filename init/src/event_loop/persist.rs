@@ -18,7 +18,7 @@ use crate::store::{self, Store};
 use crate::supervise;
 use crate::sys::fd::number;
 use crate::work::report;
-use crate::worker::Kind;
+use crate::worker::{Kind, Worker};
 
 /// What seldom changes and may be large.
 pub(super) const CONTEXT: usize = store::LARGE;
@@ -26,8 +26,10 @@ pub(super) const CONTEXT: usize = store::LARGE;
 pub(super) const HISTORY: usize = 1;
 /// [`CommonRecord`].
 pub(super) const COMMON: usize = 2;
+/// Who asks containers how they are: a [`WorkerRecord`] each. They are many, and have a record of their own.
+pub(super) const ASKING: usize = 3;
 /// The first container's [`UnitRecord`].
-pub(super) const FIRST_UNIT: usize = 3;
+pub(super) const FIRST_UNIT: usize = 4;
 
 /// What seldom changes.
 #[derive(Debug, Serialize, Deserialize)]
@@ -121,8 +123,9 @@ impl Supervisor {
             self.crash_if_asked(CrashPoint::Keeping);
         }
         if common_changed || std::mem::take(&mut self.common_dirty) {
-            let record = self.common_record();
+            let (record, asking) = (self.common_record(), self.asking_record());
             save(&mut self.store, COMMON, &record);
+            save(&mut self.store, ASKING, &asking);
         }
         if std::mem::take(&mut self.context_changed) {
             let context = Context {
@@ -161,19 +164,15 @@ impl Supervisor {
         })
     }
 
+    fn asking_record(&self) -> Vec<WorkerRecord> {
+        self.workers.iter().filter(|w| matches!(w.kind, Kind::Health { .. })).map(WorkerRecord::of).collect()
+    }
+
     fn listener(&self, number_of: u32) -> i32 {
         number(self.listeners.get(&number_of).map(|listener| &listener.fd))
     }
 
     fn common_record(&self) -> CommonRecord {
-        let worker = |w: &crate::worker::Worker| WorkerRecord {
-            kind: w.kind,
-            pid: w.pid,
-            pidfd: number(w.pidfd.as_ref()),
-            output: number(w.output.as_ref()),
-            deadline: w.deadline,
-            reported: w.reported,
-        };
         let lasting = self.ports.lasting();
         let mut subscription = lasting.map(|entry| entry.subscription.clone()).unwrap_or_default();
         subscription.events = lasting.and_then(|entry| entry.told);
@@ -190,13 +189,31 @@ impl Supervisor {
             keep_progress: number(self.keeper.progress.as_ref()),
             keep_socket: number(self.keeper.socket.as_ref()),
             // What the next incarnation needs launched it orders anew.
-            workers: self.workers.iter().filter(|w| w.kind != Kind::Launch).map(worker).collect(),
+            workers: self
+                .workers
+                .iter()
+                .filter(|w| !matches!(w.kind, Kind::Launch | Kind::Health { .. }))
+                .map(WorkerRecord::of)
+                .collect(),
             due: self.due.clone(),
             announced: self.announced.clone(),
             line_at: self.line_at,
             kernel_level: self.kernel_level,
             kernel_left: self.kernel_left,
             attempts: self.session.as_ref().map(Session::attempted).unwrap_or_default(),
+        }
+    }
+}
+
+impl WorkerRecord {
+    fn of(worker: &Worker) -> Self {
+        Self {
+            kind: worker.kind,
+            pid: worker.pid,
+            pidfd: number(worker.pidfd.as_ref()),
+            output: number(worker.output.as_ref()),
+            deadline: worker.deadline,
+            reported: worker.reported,
         }
     }
 }
@@ -248,9 +265,8 @@ mod tests {
         let (pid, n, container, run) = (1 << 22, 1 << 20, 1 << 20, u32::MAX);
         let late = 100 * 366 * 24 * 3_600_000;
         let ms = Some(late);
-        let (open, ask, read) = (2 * volumes::AT_ONCE, health::ALIVE, previous::MOST_IN_ALL);
+        let (open, read) = (2 * volumes::AT_ONCE, previous::MOST_IN_ALL);
         let mut kinds = vec![Kind::Volumes(container); open];
-        kinds.extend([Kind::Health { container, run }].repeat(ask));
         kinds.extend([Kind::Previous(u32::MAX)].repeat(read));
         let singles = [
             Kind::Modules,
@@ -300,6 +316,8 @@ mod tests {
         let mut store = Store::create(records(0)).unwrap();
         let bytes = postcard::to_stdvec(&record).unwrap();
         store.write(COMMON, &bytes).unwrap();
+        let asking: Vec<_> = [Kind::Health { container, run }; health::ALIVE].into_iter().map(worker).collect();
+        store.write(ASKING, &postcard::to_stdvec(&asking).unwrap()).unwrap();
     }
 
     #[test]

@@ -131,11 +131,8 @@ impl Supervisor {
             };
             // Closed again at once when those that are there may do more.
             let room = self.ports.room_for(rights);
-            if let Room::InPlaceOf(oldest) = room
-                && let Some(entry) = self.ports.take(oldest)
-            {
-                self.sources.remove(&entry.port);
-                self.forget_previous(oldest);
+            if let Room::InPlaceOf(oldest) = room {
+                self.close_port(oldest);
             }
             if room != Room::None {
                 self.add_port(Port::on(fd), rights, false);
@@ -168,12 +165,23 @@ impl Supervisor {
 
     /// The virtio port's device is gone for good; another may come, or be there already.
     fn lose_port(&mut self, number: u32) {
+        self.close_port(number);
+        self.common_dirty = true;
+        self.look_for_port();
+    }
+
+    fn close_port(&mut self, number: u32) {
         if let Some(entry) = self.ports.take(number) {
             self.sources.remove(&entry.port);
             self.forget_previous(number);
-            self.common_dirty = true;
         }
-        self.look_for_port();
+    }
+
+    /// Closes connections whose other ends take nothing of what they have asked for.
+    pub(super) fn close_stalled(&mut self, now: u64) {
+        for number in self.ports.stalled(now) {
+            self.close_port(number);
+        }
     }
 
     /// Reads and answers requests, a bounded number.
@@ -267,10 +275,7 @@ impl Supervisor {
             }
         }
         for number in gone {
-            if let Some(entry) = self.ports.take(number) {
-                self.sources.remove(&entry.port);
-                self.forget_previous(number);
-            }
+            self.close_port(number);
         }
     }
 }

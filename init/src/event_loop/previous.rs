@@ -1,6 +1,6 @@
 //! Kept logs of earlier boots are read by a worker: the port that asked waits for it, and nobody else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsStr;
 
 use super::Supervisor;
@@ -32,7 +32,10 @@ struct Asked {
     port: u32,
     id: Option<u64>,
     container: usize,
-    lines: Vec<Line>,
+    lines: VecDeque<Line>,
+    /// Bytes that they take in the answer, and may take.
+    taken: usize,
+    room: usize,
     /// Bytes that are missing between them.
     missing: u64,
     /// Bytes of their texts.
@@ -85,7 +88,16 @@ impl Supervisor {
             .map_err(|e| format!("start a worker that reads it: {e}"))?;
         self.add_worker(worker);
         self.previous.next = ticket.wrapping_add(1);
-        let asked = Asked { port: number, id, container: index, lines: Vec::new(), missing: 0, size: 0 };
+        let asked = Asked {
+            port: number,
+            id,
+            container: index,
+            lines: VecDeque::new(),
+            taken: 0,
+            room: entry.rights.room(),
+            missing: 0,
+            size: 0,
+        };
         self.previous.asked.insert(ticket, asked);
         entry.waits = Some(ticket);
         // A process of its own is no small thing to ask for.
@@ -100,7 +112,15 @@ impl Supervisor {
         asked.size = asked.size.saturating_add(line.text.len());
         if line.missing == 0 && asked.size <= LONGEST_LOG {
             let report::KeptLine { time_ms, text, continues, time, boot, .. } = line;
-            asked.lines.push(Line { time_ms, text, continues, earlier: Some(protocol::Earlier { time, boot }) });
+            let line = Line { time_ms, text, continues, earlier: Some(protocol::Earlier { time, boot }) };
+            asked.taken = asked.taken.saturating_add(protocol::size(&line));
+            asked.lines.push_back(line);
+            // The newest are what was asked for.
+            while asked.taken > asked.room
+                && let Some(oldest) = asked.lines.pop_front()
+            {
+                asked.taken = asked.taken.saturating_sub(protocol::size(&oldest));
+            }
         }
     }
 
@@ -109,7 +129,7 @@ impl Supervisor {
         let Some(asked) = self.previous.asked.remove(&ticket) else { return };
         let container = self.name(asked.container).to_owned();
         let answer = if exit.success() {
-            Answer::Logs { container: Some(&container), lines: asked.lines, dropped: asked.missing }
+            Answer::Logs { container: Some(&container), lines: asked.lines.into(), dropped: asked.missing }
         } else {
             let ending = super::telling::ending(exit);
             Answer::Error { message: format!("the kept log could not be read: its worker {ending}") }
@@ -118,7 +138,8 @@ impl Supervisor {
         let Some(entry) = self.ports.get_mut(asked.port).filter(|entry| entry.waits == Some(ticket)) else { return };
         entry.waits = None;
         entry.port.reply(&reply);
-        self.serve_port(asked.port);
+        // With others that wait for answers, after whatever else has ended.
+        entry.again = true;
     }
 
     /// Nobody waits at this port any more.

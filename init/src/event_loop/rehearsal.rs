@@ -7,7 +7,9 @@ use std::io;
 use std::ops::Range;
 
 use super::Supervisor;
-use super::persist::{COMMON, CONTEXT, CommonRecord, Context, FIRST_UNIT, UnitRecord, load, records};
+use super::persist::{
+    ASKING, COMMON, CONTEXT, CommonRecord, Context, FIRST_UNIT, UnitRecord, WorkerRecord, load, records,
+};
 use super::setup::rules;
 use crate::supervise::State;
 
@@ -40,8 +42,9 @@ impl Supervisor {
         let kept = self.store.reopened(records(self.units.len()))?;
         let read = |index: usize| load::<UnitRecord>(&kept, FIRST_UNIT.saturating_add(index));
         let found: Option<Vec<_>> = units.clone().map(read).collect();
-        let (Some(_), Some(common), Some(found)) =
-            (load::<Context>(&kept, CONTEXT), load::<CommonRecord>(&kept, COMMON), found)
+        let asking = load::<Vec<WorkerRecord>>(&kept, ASKING);
+        let (Some(_), Some(common), Some(_), Some(found)) =
+            (load::<Context>(&kept, CONTEXT), load::<CommonRecord>(&kept, COMMON), asking, found)
         else {
             return Ok(false);
         };

@@ -4,7 +4,7 @@ use super::Supervisor;
 use crate::kept::boot_id;
 use crate::logs::Entry as Kept;
 use crate::status::ports::Entry;
-use crate::status::protocol::{self, Answer, DEFAULT_TAIL, Line, Question, Request, WantedLogs};
+use crate::status::protocol::{self, Answer, DEFAULT_TAIL, Line, Question, Request, SHORTEST_LINE, WantedLogs};
 use crate::status::subscription::{KERNEL, MOST_LOGS, Subscription};
 use crate::status::{Rights, metrics};
 use crate::supervise::Goal;
@@ -21,14 +21,14 @@ impl Supervisor {
                 let log = self.log_number(container.as_deref(), entry.rights);
                 match log.and_then(|log| self.ask_previous((number, id), entry, log, tail)) {
                     Ok(()) => return None,
-                    Err(message) => protocol::encode(id, Answer::Error { message }),
+                    Err(message) => protocol::refusal(id, message),
                 }
             }
             Ok(Request { id, question }) => match self.answer_to(&question, entry) {
                 Ok(answer) => protocol::encode(id, answer),
-                Err(message) => protocol::encode(id, Answer::Error { message }),
+                Err(message) => protocol::refusal(id, message),
             },
-            Err((id, message)) => protocol::encode(id, Answer::Error { message }),
+            Err((id, message)) => protocol::refusal(id, message),
         })
     }
 
@@ -46,10 +46,18 @@ impl Supervisor {
             Question::Trace => Answer::Trace { steps: self.trace.steps() },
             Question::Events { since, count } => {
                 let count = count.unwrap_or(DEFAULT_EVENTS);
-                let events = match since {
+                let room = entry.rights.room();
+                let mut events = match since {
                     Some(since) => self.journal.after(*since, count),
                     None => self.journal.newest(count),
                 };
+                // Who has asked for what came after a number asks for the rest by another one.
+                if since.is_some() {
+                    events.truncate(protocol::fitting(events.iter(), room));
+                } else {
+                    let fitting = protocol::fitting(events.iter().rev(), room);
+                    events.drain(..events.len().saturating_sub(fitting));
+                }
                 Answer::Events { events, newest: self.journal.last(), boot: boot_id() }
             }
             Question::Logs { previous: true, .. } => return Err("earlier boots print nothing more".to_owned()),
@@ -58,7 +66,7 @@ impl Supervisor {
                 if *follow {
                     self.follow(entry, log)?;
                 }
-                self.logs(container.as_deref(), log, tail.unwrap_or(DEFAULT_TAIL))
+                self.logs(container.as_deref(), log, tail.unwrap_or(DEFAULT_TAIL), entry.rights.room())
             }
             Question::Subscribe { events, logs, since } => {
                 let since = since.unwrap_or_else(|| self.journal.last()).min(self.journal.last());
@@ -132,11 +140,14 @@ impl Supervisor {
         if rights.may_read(number) { Ok(number) } else { Err("a container may read its own log only".to_owned()) }
     }
 
-    fn logs<'a>(&self, container: Option<&'a str>, log: u32, tail: usize) -> Answer<'a> {
+    fn logs<'a>(&self, container: Option<&'a str>, log: u32, tail: usize, room: usize) -> Answer<'a> {
         let index = usize::try_from(log).ok().filter(|_| log != KERNEL);
+        // No more is read than fits.
+        let tail = tail.min(room.checked_div(SHORTEST_LINE).unwrap_or(tail));
+        let bytes = LONGEST_LOG.min(room);
         let (entries, dropped) = match index {
-            Some(index) => (self.rings.tail(index, tail, LONGEST_LOG), self.rings.dropped(index)),
-            None => (self.journal.kernel_tail(tail, LONGEST_LOG), 0),
+            Some(index) => (self.rings.tail(index, tail, bytes), self.rings.dropped(index)),
+            None => (self.journal.kernel_tail(tail, bytes), 0),
         };
         let line = |e: Kept| Line {
             time_ms: e.time_ms,
@@ -144,6 +155,9 @@ impl Supervisor {
             continues: e.continues,
             earlier: None,
         };
-        Answer::Logs { container, lines: entries.into_iter().map(line).collect(), dropped }
+        let mut lines: Vec<Line> = entries.into_iter().map(line).collect();
+        let fitting = protocol::fitting(lines.iter().rev(), room);
+        lines.drain(..lines.len().saturating_sub(fitting));
+        Answer::Logs { container, lines, dropped }
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use super::persist::{CommonRecord, Context, UnitRecord};
+use super::persist::{CommonRecord, Context, UnitRecord, WorkerRecord};
 use super::setup::rules;
 use super::sources::Source;
 use super::{Supervisor, persist, pods, signals};
@@ -88,7 +88,9 @@ impl Supervisor {
         }
 
         let context: Context = persist::load(&store, persist::CONTEXT).ok_or_else(|| fault("no context"))?;
-        let common = common.ok_or_else(|| fault("no common record"))?;
+        let mut common = common.ok_or_else(|| fault("no common record"))?;
+        let asking: Option<Vec<WorkerRecord>> = persist::load(&store, persist::ASKING);
+        common.workers.extend(asking.ok_or_else(|| fault("no record of questions"))?);
         let plan = boot::read_plan_at(&context.options.plan).map_err(|e| ResumeError::State(e.to_string()))?;
         let count = plan.containers.len();
         if persist::records(count) != records {
@@ -173,7 +175,7 @@ impl Supervisor {
                 }
             } else {
                 // It may have ended right before the crash.
-                self.left.push(index);
+                self.left.insert(index);
                 if self.state.wants_launch(index) && !opening.contains(&index) {
                     // One whose volumes were never whole has waited for that: no child was made of it.
                     let has_volumes = self.plan.containers.get(index).is_some_and(|c| c.launch.has_volumes());

@@ -217,7 +217,7 @@ impl Supervisor {
             launchers: Launchers::default(),
             launches: Launches::new(),
             unopened: Default::default(),
-            left: Vec::new(),
+            left: Default::default(),
             device_filters: Default::default(),
             store,
             rings,

@@ -35,6 +35,11 @@ pub(super) enum Source {
 }
 
 impl Source {
+    /// Somebody may ask something there.
+    pub(super) fn asks(self) -> bool {
+        matches!(self, Self::Port(_) | Self::Listener(_))
+    }
+
     fn encode(self) -> u64 {
         let (kind, number) = match self {
             Self::Signals => (0, 0),

@@ -1,6 +1,7 @@
 //! How everything is, for people and programs.
 
 use super::Supervisor;
+use super::readings::{FRESH_MS, Reading};
 use crate::clock::now_ms;
 use crate::console::table;
 use crate::snapshot::{Container, ContainerState, Health, MachineState, Snapshot};
@@ -106,8 +107,13 @@ impl Supervisor {
         self.console.say_lines(&text);
     }
 
-    /// Everything at this moment.
+    /// Everything at this moment; what containers use, a second ago at the most.
     pub(super) fn snapshot(&self) -> Snapshot {
+        self.snapshot_with(FRESH_MS)
+    }
+
+    /// The same; what containers use, no longer ago than so many milliseconds.
+    pub(super) fn snapshot_with(&self, fresh: u64) -> Snapshot {
         let now = now_ms();
         let state = match self.state.common().goal {
             Some(_) => MachineState::Stopping,
@@ -127,13 +133,13 @@ impl Supervisor {
             boot: self.words.boot,
             previous: self.words.previous.clone(),
             kept_logs: self.kept_logs.clone(),
-            containers: (0..self.units.len()).filter_map(|i| self.container(i, now)).collect(),
+            containers: (0..self.units.len()).filter_map(|i| self.container(i, now, fresh)).collect(),
             notes: self.notes.clone(),
             last_event: self.journal.last(),
         }
     }
 
-    fn container(&self, index: usize, now: u64) -> Option<Container> {
+    fn container(&self, index: usize, now: u64, fresh: u64) -> Option<Container> {
         let declared = self.plan.containers.get(index)?;
         let unit = self.units.get(index)?;
         let memory = self.state.units().get(index)?;
@@ -151,6 +157,9 @@ impl Supervisor {
             let separator = if detail.is_empty() { "" } else { "; " };
             detail.push_str(&format!("{separator}without {}", unit.degraded));
         }
+        let parent = self.cgroup.as_ref().filter(|_| unit.pid != 0);
+        let look = |parent| unit.readings.get(unit.pid, now, fresh, || Reading::take(parent, &declared.name));
+        let used = parent.map(look).unwrap_or_default();
         Some(Container {
             name: declared.name.clone(),
             image: declared.image.clone(),
@@ -166,8 +175,8 @@ impl Supervisor {
             exit: memory.exit,
             detail,
             uptime_ms,
-            memory_bytes: unit.memory(self.cgroup.as_ref(), &declared.name),
-            cpu_us: unit.cpu(self.cgroup.as_ref(), &declared.name),
+            memory_bytes: used.memory,
+            cpu_us: used.cpu,
             says: unit.says.clone(),
             log_dropped: self.rings.dropped(index),
             log_unkept: self.unkept(index),

@@ -11,7 +11,7 @@ use crate::clock::now_ms;
 use crate::shutdown::{self, Patience};
 use crate::supervise::{Action, DataPhase, Event, Exit, Fault, Goal};
 use crate::work::report::{self, DataState, NetworkState};
-use crate::worker::{Kind, Worker};
+use crate::worker::{self, Kind, Worker};
 
 /// The first worker is not held back longer, in milliseconds.
 const HOLD_MS: u64 = 1000;
@@ -289,11 +289,14 @@ impl Supervisor {
         let mut late = Vec::new();
         for worker in self.workers.iter_mut().filter(|worker| worker.deadline.is_some_and(|at| now >= at)) {
             worker.deadline = None;
-            worker.kill();
-            if let Kind::Health { container, run } = worker.kind
-                && !std::mem::replace(&mut worker.reported, true)
-            {
-                late.push((container, run));
+            if let Kind::Health { container, run } = worker.kind {
+                // What it has executed in the container would be there once more after each question.
+                worker::kill_with_children(worker);
+                if !std::mem::replace(&mut worker.reported, true) {
+                    late.push((container, run));
+                }
+            } else {
+                worker.kill();
             }
             self.common_dirty = true;
         }

@@ -3,6 +3,8 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::fs::FallocateFlags;
+
 use super::{Entry, MAX_LINE, Piece, Rings};
 use crate::events::{Event, Kind};
 
@@ -28,8 +30,13 @@ pub struct Journal {
 
 impl Journal {
     /// An empty one.
+    ///
+    /// Its memory is there from the beginning: an event that is numbered and not kept, as the machine has no memory left, would be waited
+    /// for.
     pub fn create() -> io::Result<Self> {
-        Ok(Self { rings: Rings::create(RINGS, BUDGET)?, last: 0, pending: Vec::new() })
+        let rings = Rings::create(RINGS, BUDGET)?;
+        rustix::fs::fallocate(&rings, FallocateFlags::empty(), 0, Rings::memory(RINGS, BUDGET))?;
+        Ok(Self { rings, last: 0, pending: Vec::new() })
     }
 
     /// Goes on with that of the process before: its numbers are not used again.
@@ -128,6 +135,14 @@ mod tests {
             (last.kind, last.container.as_deref(), &last.text[..], last.time_ms),
             (Kind::Crash, Some("web"), "after", 5)
         );
+    }
+
+    #[test]
+    fn its_memory_is_there_from_the_beginning() {
+        let blocks = |fd: &dyn AsFd| u64::try_from(rustix::fs::fstat(fd.as_fd()).unwrap().st_blocks).unwrap() * 512;
+        assert_eq!(blocks(&Journal::create().unwrap()), BUDGET);
+        // The control: a container's log takes memory as it comes.
+        assert!(blocks(&Rings::create(RINGS, BUDGET).unwrap()) < BUDGET);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 
 use super::outbox::Outbox;
 use super::protocol::LONGEST_REQUEST;
+use crate::clock::now_ms;
 
 /// The device of the virtio-serial port with this name; `None`: there is none yet.
 ///
@@ -35,6 +36,8 @@ pub struct Port {
     torn: bool,
     /// The kernel takes no more for now.
     blocked: bool,
+    /// When the reply that waits began to, or something was last written, in milliseconds since boot.
+    moved_at: u64,
     /// The other end says no more.
     ended: bool,
     /// There is nobody at the other end.
@@ -57,6 +60,7 @@ impl Port {
             out: Outbox::default(),
             torn: false,
             blocked: false,
+            moved_at: 0,
             ended: false,
             gone: false,
         }
@@ -119,6 +123,9 @@ impl Port {
     /// Takes a reply line to write.
     pub fn reply(&mut self, line: &[u8]) {
         self.close_torn();
+        if !self.busy() {
+            self.moved_at = now_ms();
+        }
         self.out.reply(line);
     }
 
@@ -163,7 +170,10 @@ impl Port {
             match rustix::io::write(&self.fd, self.out.rest()) {
                 Ok(0) | Err(Errno::AGAIN) => self.blocked = true,
                 Err(Errno::INTR) => return,
-                Ok(n) => self.out.advance(n),
+                Ok(n) => {
+                    self.out.advance(n);
+                    self.moved_at = now_ms();
+                }
                 Err(_) => self.hang_up(),
             }
         }
@@ -195,6 +205,11 @@ impl Port {
     /// Everything is written.
     pub fn is_idle(&self) -> bool {
         self.out.rest().is_empty()
+    }
+
+    /// Since when nothing was written, while a reply waits.
+    pub fn stuck_since(&self) -> Option<u64> {
+        self.busy().then_some(self.moved_at)
     }
 
     /// A reply is not yet written.

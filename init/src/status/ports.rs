@@ -14,6 +14,8 @@ use crate::last_words::Previous;
 const MOST_VSOCK: usize = 8;
 /// Connections of one container.
 const MOST_OF_CONTAINER: usize = 4;
+/// A connection is closed when for so many milliseconds nothing of a reply was taken: PID 1 would have it for ever.
+const STALL_MS: u64 = 10_000;
 /// Events told to one port in one turn.
 const EVENTS_PER_TURN: usize = 32;
 
@@ -47,6 +49,14 @@ impl Rights {
         previous
     }
 
+    /// Bytes that the lines or events of a reply to it take at most.
+    pub fn room(self) -> usize {
+        match self {
+            Self::Full => usize::MAX,
+            Self::Read | Self::Container(_) => protocol::MOST_TO_READERS,
+        }
+    }
+
     /// Whether it may read this log: a container's index, or the kernel's number.
     pub fn may_read(self, log: u32) -> bool {
         match self {
@@ -78,6 +88,11 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// When it has taken nothing of a reply for too long. The virtio port stays whatever its other end does.
+    fn stalls_at(&self) -> Option<u64> {
+        self.port.stuck_since().filter(|_| !self.lasting).map(|since| since.saturating_add(STALL_MS))
+    }
+
     /// It reads what it is told, and isn't yet told of events up to `newest`.
     fn reads_events(&self, newest: u64) -> bool {
         self.port.is_idle() && self.subscription.events.is_some_and(|told| told < newest)
@@ -185,14 +200,18 @@ impl Ports {
     }
 
     /// Tells subscribers of events what there is room for, as `after` has them: those after a number, so many at most. `newest` is the
-    /// number of the newest. For one without room nothing is looked up. It counts as work of theirs, but doesn't wait until they have made
+    /// number of the newest; if there are none up to that, they could not be kept, and nobody waits for them. For one without room nothing is looked up. It counts as work of theirs, but doesn't wait until they have made
     /// little: others with the same rights, who ask again and again, would have them told nothing for ever.
     pub fn tell_events(&mut self, newest: u64, mut after: impl FnMut(u64, usize) -> Vec<Event>) {
         for entry in self.entries.values_mut() {
             let count = entry.port.room_for_events().min(EVENTS_PER_TURN);
             let Some(told) = entry.subscription.events.filter(|told| *told < newest && count > 0) else { continue };
             let begun = cpu_us();
-            for event in after(told, count) {
+            let events = after(told, count);
+            if events.is_empty() {
+                entry.subscription.events = Some(newest);
+            }
+            for event in events {
                 entry.port.push_event(&protocol::encode(None, Answer::Event { event: &event }));
                 entry.subscription.events = Some(event.number);
             }
@@ -232,10 +251,18 @@ impl Ports {
         all
     }
 
-    /// When somebody who has made too much work may go on: with requests, or with those of listeners that are `paused`.
+    /// When somebody who has made too much work may go on: with requests, or with those of listeners that are `paused`; or one that takes
+    /// nothing of its reply is to be closed.
     pub fn due(&self, paused: impl Iterator<Item = Rights>) -> Option<u64> {
         let waiting = self.entries.values().filter(|entry| entry.again);
-        self.meter.due(waiting.map(|entry| entry.rights).chain(paused))
+        let rested = self.meter.due(waiting.map(|entry| entry.rights).chain(paused));
+        self.entries.values().filter_map(Entry::stalls_at).chain(rested).min()
+    }
+
+    /// Those that take nothing of their replies.
+    pub fn stalled(&self, now: u64) -> Vec<u32> {
+        let stalls = |entry: &Entry| entry.stalls_at().is_some_and(|at| now >= at);
+        self.entries.iter().filter(|(_, entry)| stalls(entry)).map(|(number, _)| *number).collect()
     }
 }
 
@@ -339,6 +366,36 @@ mod tests {
             port.write();
             assert!(line.contains(&format!("\"number\":{expected},")), "{line}");
         }
+    }
+
+    #[test]
+    fn events_that_could_not_be_kept_are_not_waited_for() {
+        let mut ports = Ports::default();
+        let number = ports.add(port(), Rights::Full, false);
+        ports.get_mut(number).unwrap().subscription.events = Some(3);
+        assert!(ports.events_wait(9));
+        ports.tell_events(9, |_, _| Vec::new());
+        assert!(!ports.events_wait(9) && ports.events_wait(10));
+    }
+
+    #[test]
+    fn who_takes_nothing_of_a_reply_is_found_unless_it_stays() {
+        let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let again = ours.try_clone().unwrap();
+        let mut ports = Ports::default();
+        let [stuck, lasting, idle] = [(Port::on(ours.into()), false), (Port::on(again.into()), true), (port(), false)]
+            .map(|(port, lasting)| ports.add(port, Rights::Read, lasting));
+        for number in [stuck, lasting] {
+            let port = &mut ports.get_mut(number).unwrap().port;
+            port.reply(&vec![b'x'; 1 << 20]);
+            port.write();
+        }
+        let now = crate::clock::now_ms();
+        ports.get_mut(idle).unwrap().again = false;
+        assert_eq!((ports.stalled(now), ports.stalled(now + STALL_MS)), (vec![], vec![stuck]));
+        ports.meter.exhaust(Rights::Read);
+        assert!(ports.due([].into_iter()).is_some_and(|due| due <= now + STALL_MS));
     }
 
     #[test]

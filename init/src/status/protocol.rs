@@ -24,6 +24,12 @@ use crate::snapshot::Snapshot;
 
 /// A request line is never longer, in bytes.
 pub const LONGEST_REQUEST: usize = 64 << 10;
+/// The lines or events of a reply to somebody who may only read take no more bytes: as much as waits for a reader is PID 1's memory.
+pub const MOST_TO_READERS: usize = 63 << 10;
+/// A line of a log takes no fewer.
+pub const SHORTEST_LINE: usize = 40;
+/// What is wrong with a request is told in as many bytes at most: it may quote that.
+const LONGEST_MESSAGE: usize = 1 << 10;
 /// Lines of a `logs` reply when the request doesn't say.
 pub const DEFAULT_TAIL: usize = 100;
 
@@ -226,6 +232,45 @@ pub fn parse(line: &[u8]) -> Result<Request, (Option<u64>, String)> {
     })
 }
 
+/// So many bytes it takes in a list.
+pub fn size(item: &impl Serialize) -> usize {
+    let mut count = Count(1);
+    let _ = serde_json::to_writer(&mut count, item);
+    count.0
+}
+
+struct Count(usize);
+
+impl std::io::Write for Count {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 = self.0.saturating_add(bytes.len());
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// How many of them, from the first on, take no more than `room` bytes.
+pub fn fitting<'a, T: Serialize + 'a>(items: impl Iterator<Item = &'a T>, room: usize) -> usize {
+    let mut left = room;
+    let fits = |item: &&T| match left.checked_sub(size(*item)) {
+        Some(rest) => {
+            left = rest;
+            true
+        }
+        None => false,
+    };
+    items.take_while(fits).count()
+}
+
+/// The reply that says what is wrong.
+pub fn refusal(id: Option<u64>, mut message: String) -> Vec<u8> {
+    message.truncate(message.floor_char_boundary(LONGEST_MESSAGE));
+    encode(id, Answer::Error { message })
+}
+
 /// A reply as a line, with its line feed.
 pub fn encode(id: Option<u64>, answer: Answer<'_>) -> Vec<u8> {
     let reply = Reply { v: 1, id, answer };
@@ -270,6 +315,18 @@ mod tests {
         assert_eq!(id, Some(7));
         assert!(message.contains("dance") && message.contains("known requests"), "{message}");
         assert_eq!(parse(b"\xff\x00").unwrap_err().0, None);
+    }
+
+    #[test]
+    fn a_list_is_as_long_as_there_is_room() {
+        let line = |n: usize| Line { time_ms: 0, text: "\x01".repeat(n), continues: false, earlier: None };
+        assert!(size(&line(0)) >= SHORTEST_LINE);
+        let lines = [line(10), line(100), line(10)];
+        let whole = serde_json::to_vec(&lines).unwrap().len();
+        let fitting = |room| fitting(lines.iter(), room);
+        assert_eq!([fitting(whole), fitting(whole - 2), fitting(150), fitting(10)], [3, 2, 1, 0]);
+        let refused = refusal(None, "é".repeat(5000));
+        assert!(refused.len() < 1200 && refused.ends_with(b"\"}\n"));
     }
 
     #[test]

@@ -6,6 +6,8 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use garboard_runtime::cgroup::memory_events;
+use garboard_runtime::failure::Failure;
 use garboard_runtime::plan::{Container, HealthTest};
 use garboard_runtime::report::{self as start_report, Report};
 use garboard_runtime::start::{Running, Stages, Started, Stdio, enter};
@@ -16,6 +18,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, kill_pro
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
 use super::cgroup::Cgroup;
+use super::trouble::Trouble;
 use super::{emit, has_ended, privileges, report};
 use crate::boot;
 
@@ -30,18 +33,25 @@ const MOST_HEADERS: usize = 100;
 
 /// Asks the container with this index in the plan at this path, whose first process has this id.
 pub fn run(arguments: &[String]) -> i32 {
-    let answer = ask(arguments);
-    let mut detail = answer.as_ref().err().cloned().unwrap_or_default();
+    let (well, mut detail) = match ask(arguments) {
+        Ok(()) => (true, String::new()),
+        Err(Trouble::Bad(why)) => (false, why),
+        // It will be asked again.
+        Err(Trouble::Unasked) => return 1,
+    };
     detail.truncate(detail.floor_char_boundary(LONGEST_DETAIL));
-    emit(&report::Health { well: answer.is_ok(), detail })
+    emit(&report::Health { well, detail })
 }
 
-/// An error is a bad answer, in words.
-fn ask(arguments: &[String]) -> Result<(), String> {
-    let [index, pid, plan] = arguments else { return Err("not which container of which plan".to_owned()) };
-    let plan = boot::read_plan_at(plan).map_err(|e| e.to_string())?;
-    let container =
-        index.parse().ok().and_then(|index: usize| plan.containers.get(index)).ok_or("no such container")?;
+fn ask(arguments: &[String]) -> Result<(), Trouble> {
+    let [index, pid, plan] = arguments else { return Err("not which container of which plan".into()) };
+    // PID 1 has read it: what is wrong now is nothing of the container's.
+    let plan = boot::read_plan_at(plan).map_err(|_| Trouble::Unasked)?;
+    let container = index
+        .parse()
+        .ok()
+        .and_then(|index: usize| plan.containers.into_iter().nth(index))
+        .ok_or("no such container")?;
     let health = container.supervision.health.as_ref().ok_or("it has no health check")?;
     let timeout = Duration::from_millis(health.timeout_ms);
     let until = Instant::now().checked_add(timeout).ok_or("the time to answer has no end")?;
@@ -49,7 +59,7 @@ fn ask(arguments: &[String]) -> Result<(), String> {
     match &health.test {
         HealthTest::Exec(words) => {
             let pid = pid.parse().map_err(|_| "not a process id")?;
-            exec(container, words, stdin.as_fd(), pid, until)
+            exec(&container, words, stdin.as_fd(), pid, until)
         }
         HealthTest::Tcp(port) => {
             enter_network(stdin.as_fd())?;
@@ -63,36 +73,36 @@ fn ask(arguments: &[String]) -> Result<(), String> {
 }
 
 /// Goes where the container's addresses are, and keeps no privilege there: what answers may be hostile.
-fn enter_network(pidfd: BorrowedFd<'_>) -> Result<(), String> {
+fn enter_network(pidfd: BorrowedFd<'_>) -> Result<(), Trouble> {
     move_into_thread_name_spaces(pidfd, ThreadNameSpaceType::NETWORK)
-        .map_err(|e| format!("enter the container's network: {e}"))?;
-    privileges::keep_none().map_err(|e| format!("give up privileges: {e}"))
+        .map_err(|e| Trouble::of("enter the container's network", &e.into()))?;
+    privileges::keep_none().map_err(|e| Trouble::of("give up privileges", &e.into()))
 }
 
 /// Connects to a port of the container, by whichever loopback address it listens on.
-fn connect(port: u16, until: Instant) -> Result<TcpStream, String> {
+fn connect(port: u16, until: Instant) -> Result<TcpStream, Trouble> {
     let connect = |address: &SocketAddr, left: Duration| {
         let stream = TcpStream::connect_timeout(address, left)?;
         // Where nobody listens, the port that the kernel has chosen here may be the same one: then it answers itself (RFC 9293, 3.5).
         if stream.local_addr()? == stream.peer_addr()? { Err(ErrorKind::ConnectionRefused.into()) } else { Ok(stream) }
     };
     let what = |e: std::io::Error| match e.kind() {
-        ErrorKind::TimedOut | ErrorKind::WouldBlock => format!("TCP port {port}: no answer in time"),
-        _ => format!("connect to TCP port {port}: {e}"),
+        ErrorKind::TimedOut | ErrorKind::WouldBlock => Trouble::Bad(format!("TCP port {port}: no answer in time")),
+        _ => Trouble::of(&format!("connect to TCP port {port}"), &e),
     };
     let v4 = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     connect(&v4, left(until)?).or_else(|error| {
         let v6 = SocketAddr::from((Ipv6Addr::LOCALHOST, port));
         // The first address says more of what is wrong.
-        left(until).and_then(|left| connect(&v6, left).map_err(what)).map_err(|_| what(error))
+        left(until).map_err(Trouble::Bad).and_then(|left| connect(&v6, left).map_err(what)).map_err(|_| what(error))
     })
 }
 
 /// `GET`: the status decides, the rest isn't read.
-fn get(mut stream: TcpStream, path: &str, until: Instant) -> Result<(), String> {
+fn get(mut stream: TcpStream, path: &str, until: Instant) -> Result<(), Trouble> {
     let broken = |e: std::io::Error| match e.kind() {
-        ErrorKind::TimedOut | ErrorKind::WouldBlock => format!("GET {path}: no answer in time"),
-        _ => format!("GET {path}: {e}"),
+        ErrorKind::TimedOut | ErrorKind::WouldBlock => Trouble::Bad(format!("GET {path}: no answer in time")),
+        _ => Trouble::of(&format!("GET {path}"), &e),
     };
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: garboard\r\nAccept: */*\r\nConnection: close\r\n\r\n"
@@ -108,9 +118,11 @@ fn get(mut stream: TcpStream, path: &str, until: Instant) -> Result<(), String> 
         head.extend_from_slice(piece.get(..n).unwrap_or_default());
         match status(&head)? {
             Some(200..=399) => return Ok(()),
-            Some(code) => return Err(format!("GET {path}: status {code}")),
-            None if n == 0 => return Err(format!("GET {path}: the answer ends in its head")),
-            None if head.len() > LONGEST_HEAD => return Err(format!("GET {path}: the head of the answer has no end")),
+            Some(code) => return Err(format!("GET {path}: status {code}").into()),
+            None if n == 0 => return Err(format!("GET {path}: the answer ends in its head").into()),
+            None if head.len() > LONGEST_HEAD => {
+                return Err(format!("GET {path}: the head of the answer has no end").into());
+            }
             None => {}
         }
     }
@@ -139,20 +151,24 @@ fn exec(
     pidfd: BorrowedFd<'_>,
     pid: i32,
     until: Instant,
-) -> Result<(), String> {
+) -> Result<(), Trouble> {
     let launch = container.launch.unpack().map_err(|f| f.to_string())?;
     let process = garboard_runtime::launch::Process { args: words.to_vec(), ..launch.process };
-    let cgroup = Cgroup::of(pid)?.directory;
+    // The first process's, if that is still there.
+    let cgroup = Cgroup::of(pid).map_err(|_| Trouble::Unasked)?.directory;
     // What was found by the number was the container's if its process is still there.
     if has_ended(pidfd) {
-        return Err("the container has ended".to_owned());
+        return Err("the container has ended".into());
     }
-    let (output, writer) = pipe_with(PipeFlags::CLOEXEC).map_err(|e| format!("make a pipe: {e}"))?;
-    rustix::io::ioctl_fionbio(&output, true).map_err(|e| format!("set up a pipe: {e}"))?;
+    let (output, writer) = pipe_with(PipeFlags::CLOEXEC).map_err(|e| Trouble::of("make a pipe", &e.into()))?;
+    rustix::io::ioctl_fionbio(&output, true).map_err(|e| Trouble::of("set up a pipe", &e.into()))?;
     let stdio = Stdio { stdin: None, stdout: Some(writer.as_fd()), stderr: Some(writer.as_fd()) };
     let running = Running { pid, pidfd, cgroup: cgroup.as_ref().map(AsFd::as_fd), root: None };
     let stages = Stages { find_home: true, ..Stages::default() };
-    let started = enter(&running, &process, launch.seccomp.as_ref(), stdio, &stages).map_err(|f| f.to_string())?;
+    let ends = || cgroup.as_ref().and_then(memory_events).map_or(0, |events| events.max);
+    let ends_before = ends();
+    let trouble = |failure: &Failure| Trouble::of_program(failure, ends() > ends_before);
+    let started = enter(&running, &process, launch.seccomp.as_ref(), stdio, &stages).map_err(|f| trouble(&f))?;
     drop(writer);
     let mut said = Vec::new();
     let ended = wait(&started, &output, &mut said, until);
@@ -165,9 +181,9 @@ fn exec(
         Err(_) => drop(rustix::process::pidfd_send_signal(&started.pidfd, Signal::KILL)),
     }
     if let Report::Failed(failure) = start_report::read(&started.report) {
-        return Err(failure.to_string());
+        return Err(trouble(&failure));
     }
-    judge(ended?, &said)
+    Ok(judge(ended?, &said)?)
 }
 
 /// Waits for the program's end, and reads what it prints, of which the beginning is kept.
@@ -232,6 +248,20 @@ mod tests {
     use super::*;
     use std::net::TcpListener;
 
+    fn text(trouble: Trouble) -> String {
+        match trouble {
+            Trouble::Bad(text) => text,
+            Trouble::Unasked => "unasked".to_owned(),
+        }
+    }
+
+    #[test]
+    fn without_a_plan_nobody_is_asked_and_nothing_is_said() {
+        let arguments = ["0", "1", "/nowhere"].map(str::to_owned);
+        assert_eq!(ask(&arguments), Err(Trouble::Unasked));
+        assert_eq!(run(&arguments), 1);
+    }
+
     /// What a `GET` of a server that answers with `response` and closes comes to.
     fn asked(response: &'static [u8]) -> Result<(), String> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -244,7 +274,7 @@ mod tests {
             String::from_utf8_lossy(&request[..n]).into_owned()
         });
         let until = Instant::now() + Duration::from_secs(10);
-        let answer = get(connect(port, until).unwrap(), "/x?y", until);
+        let answer = get(connect(port, until).unwrap(), "/x?y", until).map_err(text);
         assert!(server.join().unwrap().starts_with("GET /x?y HTTP/1.1\r\nHost: localhost\r\n"));
         answer
     }
@@ -273,10 +303,10 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let soon = || Instant::now() + Duration::from_millis(200);
         assert!(connect(port, soon()).is_ok());
-        let silent = get(connect(port, soon()).unwrap(), "/", soon()).unwrap_err();
+        let silent = get(connect(port, soon()).unwrap(), "/", soon()).map_err(text).unwrap_err();
         assert!(silent.contains("in time"), "{silent}");
         drop(listener);
-        let refused = connect(port, soon()).unwrap_err();
+        let refused = connect(port, soon()).map_err(text).unwrap_err();
         assert!(refused.contains("refused"), "{refused}");
     }
 

@@ -9,7 +9,7 @@
 //! | `data` | finds, grows and mounts the data filesystem on `/data`, in PID 1's own mount namespace | one [`report::Mounted`] | by itself |
 //! | `network` | configures the uplink, keeps the DHCP lease, writes `/run/garboard/resolv.conf` | one [`report::Network`] per change | static or none: by itself; DHCP: never |
 //! | `volumes` WHAT INDEX PLAN | makes and opens the volumes of a container, filled with what its image has there if WHAT is `fill` | one [`report::Volumes`] | when PID 1 has what it opened, by its hand |
-//! | `health` INDEX PID PLAN | asks a container, whose first process's pid descriptor is standard input, whether it works | one [`report::Health`] | by itself, in the time that the check has |
+//! | `health` INDEX PID PLAN | asks a container, whose first process's pid descriptor is standard input, whether it works | one [`report::Health`]; none if the machine was short of something | by itself, in the time that the check has |
 //! | `passphrase` | says whether what it reads is a passphrase and its hash | one [`report::Passphrase`] | by itself |
 //! | `shell` INDEX PLAN PID CGROUPS COLUMNS ROWS | a shell in a container, on the console | one [`report::Shell`] | with the shell |
 //! | `launch` PLAN RUN CGROUPS | starts containers in PID 1's place; standard input is [`crate::orders`]'s | none | when nothing more is ordered |
@@ -41,6 +41,7 @@ pub mod pstore;
 pub mod report;
 pub mod shell;
 pub mod stopped;
+mod trouble;
 pub mod volumes;
 pub mod words;
 

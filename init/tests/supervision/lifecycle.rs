@@ -10,6 +10,7 @@ pub const TESTS: &[(&str, fn())] = &[
     ("lifecycle::a_program_that_is_not_there_is_named", a_program_that_is_not_there_is_named),
     ("lifecycle::one_that_dies_before_its_program_has_not_started", one_that_dies_before_its_program_has_not_started),
     ("lifecycle::readiness_is_told", readiness_is_told),
+    ("lifecycle::an_end_comes_before_answers", an_end_comes_before_answers),
     ("lifecycle::an_idle_supervisor_sleeps", an_idle_supervisor_sleeps),
     ("lifecycle::crash_loops_leak_nothing", crash_loops_leak_nothing),
     ("lifecycle::five_hundred_exits_at_once_are_all_seen", five_hundred_exits_at_once_are_all_seen),
@@ -134,6 +135,23 @@ fn readiness_is_told() {
 }
 
 /// With nothing to do, nothing is done.
+/// Who asks in the same moment is told of the end already, and of what followed from it.
+fn an_end_comes_before_answers() {
+    let mut rig = Rig::new(vec![with(Restart::Always, shell("job", "sleep 10000"))]);
+    let job = rig.wait_state("job", "running")["pid"].as_i64().unwrap();
+    let supervisor = rig.pid();
+    kill(supervisor, libc::SIGSTOP);
+    kill(job.try_into().unwrap(), libc::SIGKILL);
+    rig.until("it has ended", |rig| rig.children().iter().all(|(pid, state)| i64::from(*pid) != job || *state == 'Z'));
+    let waker = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        kill(supervisor, libc::SIGCONT);
+    });
+    let after = rig.container("job");
+    waker.join().unwrap();
+    assert!(after["state"] != "running" && after["pid"] != job, "{after}");
+}
+
 fn an_idle_supervisor_sleeps() {
     let mut rig = Rig::new(vec![with(Restart::Always, shell("web", "exec sleep 10000"))]);
     rig.wait("ready", |s| s["ready"] == true);

@@ -15,6 +15,10 @@ pub const TESTS: &[(&str, fn())] = &[
     ("readers::a_flood_of_requests_leaves_pid_1_to_others", a_flood_of_requests_leaves_pid_1_to_others),
     ("readers::who_asks_without_end_keeps_no_other_out", who_asks_without_end_keeps_no_other_out),
     ("readers::connections_are_bounded_and_the_oldest_goes", connections_are_bounded_and_the_oldest_goes),
+    (
+        "readers::replies_that_nobody_reads_are_small_and_not_for_ever",
+        replies_that_nobody_reads_are_small_and_not_for_ever,
+    ),
     ("readers::sockets_are_there_again_after_a_crash", sockets_are_there_again_after_a_crash),
 ];
 
@@ -198,6 +202,57 @@ fn connections_are_bounded_and_the_oldest_goes() {
     rig.until("few again", |rig| rig.descriptors() <= before + 4);
     drop((more, streams, fifth));
     rig.until("closed", |rig| rig.descriptors() <= before);
+}
+
+fn replies_that_nobody_reads_are_small_and_not_for_ever() {
+    // Each byte of it takes six in JSON.
+    let line = "x=$(printf '\\001'); while [ ${#x} -lt 1000 ]; do x=$x$x; done";
+    let print = format!("{line}; i=0; while [ $((i += 1)) -le 200 ]; do echo $x; done; echo all; sleep 10000");
+    let hostile = plan::Container { reads_status: true, ..with(Restart::Always, shell("hostile", &print)) };
+    let mut rig = Rig::new(vec![hostile]);
+    let until = Instant::now() + Duration::from_secs(60);
+    while rig.log("hostile").last().is_none_or(|last| last != "all") {
+        assert!(Instant::now() < until);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let logs = json!({"request": "logs", "container": "hostile", "tail": 1_000_000});
+    let mut calm = connect(&rig, "hostile");
+    let reply = ask(&mut calm, logs.clone());
+    let text = |line: &Value| line["text"].as_str().unwrap().to_owned();
+    let lines: Vec<String> = reply["lines"].as_array().unwrap().iter().map(text).collect();
+    assert!(lines.len() > 5 && reply.to_string().len() < 64 << 10, "{} lines", lines.len());
+    assert_eq!((lines[0].len(), lines[lines.len() - 1].as_str()), (1024, "all"), "the newest");
+    // The control: who may ask everything gets all that is kept of it.
+    assert!(rig.log("hostile").len() > 100);
+    let resident = |rig: &Rig| {
+        let text = std::fs::read_to_string(format!("/proc/{}/statm", rig.pid())).unwrap();
+        text.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4
+    };
+    let (before, open, begun) = (resident(&rig), rig.descriptors(), Instant::now());
+    let requests = format!("{logs}\n").repeat(20);
+    let streams: Vec<_> = (0..3)
+        .map(|_| {
+            let mut stream = connect(&rig, "hostile").into_inner();
+            stream.write_all(requests.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    let mut most = 0;
+    while begun.elapsed() < Duration::from_secs(5) {
+        std::thread::sleep(Duration::from_millis(50));
+        most = most.max(resident(&rig).saturating_sub(before));
+    }
+    assert!(most < 700, "{most} KiB more");
+    // Who takes nothing is closed after a while; who has nothing to take is not.
+    rig.until("closed", |rig| rig.descriptors() <= open);
+    let passed = begun.elapsed();
+    assert!(passed > Duration::from_secs(9), "{passed:?}");
+    for mut stream in streams {
+        let mut taken = Vec::new();
+        let _ = stream.read_to_end(&mut taken);
+        assert!(taken.split(|byte| *byte == b'\n').count() < 10);
+    }
+    assert_eq!(ask(&mut calm, json!({"request": "events"}))["type"], "events");
 }
 
 fn sockets_are_there_again_after_a_crash() {

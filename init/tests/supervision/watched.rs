@@ -19,6 +19,8 @@ pub const TESTS: &[(&str, fn())] = &[
     ("watched::an_answer_that_takes_too_long_is_a_bad_one", an_answer_that_takes_too_long_is_a_bad_one),
     ("watched::questions_survive_a_crash", questions_survive_a_crash),
     ("watched::many_are_asked_a_few_at_a_time", many_are_asked_a_few_at_a_time),
+    ("watched::who_never_answers_keeps_no_other_from_being_asked", who_never_answers_keeps_no_other_from_being_asked),
+    ("watched::a_question_that_is_given_up_leaves_nothing_behind", a_question_that_is_given_up_leaves_nothing_behind),
     ("watched::a_pod_is_one_host_and_starts_as_one", a_pod_is_one_host_and_starts_as_one),
 ];
 
@@ -264,6 +266,61 @@ fn many_are_asked_a_few_at_a_time() {
         assert!(Instant::now() < until, "{:#}", rig.status());
     }
     assert!((1..=16).contains(&most), "{most} at once");
+}
+
+/// Another check.
+fn but(change: fn(&mut HealthCheck), mut container: plan::Container) -> plan::Container {
+    container.supervision.health.as_mut().into_iter().for_each(change);
+    container
+}
+
+fn who_never_answers_keeps_no_other_from_being_asked() {
+    let hangs = |health: &mut HealthCheck| (health.timeout_ms, health.restart) = (10_000, false);
+    let silent = (0..20).map(|n| but(hangs, asked(script("sleep 1000"), shell(&format!("c{n}"), "sleep 10000"))));
+    // Its turn comes when all of them are asked, or wait to be.
+    let later = |health: &mut HealthCheck| health.interval_ms = 2_000;
+    let sound = but(later, asked(script("true"), shell("sound", "sleep 10000")));
+    let next = after(20, Condition::Healthy, shell("next", "sleep 10000"));
+    let mut rig = Rig::new(silent.chain([sound, next]).collect());
+    rig.wait_state("sound", "running");
+    rig.wait_state("next", "running");
+    let waited = rig.container("sound")["uptime_ms"].as_u64().unwrap();
+    assert!(waited < 9_000, "{waited} ms until it was found healthy");
+    // All of them are asked at the same time by then, or soon.
+    rig.until("all are asked", |rig| rig.children().len() >= 22 + 20);
+    rig.signal(PANIC);
+    rig.wait("resumed", |s| s["notes"].as_array().is_some_and(|n| !n.is_empty()));
+    // The incarnation after a crash knows them all: each is told of in its time, and asked again.
+    rig.wait("told of", |s| (0..20).all(|n| find(s, &format!("c{n}"))["health"] == "unhealthy"));
+    assert!(!rig.console().contains("is a worker that nobody knows"), "{}", rig.console());
+}
+
+/// A worker that stands still is killed; the program that it has executed in the container is not what goes on.
+fn a_question_that_is_given_up_leaves_nothing_behind() {
+    let short = |health: &mut HealthCheck| (health.timeout_ms, health.restart) = (500, false);
+    let mut rig = Rig::new(vec![but(short, asked(script("sleep 4321; true"), shell("web", "sleep 10000")))]);
+    let programs = || {
+        let all = std::fs::read_dir("/proc").unwrap().flatten();
+        let line = |entry: &std::fs::DirEntry| std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        all.map(|entry| line(&entry)).filter(|line| line == b"sleep\x004321\0").count()
+    };
+    rig.wait_state("web", "running");
+    let (mut stopped, until) = (0, Instant::now() + Duration::from_secs(60));
+    while stopped < 2 {
+        assert!(Instant::now() < until);
+        // One whose program runs.
+        let asking = rig.children().into_iter().find(|(pid, state)| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            *state != 'T' && *state != 'Z' && line.starts_with(b"garboard-worker\0health") && programs() > 0
+        });
+        if let Some((pid, _)) = asking {
+            crate::rig::kill(pid, libc::SIGSTOP);
+            stopped += 1;
+            rig.until("it is given up", |rig| rig.children().iter().all(|(other, _)| *other != pid));
+        }
+    }
+    rig.wait("told of", |s| find(s, "web")["health"] == "unhealthy");
+    assert!(programs() <= 1, "{} programs of one check", programs());
 }
 
 fn a_pod_is_one_host_and_starts_as_one() {

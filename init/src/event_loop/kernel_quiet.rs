@@ -1,5 +1,5 @@
 //! The kernel's messages would be printed over the dashboard. While that is open the kernel prints emergencies only; what it
-//! says otherwise is in its log, which the dashboard shows. An oops and a panic are printed in any case: the kernel itself raises
+//! warns of otherwise has a page of the dashboard. An oops and a panic are printed in any case: the kernel itself raises
 //! the level for them (`console_verbose` in kernel/panic.c).
 
 use std::path::Path;

@@ -121,6 +121,9 @@ Examples:
     #[command(help_template = TEMPLATE, after_help = PORT_STATUS, before_help = "\
 Examples:
   garboard run --detach && garboard attach   Ctrl-] leaves, the appliance runs on
+
+Ctrl-] pressed twice is one for the appliance, where it leaves a shell. A dashboard that was open
+before shows what changes only, until Ctrl-L draws it anew.
 ")]
     Attach(Attach),
 

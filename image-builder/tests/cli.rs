@@ -80,6 +80,33 @@ fn what_follows_ends_when_nobody_reads_it() {
     }
 }
 
+/// What steers a terminal that hears C1 is escaped in JSON, too, and means what the machine said.
+#[test]
+fn json_of_a_machine_steers_no_terminal() {
+    let said = serde_json::json!({"text": "\u{1b}[2J\u{9b}31m\u{7f}\u{202e}ship \u{8239}", "number": 1});
+    for command in [&["status"][..], &["logs", "web"], &["events"]] {
+        let project = Project::empty();
+        let listener = UnixListener::bind(project.path("status")).unwrap();
+        let reply = serde_json::json!({"type": "ok", "snapshot": said, "lines": [said], "events": [said]});
+        let machine = std::thread::spawn(move || {
+            let (stream, _) = listener.accept().unwrap();
+            for line in BufReader::new(&stream).lines().map_while(Result::ok).filter(|line| !line.is_empty()) {
+                let request: serde_json::Value = serde_json::from_str(&line).unwrap();
+                let mut reply = reply.clone();
+                reply["id"] = request["id"].clone();
+                // The program may have gone.
+                let _ = writeln!(&stream, "{reply}");
+            }
+        });
+        let output = project.garboard(&[command, &["--json", "--socket", "status"]].concat());
+        machine.join().unwrap();
+        let printed = text(&output.stdout);
+        assert!(!printed.chars().any(|c| c.is_control() && c != '\n' || c == '\u{202e}'), "{printed:?}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&printed).unwrap(), said, "{command:?}");
+        assert!(printed.contains("ship \u{8239}"), "{printed:?}");
+    }
+}
+
 #[test]
 fn new_writes_a_declaration_that_check_explains() {
     let project = Project::empty();

@@ -13,6 +13,7 @@ use crate::build::{self, Options};
 use crate::declaration::{self, Declaration};
 use crate::kernel::Choice;
 use crate::output::MANIFEST;
+use crate::plain::plain_json;
 use crate::progress::Progress;
 use crate::{cli, commands};
 
@@ -26,7 +27,7 @@ pub fn run(options: &cli::Build) -> Result<ExitCode> {
     let manifest = build::build(&wanted, &progress)?;
     drop(progress);
     if options.json {
-        commands::print(&manifest.to_json())?;
+        commands::print(&plain_json(&manifest.to_json()))?;
     } else {
         commands::print(&summary(&manifest, &options.output))?;
         eprintln!(

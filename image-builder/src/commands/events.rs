@@ -43,7 +43,7 @@ pub fn run(options: &cli::Events) -> Result<ExitCode> {
 }
 
 fn print(event: &Value, as_json: bool) -> Result<()> {
-    if as_json { super::print(&format!("{event}\n")) } else { super::print(&format!("{}\n", line(event))) }
+    if as_json { super::print_json_line(event) } else { super::print(&format!("{}\n", line(event))) }
 }
 
 /// Time, container, kind and text.

@@ -58,7 +58,7 @@ pub fn run(options: &cli::Logs) -> Result<ExitCode> {
 
 fn print(line: &Value, as_json: bool) -> Result<()> {
     if as_json {
-        return super::print(&format!("{line}\n"));
+        return super::print_json_line(line);
     }
     // One of an earlier boot has a time of the clock, unless it was damaged.
     let time = match line.get("time") {

@@ -18,6 +18,8 @@ use std::io::{self, Write};
 use anyhow::{Context, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::plain::plain_json;
+
 /// Prints what a command found. A reader that has enough (`| head`) is no error.
 pub fn print(text: &str) -> Result<()> {
     write(io::stdout().lock(), text)
@@ -45,5 +47,10 @@ pub fn unread() -> bool {
 
 /// Prints a value as indented JSON.
 pub fn print_json(value: &impl serde::Serialize) -> Result<()> {
-    print(&(serde_json::to_string_pretty(value)? + "\n"))
+    print(&(plain_json(&serde_json::to_string_pretty(value)?) + "\n"))
+}
+
+/// Prints a value as a line of JSON.
+fn print_json_line(value: &serde_json::Value) -> Result<()> {
+    print(&(plain_json(&value.to_string()) + "\n"))
 }

@@ -27,6 +27,15 @@ pub enum Command {
     Check(Secret),
 }
 
+/// A log that can be shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Log {
+    /// What this container printed.
+    Container(usize),
+    /// The kernel's warnings, and what is worse.
+    Kernel,
+}
+
 /// What the screen is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Page {
@@ -34,6 +43,8 @@ pub enum Page {
     Containers,
     /// The log of the selected one.
     Logs,
+    /// What the kernel warned of.
+    Messages,
     /// What happened.
     Events,
     /// How the boot went.
@@ -99,13 +110,22 @@ impl Dashboard {
         self.list.selected().min(self.containers.saturating_sub(1))
     }
 
-    /// Takes a key. `log` gives the newest lines of a container.
+    /// The log that its page is of.
+    pub fn log(&self) -> Option<Log> {
+        match self.page {
+            Page::Logs => Some(Log::Container(self.selected())),
+            Page::Messages => Some(Log::Kernel),
+            _ => None,
+        }
+    }
+
+    /// Takes a key. `log` gives the newest lines of one.
     pub fn key(
         &mut self,
         key: Key,
         now: u64,
         attempts: &mut Attempts,
-        log: &dyn Fn(usize) -> Vec<Entry>,
+        log: &dyn Fn(Log) -> Vec<Entry>,
     ) -> Option<Command> {
         if matches!(self.gate, Gate::Asked(..)) {
             return self.typed(key, now, attempts);
@@ -116,6 +136,7 @@ impl Dashboard {
             Key::Char(b'q') | Key::Esc | Key::Left | Key::Control(b'c') => self.turn_to(Page::Containers),
             Key::Enter | Key::Right if self.page == Page::Containers => self.turn_to(Page::Logs),
             Key::Char(b'l') => self.turn_to(Page::Logs),
+            Key::Char(b'm') => self.turn_to(Page::Messages),
             Key::Char(b'e') => self.turn_to(Page::Events),
             Key::Char(b't') => self.turn_to(Page::Trace),
             Key::Char(b'f') => self.turn_to(Page::Features),
@@ -132,20 +153,20 @@ impl Dashboard {
         }
         self.page = page;
         self.held = None;
-        self.rows = if matches!(page, Page::Logs | Page::Events) { Pager::bottom() } else { Pager::top() };
+        let follows = matches!(page, Page::Logs | Page::Messages | Page::Events);
+        self.rows = if follows { Pager::bottom() } else { Pager::top() };
     }
 
-    fn scroll(&mut self, key: Key, log: &dyn Fn(usize) -> Vec<Entry>) {
+    fn scroll(&mut self, key: Key, log: &dyn Fn(Log) -> Vec<Entry>) {
         if self.page == Page::Containers {
             self.list.select(key);
             return;
         }
-        let selected = self.selected();
         self.rows.scroll(key);
-        if self.page != Page::Logs || self.rows.follows() {
-            self.held = None;
-        } else if self.held.is_none() {
-            self.held = Some(log(selected));
+        match self.log().filter(|_| !self.rows.follows()) {
+            None => self.held = None,
+            Some(shown) if self.held.is_none() => self.held = Some(log(shown)),
+            Some(_) => {}
         }
     }
 
@@ -193,9 +214,14 @@ mod tests {
     #[test]
     fn keys_lead_to_pages_and_back() {
         let mut hands = Hands::on(false);
-        for (key, page) in
-            [(b'l', Page::Logs), (b'e', Page::Events), (b't', Page::Trace), (b'f', Page::Features), (b'?', Page::Help)]
-        {
+        for (key, page) in [
+            (b'l', Page::Logs),
+            (b'm', Page::Messages),
+            (b'e', Page::Events),
+            (b't', Page::Trace),
+            (b'f', Page::Features),
+            (b'?', Page::Help),
+        ] {
             assert!(hands.press(Key::Char(key)).is_none());
             assert_eq!(hands.dashboard.page(), page);
             assert!(hands.press(Key::Esc).is_none());

@@ -87,19 +87,21 @@ fn footer(dashboard: &Dashboard, now: u64, grid: &mut Grid) {
         return;
     }
     let controls: &[&str] = match (&dashboard.gate, dashboard.page()) {
-        (Gate::Shut, _) | (_, Page::Trace | Page::Features | Page::Help | Page::Events) => &[],
+        (Gate::Shut, _) | (_, Page::Messages | Page::Trace | Page::Features | Page::Help | Page::Events) => &[],
         _ => &["r restart", "s stop", "a start", "x shell"],
     };
     let (pages, last): (&[&str], _) = match dashboard.page() {
         Page::Containers => (&["l logs", "e events", "t trace", "f kernel"], ["? help", "q quit"]),
-        Page::Logs if dashboard.rows.follows() => (&["up back", "e events"], ["? help", "q back"]),
-        Page::Logs => (&["End newest", "e events"], ["? help", "q back"]),
+        Page::Logs | Page::Messages if dashboard.rows.follows() => (&["up back", "e events"], ["? help", "q back"]),
+        Page::Logs | Page::Messages => (&["End newest", "e events"], ["? help", "q back"]),
         _ => (&["up/down scroll"], ["? help", "q back"]),
     };
+    // Where there is room; the help has it in any case.
+    let further: &[&str] = if dashboard.page() == Page::Containers { &["m dmesg"] } else { &[] };
     // Help and the way back are always there.
     let kept: usize = last.iter().map(|key| key.len().saturating_add(2)).sum();
     let mut at = 1_usize;
-    for key in pages.iter().chain(controls) {
+    for key in pages.iter().chain(controls).chain(further) {
         let end = at.saturating_add(key.len()).saturating_add(2);
         if end.saturating_add(kept) <= grid.columns().saturating_add(2) {
             grid.put(row, at, usize::MAX, key, Style::PLAIN);

@@ -1,8 +1,8 @@
-//! The other pages: a log, what happened, how the boot went, what the kernel can do, the keys.
+//! The other pages: a log, be it a container's or the kernel's, what happened, how the boot went, what the kernel can do, the keys.
 
 use std::ops::Range;
 
-use super::dashboard::{Dashboard, Gate, Page};
+use super::dashboard::{Dashboard, Gate, Log, Page};
 use super::draw::Model;
 use super::screen::{Color, Grid, Style, escape};
 use crate::boot::{Feature, Step, Verdict};
@@ -17,6 +17,7 @@ const HELP: &[(&str, &str)] = &[
     ("PgUp PgDn", "a page up, down"),
     ("Home End g G", "the first, the last; the end of a log is followed"),
     ("Enter l", "what the selected container printed"),
+    ("m", "what the kernel warned of; while this is open it prints emergencies only"),
     ("e", "what happened"),
     ("t", "how the boot went, step by step"),
     ("f", "what this kernel can do, and what it lacks"),
@@ -36,7 +37,7 @@ const CONTROL_HELP: &[(&str, &str)] = &[
 pub(super) fn draw(dashboard: &mut Dashboard, model: &Model<'_>, grid: &mut Grid, page: Range<usize>) {
     let rows = page.start.saturating_add(1)..page.end;
     let title = match dashboard.page() {
-        Page::Logs => log(dashboard, model, grid, rows),
+        Page::Logs | Page::Messages => log(dashboard, model, grid, rows),
         Page::Events => {
             let seen = dashboard.rows.window(model.events.len(), rows.len());
             if model.events.is_empty() {
@@ -104,23 +105,28 @@ fn rows_of(entries: &[Entry], columns: usize) -> Vec<Row> {
 }
 
 fn log(dashboard: &mut Dashboard, model: &Model<'_>, grid: &mut Grid, page: Range<usize>) -> String {
-    let selected = dashboard.selected();
+    let shown = dashboard.log().unwrap_or(Log::Kernel);
     let newest;
     let entries = match &dashboard.held {
         Some(held) => held,
         None => {
-            newest = (model.log)(selected);
+            newest = (model.log)(shown);
             &newest
         }
     };
     let rows = rows_of(entries, grid.columns());
-    let (name, dropped) = match model.snapshot.containers.get(selected) {
-        Some(container) => (container.name.as_str(), container.log_dropped),
-        None => ("", 0),
+    let (title, empty, dropped) = match shown {
+        Log::Container(index) => {
+            let container = model.snapshot.containers.get(index);
+            let name = container.map_or("", |container| container.name.as_str());
+            let dropped = container.map_or(0, |container| container.log_dropped);
+            (format!("LOG OF {name}"), "it has printed nothing", dropped)
+        }
+        Log::Kernel => ("WARNINGS OF THE KERNEL".to_owned(), "it has warned of nothing", 0),
     };
     let seen = dashboard.rows.window(rows.len(), page.len());
     if rows.is_empty() {
-        grid.put(page.start, 1, usize::MAX, "it has printed nothing", Style::PLAIN);
+        grid.put(page.start, 1, usize::MAX, empty, Style::PLAIN);
     }
     for (at, row) in page.zip(rows.iter().take(seen.end).skip(seen.start)) {
         grid.put(at, 1, TIME, &row.time, Style::ASIDE);
@@ -130,7 +136,7 @@ fn log(dashboard: &mut Dashboard, model: &Model<'_>, grid: &mut Grid, page: Rang
     }
     let how = if dashboard.rows.follows() { "following" } else { "held while you read; End goes on" };
     let lost = if dropped > 0 { "  (it printed too fast: some was thrown away)" } else { "" };
-    format!("LOG OF {name}  {how}{lost}")
+    format!("{title}  {how}{lost}")
 }
 
 /// Events from the one at `first` on.

@@ -1,7 +1,7 @@
 //! A person at the line: from the key that opens the dashboard to the one that closes it. Knows the time only as it is told.
 
 use super::access::Attempts;
-use super::dashboard::{Command, Dashboard};
+use super::dashboard::{Command, Dashboard, Log};
 use super::draw::{Model, draw};
 use super::encode::Encoder;
 use super::keys::{Key, Keys};
@@ -72,8 +72,8 @@ pub struct View<'a> {
     pub events: &'a [Event],
     /// How the boot went.
     pub trace: &'a [Step],
-    /// The newest lines of a container.
-    pub log: &'a dyn Fn(usize) -> Vec<Entry>,
+    /// The newest lines of a log.
+    pub log: &'a dyn Fn(Log) -> Vec<Entry>,
 }
 
 impl std::fmt::Debug for View<'_> {
@@ -137,8 +137,8 @@ impl Session {
         self.keys.feed(byte, out);
     }
 
-    /// Takes a key. `log` gives the newest lines of a container.
-    pub fn key(&mut self, key: Key, now: u64, log: &dyn Fn(usize) -> Vec<Entry>) -> Outcome {
+    /// Takes a key. `log` gives the newest lines of one.
+    pub fn key(&mut self, key: Key, now: u64, log: &dyn Fn(Log) -> Vec<Entry>) -> Outcome {
         let Some(open) = &mut self.open else {
             if !key.is_pressed() {
                 return Outcome::Nothing;
@@ -197,7 +197,7 @@ impl Session {
     }
 
     /// What follows from time alone.
-    pub fn pass(&mut self, now: u64, log: &dyn Fn(usize) -> Vec<Entry>) -> Outcome {
+    pub fn pass(&mut self, now: u64, log: &dyn Fn(Log) -> Vec<Entry>) -> Outcome {
         let Some(open) = self.open.as_mut().filter(|open| !open.lent) else { return Outcome::Nothing };
         if now >= open.touched.saturating_add(IDLE_MS) {
             return self.close();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::dashboard::Page;
+use super::dashboard::{Log, Page};
 use super::keys::Key;
 use super::session::{Outcome, Session, View};
 use crate::boot::{Feature, Step, Verdict};
@@ -69,6 +69,15 @@ fn snapshot(text: &str, containers: usize) -> Snapshot {
     }
 }
 
+/// Some lines of a log.
+fn lines(text: &str, log: Log) -> Vec<Entry> {
+    let text = match log {
+        Log::Container(_) => text.to_owned(),
+        Log::Kernel => format!("usb {text}"),
+    };
+    vec![Entry { time_ms: 9_000, continues: false, unfinished: false, text: text.into_bytes() }; 50]
+}
+
 /// A person in front of a terminal.
 struct Person {
     session: Session,
@@ -107,8 +116,8 @@ impl Person {
     }
 
     fn press(&mut self, key: Key) {
-        let entry = Entry { time_ms: 9_000, continues: false, unfinished: false, text: self.text.clone().into_bytes() };
-        let outcome = self.session.key(key, self.now, &|_| vec![entry.clone(); 50]);
+        let text = self.text.clone();
+        let outcome = self.session.key(key, self.now, &|log| lines(&text, log));
         self.react(outcome);
         self.look();
     }
@@ -117,9 +126,8 @@ impl Person {
     fn look(&mut self) {
         for _ in 0..20 {
             self.now += 1_000;
-            let entry =
-                Entry { time_ms: 9_000, continues: false, unfinished: false, text: self.text.clone().into_bytes() };
-            let log = |_| vec![entry.clone(); 50];
+            let text = self.text.clone();
+            let log = |log| lines(&text, log);
             let outcome = self.session.pass(self.now, &log);
             let event = Event {
                 number: 1,
@@ -173,6 +181,7 @@ fn every_page_shows_what_it_is_about() {
     let mut person = Person::at(80, 24, "web", 3);
     let pages = [
         (b'l', Page::Logs, "LOG OF web0  following"),
+        (b'm', Page::Messages, "00:00:09.0 | usb web"),
         (b'e', Page::Events, "exited"),
         (b't', Page::Trace, "1.500"),
         (b'f', Page::Features, "degraded"),
@@ -183,9 +192,11 @@ fn every_page_shows_what_it_is_about() {
         assert_eq!(person.session.dashboard().unwrap().page(), page);
         assert!(person.screen().contains(text), "{text}\n{}", person.screen());
     }
-    person.press(Key::Char(b'l'));
-    person.press(Key::PageUp);
-    assert!(person.screen().contains("held while you read"), "{}", person.screen());
+    for key in *b"lm" {
+        person.press(Key::Char(key));
+        person.press(Key::PageUp);
+        assert!(person.screen().contains("held while you read"), "{}", person.screen());
+    }
 }
 
 #[test]
@@ -255,9 +266,11 @@ proptest! {
     ) {
         let text = String::from_utf8_lossy(&text).into_owned() + "\x1b[2J\x1b]0;x\x07\u{9b}1m\r\n\u{202e}";
         let mut person = Person::at(columns, rows, &text, 3);
-        for key in *b"letf?l" {
+        for key in *b"lmetf?m" {
             person.press(Key::Char(key));
         }
+        person.press(Key::PageUp);
+        person.press(Key::Char(b'l'));
         person.press(Key::PageUp);
         prop_assert!(is_ours(&person.sent), "{:?}", person.sent);
         prop_assert!(person.terminal.screen().alternate_screen());

@@ -10,10 +10,10 @@ use super::readings::FRESH_MS;
 use super::sources::Source;
 use crate::clock::now_ms;
 use crate::console::access::{Secret, wipe};
-use crate::console::dashboard::{Command, Page};
+use crate::console::dashboard::{Command, Log};
 use crate::console::keys::Key;
 use crate::console::session::{Outcome, Session, View};
-use crate::logs::{Entry, Rings};
+use crate::logs::{Entry, Journal, Rings};
 use crate::supervise::Event as Asked;
 use crate::work::passphrase::LONGEST_INPUT;
 use crate::worker::{Kind, Worker};
@@ -105,9 +105,9 @@ impl Supervisor {
     }
 
     /// Does what follows from a key or from time.
-    fn react(&mut self, step: impl FnOnce(&mut Session, &dyn Fn(usize) -> Vec<Entry>) -> Outcome) {
-        let (Some(session), rings) = (&mut self.session, &self.rings) else { return };
-        match step(session, &|index| tail(rings, index)) {
+    fn react(&mut self, step: impl FnOnce(&mut Session, &dyn Fn(Log) -> Vec<Entry>) -> Outcome) {
+        let (Some(session), rings, journal) = (&mut self.session, &self.rings, &self.journal) else { return };
+        match step(session, &|log| tail(rings, journal, log)) {
             Outcome::Nothing => {}
             Outcome::Begin(bytes) => {
                 self.quiet_kernel();
@@ -147,7 +147,7 @@ impl Supervisor {
             snapshot: &snapshot,
             events: &self.journal.newest(EVENTS),
             trace: self.trace.steps(),
-            log: &|index| tail(&self.rings, index),
+            log: &|log| tail(&self.rings, &self.journal, log),
         });
         self.console.send(&frame);
         self.session = Some(session);
@@ -169,11 +169,10 @@ impl Supervisor {
         }
     }
 
-    /// A container has printed something.
-    pub(super) fn stir_log(&mut self, index: usize) {
+    /// A container has printed something, or the kernel has.
+    pub(super) fn stir_log(&mut self, log: Log) {
         if let Some(session) = &mut self.session
-            && let Some(dashboard) = session.dashboard()
-            && (dashboard.page(), dashboard.selected()) == (Page::Logs, index)
+            && session.dashboard().and_then(|dashboard| dashboard.log()) == Some(log)
         {
             session.stir();
         }
@@ -335,8 +334,11 @@ impl Supervisor {
     }
 }
 
-/// The newest lines of a container, as many as can be scrolled through.
-fn tail(rings: &Rings, index: usize) -> Vec<Entry> {
+/// The newest lines of a log, as many as can be scrolled through.
+fn tail(rings: &Rings, journal: &Journal, log: Log) -> Vec<Entry> {
     let (lines, bytes) = LOG;
-    rings.tail(index, lines, bytes)
+    match log {
+        Log::Container(index) => rings.tail(index, lines, bytes),
+        Log::Kernel => journal.kernel_tail(lines, bytes),
+    }
 }

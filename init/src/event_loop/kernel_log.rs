@@ -1,4 +1,5 @@
-//! The kernel's warnings, and what is worse: from /dev/kmsg to a ring of their own, and errors to the console.
+//! The kernel's warnings, and what is worse: from /dev/kmsg to a ring of their own, for the status port and the dashboard, and errors to
+//! the console.
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -6,10 +7,13 @@ use rustix::io::Errno;
 use super::Supervisor;
 use super::sources::Source;
 use crate::clock::now_ms;
+use crate::console::dashboard::Log;
 use crate::logs::{MAX_LINE, Piece};
 use crate::status::protocol::{self, Answer, Line};
 use crate::status::subscription::KERNEL;
 
+/// Where they are read.
+pub(super) const PATH: &str = "/dev/kmsg";
 /// Records read in one turn of the loop.
 const PER_TURN: usize = 64;
 /// `KERN_WARNING`: a larger number is less urgent.
@@ -24,7 +28,7 @@ impl Supervisor {
     pub(super) fn read_kernel_log(&mut self) {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
         // Without it PID 1 works as well.
-        let Ok(fd) = rustix::fs::open("/dev/kmsg", flags, Mode::empty()) else { return };
+        let Ok(fd) = rustix::fs::open(&self.options.kmsg, flags, Mode::empty()) else { return };
         self.sources.add_readable(&fd, Source::KernelLog);
         self.kernel_log = Some(fd);
         // What the process before has read comes again.
@@ -70,6 +74,7 @@ impl Supervisor {
 
     fn keep_kernel_line(&mut self, text: &[u8], time_ms: u64) {
         self.journal.kernel(text, time_ms);
+        self.stir_log(Log::Kernel);
         self.doubt_data(now_ms());
         if self.ports.watch(KERNEL) {
             let line =

@@ -3,7 +3,8 @@
 //! container on it prints emergencies only, and PID 1 its errors, as it prints what containers say. An oops and a panic are printed in
 //! any case: the kernel itself raises the level for them (`console_verbose` in kernel/panic.c).
 //!
-//! Who asks for more than `quiet` leaves, on the command line or by a sysctl, has it; but not over the dashboard.
+//! Who asks for more than `quiet` leaves, on the command line or by a sysctl, has it; but not over the dashboard, which
+//! has a page for what the kernel warns of.
 
 use std::path::Path;
 

@@ -7,6 +7,7 @@ use super::Supervisor;
 use super::ports::log_line;
 use super::sources::Source;
 use crate::clock::{cpu_us, now_ms};
+use crate::console::dashboard::Log;
 
 /// An unfinished line is shown after so many milliseconds: a prompt, a progress bar.
 const FLUSH_MS: u64 = 200;
@@ -79,7 +80,7 @@ impl Supervisor {
         if !self.read_output(index) {
             self.close_output(index);
         }
-        self.stir_log(index);
+        self.stir_log(Log::Container(index));
     }
 
     /// Reads what an ended container left in its pipe.

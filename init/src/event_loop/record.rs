@@ -78,10 +78,7 @@ impl Supervisor {
         let (phase, launch) = (unit.phase, matches!(unit.reason, Reason::Launch(_)));
         let text = self.how_it_ended(index, exit);
         self.console.say(&format!("{} {text}", self.name(index)));
-        let why = match unit.reason {
-            Reason::GaveUp => format!("given up after {} restarts", unit.restarts),
-            _ => "given up: its declaration doesn't have it started again".to_owned(),
-        };
+        let why = self.why_given_up(index);
         if exit.is_some() && self.units.get(index).is_some_and(|unit| unit.out_of_memory) {
             self.record(Kind::OutOfMemory, Some(index), "the kernel killed one of its processes for want of memory");
         }

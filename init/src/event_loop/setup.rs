@@ -14,7 +14,7 @@ use super::launches::Launches;
 use super::persist::Context;
 use super::sources::{Source, Sources};
 use super::words::Words;
-use super::{Supervisor, Unit, kernel_quiet, persist, signals};
+use super::{Supervisor, Unit, kernel_log, kernel_quiet, persist, signals};
 use crate::boot::cmdline::Stop;
 use crate::boot::{Feature, Trace, modules};
 use crate::console::{self, Console};
@@ -50,6 +50,8 @@ pub struct Options {
     pub console: PathBuf,
     /// What the level of the kernel's console is read from, and written to.
     pub printk: PathBuf,
+    /// What the kernel's log is read from.
+    pub kmsg: PathBuf,
     /// The watchdog that the plan may want.
     pub watchdog: PathBuf,
     /// Where last words are kept.
@@ -78,6 +80,7 @@ impl Default for Options {
             modules_lock: modules::LOCK.into(),
             console: console::PATH.into(),
             printk: kernel_quiet::LEVEL.into(),
+            kmsg: kernel_log::PATH.into(),
             watchdog: "/dev/watchdog0".into(),
             words: Places::default(),
             network_again_ms: 10_000,

@@ -49,10 +49,28 @@ impl Supervisor {
             Phase::Backoff { until } => {
                 format!("; starts again in {}", table::duration(until.saturating_sub(now_ms())))
             }
-            Phase::Failed if unit.reason == Reason::GaveUp => format!("; given up after {} restarts", unit.restarts),
-            _ => String::new(),
+            _ => self.attempts_used(index).map(|text| format!("; {text}")).unwrap_or_default(),
         };
         format!("{how}{next}")
+    }
+
+    /// Why a container that has ended is given up.
+    pub(super) fn why_given_up(&self, index: usize) -> String {
+        let pod = self.state.units().get(index).and_then(|unit| match unit.reason {
+            Reason::Pod(member) => Some(format!("given up: {}", self.member_given_up(member))),
+            _ => None,
+        });
+        pod.or_else(|| self.attempts_used(index))
+            .unwrap_or_else(|| "given up: its declaration doesn't have it started again".to_owned())
+    }
+
+    /// The same of one whose restart policy has no attempt left, if it ever had any.
+    fn attempts_used(&self, index: usize) -> Option<String> {
+        match self.state.attempts_used(index)? {
+            0 => None,
+            1 => Some("given up after 1 restart".to_owned()),
+            n => Some(format!("given up after {n} restarts in a row")),
+        }
     }
 
     /// Why a container is where it is.
@@ -60,10 +78,6 @@ impl Supervisor {
         let why = match &unit.reason {
             Reason::None => String::new(),
             Reason::Ended => unit.exit.map(|exit| self.ending_of(index, exit)).unwrap_or_default(),
-            Reason::GaveUp => {
-                let how = unit.exit.map(|exit| self.ending_of(index, exit)).unwrap_or_default();
-                format!("{how}; given up after {} restarts", unit.restarts)
-            }
             Reason::Launch(why) => why.clone(),
             Reason::Need(place) => self.need(index, *place, "which it can't be any more"),
             Reason::Data(why) => format!("needs /data: {why}"),
@@ -80,6 +94,10 @@ impl Supervisor {
             Phase::Backoff { until } => {
                 format!("{why}; starts again in {}", table::duration(until.saturating_sub(now)))
             }
+            Phase::Failed => match self.attempts_used(index) {
+                Some(used) => format!("{why}; {used}"),
+                None => why,
+            },
             Phase::Exited if unit.exit.is_some_and(Exit::success) && unit.reason == Reason::Ended => "done".to_owned(),
             _ => why,
         }

@@ -36,12 +36,7 @@ impl State {
             Some(Next::Again) => self.back_off(index, false, now),
             Some(Next::GiveUp) if forever => self.back_off(index, true, now),
             Some(Next::GiveUp) => {
-                self.change(index, |u| {
-                    u.phase = Phase::Failed;
-                    if u.reason == Reason::Ended && matches!(restart, Restart::OnFailure(_)) {
-                        u.reason = Reason::GaveUp;
-                    }
-                });
+                self.change(index, |u| u.phase = Phase::Failed);
                 self.given_up(index, now, actions);
             }
             Some(Next::WithPod) => {
@@ -71,6 +66,16 @@ impl State {
             let streak = if longest { u32::MAX } else { u.streak };
             u.phase = Phase::Backoff { until: now.saturating_add(policy.delay(streak, random)) };
         });
+    }
+
+    /// How often a container was started again in vain, if it was given up because its restart policy has no attempt left. Failures
+    /// in a row are what that counts: a run that was long enough, and a person's wish, begin anew.
+    pub fn attempts_used(&self, index: usize) -> Option<u32> {
+        let (unit, rules) = (self.units.get(index)?, self.rules.get(index)?);
+        let Restart::OnFailure(Some(limit)) = rules.restart else { return None };
+        // One that is never given up has failed more often, too, and may go down with its pod.
+        let by_itself = unit.phase == Phase::Failed && !matches!(unit.reason, Reason::Pod(_));
+        (by_itself && unit.failures > limit).then_some(limit)
     }
 
     /// A container is [`Phase::Failed`] from now on, by itself.

@@ -105,8 +105,38 @@ fn on_failure_with_a_limit_gives_up_after_so_many_restarts() {
         up(&mut s, 0, now);
         assert_eq!(s.units()[0].restarts, restart);
     }
+    assert_eq!(s.attempts_used(0), None);
     s.step(Event::Exited(0, BAD), now);
-    assert_eq!((phase(&s, 0), &s.units()[0].reason), (Phase::Failed, &Reason::GaveUp));
+    assert_eq!((phase(&s, 0), &s.units()[0].reason, s.attempts_used(0)), (Phase::Failed, &Reason::Ended, Some(2)));
+}
+
+#[test]
+fn the_attempts_of_a_row_are_told_whatever_it_failed_of() {
+    let fault = || Fault { text: "exec /bin/x: ENOENT".into(), transient: false };
+    let mut s = running(Restart::OnFailure(Some(2)));
+    let mut now = 0;
+    // Three ends that a long run makes forgotten: they are restarts, but none of this row.
+    for _ in 0..3 {
+        now += 10_000;
+        s.step(Event::Exited(0, BAD), now);
+        now += wait_out(&mut s, 0, now).0;
+        up(&mut s, 0, now);
+    }
+    now += 10_000;
+    s.step(Event::Exited(0, BAD), now);
+    for _ in 0..2 {
+        assert_eq!(s.attempts_used(0), None);
+        now += wait_out(&mut s, 0, now).0;
+        s.step(Event::LaunchFailed(0, fault()), now);
+    }
+    assert_eq!((phase(&s, 0), &s.units()[0].reason), (Phase::Failed, &Reason::Launch(fault().text)));
+    assert_eq!(s.attempts_used(0), Some(2));
+    // The controls: one that has none, and one that a person starts anew.
+    let mut once = running(Restart::No);
+    once.step(Event::Exited(0, BAD), 50);
+    assert_eq!((phase(&once, 0), once.attempts_used(0)), (Phase::Failed, None));
+    s.step(Event::StartAsked(0), now);
+    assert_eq!(s.attempts_used(0), None);
 }
 
 #[test]

@@ -103,8 +103,6 @@ pub enum Reason {
     Ended,
     /// Its launch failed so.
     Launch(String),
-    /// Its restart policy's number of attempts is used up.
-    GaveUp,
     /// This need (by its place in [`super::Rules::needs`]) can't be met any more.
     Need(usize),
     /// It needs `/data`, which will not come.

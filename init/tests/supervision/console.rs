@@ -11,6 +11,7 @@ use crate::rig::{Rig, Setup, TERMINAL, changed, shell, with};
 pub const TESTS: &[(&str, fn())] = &[
     ("console::a_key_opens_the_dashboard_and_q_brings_lines_back", a_key_opens_the_dashboard_and_q_brings_lines_back),
     ("console::a_log_is_followed_and_held_while_somebody_reads", a_log_is_followed_and_held_while_somebody_reads),
+    ("console::what_the_kernel_warns_of_is_on_the_screen", what_the_kernel_warns_of_is_on_the_screen),
     ("console::nothing_changes_without_the_passphrase", nothing_changes_without_the_passphrase),
     ("console::without_access_no_key_does_anything", without_access_no_key_does_anything),
     ("console::nothing_typed_holds_the_console_up", nothing_typed_holds_the_console_up),
@@ -88,6 +89,43 @@ fn a_log_is_followed_and_held_while_somebody_reads() {
     let number = rig.log("count").len() + 5;
     rig.wait_screen(&format!("| number {number}"));
     rig.press("\x1b");
+    rig.wait_screen("CONTAINER");
+}
+
+fn what_the_kernel_warns_of_is_on_the_screen() {
+    let mut rig = Rig::with(
+        vec![shell("calm", "exec sleep 10000")],
+        Setup { access: Some(Access::Status), kernel: true, ..Setup::default() },
+    );
+    rig.wait_state("calm", "running");
+    rig.kernel_says(3, 2, b"blk_update_request: I/O error, dev vdb");
+    rig.press(" ");
+    rig.wait_screen(">calm");
+    rig.press("m");
+    rig.wait_screen("WARNINGS OF THE KERNEL  following");
+    rig.wait_screen("00:00:02.0 | blk_update_request: I/O error, dev vdb");
+    // What comes while it is looked at: bytes that would steer the terminal, and what is less urgent than a warning.
+    rig.kernel_says(6, 3, b"eth0: link is up");
+    rig.kernel_says(4, 4, b"usb \x1b[2J\xc2\x9b31m\x9bx");
+    rig.wait_screen("00:00:04.0 | usb \\x1b[2J\\u{9b}31m\\x9bx");
+    assert!(!rig.screen().contents().contains("link is up"));
+    // It is held while somebody reads, and followed again.
+    (5..60).for_each(|n| rig.kernel_says(4, n, format!("warning {n}").as_bytes()));
+    rig.wait_screen("| warning 59");
+    rig.press("\x1b[5~");
+    rig.wait_screen("held while you read");
+    rig.kernel_says(4, 60, b"the newest");
+    let newest = |rig: &mut Rig| rig.ask(serde_json::json!({"request": "logs", "tail": 1}))["lines"][0]["text"].clone();
+    let kept = (0..1_000).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        newest(&mut rig) == "the newest"
+    });
+    assert!(kept);
+    std::thread::sleep(std::time::Duration::from_millis(1_500));
+    assert!(!rig.screen().contents().contains("| the newest"));
+    rig.press("\x1b[F");
+    rig.wait_screen("| the newest");
+    rig.press("q");
     rig.wait_screen("CONTAINER");
 }
 

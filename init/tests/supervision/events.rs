@@ -1,6 +1,6 @@
 //! What happens is told: each thing once, in order, also over a crash.
 
-use garboard_runtime::plan::{Condition, Restart};
+use garboard_runtime::plan::{self, Condition, HealthCheck, HealthTest, Restart};
 use serde_json::json;
 
 use crate::last_words;
@@ -9,6 +9,7 @@ use crate::rig::{Rig, Setup, after, changed, kill, shell, with};
 /// By name.
 pub const TESTS: &[(&str, fn())] = &[
     ("events::everything_that_happens_is_an_event_once_and_in_order", everything_once_and_in_order),
+    ("events::a_failure_says_what_happened", a_failure_says_what_happened),
     ("events::a_subscription_goes_on_over_a_crash", a_subscription_goes_on_over_a_crash),
     ("events::logs_are_followed_without_a_gap", logs_are_followed_without_a_gap),
     ("events::a_slow_subscriber_is_told_what_it_missed", a_slow_subscriber_is_told_what_it_missed),
@@ -44,7 +45,7 @@ fn everything_once_and_in_order() {
     assert_eq!(kinds("web"), ["started", "exited", "started", "exited", "failed"], "{events:#?}");
     let web = of("web");
     assert!(web[1].1.starts_with("exited with status 3; starts again in "), "{web:?}");
-    assert_eq!(web[3].1, "exited with status 3; given up after 1 restarts");
+    assert_eq!(web[3].1, "exited with status 3; given up after 1 restart");
     assert_eq!(kinds("job"), ["failed"]);
     assert!(of("job")[0].1.contains("waits for web to be completed"), "{events:#?}");
     assert_eq!(kinds("broken"), ["launch_failed", "failed"]);
@@ -66,6 +67,50 @@ fn everything_once_and_in_order() {
         "exited: exited with status 0",
     ];
     assert_eq!(last, expected);
+}
+
+fn a_failure_says_what_happened() {
+    let missing = changed(shell("missing", "true"), |launch| launch.process.args = vec!["/nowhere".into()]);
+    let calm = "trap 'exit 0' TERM; while true; do usleep 20000; done";
+    let mut sick = with(Restart::OnFailure(Some(1)), shell("sick", calm));
+    sick.supervision.health = Some(HealthCheck {
+        test: HealthTest::Exec(["/bin/sh", "-c", "exit 1"].map(String::from).into()),
+        interval_ms: 100,
+        timeout_ms: 20_000,
+        retries: 1,
+        start_period_ms: 0,
+        start_interval_ms: 100,
+        restart: true,
+    });
+    let in_pod = |container: plan::Container| plan::Container { pod: Some(0), ..container };
+    let mut rig = Rig::with(
+        vec![
+            with(Restart::OnFailure(Some(2)), missing),
+            sick,
+            shell("once", "exit 3"),
+            in_pod(shell("fragile", "sleep 0.5; exit 1")),
+            in_pod(with(Restart::Always, shell("friend", calm))),
+        ],
+        Setup { quick: true, pods: 1, ..Setup::default() },
+    );
+    let names = ["missing", "sick", "once", "fragile", "friend"];
+    names.iter().for_each(|name| drop(rig.wait_state(name, "failed")));
+    let events = rig.events();
+    let why = |name: &str| events.iter().rfind(|e| e.1 == name && e.0 == "failed").map(|e| e.2.as_str());
+    let declared = "given up: its declaration doesn't have it started again";
+    let expected = [
+        "given up after 2 restarts in a row",
+        "given up after 1 restart",
+        declared,
+        declared,
+        "given up: fragile of its pod was given up",
+    ];
+    assert_eq!(names.map(why), expected.map(Some), "{events:#?}");
+    // The status says it, too, and what the last attempt failed of.
+    for (name, cause, end) in [("missing", "/nowhere", expected[0]), ("sick", "unhealthy: status 1", expected[1])] {
+        let detail = rig.container(name)["detail"].as_str().unwrap().to_owned();
+        assert!(detail.contains(cause) && detail.ends_with(&format!("; {end}")), "{detail}");
+    }
 }
 
 fn a_subscription_goes_on_over_a_crash() {

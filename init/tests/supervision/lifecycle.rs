@@ -42,7 +42,7 @@ fn exact_ends_are_kept_and_the_policy_applied() {
     let stubborn = find(&status, "stubborn");
     assert_eq!(
         (&stubborn["restarts"], &stubborn["detail"]),
-        (&2.into(), &"exited with status 3; given up after 2 restarts".into())
+        (&2.into(), &"exited with status 3; given up after 2 restarts in a row".into())
     );
     let hopeless = find(&status, "hopeless");
     assert_eq!(

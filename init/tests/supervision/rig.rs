@@ -124,6 +124,8 @@ pub struct Rig {
     console: Arc<Mutex<String>>,
     /// What the watchdog is fed into.
     bowl: Option<OwnedFd>,
+    /// What stands for the kernel's log.
+    kernel: Option<OwnedFd>,
     /// The terminal's end of the console, if it is one; keeps an unread console open.
     line: Option<OwnedFd>,
     terminal: Arc<Mutex<vt100::Parser>>,
@@ -157,6 +159,8 @@ pub struct Setup<'a> {
     pub watchdog: Option<u32>,
     /// That device is there: a pipe.
     pub bowl: bool,
+    /// The kernel has a log, and says what the test has it say.
+    pub kernel: bool,
     /// What the appliance and the machine are called, if not `test`.
     pub name: Option<&'static str>,
     /// The console is a terminal of [`TERMINAL`] columns and rows, at which a person may do that.
@@ -225,6 +229,7 @@ impl Rig {
             std::os::unix::fs::symlink(disk, scratch.path().join("disk")).unwrap();
         }
         let bowl = setup.bowl.then(|| make_bowl(&scratch.path().join("watchdog")));
+        let kernel = setup.kernel.then(|| make_bowl(&scratch.path().join("kmsg")));
         let (reader, writer) = match setup.access {
             Some(_) => pseudo_terminal(),
             None => rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap(),
@@ -246,7 +251,7 @@ impl Rig {
         let line = line.or(unread);
         let port = BufReader::new(ours);
         let told = VecDeque::new();
-        Self { child, port, console, line, terminal, reader: thread, bowl, cgroup, scratch, next_id: 0, told }
+        Self { child, port, console, line, terminal, reader: thread, bowl, kernel, cgroup, scratch, next_id: 0, told }
     }
 
     /// Processes in its containers' cgroups.
@@ -271,6 +276,15 @@ impl Rig {
     /// The watchdog's food so far, out of the bowl.
     pub fn eaten(&self) -> Vec<u8> {
         eaten(self.bowl.as_ref().expect("a bowl"))
+    }
+
+    /// The kernel says something of this priority (below 8: its own words), so many seconds after it began.
+    pub fn kernel_says(&self, priority: u32, seconds: u64, text: &[u8]) {
+        let record = [format!("{priority},{seconds},{seconds}000000,-;").as_bytes(), text, b"\n"].concat();
+        let log = self.kernel.as_ref().expect("a kernel's log");
+        // A read of the real one gives one record.
+        self.until("read", |_| rustix::io::ioctl_fionread(log).unwrap() == 0);
+        rustix::io::write(log, &record).unwrap();
     }
 
     /// The bowl itself, for when the rig is gone.

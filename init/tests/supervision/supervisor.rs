@@ -71,6 +71,7 @@ pub fn begin(plan: &str, run_dir: &str, cgroup: &str, policy: &str, fate: &str) 
         modules_lock: "modules_disabled".into(),
         console: "console".into(),
         printk: "printk".into(),
+        kmsg: "kmsg".into(),
         watchdog: "watchdog".into(),
         words: words(),
         network_again_ms: 50,

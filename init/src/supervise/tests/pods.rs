@@ -111,3 +111,17 @@ fn who_waited_for_a_member_that_went_down_is_told() {
     assert_eq!(s.step(Event::DataUnavailable("no disk".into()), 1), []);
     assert_eq!([0, 1, 2].map(|index| phase(&s, index)), [Phase::Failed; 3]);
 }
+
+#[test]
+fn one_that_failed_too_often_and_is_never_given_up_goes_down_with_its_pod() {
+    let mut forever = member(Restart::OnFailure(Some(0)), &[]);
+    forever.supervision.on_failure = OnFailure::Restart;
+    let mut s = machine(vec![forever, member(Restart::No, &[])]);
+    s.step(Event::Begin, 0);
+    (0..2).for_each(|index| drop(up(&mut s, index, 0)));
+    s.step(Event::Exited(0, BAD), 1);
+    assert!(matches!(phase(&s, 0), Phase::Backoff { .. }));
+    s.step(Event::Exited(1, BAD), 2);
+    assert_eq!((phase(&s, 0), &s.units()[0].reason), (Phase::Failed, &Reason::Pod(1)));
+    assert_eq!(s.attempts_used(0), None, "that is not what it failed of");
+}

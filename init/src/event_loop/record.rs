@@ -82,9 +82,6 @@ impl Supervisor {
             Reason::GaveUp => format!("given up after {} restarts", unit.restarts),
             _ => "given up: its declaration doesn't have it started again".to_owned(),
         };
-        if exit.is_some() && self.units.get(index).is_some_and(|unit| unit.out_of_memory) {
-            self.record(Kind::OutOfMemory, Some(index), "the kernel killed one of its processes for want of memory");
-        }
         self.record(if launch { Kind::LaunchFailed } else { Kind::Exited }, Some(index), &text);
         if phase == Phase::Failed {
             self.record(Kind::Failed, Some(index), &why);

@@ -52,6 +52,8 @@ pub struct Options {
     pub printk: PathBuf,
     /// The watchdog that the plan may want.
     pub watchdog: PathBuf,
+    /// Where `memory.events` is read and watched, if not in the cgroups. For tests only.
+    pub memory_counts: Option<PathBuf>,
     /// Where last words are kept.
     pub words: Places,
     /// The network worker is started again after so many milliseconds when it has failed.
@@ -79,6 +81,7 @@ impl Default for Options {
             console: console::PATH.into(),
             printk: kernel_quiet::LEVEL.into(),
             watchdog: "/dev/watchdog0".into(),
+            memory_counts: None,
             words: Places::default(),
             network_again_ms: 10_000,
             print_trace: false,
@@ -165,6 +168,7 @@ impl Supervisor {
         // The first containers, before anything else is done.
         new.act();
         new.hear_of_devices();
+        new.watch_memory();
         Ok(new)
     }
 
@@ -202,6 +206,7 @@ impl Supervisor {
             keeper: Default::default(),
             previous: Default::default(),
             stops: Default::default(),
+            memory: Default::default(),
             state,
             units,
             pids: Default::default(),

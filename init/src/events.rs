@@ -31,7 +31,7 @@ pub enum Kind {
     Ready,
     /// It ended.
     Exited,
-    /// It, or the machine, was out of memory.
+    /// The kernel killed processes of it, as it, or the machine, was out of memory.
     OutOfMemory,
     /// Its launch failed.
     LaunchFailed,

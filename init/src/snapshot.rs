@@ -81,6 +81,8 @@ pub struct Container {
     pub memory_bytes: u64,
     /// Processor time that it has used, of all processors together, in microseconds.
     pub cpu_us: u64,
+    /// Processes of it that the kernel has killed for want of memory, since boot.
+    pub oom_kills: u64,
     /// What it says of itself (`STATUS=`, sd_notify(3)).
     pub says: String,
     /// Bytes of its output that were thrown away unseen.

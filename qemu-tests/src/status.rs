@@ -160,6 +160,8 @@ pub struct ContainerStatus {
     pub uptime_ms: Option<u64>,
     /// Memory of its cgroup.
     pub memory_bytes: Option<u64>,
+    /// Its processes that were killed for want of memory.
+    pub oom_kills: u64,
     /// Log lines dropped.
     pub log_dropped: u64,
     /// Bytes of its log that were to be kept, and are lost.

@@ -187,6 +187,7 @@ mod tests {
             uptime_ms,
             memory_bytes: 3_300_000,
             cpu_us: 0,
+            oom_kills: 0,
             says: String::new(),
             log_dropped: 0,
             log_unkept: 0,

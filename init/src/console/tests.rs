@@ -27,6 +27,7 @@ fn container(text: &str, state: ContainerState, health: Health) -> Container {
         uptime_ms: Some(11_000),
         memory_bytes: 3 << 20,
         cpu_us: 5_000,
+        oom_kills: 0,
         says: text.into(),
         log_dropped: 7,
         log_unkept: 0,

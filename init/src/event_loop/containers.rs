@@ -10,6 +10,7 @@ use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus, pidf
 use super::signals::CrashPoint;
 use super::sources::Source;
 use super::{Supervisor, Unit};
+use crate::clock::now_ms;
 pub(super) use crate::launch::LONGEST_REASON;
 use crate::launch::{self, fault, in_short, os_fault, output_pipe};
 use crate::supervise::{Event, Exit, Fault, Phase};
@@ -59,6 +60,7 @@ impl Supervisor {
             unit.output = Some(output);
             unit.degraded = degraded;
             unit.asked_to_stop = false;
+            unit.kills.begin();
         }
         self.reports.insert(index, report);
         self.pids.insert(pid, index);
@@ -168,7 +170,8 @@ impl Supervisor {
         self.drain_output(index);
         self.forget_questions(index);
         let phase = self.state.units().get(index).map(|unit| unit.phase);
-        let out_of_memory = may_lack_memory(phase, exit) && self.lacked_memory(index);
+        let now = now_ms();
+        self.count_kills(index, now);
         let report = self.reports.remove(&index);
         self.launchers.done(index);
         let Some(unit) = self.units.get_mut(index) else { return };
@@ -176,7 +179,8 @@ impl Supervisor {
             self.sources.remove(&fd);
         }
         unit.pid = 0;
-        unit.out_of_memory = out_of_memory;
+        unit.out_of_memory = may_lack_memory(phase, exit) && unit.kills.are_recent(now);
+        self.tell_kills_of(index, now);
         // Unless it has said otherwise.
         let text = format!("it {} before its program was executed", self.ending_of(index, exit));
         // It has done nothing if its launcher, a worker, had gone.
@@ -204,12 +208,6 @@ impl Supervisor {
             // Processes outlived the first one (`pid: host`). The next launch finds the cgroup empty, or tries again later.
             self.kill_cgroup(index);
         }
-    }
-
-    /// Whether the kernel killed one of the container's processes for want of memory, its own or the machine's.
-    fn lacked_memory(&self, index: usize) -> bool {
-        let group = self.cgroup.as_ref().and_then(|parent| cgroup::open(parent, self.name(index)).ok());
-        group.and_then(cgroup::memory_events).is_some_and(|events| events.oom_kill > 0)
     }
 
     /// Reads what became of a launch.

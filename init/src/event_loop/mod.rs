@@ -13,6 +13,7 @@ mod kernel_log;
 mod kernel_quiet;
 mod launchers;
 mod launches;
+mod memory;
 mod notify;
 mod output;
 mod persist;
@@ -87,6 +88,8 @@ struct Unit {
     heard: bool,
     /// Its last run ended because it, or the machine, was out of memory.
     out_of_memory: bool,
+    /// What the kernel has killed of it for that.
+    kills: memory::Kills,
     /// This run was sent its stop signal.
     asked_to_stop: bool,
     /// Limits that could not be set.
@@ -128,6 +131,7 @@ pub struct Supervisor {
     keeper: keep::Keeper,
     previous: previous::Askers,
     stops: stops::Stops,
+    memory: memory::Watch,
 
     state: State,
     units: Vec<Unit>,
@@ -283,6 +287,7 @@ impl Supervisor {
             Source::Report(index) => self.take_report(index),
             Source::Worker(pid) => self.take_worker_output(pid),
             Source::Notify(index) => self.take_notifications(index),
+            Source::Memory => self.hear_of_memory(),
         }
     }
 
@@ -344,6 +349,7 @@ impl Supervisor {
         self.close_stalled(now);
         self.check_launchers(now);
         self.check_data(now);
+        self.check_memory(now);
         self.hear_again(now);
         self.find_line(now);
     }
@@ -364,6 +370,7 @@ impl Supervisor {
             self.dashboard_due(),
             self.ports_due(),
             self.questions_due(now),
+            self.memory.due(),
         ];
         others.into_iter().flatten().chain(workers).chain(self.due.values().copied()).min()
     }

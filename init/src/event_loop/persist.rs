@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::memory::Kills;
 use super::signals::CrashPoint;
 use super::view::Announced;
 use super::words::Words;
@@ -95,6 +96,7 @@ pub(super) struct UnitRecord {
     pub(super) filled: bool,
     pub(super) heard: bool,
     pub(super) out_of_memory: bool,
+    pub(super) kills: Kills,
     pub(super) asked_to_stop: bool,
     pub(super) degraded: String,
     pub(super) notify: i32,
@@ -156,6 +158,7 @@ impl Supervisor {
             filled: unit.filled,
             heard: unit.heard,
             out_of_memory: unit.out_of_memory,
+            kills: unit.kills.clone(),
             asked_to_stop: unit.asked_to_stop,
             degraded: unit.degraded.clone(),
             notify: number(unit.notify.as_ref()),
@@ -361,6 +364,7 @@ mod tests {
             filled: true,
             heard: true,
             out_of_memory: true,
+            kills: Kills::longest(),
             asked_to_stop: true,
             degraded,
             notify: n,

@@ -79,9 +79,6 @@ impl Supervisor {
         let text = self.how_it_ended(index, exit);
         self.console.say(&format!("{} {text}", self.name(index)));
         let why = self.why_given_up(index);
-        if exit.is_some() && self.units.get(index).is_some_and(|unit| unit.out_of_memory) {
-            self.record(Kind::OutOfMemory, Some(index), "the kernel killed one of its processes for want of memory");
-        }
         self.record(if launch { Kind::LaunchFailed } else { Kind::Exited }, Some(index), &text);
         if phase == Phase::Failed {
             self.record(Kind::Failed, Some(index), &why);

@@ -132,6 +132,7 @@ impl Supervisor {
         let text = format!("PID 1 crashed and goes on, nothing was lost: {reason}");
         again.record(Kind::Crash, None, &text);
         again.remember(text);
+        again.watch_memory();
         Ok(again)
     }
 
@@ -154,6 +155,7 @@ impl Supervisor {
             unit.filled = record.filled;
             unit.heard = record.heard;
             unit.out_of_memory = record.out_of_memory;
+            unit.kills = record.kills;
             unit.asked_to_stop = record.asked_to_stop;
             unit.degraded = record.degraded;
             unit.says = record.says;

@@ -54,6 +54,8 @@ pub struct Options {
     pub kmsg: PathBuf,
     /// The watchdog that the plan may want.
     pub watchdog: PathBuf,
+    /// Where `memory.events` is read and watched, if not in the cgroups. For tests only.
+    pub memory_counts: Option<PathBuf>,
     /// Where last words are kept.
     pub words: Places,
     /// The network worker is started again after so many milliseconds when it has failed.
@@ -82,6 +84,7 @@ impl Default for Options {
             printk: kernel_quiet::LEVEL.into(),
             kmsg: kernel_log::PATH.into(),
             watchdog: "/dev/watchdog0".into(),
+            memory_counts: None,
             words: Places::default(),
             network_again_ms: 10_000,
             print_trace: false,
@@ -169,6 +172,7 @@ impl Supervisor {
         // The first containers, before anything else is done.
         new.act();
         new.hear_of_devices();
+        new.watch_memory();
         Ok(new)
     }
 
@@ -206,6 +210,7 @@ impl Supervisor {
             keeper: Default::default(),
             previous: Default::default(),
             stops: Default::default(),
+            memory: Default::default(),
             state,
             units,
             pids: Default::default(),

@@ -32,6 +32,8 @@ pub(super) enum Source {
     Worker(i32),
     /// What a container says of itself.
     Notify(usize),
+    /// The memory of containers' cgroups.
+    Memory,
 }
 
 impl Source {
@@ -53,6 +55,7 @@ impl Source {
             Self::Report(index) => (6, u32::try_from(index).unwrap_or(u32::MAX)),
             Self::Worker(pid) => (7, pid.unsigned_abs()),
             Self::Notify(index) => (10, u32::try_from(index).unwrap_or(u32::MAX)),
+            Self::Memory => (11, 0),
             Self::Keys => (15, 0),
         };
         (kind << 32) | u64::from(number)
@@ -73,6 +76,7 @@ impl Source {
             6 => Self::Report(index),
             7 => Self::Worker(i32::try_from(number).ok()?),
             10 => Self::Notify(index),
+            11 => Self::Memory,
             15 => Self::Keys,
             _ => return None,
         })
@@ -193,6 +197,7 @@ mod tests {
             Source::Report(7),
             Source::Worker(4_194_304),
             Source::Notify(9),
+            Source::Memory,
         ];
         let ports = [Source::Port(0), Source::Port(u32::MAX), Source::Listener(3), Source::Listener(u32::MAX)];
         for source in all.into_iter().chain(more).chain(ports) {

@@ -152,11 +152,11 @@ impl Supervisor {
             Phase::Exited => (ContainerState::Exited, None),
             Phase::Failed => (ContainerState::Failed, None),
         };
-        let mut detail = self.detail(index, memory, now);
-        if !unit.degraded.is_empty() {
-            let separator = if detail.is_empty() { "" } else { "; " };
-            detail.push_str(&format!("{separator}without {}", unit.degraded));
-        }
+        // Of one that has ended, why says enough.
+        let killed = matches!(state, ContainerState::Running).then(|| unit.kills.in_words()).flatten();
+        let degraded = (!unit.degraded.is_empty()).then(|| format!("without {}", unit.degraded));
+        let detail = [Some(self.detail(index, memory, now)), killed, degraded].into_iter().flatten();
+        let detail = detail.filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ");
         let parent = self.cgroup.as_ref().filter(|_| unit.pid != 0);
         let look = |parent| unit.readings.get(unit.pid, now, fresh, || Reading::take(parent, &declared.name));
         let used = parent.map(look).unwrap_or_default();
@@ -177,6 +177,7 @@ impl Supervisor {
             uptime_ms,
             memory_bytes: used.memory,
             cpu_us: used.cpu,
+            oom_kills: unit.kills.total,
             says: unit.says.clone(),
             log_dropped: self.rings.dropped(index),
             log_unkept: self.unkept(index),

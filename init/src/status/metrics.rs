@@ -91,6 +91,8 @@ fn containers(text: &mut Text, all: &[Container]) {
     each("garboard_container_cpu_seconds_total", "counter", "Processor time since it was launched.", &|c| {
         Some(seconds(c.cpu_us, 1_000_000))
     });
+    let help = "Its processes that the kernel killed for want of memory.";
+    each("garboard_container_oom_kills_total", "counter", help, &|c| Some(c.oom_kills.to_string()));
     each("garboard_container_log_dropped_bytes_total", "counter", "Output that was thrown away unseen.", &|c| {
         Some(c.log_dropped.to_string())
     });
@@ -160,6 +162,7 @@ mod tests {
             uptime_ms: (state == ContainerState::Running).then_some(61_007),
             memory_bytes: 1 << 20,
             cpu_us: 1_000_001,
+            oom_kills: 4,
             says: String::new(),
             log_dropped: 0,
             log_unkept: 0,
@@ -263,6 +266,7 @@ mod tests {
             "garboard_container_healthy{container=\"web\"} 1",
             "garboard_container_uptime_seconds{container=\"web\"} 61.007",
             "garboard_container_cpu_seconds_total{container=\"job\"} 1.000001",
+            "garboard_container_oom_kills_total{container=\"job\"} 4",
             "garboard_container_info{container=\"job\",image=\"dir\\\\\\\"of\\nimage\",pod=\"\"} 1",
             "garboard_container_info{container=\"web\",image=\"dir\\\\\\\"of\\nimage\",pod=\"front\"} 1",
         ] {

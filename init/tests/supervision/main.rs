@@ -11,6 +11,7 @@ mod last_words;
 mod launchers;
 mod lifecycle;
 mod many;
+mod memory;
 mod pictures;
 mod readers;
 mod rig;
@@ -73,6 +74,7 @@ fn main() {
         readers::TESTS,
         launchers::TESTS,
         many::TESTS,
+        memory::TESTS,
     ]
     .concat();
     let trial = |(name, test): (&str, fn())| {

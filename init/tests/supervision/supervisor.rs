@@ -73,6 +73,7 @@ pub fn begin(plan: &str, run_dir: &str, cgroup: &str, policy: &str, fate: &str) 
         printk: "printk".into(),
         kmsg: "kmsg".into(),
         watchdog: "watchdog".into(),
+        memory_counts: std::fs::exists("counts").is_ok_and(|there| there).then(|| "counts".into()),
         words: words(),
         network_again_ms: 50,
         print_trace: false,

@@ -5,6 +5,7 @@ mod support;
 use std::collections::BTreeMap;
 
 use garboard_qemu::{Exit, Image, Vm, secs};
+use serde_json::Map;
 use support::{BOOT, Project, expect, finished, fixture};
 
 fn bake(declaration: &str) -> (Project, Image) {
@@ -81,6 +82,17 @@ command = ["dd", "if=/dev/zero", "of=/dev/null", "bs=96M", "count=1"]
 image = "BUSYBOX"
 command = ["sh", "-c", "dd if=/dev/zero of=/dev/null bs=96M count=1; echo survived yes"]
 mem_limit = "32m"
+
+# The shell is spared (`oom_score_adj`), and so the group's other processes end alone.
+[containers.spared]
+image = "BUSYBOX"
+command = ["sh", "-c", '''
+(echo 0 > /proc/self/oom_score_adj; exec dd if=/dev/zero of=/dev/null bs=96M count=1) & wait $!
+echo ended $?
+exec sleep 1000000
+''']
+mem_limit = "32m"
+oom_score_adj = -1000
 
 [containers.many]
 image = "BUSYBOX"
@@ -164,6 +176,7 @@ fn what_is_declared_holds_and_nothing_else_is_limited() {
     let vm = Vm::boot(&image).unwrap();
     limits_are_seen_as_declared(&vm);
     memory_limits_kill_who_breaks_them(&vm);
+    who_is_killed_beside_the_first_process_is_told_of(&vm);
     no_more_processes_than_declared(&vm);
     space_ends_where_declared(&vm);
     low_ports_are_there_for_root(&vm);
@@ -218,6 +231,33 @@ fn memory_limits_kill_who_breaks_them(vm: &Vm) {
         assert_eq!((hog.state.as_str(), hog.detail.as_str()), ("failed", "was killed by SIGKILL: out of memory"));
     }
     assert_eq!(finished(vm, "free-hog").0, Exit::Code(0));
+}
+
+/// The first process goes on, and so does its container.
+fn who_is_killed_beside_the_first_process_is_told_of(vm: &Vm) {
+    vm.wait_status("a killed process", BOOT, |status| Ok(status.container("spared").unwrap().oom_kills > 0)).unwrap();
+    vm.wait_status("its end", BOOT, |_| Ok(vm.logs("spared", 10)?.contains(&"ended 137".to_owned()))).unwrap();
+    let status = vm.status().unwrap();
+    let spared = status.container("spared").unwrap();
+    assert_eq!((spared.state.as_str(), spared.exit, spared.restarts), ("running", None, 0));
+    assert_eq!(spared.detail, "one of its processes was killed for want of memory");
+    // Of a container that ends of it all are counted.
+    let kills = ["spared", "hog", "half-hog", "sibling", "free-hog"];
+    let kills = kills.map(|name| status.container(name).unwrap().oom_kills);
+    assert_eq!(kills, [1, 1, 2, 0, 0], "{}", status.table());
+
+    let events = vm.request("events", &Map::from_iter([("count".to_owned(), 1000.into())])).unwrap();
+    let of = |name: &str| -> Vec<(&str, &str)> {
+        let events = events["events"].as_array().unwrap().iter().filter(|event| event["container"] == name);
+        events.map(|event| (event["kind"].as_str().unwrap(), event["text"].as_str().unwrap())).collect()
+    };
+    let one = ("out_of_memory", "the kernel killed one of its processes for want of memory");
+    assert_eq!(of("spared"), [("started", "its program runs"), one]);
+    assert!(of("hog").contains(&one), "{:?}", of("hog"));
+    assert_eq!(of("sibling"), [("started", "its program runs")]);
+    let metrics = vm.request("metrics", &Map::new()).unwrap();
+    let metrics = metrics["text"].as_str().unwrap();
+    assert!(metrics.contains("garboard_container_oom_kills_total{container=\"spared\"} 1\n"), "{metrics}");
 }
 
 fn no_more_processes_than_declared(vm: &Vm) {

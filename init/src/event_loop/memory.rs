@@ -9,7 +9,7 @@
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use garboard_runtime::cgroup;
+use garboard_runtime::cgroup::{self, MemoryEvents};
 use rustix::fs::{Mode, OFlags, inotify};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -55,8 +55,10 @@ impl Watch {
 /// What was killed of one container.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Kills {
-    /// In this run: what its cgroup, which is another one in each run, had counted when it was last read.
+    /// In this run, of which the cgroup is another one than the last run's.
     run: u64,
+    /// What that had counted when it was last read: kills, and kills of all at once.
+    read: (u64, u64),
     /// Since boot.
     pub(super) total: u64,
     /// Those of which events have told.
@@ -70,17 +72,21 @@ pub(super) struct Kills {
 impl Kills {
     /// A run begins.
     pub(super) fn begin(&mut self) {
-        self.run = 0;
-        self.seen_at = None;
+        (self.run, self.read, self.seen_at) = (0, (0, 0), None);
     }
 
     /// Its cgroup has counted so many. True: more than were known.
-    fn count(&mut self, counted: u64, now: u64) -> bool {
-        let more = counted.saturating_sub(self.run);
+    ///
+    /// Who makes the kernel kill all of a group (`memory.oom.group`) is killed with the others once more, and counted twice, unless it was
+    /// gone by then (`oom_kill_process` in the kernel's `mm/oom_kill.c`).
+    fn count(&mut self, counted: MemoryEvents, now: u64) -> bool {
+        let more = counted.oom_kill.saturating_sub(self.read.0);
         if more == 0 {
             return false;
         }
-        self.run = counted;
+        let more = more.saturating_sub(counted.oom_group_kill.saturating_sub(self.read.1)).max(1);
+        self.read = (counted.oom_kill, counted.oom_group_kill);
+        self.run = self.run.saturating_add(more);
         self.total = self.total.saturating_add(more);
         self.seen_at = Some(now);
         true
@@ -187,7 +193,7 @@ impl Supervisor {
         }
         let group = self.memory_counts().and_then(|parent| cgroup::open(parent, self.name(index)).ok());
         let Some(events) = group.and_then(cgroup::memory_events) else { return };
-        if self.units.get_mut(index).is_some_and(|unit| unit.kills.count(events.oom_kill, now)) {
+        if self.units.get_mut(index).is_some_and(|unit| unit.kills.count(events, now)) {
             self.dirty.push(index);
         }
     }
@@ -234,7 +240,7 @@ impl Kills {
     /// The one that takes most room when it is kept.
     pub(super) fn longest() -> Self {
         let most = u64::MAX;
-        Self { run: most, total: most, told: most, seen_at: Some(most), told_at: Some(most) }
+        Self { run: most, read: (most, most), total: most, told: most, seen_at: Some(most), told_at: Some(most) }
     }
 }
 
@@ -242,21 +248,35 @@ impl Kills {
 mod tests {
     use super::*;
 
+    fn of(oom_kill: u64, oom_group_kill: u64) -> MemoryEvents {
+        MemoryEvents { oom_kill, oom_group_kill, ..MemoryEvents::default() }
+    }
+
+    #[test]
+    fn who_is_killed_with_all_others_counts_once() {
+        let mut kills = Kills::default();
+        // Two processes, of which the kernel has counted the first twice; one; one that was gone before its second time.
+        for (counted, run) in [(of(3, 1), 2), (of(5, 2), 3), (of(6, 3), 4)] {
+            assert!(kills.count(counted, 1_000));
+            assert_eq!(kills.run, run);
+        }
+    }
+
     #[test]
     fn an_end_is_for_want_of_memory_if_something_was_killed_in_this_run_and_lately() {
         let mut kills = Kills::default();
-        assert!(!kills.count(0, 1_000) && !kills.are_recent(1_000));
-        assert!(kills.count(2, 1_000));
+        assert!(!kills.count(of(0, 0), 1_000) && !kills.are_recent(1_000));
+        assert!(kills.count(of(2, 0), 1_000));
         assert!(kills.are_recent(1_000) && kills.are_recent(1_000 + RECENT_MS));
         // Read again, it is the same two.
-        assert!(!kills.count(2, 900_000) && !kills.are_recent(900_000));
-        assert!(kills.count(3, 900_000) && kills.are_recent(900_000));
+        assert!(!kills.count(of(2, 0), 900_000) && !kills.are_recent(900_000));
+        assert!(kills.count(of(3, 0), 900_000) && kills.are_recent(900_000));
         assert_eq!(kills.in_words().unwrap(), "3 of its processes were killed for want of memory");
         kills.begin();
         assert!(!kills.are_recent(900_000), "the run before is over");
         assert_eq!(kills.in_words(), None);
-        assert!(!kills.count(0, 900_001));
-        assert!(kills.count(1, 900_002), "its cgroup is another one and counts anew");
+        assert!(!kills.count(of(0, 0), 900_001));
+        assert!(kills.count(of(1, 0), 900_002), "its cgroup is another one and counts anew");
         assert_eq!(kills.total, 4);
     }
 
@@ -267,7 +287,7 @@ mod tests {
         let mut told = Vec::new();
         for second in 0..35_u64 {
             let now = second * 1_000;
-            kills.count(second * 10 + 1, now);
+            kills.count(of(second * 10 + 1, 0), now);
             if kills.due().is_some_and(|due| due <= now) {
                 told.extend(kills.tell(now));
             }

@@ -2,7 +2,7 @@
 //! controller: files in the working directory take the place of what it counts.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -101,7 +101,7 @@ fn waits(pid: i32) -> u64 {
 fn kills_without_end_are_told_of_now_and_then() {
     let mut rig = running(COUNTS);
     rig.wait_console("STATE");
-    let before = waits(rig.pid());
+    let (begun, before) = (Instant::now(), waits(rig.pid()));
     // First what is reclaimed alone is counted, then what is killed.
     for number in 1..=300 {
         count(&rig.file("counts"), number, 0);
@@ -112,20 +112,23 @@ fn kills_without_end_are_told_of_now_and_then() {
         std::thread::sleep(Duration::from_millis(5));
     }
     let often = waits(rig.pid()) - before;
-    assert!(often <= 40, "it was woken {often} times");
+    assert!(often <= 20 + 6 * begun.elapsed().as_secs(), "it was woken {often} times in {:?}", begun.elapsed());
     wait_kills(&mut rig, 300);
-    let first = told(&mut rig, "web");
-    assert_eq!(first.len(), 1, "{first:?}");
+    let first = told(&mut rig, "web").len();
+    let most = 1 + usize::try_from(begun.elapsed().as_secs() / 10).unwrap();
+    assert!((1..=most).contains(&first), "{first} events in {:?}", begun.elapsed());
     kill(rig.container("web")["pid"].as_i64().unwrap() as i32, 9);
     rig.wait_state("web", "failed");
     let all = told(&mut rig, "web");
-    let numbers: Vec<u64> = all.iter().filter_map(|(_, text)| text.split(' ').nth(3)).map(number).collect();
-    assert_eq!((all.len(), numbers.iter().sum::<u64>()), (3, 300), "{all:?}");
-    assert_eq!(all[2].1, "was killed by SIGKILL: out of memory", "{all:?}");
+    let numbers = numbers(&all);
+    assert_eq!(numbers.iter().sum::<u64>(), 300, "{all:?}");
+    assert_eq!(all.last().unwrap().1, "was killed by SIGKILL: out of memory", "{all:?}");
 }
 
-fn number(word: &str) -> u64 {
-    if word == "one" { 1 } else { word.parse().unwrap_or(0) }
+/// How many were killed, by each event.
+fn numbers(told: &[(String, String)]) -> Vec<u64> {
+    let kills = told.iter().filter_map(|(_, text)| text.strip_prefix("the kernel killed ")?.split(' ').next());
+    kills.map(|word| if word == "one" { 1 } else { word.parse().unwrap() }).collect()
 }
 
 fn kills_during_a_crash_are_told_of_once() {
@@ -144,7 +147,8 @@ fn kills_during_a_crash_are_told_of_once() {
     wait_kills(&mut rig, 6);
     kill(rig.container("web")["pid"].as_i64().unwrap() as i32, 9);
     rig.wait_state("web", "failed");
-    assert_eq!(told(&mut rig, "web")[..2], [event("2"), event("4")]);
+    let numbers = numbers(&told(&mut rig, "web"));
+    assert_eq!((numbers[0], numbers.iter().sum::<u64>()), (2, 6), "{numbers:?}");
     assert_eq!(rig.container("web")["oom_kills"], 6);
 }
 

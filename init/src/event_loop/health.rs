@@ -26,6 +26,16 @@ fn waits(worker: &Worker, now: u64) -> bool {
     worker.deadline.is_none() || now.saturating_sub(worker.since) >= BEGUN_MS
 }
 
+/// Which of those that wait is asked next, while so many begin and so many are alive: the first, or the first of a container that was not slow,
+/// when what is left is for these.
+fn next(begin: usize, alive: usize, mut slow: impl Iterator<Item = bool>) -> Option<usize> {
+    if begin >= AT_ONCE || alive >= ALIVE {
+        return None;
+    }
+    let room = alive < ALIVE.saturating_sub(AT_ONCE);
+    slow.position(|slow| room || !slow)
+}
+
 impl Supervisor {
     /// The automaton wants to know how a container is.
     pub(super) fn probe(&mut self, index: usize) {
@@ -45,17 +55,11 @@ impl Supervisor {
         }
     }
 
-    /// Where among those that wait the question is that can be asked now: the first, or the first of a container that was not slow, when
-    /// what is left is for these.
+    /// Where among those that wait the question is that can be asked now.
     fn next_question(&self, now: u64) -> Option<usize> {
         let begin = self.asking().filter(|worker| !waits(worker, now)).count();
-        let alive = self.asking().count();
-        if begin >= AT_ONCE || alive >= ALIVE {
-            return None;
-        }
-        let room = alive < ALIVE.saturating_sub(AT_ONCE);
-        let quick = |index: usize| self.units.get(index).is_none_or(|unit| !unit.slow);
-        self.questions.iter().position(|(index, _)| room || quick(*index))
+        let slow = |index: usize| self.units.get(index).is_some_and(|unit| unit.slow);
+        next(begin, self.asking().count(), self.questions.iter().map(|(index, _)| slow(*index)))
     }
 
     fn asking(&self) -> impl Iterator<Item = &Worker> {
@@ -149,5 +153,21 @@ impl Supervisor {
         self.questions.retain(|(about, _)| *about != index);
         let about_it = |kind: Kind| matches!(kind, Kind::Health { container, .. } if container == index);
         self.workers.iter().filter(|worker| about_it(worker.kind)).for_each(Worker::kill);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slow_leave_room_for_others() {
+        let of = |begin, alive, slow: &[bool]| next(begin, alive, slow.iter().copied());
+        let full = ALIVE - AT_ONCE;
+        assert_eq!(of(0, full - 1, &[true, false]), Some(0), "as long as there is room, in turn");
+        assert_eq!(of(0, full, &[true, true, false]), Some(2));
+        assert_eq!(of(0, full, &[true, true]), None);
+        assert_eq!(of(AT_ONCE, AT_ONCE, &[false]), None, "too many begin");
+        assert_eq!(of(0, ALIVE, &[false]), None);
     }
 }

@@ -140,7 +140,14 @@ fn an_end_comes_before_answers() {
     let mut rig = Rig::new(vec![with(Restart::Always, shell("job", "sleep 10000"))]);
     let job = rig.wait_state("job", "running")["pid"].as_i64().unwrap();
     let supervisor = rig.pid();
+    let is = |letter: &str| {
+        let stat = std::fs::read_to_string(format!("/proc/{supervisor}/stat")).unwrap();
+        stat.rsplit_once(") ").unwrap().1.starts_with(letter)
+    };
+    // Not in the middle of a turn: it may still look for further requests behind the last one.
+    rig.until("it waits", |_| is("S"));
     kill(supervisor, libc::SIGSTOP);
+    rig.until("it stands still", |_| is("T"));
     kill(job.try_into().unwrap(), libc::SIGKILL);
     rig.until("it has ended", |rig| rig.children().iter().all(|(pid, state)| i64::from(*pid) != job || *state == 'Z'));
     let waker = std::thread::spawn(move || {

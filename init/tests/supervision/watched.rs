@@ -297,7 +297,7 @@ fn who_never_answers_keeps_no_other_from_being_asked() {
 
 /// A worker that stands still is killed; the program that it has executed in the container is not what goes on.
 fn a_question_that_is_given_up_leaves_nothing_behind() {
-    let short = |health: &mut HealthCheck| (health.timeout_ms, health.restart) = (500, false);
+    let short = |health: &mut HealthCheck| (health.timeout_ms, health.restart) = (2_000, false);
     let mut rig = Rig::new(vec![but(short, asked(script("sleep 4321; true"), shell("web", "sleep 10000")))]);
     let programs = || {
         let all = std::fs::read_dir("/proc").unwrap().flatten();
@@ -313,8 +313,11 @@ fn a_question_that_is_given_up_leaves_nothing_behind() {
             let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             *state != 'T' && *state != 'Z' && line.starts_with(b"garboard-worker\0health") && programs() > 0
         });
-        if let Some((pid, _)) = asking {
-            crate::rig::kill(pid, libc::SIGSTOP);
+        // Unless it has ended in this moment.
+        let stop = |pid| rustix::process::kill_process(pid, rustix::process::Signal::STOP).is_ok();
+        if let Some((pid, _)) = asking
+            && rustix::process::Pid::from_raw(pid).is_some_and(stop)
+        {
             stopped += 1;
             rig.until("it is given up", |rig| rig.children().iter().all(|(other, _)| *other != pid));
         }

@@ -6,8 +6,22 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-/// When process `pid` started, in clock ticks after boot (proc(5), `/proc/PID/stat`); `None`: there is no such process.
+/// What `/proc/PID/stat` says (proc(5)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stat {
+    /// The process whose child it is.
+    pub(crate) parent: i32,
+    /// Clock ticks after boot.
+    pub(crate) start_time: u64,
+}
+
+/// When process `pid` started; `None`: there is no such process.
 pub(crate) fn start_time(pid: i32) -> Option<u64> {
+    stat(pid).map(|stat| stat.start_time)
+}
+
+/// Reads it; `None`: there is no such process.
+pub(crate) fn stat(pid: i32) -> Option<Stat> {
     let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
     let file = rustix::fs::open(format!("/proc/{pid}/stat"), flags, rustix::fs::Mode::empty()).ok()?;
     // Fifty numbers and a name of at most 64 bytes.
@@ -17,10 +31,13 @@ pub(crate) fn start_time(pid: i32) -> Option<u64> {
 }
 
 /// The name, in parentheses, may hold anything: what counts stands after the last one.
-fn parse(text: &str) -> Option<u64> {
+fn parse(text: &str) -> Option<Stat> {
     let (_, rest) = text.rsplit_once(')')?;
-    // The state is field 3, the start time field 22.
-    rest.split_whitespace().nth(19)?.parse().ok()
+    let mut fields = rest.split_whitespace();
+    // The parent is field 4, the start time field 22.
+    let parent = fields.nth(1)?.parse().ok()?;
+    let start_time = fields.nth(17)?.parse().ok()?;
+    Some(Stat { parent, start_time })
 }
 
 /// The live process `pid` that started at `start_time`, by descriptor; `None`: it has ended.
@@ -64,7 +81,7 @@ mod tests {
     fn a_name_with_parentheses_is_skipped() {
         let text =
             "42 (a) Z 1 (b) S 1 42 42 0 -1 4194304 106 0 0 0 0 0 0 0 20 0 1 0 987654 2584576 205 18446744073709551615";
-        assert_eq!(parse(text), Some(987_654));
+        assert_eq!(parse(text), Some(Stat { parent: 1, start_time: 987_654 }));
         assert_eq!(parse("42 (x) S 1"), None);
     }
 

@@ -147,12 +147,17 @@ pub fn open(parent: impl AsFd, name: &str) -> Result<OwnedFd, Failure> {
 /// Sends SIGKILL to every process in the cgroup and beneath it.
 ///
 /// By `cgroup.kill` (Linux 5.14), which new processes can't outrun; before that, one by one: then call it until
-/// [`populated`] says no.
+/// [`populated`] says no. One by one after it, too: a process whose first thread has ended before the others doesn't heed it.
 pub fn kill(dir: impl AsFd) -> Result<(), Failure> {
     let dir = dir.as_fd();
     match write(dir, "cgroup.kill", "1") {
-        Err(Errno::NOENT) => kill_each(dir),
-        other => other.at(Step::SetCgroup, || "cgroup.kill"),
+        Err(Errno::NOENT) => kill_frozen(dir),
+        other => {
+            other.at(Step::SetCgroup, || "cgroup.kill")?;
+            // The cgroup may be gone by now, or another user's process be in it: nobody who was killed just now is an error.
+            let _ = kill_each(dir);
+            Ok(())
+        }
     }
 }
 
@@ -290,16 +295,20 @@ fn read_most(dir: BorrowedFd<'_>, file: &str, most: usize) -> Result<String, Err
 }
 
 /// For kernels without `cgroup.kill`: frozen first so that a fork bomb can't outrun it.
-fn kill_each(dir: BorrowedFd<'_>) -> Result<(), Failure> {
+fn kill_frozen(dir: BorrowedFd<'_>) -> Result<(), Failure> {
     let _ = write(dir, "cgroup.freeze", "1");
-    let text = read_processes(dir).at(Step::Open, || "cgroup.procs")?;
-    for pid in text.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)) {
+    let killed = kill_each(dir);
+    let _ = write(dir, "cgroup.freeze", "0");
+    killed
+}
+
+fn kill_each(dir: BorrowedFd<'_>) -> Result<(), Failure> {
+    for pid in processes(dir)?.into_iter().filter_map(Pid::from_raw) {
         match rustix::process::kill_process(pid, Signal::KILL) {
             Ok(()) | Err(Errno::SRCH) => {}
             other => other.at(Step::SetCgroup, || "cgroup.procs")?,
         }
     }
-    let _ = write(dir, "cgroup.freeze", "0");
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use super::args::Delete;
 use super::matching;
-use crate::container::store::Store;
+use crate::container::store::{Entry, Store};
 use crate::container::{Result, life};
 
 #[inline(never)]
@@ -16,7 +16,8 @@ pub(super) fn run(store: &Store, arguments: &Delete) -> Result<u8> {
 }
 
 fn delete(store: &Store, id: &str, force: bool) -> Result<()> {
-    let found = store.find(id).and_then(|entry| entry.lock().map(|lock| (entry, lock)));
+    let lock = |entry: &Entry| if force { entry.lock_by_force() } else { entry.lock() };
+    let found = store.find(id).and_then(|entry| lock(&entry).map(|lock| (entry, lock)));
     let (entry, lock) = match found {
         // There is none, or somebody else was faster.
         Err(_) if force && !store.ids()?.iter().any(|known| known == id) => return Ok(()),

@@ -7,9 +7,9 @@ use rustix::io::Errno;
 use rustix::process::{WaitIdStatus, WaitOptions, WaitStatus};
 
 use super::terminal::Relay;
-use crate::container::Result;
 use crate::container::error::During;
-use crate::container::notify;
+use crate::container::store::Entry;
+use crate::container::{Result, life, notify};
 use crate::hook;
 use crate::sys::{process, signals};
 
@@ -69,6 +69,15 @@ pub(super) fn wait(
             return Ok(exit_status(&status));
         }
     }
+}
+
+/// Destroys the container whose program has ended, or can be waited for no longer: nobody would look after it.
+pub(super) fn finish(entry: &Entry, waited: Result<u8>) -> Result<u8> {
+    let Ok(_lock) = entry.lock() else { return waited };
+    // As it is by now: an update may have given it something.
+    let destroyed = entry.record().and_then(|record| life::destroy(entry, &record));
+    // The first error is the one to report.
+    waited.and_then(|status| destroyed.map(|()| status))
 }
 
 /// What a shell would say.

@@ -225,11 +225,8 @@ pub(super) fn read(store: &Store, global: &Global, arguments: &Restore) -> Resul
     let made = restore(store, id, bundle, &options, &wanted)?;
     life::started(&made.entry, made.lock, &made.record, std::os::fd::AsFd::as_fd(&made.pidfd), None)?;
     let Some(signals) = signals else { return Ok(0) };
-    let status = foreground::wait(&signals, &made.pidfd, None, None, made.record.pid)?;
-    if let Ok(_lock) = made.entry.lock() {
-        life::destroy(&made.entry, &made.entry.record()?)?;
-    }
-    Ok(status)
+    let status = foreground::wait(&signals, &made.pidfd, None, None, made.record.pid);
+    foreground::finish(&made.entry, status)
 }
 
 fn images(global: &Global, common: &Common) -> Images {

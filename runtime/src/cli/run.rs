@@ -20,12 +20,6 @@ pub(super) fn run(store: &Store, global: &Global, arguments: &Run) -> Result<u8>
     let signals = foreground::take_signals(!arguments.making.no_subreaper)?;
     let made = create::make(store, &arguments.name.id, &arguments.making, &options)?;
     life::started(&made.entry, made.lock, &made.record, made.pidfd.as_fd(), None)?;
-    let status = foreground::wait(&signals, &made.pidfd, made.terminal, made.notify, made.record.pid)?;
-    if !arguments.keep
-        && let Ok(_lock) = made.entry.lock()
-    {
-        // As it is by now: an update may have given it something.
-        life::destroy(&made.entry, &made.entry.record()?)?;
-    }
-    Ok(status)
+    let status = foreground::wait(&signals, &made.pidfd, made.terminal, made.notify, made.record.pid);
+    if arguments.keep { status } else { foreground::finish(&made.entry, status) }
 }

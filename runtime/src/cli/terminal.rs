@@ -7,6 +7,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
 
+use super::log;
 use crate::container::Result;
 use crate::container::error::During;
 
@@ -20,6 +21,8 @@ pub(super) struct Relay {
     typed: Vec<u8>,
     input_ended: bool,
     output_ended: bool,
+    /// This process's standard output takes nothing any more: what the container prints is read and dropped, so that it goes on.
+    unheard: bool,
     before: Option<Termios>,
 }
 
@@ -37,7 +40,7 @@ impl Relay {
         } else {
             None
         };
-        let relay = Self { outer, typed: Vec::new(), input_ended: false, output_ended: false, before };
+        let relay = Self { outer, typed: Vec::new(), input_ended: false, output_ended: false, unheard: false, before };
         relay.resize();
         Ok(relay)
     }
@@ -94,11 +97,17 @@ impl Relay {
         match rustix::io::read(&self.outer, &mut buffer) {
             // EIO: the last process that had it open has gone.
             Ok(0) | Err(Errno::IO) => self.output_ended = true,
-            Ok(n) => {
+            Ok(n) if !self.unheard => {
                 let mut stdout = std::io::stdout().lock();
                 let bytes = buffer.get(..n).unwrap_or(&[]);
-                stdout.write_all(bytes).and_then(|()| stdout.flush()).during(|| "write to standard output")?;
+                if let Err(error) =
+                    stdout.write_all(bytes).and_then(|()| stdout.flush()).during(|| "write to standard output")
+                {
+                    log::warn(&format!("{error}: what the container prints from here on is lost"));
+                    self.unheard = true;
+                }
             }
+            Ok(_) => {}
             Err(Errno::AGAIN | Errno::INTR) => {}
             Err(errno) => return Err(errno).during(|| "read the terminal"),
         }

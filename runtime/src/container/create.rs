@@ -181,7 +181,7 @@ fn make(
     let write_down = |pid: i32| {
         let (record, result) = &mut *shared.borrow_mut();
         record.pid = pid;
-        record.start_time = process::stat(pid).map_or(0, |stat| stat.start_time);
+        record.start_time = process::start_time(pid).unwrap_or(0);
         let seated = unit.as_ref().map_or(Ok(()), |unit| enter_scope(record, unit, launch));
         // Only what runs is looked at by `exec`, so these can be written while the child is busy.
         *result = seated.and_then(|()| write_configuration(entry, &bundle)).and_then(|()| entry.write_record(record));

@@ -89,7 +89,8 @@ pub(crate) fn forward(socket: &OwnedFd, pidfd: BorrowedFd<'_>, pid: i32) -> Resu
     }
 }
 
-/// Takes one message of the container. Whether it was that it is ready, which is passed on.
+/// Takes one message of the container. Whether it was that it is ready, which is passed on. Where nobody takes it, that is no fault of the
+/// container's, which goes on.
 pub(crate) fn take(socket: &OwnedFd, pid: i32) -> Result<bool> {
     let mut buffer = [0_u8; 4096];
     let (n, _) = recv(socket.as_fd(), &mut buffer, RecvFlags::empty()).during(|| "read the container's readiness")?;
@@ -97,7 +98,9 @@ pub(crate) fn take(socket: &OwnedFd, pid: i32) -> Result<bool> {
     if !text.split(|b| *b == b'\n').any(|line| line == b"READY=1") {
         return Ok(false);
     }
-    pass_on(&format!("MAINPID={pid}\nREADY=1\n"))?;
+    if let Err(error) = pass_on(&format!("MAINPID={pid}\nREADY=1\n")) {
+        crate::cli::log::warn(&error.to_string());
+    }
     Ok(true)
 }
 

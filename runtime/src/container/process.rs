@@ -2,16 +2,22 @@
 
 use std::os::fd::OwnedFd;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-/// What `/proc/PID/stat` says.
+/// What `/proc/PID/stat` says (proc(5)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stat {
-    /// State letter (proc(5)).
-    pub(crate) state: char,
+    /// The process whose child it is.
+    pub(crate) parent: i32,
     /// Clock ticks after boot.
     pub(crate) start_time: u64,
+}
+
+/// When process `pid` started; `None`: there is no such process.
+pub(crate) fn start_time(pid: i32) -> Option<u64> {
+    stat(pid).map(|stat| stat.start_time)
 }
 
 /// Reads it; `None`: there is no such process.
@@ -28,13 +34,15 @@ pub(crate) fn stat(pid: i32) -> Option<Stat> {
 fn parse(text: &str) -> Option<Stat> {
     let (_, rest) = text.rsplit_once(')')?;
     let mut fields = rest.split_whitespace();
-    let state = fields.next()?.chars().next()?;
-    // The state is field 3, the start time field 22.
-    let start_time = fields.nth(18)?.parse().ok()?;
-    Some(Stat { state, start_time })
+    // The parent is field 4, the start time field 22.
+    let parent = fields.nth(1)?.parse().ok()?;
+    let start_time = fields.nth(17)?.parse().ok()?;
+    Some(Stat { parent, start_time })
 }
 
 /// The live process `pid` that started at `start_time`, by descriptor; `None`: it has ended.
+///
+/// It ends with its last thread, as the descriptor says. Its state is only that of its first thread, which may end before the others.
 pub(crate) fn open(pid: i32, start_time: u64) -> Result<Option<OwnedFd>, Errno> {
     let Some(id) = Pid::from_raw(pid).filter(|_| pid > 0) else { return Ok(None) };
     let pidfd = match pidfd_open(id, PidfdFlags::empty()) {
@@ -42,8 +50,13 @@ pub(crate) fn open(pid: i32, start_time: u64) -> Result<Option<OwnedFd>, Errno> 
         other => other?,
     };
     // Read after the descriptor was opened: if the times agree, so do the processes.
-    let alive = stat(pid).is_some_and(|stat| stat.start_time == start_time && !matches!(stat.state, 'Z' | 'X'));
+    let alive = self::start_time(pid) == Some(start_time) && !has_ended(&pidfd)?;
     Ok(alive.then_some(pidfd))
+}
+
+fn has_ended(pidfd: &OwnedFd) -> Result<bool, Errno> {
+    const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+    Ok(poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&AT_ONCE))? > 0)
 }
 
 /// The processes in the pid namespace of `pid`.
@@ -68,14 +81,14 @@ mod tests {
     fn a_name_with_parentheses_is_skipped() {
         let text =
             "42 (a) Z 1 (b) S 1 42 42 0 -1 4194304 106 0 0 0 0 0 0 0 20 0 1 0 987654 2584576 205 18446744073709551615";
-        assert_eq!(parse(text), Some(Stat { state: 'S', start_time: 987_654 }));
+        assert_eq!(parse(text), Some(Stat { parent: 1, start_time: 987_654 }));
         assert_eq!(parse("42 (x) S 1"), None);
     }
 
     #[test]
     fn a_recycled_id_is_another_process() {
         let own = i32::try_from(std::process::id()).unwrap();
-        let start_time = stat(own).unwrap().start_time;
+        let start_time = start_time(own).unwrap();
         assert!(open(own, start_time).unwrap().is_some());
         assert!(open(own, start_time - 1).unwrap().is_none());
         assert!(open(0, 0).unwrap().is_none());

@@ -123,7 +123,7 @@ fn adopt(entry: &Entry, record: &mut Record, pid_file: &Path) -> Result<OwnedFd>
     let text = std::fs::read_to_string(pid_file).during(what)?;
     let pid = text.trim().parse().ok().filter(|pid| *pid > 0);
     record.pid = pid.ok_or_else(|| Error::new(format!("{}: criu says no process id", what())))?;
-    record.start_time = process::stat(record.pid).map_or(0, |stat| stat.start_time);
+    record.start_time = process::start_time(record.pid).unwrap_or(0);
     entry.write_record(record)?;
     let found = process::open(record.pid, record.start_time).during(|| format!("open process {}", record.pid))?;
     found.ok_or_else(|| Error::new(format!("restore container {}: its process has ended already", entry.id())))

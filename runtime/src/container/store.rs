@@ -8,6 +8,7 @@ use std::rc::{Rc, Weak};
 
 use rustix::fs::{Access, AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::process::{Flock, FlockType, PidfdFlags, Signal, fcntl_getlk, pidfd_open, pidfd_send_signal};
 
 use super::error::{During, Error, Result};
 use super::record::{Record, Status};
@@ -130,12 +131,58 @@ impl Entry {
 
     /// Waits until nobody else changes the container. It may be gone by then, which is an error.
     pub fn lock(&self) -> Result<Lock> {
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let gone = || Error::new(format!("container does not exist: {}", self.id));
-        let file = match rustix::fs::openat(&self.directory, LOCK, flags, Mode::from_raw_mode(0o600)) {
-            Err(Errno::NOENT) => return Err(gone()),
-            other => other.during(|| format!("lock container {}", self.id))?,
+        self.wait_for(self.open_lock()?)
+    }
+
+    /// The same for who wants the container gone: whoever changes it may wait for a hook that never ends, and is made to give up.
+    pub fn lock_by_force(&self) -> Result<Lock> {
+        let file = self.open_lock()?;
+        let locked = rustix::fs::fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive);
+        if matches!(locked, Err(Errno::AGAIN | Errno::ACCESS)) {
+            self.interrupt(&file).during(|| format!("interrupt who changes container {}", self.id))?;
+        }
+        self.wait_for(file)
+    }
+
+    /// Kills who makes the container, in which hooks run. Once it is made its process is killed, and with it who is started waits for no
+    /// more. Nobody else who has the lock is meant: they change little, and soon end.
+    fn interrupt(&self, lock: &OwnedFd) -> std::result::Result<(), Errno> {
+        // What can't be read is for the caller to tell when it has the lock.
+        let Ok(record) = self.record() else { return Ok(()) };
+        let found = if rustix::fs::fstat(lock)?.st_size > 0 {
+            let holder = fcntl_getlk(lock, &Flock::from(FlockType::WriteLock))?.and_then(|lock| lock.pid);
+            let Some(holder) = holder.filter(|_| record.pid > 0) else { return Ok(()) };
+            let pidfd = match pidfd_open(holder, PidfdFlags::empty()) {
+                Err(Errno::SRCH | Errno::INVAL) => return Ok(()),
+                other => other?,
+            };
+            // Its maker is its parent. Read after the descriptor was opened, as with the start time.
+            let is_maker = |stat: process::Stat| {
+                (stat.parent, stat.start_time) == (holder.as_raw_nonzero().get(), record.start_time)
+            };
+            process::stat(record.pid).is_some_and(is_maker).then_some(pidfd)
+        } else {
+            process::open(record.pid, record.start_time)?
         };
+        match found.map_or(Ok(()), |pidfd| pidfd_send_signal(pidfd, Signal::KILL)) {
+            Err(Errno::SRCH) => Ok(()),
+            other => other,
+        }
+    }
+
+    fn gone(&self) -> Error {
+        Error::new(format!("container does not exist: {}", self.id))
+    }
+
+    fn open_lock(&self) -> Result<OwnedFd> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match rustix::fs::openat(&self.directory, LOCK, flags, Mode::from_raw_mode(0o600)) {
+            Err(Errno::NOENT) => Err(self.gone()),
+            other => other.during(|| format!("lock container {}", self.id)),
+        }
+    }
+
+    fn wait_for(&self, file: OwnedFd) -> Result<Lock> {
         loop {
             match rustix::fs::fcntl_lock(&file, FlockOperation::LockExclusive) {
                 Err(Errno::INTR) => {}
@@ -146,7 +193,7 @@ impl Entry {
         let ours = rustix::fs::fstat(&self.directory).map(|stat| (stat.st_dev, stat.st_ino));
         // Deleted, and perhaps made anew, while this process waited.
         if here.is_err() || here != ours {
-            return Err(gone());
+            return Err(self.gone());
         }
         let file = Rc::new(file);
         self.locked.replace(Rc::downgrade(&file));

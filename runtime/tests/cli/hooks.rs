@@ -1,9 +1,13 @@
 //! Hooks of all six kinds: when, where, with what, and what their failure means.
 
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
-use crate::site::{Site, shell};
+use crate::site::{Site, shell, until, wait};
 use crate::trials;
 
 pub fn tests() -> Vec<Trial> {
@@ -23,6 +27,9 @@ pub fn tests() -> Vec<Trial> {
         run_has_hooks_as_well,
         a_hook_may_look_at_its_container,
         a_container_in_the_making_is_not_killed,
+        who_starts_with_a_hook_that_hangs_holds_no_deletion_up,
+        who_creates_with_a_hook_that_hangs_holds_no_deletion_up,
+        who_changes_a_container_is_not_killed_by_its_deletion,
         hooks_find_the_root_where_the_configuration_says,
     ]
 }
@@ -373,6 +380,69 @@ fn a_container_in_the_making_is_not_killed() {
         assert_eq!((done.status, done.stdout.as_str()), (0, "program\n"), "{done:?}");
         assert!(done.stderr.contains("container not running"), "{done:?}");
     }
+}
+
+/// `delete --force` in less time than any hook takes here.
+fn deleted_at_once(site: &Site) {
+    let begin = Instant::now();
+    site.ok(&["delete", "--force", &site.id]);
+    assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
+    site.assert_gone();
+}
+
+fn who_starts_with_a_hook_that_hangs_holds_no_deletion_up() {
+    for own_pids in [true, false] {
+        let site = shell("echo program").change(|c| {
+            c["linux"]["namespaces"].as_array_mut().unwrap().retain(|namespace| own_pids || namespace["type"] != "pid");
+            c["hooks"]["startContainer"] = json!([{"path": "/bin/sleep", "args": ["sleep", "60"]}]);
+        });
+        let output = site.create(&[]);
+        let start = site.command(&["start", &site.id]).stderr(Stdio::null()).spawn().unwrap();
+        let procs = site.cgroup().join("cgroup.procs");
+        until("the hook runs", || std::fs::read_to_string(&procs).unwrap().lines().count() == 2);
+        deleted_at_once(&site);
+        assert_eq!(wait(start), 1);
+        assert!(!std::fs::read_to_string(output).unwrap().contains("program"));
+    }
+}
+
+fn who_creates_with_a_hook_that_hangs_holds_no_deletion_up() {
+    for kind in ["createRuntime", "createContainer"] {
+        let site = shell("true");
+        let said = site.directory.join("said");
+        let script = format!("echo $$ > {said}.new; mv {said}.new {said}; exec sleep 60", said = said.display());
+        // What runs in the container's mount namespace has no path to there.
+        let site = site.change(|c| {
+            c["hooks"][kind] = json!([hook(if kind == "createRuntime" { &script } else { "exec sleep 60" })]);
+        });
+        let create = site.command(&["create", &site.id]).stderr(Stdio::null()).spawn().unwrap();
+        let procs = site.cgroup().join("cgroup.procs");
+        let in_cgroup = || std::fs::read_to_string(&procs).unwrap_or_default().lines().count();
+        until("the hook runs", || said.exists() || in_cgroup() == 2);
+        deleted_at_once(&site);
+        assert_eq!(wait(create), 128 + 9);
+        if let Ok(pid) = std::fs::read_to_string(&said) {
+            assert!(Command::new("kill").arg(pid.trim()).status().unwrap().success());
+        }
+    }
+}
+
+/// Nor has a container in the making, when somebody else than its maker has the lock.
+fn who_changes_a_container_is_not_killed_by_its_deletion() {
+    let site = shell("sleep 60");
+    site.create(&[]);
+    let pid = site.state()["pid"].as_i64().unwrap();
+    let path = site.directory.join("state").join(&site.id).join("lock");
+    let mut lock = std::fs::File::options().read(true).write(true).open(&path).unwrap();
+    rustix::fs::fcntl_lock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    lock.write_all(b"creating ").unwrap();
+    let mut deletion = site.command(&["delete", "--force", &site.id]).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(deletion.try_wait().unwrap().is_none());
+    assert!(std::path::Path::new(&format!("/proc/{pid}/ns/pid")).exists());
+    drop(lock);
+    assert_eq!(wait(deletion), 0);
+    site.assert_gone();
 }
 
 fn hooks_find_the_root_where_the_configuration_says() {

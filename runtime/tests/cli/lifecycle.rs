@@ -3,7 +3,7 @@
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
-use crate::site::{program, shell, until};
+use crate::site::{DEADLINE, Site, copy_program, place, program, shell, until};
 use crate::trials;
 
 pub fn tests() -> Vec<Trial> {
@@ -29,6 +29,8 @@ pub fn tests() -> Vec<Trial> {
         a_new_network_may_go_with_clocks_that_are_joined,
         a_cgroup_is_the_user_s_of_a_user_namespace_that_is_joined,
         threads_with_a_cgroup_of_their_own_are_no_processes,
+        a_program_lives_as_long_as_its_last_thread,
+        who_has_lost_its_first_thread_is_killed_with_the_others,
         the_cgroup_is_where_the_configuration_says,
         a_cgroup_in_use_is_left_alone,
         a_cgroup_that_is_there_is_used,
@@ -260,6 +262,73 @@ fn threads_with_a_cgroup_of_their_own_are_no_processes() {
     site.ok(&["kill", "--all", &site.id, "TERM"]);
     site.wait_for("stopped");
     assert!(std::fs::read_to_string(output).unwrap().contains("told"));
+    site.ok(&["delete", &site.id]);
+    site.assert_gone();
+}
+
+/// The argument by which this executable is the program [`go_on_without_the_first_thread`].
+pub const WITHOUT_FIRST_THREAD: &str = "--without-first-thread";
+
+pub fn go_on_without_the_first_thread() -> ! {
+    std::thread::spawn(|| {
+        println!("threads run");
+        std::thread::sleep(2 * DEADLINE);
+        std::process::exit(0);
+    });
+    crate::sys::end_thread();
+}
+
+/// A bundle with this executable as `/threads`, with its libraries, and a shell that runs `script`.
+fn threads(script: &str) -> Site {
+    let site = shell(script);
+    let root = site.directory.join("threads");
+    for directory in ["bin", "lib", "lib64", "usr", "proc", "sys", "dev", "run"] {
+        std::fs::create_dir_all(root.join(directory)).unwrap();
+    }
+    copy_program(&place().rootfs().join("bin/busybox"), &root.join("bin/sh"));
+    copy_program(&std::env::current_exe().unwrap(), &root.join("threads"));
+    site.change(|c| {
+        c["root"]["path"] = json!(root);
+        for directory in ["/lib", "/lib64", "/usr"] {
+            let mount = json!({"destination": directory, "source": directory, "options": ["rbind", "ro"]});
+            c["mounts"].as_array_mut().unwrap().push(mount);
+        }
+    })
+}
+
+fn state_of(pid: &str) -> char {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit_once(") ").unwrap().1.chars().next().unwrap()
+}
+
+fn a_program_lives_as_long_as_its_last_thread() {
+    for own_pids in [true, false] {
+        let site = threads(&format!("exec /threads {WITHOUT_FIRST_THREAD}")).change(|c| {
+            let namespaces = c["linux"]["namespaces"].as_array_mut().unwrap();
+            namespaces.retain(|namespace| own_pids || namespace["type"] != "pid");
+        });
+        site.create(&[]);
+        site.ok(&["start", &site.id]);
+        let pid = site.state()["pid"].to_string();
+        until("its first thread has ended", || state_of(&pid) == 'Z');
+        assert_eq!(site.status(), "running");
+        assert!(site.fails(&["delete", &site.id]).contains("not stopped"));
+        site.ok(&["kill", &site.id, "0"]);
+        site.ok(&["delete", "--force", &site.id]);
+        site.assert_gone();
+    }
+}
+
+fn who_has_lost_its_first_thread_is_killed_with_the_others() {
+    let site = threads(&format!("/threads {WITHOUT_FIRST_THREAD} & wait")).change(|c| {
+        c["linux"]["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != "pid");
+    });
+    site.create(&[]);
+    site.ok(&["start", &site.id]);
+    let pids = || std::fs::read_to_string(site.cgroup().join("cgroup.procs")).unwrap_or_default();
+    until("the first thread of one has ended", || pids().lines().any(|pid| state_of(pid) == 'Z'));
+    site.ok(&["kill", &site.id, "KILL"]);
+    until("all are gone", || pids().is_empty());
     site.ok(&["delete", &site.id]);
     site.assert_gone();
 }

@@ -25,6 +25,9 @@ mod systemd;
 use libtest_mimic::{Arguments, Trial};
 
 fn main() {
+    if std::env::args().nth(1).as_deref() == Some(lifecycle::WITHOUT_FIRST_THREAD) {
+        lifecycle::go_on_without_the_first_thread();
+    }
     let arguments = Arguments::from_args();
     let tests: Vec<Trial> = if rustix::process::geteuid().is_root() {
         [

@@ -18,12 +18,15 @@ pub fn tests() -> Vec<Trial> {
         streams_are_the_caller_s,
         a_terminal_goes_to_the_console_socket,
         run_shows_the_terminal,
+        a_broken_output_doesn_t_end_the_container,
+        who_can_t_be_waited_for_is_destroyed,
         a_terminal_needs_somebody_to_hold_it,
         an_image_can_t_slip_a_device_in_as_terminal,
         descriptors_are_preserved_and_no_others,
         who_waits_to_begin_holds_nothing_of_the_machine_s,
         listening_sockets_are_passed_on,
         readiness_is_passed_on_and_nothing_else,
+        readiness_that_nobody_takes_is_a_warning,
         the_session_keyring_is_the_container_s_own,
         the_pid_descriptor_is_sent,
         home_is_looked_up,
@@ -109,6 +112,44 @@ fn run_shows_the_terminal() {
     let site = site.change(|c| c["process"]["terminal"] = true.into());
     let done = finish(site.command(&["run", &site.id]));
     assert_eq!((done.status, done.stdout.matches("0123456789").count()), (0, 20_000));
+}
+
+fn a_broken_output_doesn_t_end_the_container() {
+    // More than any buffer on the way holds.
+    let script = "i=0; while [ $i -lt 20000 ]; do echo 0123456789; i=$((i+1)); done; touch /tmp/whole; exit 7";
+    let site = shell(script).change(|c| {
+        c["process"]["terminal"] = true.into();
+        c["root"]["readonly"] = false.into();
+    });
+    let whole = crate::site::place().rootfs().join("tmp/whole");
+    let mut child = site.command(&["run", &site.id]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut first = [0; 10];
+    child.stdout.take().unwrap().read_exact(&mut first).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(
+        (output.status.code(), stderr.matches("warning: write to standard output").count()),
+        (Some(7), 1),
+        "{stderr}"
+    );
+    site.assert_gone();
+    std::fs::remove_file(whole).expect("the container has come to its end");
+}
+
+fn who_can_t_be_waited_for_is_destroyed() {
+    let site = shell("sleep 60").change(|c| c["process"]["terminal"] = true.into());
+    let run = |more: &[&str]| {
+        let mut command = site.command(&[&["run"], more, &[site.id.as_str()]].concat());
+        // A directory, which can't be read.
+        command.stdin(std::fs::File::open("/").unwrap());
+        let done = finish(command);
+        assert!(done.status == 1 && done.stderr.contains("read standard input"), "{done:?}");
+    };
+    run(&[]);
+    site.assert_gone();
+    // Unless it is to be kept, as it is then.
+    run(&["--keep"]);
+    assert_eq!(site.status(), "running");
 }
 
 fn a_terminal_needs_somebody_to_hold_it() {
@@ -231,6 +272,25 @@ fn readiness_is_passed_on_and_nothing_else() {
     let site = shell("exit 0");
     let mut command = site.command(&["run", "--detach", &site.id]);
     assert!(command.env("NOTIFY_SOCKET", &outer_path).status().unwrap().success());
+}
+
+fn readiness_that_nobody_takes_is_a_warning() {
+    for arguments in [&["run"][..], &["run", "--detach"]] {
+        let site = shell("until [ -e /dev/shm/said ]; do sleep 0.1; done; exit 7");
+        let mut command = site.command(&[arguments, &[site.id.as_str()]].concat());
+        command.env("NOTIFY_SOCKET", "/nonexistent");
+        let running = std::thread::spawn(move || finish(command));
+        // The configuration has been read by then, which whoever asks for the state writes anew.
+        let record = site.directory.join("state").join(&site.id).join("state.json");
+        until("it is there", || record.exists());
+        site.wait_for("running");
+        let root = format!("/proc/{}/root", site.state()["pid"]);
+        UnixDatagram::unbound().unwrap().send_to(b"READY=1", format!("{root}/run/notify/notify.sock")).unwrap();
+        std::fs::write(format!("{root}/dev/shm/said"), "").unwrap();
+        let done = running.join().unwrap();
+        let expected = if arguments.len() == 1 { 7 } else { 0 };
+        assert!(done.status == expected && done.stderr.contains("warning: notify /nonexistent: "), "{done:?}");
+    }
 }
 
 fn the_session_keyring_is_the_container_s_own() {

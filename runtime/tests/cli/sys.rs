@@ -10,6 +10,13 @@ pub fn unshare_mounts() {
     unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }.expect("unshare as root");
 }
 
+/// Ends this thread alone, also if it is the first.
+pub fn end_thread() -> ! {
+    // SAFETY: exit(2) takes a plain number and doesn't return; what the thread has borrowed to others is never freed.
+    unsafe { libc::syscall(libc::SYS_exit, 0) };
+    unreachable!("exit(2) has returned")
+}
+
 /// Runs `command` and kills it right before its `n`th system call. Returns whether it came that far.
 #[allow(clippy::zombie_processes, reason = "reaped by waitpid")]
 pub fn kill_before_call(mut command: Command, n: usize) -> bool {

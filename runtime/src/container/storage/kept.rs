@@ -124,7 +124,7 @@ fn make_directory(
 
 /// Writes down which process serves the root.
 pub(super) fn write_daemon_down(entry: &Entry, pid: i32) -> Result<()> {
-    let start_time = process::stat(pid).map_or(0, |stat| stat.start_time);
+    let start_time = process::start_time(pid).unwrap_or(0);
     entry.write(DAEMON, format!("{pid} {start_time}").as_bytes())
 }
 

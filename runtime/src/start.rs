@@ -11,6 +11,7 @@ use crate::device_filter::DeviceFilters;
 use crate::failure::{Context, Failure, Step};
 use crate::hook::Hook;
 use crate::launch::{Launch, Process, Seccomp};
+use crate::launcher::net_devices::Moved;
 pub use crate::launcher::Beside;
 use crate::small_file;
 
@@ -219,8 +220,19 @@ pub struct Started {
     pub cgroup: Option<OwnedFd>,
     /// The launcher's end of a socket on which the child tells its stages, if it was given some to tell; it closes with exec.
     pub stages: Option<OwnedFd>,
+    /// Interfaces of the machine that are the child's now.
+    pub(crate) moved: Option<Moved>,
     /// Limits that were declared and couldn't be set ([`AbsentController::Record`]).
     pub degraded: Vec<String>,
+}
+
+impl Started {
+    /// Gives the machine the interfaces back that the container got, as they were: for a child that has ended before its program began.
+    pub fn give_interfaces_back(self) {
+        if let Some(moved) = self.moved {
+            moved.give_back();
+        }
+    }
 }
 
 /// Starts `launch` as the cgroup `name` of the site.

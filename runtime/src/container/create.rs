@@ -244,6 +244,7 @@ fn make(
         Err(error) => {
             let _ = rustix::process::pidfd_send_signal(&started.pidfd, rustix::process::Signal::KILL);
             let _ = hook::wait(started.pidfd.as_fd());
+            started.give_interfaces_back();
             Err(error)
         }
     }

@@ -149,6 +149,7 @@ fn enter_in(
             report: report_reader,
             cgroup: None,
             stages: None,
+            moved: None,
             degraded: Vec::new(),
         }),
         Err(failure) => {

@@ -51,5 +51,5 @@ pub(super) fn run(start: &Start<'_>, lodging: &Lodging<'_>, degraded: &[String])
         }
         sys::lodge::Fault::Meanwhile(failure) => failure,
     })?;
-    Ok(Started { pid: child.pid, pidfd: child.pidfd, report: report_reader, cgroup: None, stages: None, degraded: missing })
+    Ok(Started { pid: child.pid, pidfd: child.pidfd, report: report_reader, cgroup: None, stages: None, moved: None, degraded: missing })
 }

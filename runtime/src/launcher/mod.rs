@@ -6,7 +6,7 @@ mod dress;
 mod enter;
 mod joined;
 mod lodge;
-mod net_devices;
+pub(crate) mod net_devices;
 mod netlink;
 pub(crate) mod nodes;
 pub(crate) mod rdt;
@@ -203,8 +203,10 @@ fn run(start: &Start<'_>, agent: Option<OwnedFd>) -> Result<Started, Failure> {
     }
     let mapped = stage.as_ref().is_some_and(staged::Stage::is_mapped);
     let recorded = || stages.record.map_or(Ok(()), |record| record(child.pid));
+    let mut moved = None;
     let given = || give(child.pid, launch, trees, &stdio, group);
     match prepare(child.pid, launch, trees, name, mapped)
+        .and_then(|()| net_devices::give(child.pid, launch).map(|devices| moved = devices))
         .and_then(|()| given())
         .and_then(|()| recorded())
         .inspect(|()| if stages.anywhere { affinity::lift(child.pid) })
@@ -217,11 +219,15 @@ fn run(start: &Start<'_>, agent: Option<OwnedFd>) -> Result<Started, Failure> {
             report: report_reader,
             cgroup: None,
             stages: stages_here.take(),
+            moved,
             // Looked at while the child is busy.
             degraded: [left_out, not_as_declared(launch)].concat(),
         }),
         Err(failure) => {
             sys::clone::kill_and_reap(&child);
+            if let Some(moved) = moved {
+                moved.give_back();
+            }
             Err(failure)
         }
     }
@@ -256,7 +262,6 @@ fn prepare(pid: i32, launch: &Launch, trees: &Trees, name: &str, mapped: bool) -
         userns::write_maps(pid, ids)?;
     }
     trees.give_ids(pid)?;
-    net_devices::give(pid, launch)?;
     if let Some(rdt) = &launch.intel_rdt {
         rdt::assign(rdt, name, pid)?;
     }

@@ -36,10 +36,20 @@ const ADDRESS: usize = 8;
 /// The kernel's answers come in pieces of at most this (netlink(7)).
 const BUFFER: usize = 64 << 10;
 
-/// A socket to the network of the namespace in which it was made.
+/// A socket to the network of the namespace in which it was made, and which it keeps.
+#[derive(Debug)]
 pub(super) struct Network(OwnedFd);
 
+/// An interface as it is.
+pub(super) struct Link {
+    /// Its number.
+    pub(super) index: u32,
+    /// Whether it is up.
+    pub(super) up: bool,
+}
+
 /// An address that an interface keeps when it moves.
+#[derive(Debug)]
 pub(super) struct Address {
     family: u8,
     prefix: u8,
@@ -57,12 +67,14 @@ impl Network {
         socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None).map(Self)
     }
 
-    /// The number of the interface `name`; ENODEV: there is none.
-    pub(super) fn index(&self, name: &str) -> Result<u32, Errno> {
+    /// The interface `name`; ENODEV: there is none.
+    pub(super) fn link(&self, name: &str) -> Result<Link, Errno> {
         let mut body = vec![0; LINK];
         put(&mut body, IFLA_IFNAME, &terminated(name));
         let answer = self.ask(RTM_GETLINK, NLM_F_ACK, &body)?;
-        answer.iter().find(|(kind, _)| *kind == RTM_NEWLINK).and_then(|(_, body)| u32_at(body, 4)).ok_or(Errno::NODEV)
+        let body = answer.iter().find(|(kind, _)| *kind == RTM_NEWLINK).map_or(&[][..], |(_, body)| body);
+        let (Some(index), Some(flags)) = (u32_at(body, 4), u32_at(body, 8)) else { return Err(Errno::NODEV) };
+        Ok(Link { index, up: flags & UP != 0 })
     }
 
     /// The numbers of all interfaces.
@@ -202,9 +214,9 @@ mod tests {
     #[test]
     fn the_loopback_interface_is_found() {
         let network = Network::here().unwrap();
-        let index = network.index("lo").unwrap();
+        let index = network.link("lo").unwrap().index;
         assert!(network.indices().unwrap().contains(&index));
-        assert_eq!(network.index("no-such-device").err(), Some(Errno::NODEV));
+        assert_eq!(network.link("no-such-device").err(), Some(Errno::NODEV));
         // 127.0.0.1 is of the scope of the host, and ::1 too: nothing that would move.
         assert!(network.addresses(index).unwrap().is_empty());
     }

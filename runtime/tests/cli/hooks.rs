@@ -21,6 +21,7 @@ pub fn tests() -> Vec<Trial> {
         a_hook_that_cannot_be_executed_says_why,
         a_limit_on_files_is_none_on_the_state,
         a_failing_hook_of_create_undoes_it,
+        a_failing_hook_of_create_gives_interfaces_back,
         a_failing_hook_of_start_destroys_the_container,
         a_failing_poststop_hook_is_a_warning,
         a_hook_past_its_timeout_is_killed,
@@ -288,6 +289,41 @@ fn a_failing_hook_of_create_undoes_it() {
         assert_eq!(kinds(&site).iter().rev().take(2).collect::<Vec<_>>(), ["poststop2", "poststop1"], "{kind}");
         assert!(!kinds(&site).contains(&"startContainer1".to_owned()));
         site.assert_gone();
+    }
+}
+
+fn ip(arguments: &str) -> String {
+    let done = Command::new("ip").args(arguments.split(' ')).output().unwrap();
+    assert!(done.status.success(), "ip {arguments}: {done:?}");
+    String::from_utf8(done.stdout).unwrap()
+}
+
+/// A pair of interfaces of this test's own, which is gone when dropped.
+struct Pair;
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["link", "delete", "gbcli1"]).stderr(Stdio::null()).status();
+    }
+}
+
+fn a_failing_hook_of_create_gives_interfaces_back() {
+    let _pair = Pair;
+    ip("link add gbcli0 type veth peer name gbcli1");
+    ip("address add 192.0.2.9/24 dev gbcli0");
+    ip("link set gbcli0 up");
+    ip("link set gbcli1 up");
+    for kind in ["createRuntime", "createContainer"] {
+        let site = shell("true").change(|c| {
+            c["linux"]["netDevices"] = json!({"gbcli0": {"name": "inside"}});
+            // By then it has moved.
+            c["hooks"][kind] = json!([hook("[ ! -e /sys/class/net/gbcli0 ] && exit 3")]);
+        });
+        let error = site.fails(&["create", &site.id]);
+        assert!(error.contains("exit code 3"), "{error}");
+        site.assert_gone();
+        let text = ip("address show gbcli0");
+        assert!(text.contains("192.0.2.9/24") && text.contains(",UP"), "{text}");
     }
 }
 

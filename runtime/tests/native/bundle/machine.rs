@@ -21,6 +21,7 @@ pub fn tests() -> Vec<Trial> {
         a_filter_may_forbid_all_that_the_runtime_itself_calls,
         an_interface_moves_with_its_addresses,
         an_interface_that_cannot_move_is_named,
+        interfaces_that_cannot_all_move_are_as_they_were,
         a_writable_cgroup_is_the_container_s,
         without_rdt_a_class_is_an_error,
         devices_that_nobody_names_are_denied,
@@ -216,6 +217,32 @@ fn an_interface_that_cannot_move_is_named() {
         "{refusal}"
     );
     ip("link show gbtest1");
+}
+
+fn interfaces_that_cannot_all_move_are_as_they_were() {
+    // By name, the one of them that moves first has addresses and is up.
+    let check = |first: &str, devices: Value, expected: &str| {
+        let _pair = Pair::make();
+        if first != "gbtest1" {
+            ip(&format!("address add 192.0.2.7/24 dev {first}"));
+            ip(&format!("address add 2001:db8::7/64 dev {first} nodad"));
+        }
+        ip(&format!("link set {first} up"));
+        ip(&format!("route add 198.51.100.0/24 dev {first}"));
+        let refusal = bundle("half", "true").set("/linux/netDevices", devices).refusal();
+        assert!(refusal.contains(expected), "{refusal}");
+        let shown = Command::new("ip").args(["address", "show", first]).output().unwrap();
+        let text = String::from_utf8(shown.stdout).unwrap();
+        assert!(text.contains("192.0.2.7/24") && text.contains("2001:db8::7/64") && text.contains(",UP"), "{text}");
+        // No route outlives a move.
+        let routes = Command::new("ip").args(["route", "show", "dev", first]).output().unwrap().stdout;
+        String::from_utf8(routes).unwrap().contains("198.51.100.0/24")
+    };
+    let absent = json!({"gbtest1": {"name": "inside"}, "gbtest9": {}});
+    assert!(check("gbtest1", absent, "gbtest9 as gbtest9: no such device"), "it was moved before all were looked for");
+    // Where the first gets the name that the second is to have, that shows when it has moved.
+    let taken = json!({"gbtest0": {"name": "same%d"}, "gbtest1": {"name": "same0"}});
+    assert!(!check("gbtest0", taken, "gbtest1 as same0: file exists"), "it has never moved, and so not back");
 }
 
 fn a_writable_cgroup_is_the_container_s() {

@@ -64,13 +64,16 @@ pub(crate) fn mount_all<'a>(
     let mut dev_is_done = false;
     let mut opened_devices = trees.standard_devices.as_deref();
     let mut made = Made { writable: Vec::new(), on_root: Vec::new() };
-    for (mount, opened) in launch.mounts.iter().zip(&trees.binds) {
+    for (index, (mount, opened)) in launch.mounts.iter().zip(&trees.binds).enumerate() {
         let root = made.root(first);
         let on_dev = mount.target.trim_end_matches('/') == "/dev";
         match (&mount.source, opened) {
             (MountSource::Filesystem { fstype, .. }, instead) => {
                 network.map_or(Ok(()), |network| network.join_for(fstype))?;
                 if !on_dev && !mount.covers_root() && mount_at_once(mount, root, here.as_ref())? {
+                    if let Some(place) = complete(mount, root)? {
+                        made.writable.push((mount, Mounted::Own(place)));
+                    }
                     continue;
                 }
                 let mounted = new_filesystem(mount, instead.as_ref(), root)?;
@@ -94,6 +97,9 @@ pub(crate) fn mount_all<'a>(
                 let source = tree.detached()?;
                 bind(mount, path, source.as_fd(), root)?;
                 made.go_on_with(source.as_fd(), mount)?;
+                if launch.first_flags(index).is_some_and(|first| *first != mount.flags) {
+                    made.writable.push((mount, source));
+                }
             }
             (MountSource::Inside { path, recursive }, _) => {
                 let object = || format!("{path} of the container on {}", mount.target);
@@ -130,10 +136,12 @@ const LONGEST_OPTIONS: usize = 4095;
 /// Labels of files. Their commas belong to them, which mount(2) doesn't know.
 const LABELS: [&str; 4] = ["context=", "fscontext=", "defcontext=", "rootcontext="];
 
-/// Mounts a new filesystem by mount(2), if nothing is to be done with it afterwards: that takes half as long as [`new_filesystem`], and
-/// options may be longer. Where it doesn't succeed, the longer way does or tells why not.
+/// Attributes that mount(2) has by the same bits.
+const SAME_IN_BOTH: u64 = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
+
+/// Mounts a new filesystem by mount(2), if nothing is to be done with it afterwards, which takes half as long as [`new_filesystem`], or if
+/// its options are possible in no other way. Where it doesn't succeed, the longer way does or tells why not.
 fn mount_at_once(mount: &Mount, root: BorrowedFd<'_>, here: Option<&OwnedFd>) -> Result<bool, Failure> {
-    const SAME_IN_BOTH: u64 = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
     let (MountSource::Filesystem { fstype, device, options, copy_up: false }, Some(here)) = (&mount.source, here) else {
         return Ok(false);
     };
@@ -144,17 +152,14 @@ fn mount_at_once(mount: &Mount, root: BorrowedFd<'_>, here: Option<&OwnedFd>) ->
     let only_so = options.iter().any(|option| is_long(option) || option.contains(','));
     let names_files = !WITHOUT_FILES.contains(&fstype.as_str());
     let is_label = |option: &String| option.contains(',') && LABELS.iter().any(|label| option.starts_with(label));
-    let is_simple = (only_so || !names_files) && bits & !SAME_IN_BOTH == 0 && !options.iter().any(is_label);
-    let (true, Ok(options)) =
-        (is_simple && has_mode && mount.flags.propagation.is_empty(), CString::new(options.join(",")))
-    else {
-        return Ok(false);
-    };
+    let is_simple = !names_files && bits & !SAME_IN_BOTH == 0 && mount.flags.propagation.is_empty();
+    let suits = (only_so || is_simple) && has_mode && !options.iter().any(is_label);
+    let (true, Ok(options)) = (suits, CString::new(options.join(","))) else { return Ok(false) };
     let failure = |errno| Failure::new(Step::Mount, format!("{fstype} on {}", mount.target), errno);
     if options.as_bytes().len() > LONGEST_OPTIONS {
         return if only_so { Err(failure(Errno::TOOBIG)) } else { Ok(false) };
     }
-    let flags = MountFlags::from_bits_truncate(u32::try_from(bits).unwrap_or_default());
+    let flags = MountFlags::from_bits_truncate(u32::try_from(bits & SAME_IN_BOTH).unwrap_or_default());
     let target = target(root, mount, Kind::Directory)?;
     let device = device.as_deref().unwrap_or(fstype);
     // mount(2) takes names only: one that means the place that is held, whatever others lead to.
@@ -171,9 +176,29 @@ fn mount_at_once(mount: &Mount, root: BorrowedFd<'_>, here: Option<&OwnedFd>) ->
         mounted
     };
     match mounted {
-        Err(errno) if only_so => Err(failure(errno)),
-        mounted => Ok(mounted.is_ok()),
+        Err(errno) => match failure(errno) {
+            failure if only_so && !(mount.flags.is_readonly() && is_readonly_device(&failure)) => Err(failure),
+            _ => Ok(false),
+        },
+        Ok(()) => Ok(true),
     }
+}
+
+/// Gives a filesystem that was mounted by mount(2) what that can't give it. Returns it if it is still to be made read-only.
+fn complete(mount: &Mount, root: BorrowedFd<'_>) -> Result<Option<OwnedFd>, Failure> {
+    let rest = (mount.flags.own.set | mount.flags.tree.set) & !SAME_IN_BOTH;
+    if rest == 0 && mount.flags.propagation.is_empty() {
+        return Ok(None);
+    }
+    let object = || mount.target.as_str();
+    let place = paths::resolve(root, &mount.target, links(&mount.target)).at(Step::MountAttributes, object)?;
+    // How times of access are kept is one choice of several, which must be taken back to be made (mount_setattr(2)).
+    let clear = if rest & libc::MOUNT_ATTR__ATIME == 0 { 0 } else { libc::MOUNT_ATTR__ATIME };
+    let change = Change { set: rest & !libc::MOUNT_ATTR_RDONLY, clear, ..Change::default() };
+    set_unless_empty(place.as_fd(), change)
+        .and_then(|()| propagate(place.as_fd(), &mount.flags.propagation))
+        .at(Step::MountAttributes, object)?;
+    Ok(mount.flags.is_readonly().then_some(place))
 }
 
 /// Mounts a new filesystem, not yet read-only, or what the machine has instead.

@@ -8,6 +8,8 @@ mod machine;
 mod mount;
 mod process;
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 pub use machine::{Cgroup, DeviceAccess, DeviceSetting, IntelRdt, Listener, NetDevice, Seccomp};
@@ -76,6 +78,19 @@ impl Launch {
     /// Whether the machine's root is nobody in the container. Of a namespace that is joined, and whose maps aren't known, nobody can say so.
     pub(crate) fn has_other_root(&self) -> bool {
         self.ids.as_ref().is_some_and(|ids| ids.uids.iter().all(|range| range.outside != 0))
+    }
+
+    /// The flags with which a bind mount, by its place in the list, is made: not read-only yet where a later one lies in it, whose place may
+    /// have to be made there.
+    pub(crate) fn first_flags(&self, index: usize) -> Option<Cow<'_, MountFlags>> {
+        let mount = self.mounts.get(index)?;
+        let beneath = |later: &Mount| later.target.strip_prefix(mount.target.trim_end_matches('/')).is_some_and(|rest| rest.starts_with('/'));
+        if mount.flags.own.set & libc::MOUNT_ATTR_RDONLY == 0 || !self.mounts.iter().skip(index.saturating_add(1)).any(beneath) {
+            return Some(Cow::Borrowed(&mount.flags));
+        }
+        let mut flags = mount.flags.clone();
+        flags.own.set &= !libc::MOUNT_ATTR_RDONLY;
+        Some(Cow::Owned(flags))
     }
 
     /// The map of the user namespace that is made for it; a joined one has its map.

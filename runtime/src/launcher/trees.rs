@@ -2,6 +2,7 @@
 //!
 //! The launcher's own mount namespace gets no mounts by it, and the child needs no right to reach the paths.
 
+use std::borrow::Cow;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -165,7 +166,8 @@ impl Trees {
                 }
             }
         }
-        for mount in &launch.mounts {
+        for (index, mount) in launch.mounts.iter().enumerate() {
+            let flags = launch.first_flags(index).unwrap_or(Cow::Borrowed(&mount.flags));
             trees.binds.push(match &mount.source {
                 MountSource::Filesystem { fstype, .. } => instead_of(launch, fstype, &mount.flags)?,
                 MountSource::Inside { .. } | MountSource::Existing { .. } => None,
@@ -182,11 +184,11 @@ impl Trees {
                     }
                     let place = Place { path, opened, link: matches!(links, EndLinks::Kept { source: true, .. }) };
                     Some(match idmap {
-                        IdMapping::None => tree(place, *recursive, &mount.flags, None)?,
-                        IdMapping::Container { recursive: all } => of_container(place, *recursive, &mount.flags, *all)?,
+                        IdMapping::None => tree(place, *recursive, &flags, None)?,
+                        IdMapping::Container { recursive: all } => of_container(place, *recursive, &flags, *all)?,
                         IdMapping::Own { ids, recursive: all } => {
                             let userns = userns::create(ids)?;
-                            tree(place, *recursive, &mount.flags, Some((userns.as_fd(), *all)))?
+                            tree(place, *recursive, &flags, Some((userns.as_fd(), *all)))?
                         }
                     })
                 }

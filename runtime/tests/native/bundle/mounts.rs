@@ -19,6 +19,8 @@ pub fn tests() -> Vec<Trial> {
         a_read_only_root_is_read_only,
         a_tmpfs_shows_what_it_covers,
         a_tmpfs_that_shows_what_it_covers_is_as_stated_itself,
+        a_place_is_made_in_a_read_only_mount_for_what_lies_there,
+        an_overlay_of_long_paths_has_attributes_too,
         a_tmpfs_without_a_mode_has_that_of_what_it_covers,
         a_read_only_dev_has_all_that_belongs_in_it,
         files_links_and_relative_destinations_are_mounted_on,
@@ -208,6 +210,34 @@ fn a_tmpfs_shows_what_it_covers() {
         .output();
     assert_eq!(text, "covered\n750 0 0\n644 33 44\nsub/file\n");
     assert!(!data.join("new").exists());
+}
+
+/// As with Podman's secrets in a container whose root is read-only.
+fn a_place_is_made_in_a_read_only_mount_for_what_lies_there() {
+    let config = bundle("ro-first", "cat /tmp/outer/new; touch /tmp/outer/other || echo closed");
+    let (outer, file) = (config.directory.join("outer"), config.directory.join("file"));
+    std::fs::create_dir(&outer).unwrap();
+    std::fs::write(&file, "secret\n").unwrap();
+    let bind = |source: &std::path::Path, target: &str| json!({"destination": target, "source": source, "options": ["bind", "ro"]});
+    let text = config.mount(bind(&outer, "/tmp/outer")).mount(bind(&file, "/tmp/outer/new")).output();
+    assert!(text.starts_with("secret\n") && text.ends_with("closed\n"), "{text}");
+    assert!(outer.join("new").exists() && !outer.join("other").exists());
+}
+
+/// fsconfig(2) takes no option of such a length.
+fn an_overlay_of_long_paths_has_attributes_too() {
+    let config = bundle(
+        "long-overlay",
+        "cat /tmp/shown/file; touch /tmp/shown/x || echo closed; grep ' /tmp/shown ' /proc/self/mountinfo",
+    );
+    let lower = config.directory.join("l".repeat(150)).join("m".repeat(150));
+    std::fs::create_dir_all(&lower).unwrap();
+    std::fs::create_dir_all(config.directory.join("second")).unwrap();
+    std::fs::write(lower.join("file"), "below\n").unwrap();
+    let layers = format!("lowerdir={}:{}", lower.display(), config.directory.join("second").display());
+    let overlay = json!({"destination": "/tmp/shown", "type": "overlay", "source": "overlay", "options": [layers, "private", "ro", "noatime"]});
+    let text = config.mount(overlay).output();
+    assert!(text.starts_with("below\n") && text.contains("closed\n") && text.contains(" ro,noatime "), "{text}");
 }
 
 /// Podman says so of each tmpfs that it makes.

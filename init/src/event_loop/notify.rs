@@ -109,7 +109,10 @@ impl Supervisor {
             Message::Trigger => Event::WatchdogTrigger(index),
             Message::Watchdog(ms) => Event::WatchdogSet(index, ms),
             Message::Extend(ms) => Event::ExtendTimeout(index, ms),
-            Message::Stopping => return self.says(index, "stopping".to_owned()),
+            Message::Stopping => {
+                self.says(index, "stopping".to_owned());
+                Event::Leaving(index)
+            }
             Message::Status(text) => return self.says(index, text),
         };
         self.tell(event);

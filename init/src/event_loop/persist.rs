@@ -347,6 +347,7 @@ mod tests {
                 spared: true,
                 well_at: Some(u64::MAX),
                 alive_at: Some(u64::MAX),
+                leaving: Some(u64::MAX),
                 watchdog_ms: Some(u64::MAX),
                 alive_by: Some(u64::MAX),
             },

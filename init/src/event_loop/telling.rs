@@ -10,6 +10,9 @@ use crate::supervise::{DataPhase, Exit, Phase, Purpose, Reason, Unit};
 /// What one did whose watchdog was missed.
 const SILENT: &str = "did not say in time that it is alive";
 
+/// What one did that was to end by itself.
+const LINGERED: &str = "said that it stops, and did not in time";
+
 impl Supervisor {
     /// What to say of a stop: that it has begun, and that it took force; not each further attempt.
     pub(super) fn stopping(&self, index: usize, purpose: Purpose, kills: u8, was: bool) -> Option<String> {
@@ -21,7 +24,11 @@ impl Supervisor {
                 let fault = self.state.units().get(index).and_then(|unit| unit.fault.as_ref());
                 format!("as it is unhealthy: {}", fault.map_or("", |(text, _)| text))
             }
-            Purpose::Watchdog => format!("as it {SILENT}"),
+            Purpose::Watchdog => {
+                let unit = self.state.units().get(index);
+                let lingered = unit.is_some_and(|unit| unit.watch.leaving.is_some());
+                format!("as it {}", if lingered { LINGERED } else { SILENT })
+            }
             Purpose::Late => "as it did not start in time".to_owned(),
             Purpose::Pod(member) => format!("as {}", self.member_given_up(member)),
         };
@@ -41,6 +48,7 @@ impl Supervisor {
             Reason::Launch(why) => format!("could not be started: {why}"),
             Reason::Unhealthy(why) => format!("{ending}, as it was unhealthy: {why}"),
             Reason::Watchdog => format!("{ending}, as it {SILENT}"),
+            Reason::Lingered => format!("{ending}, as it {LINGERED}"),
             Reason::Asked => format!("{ending}, as it was asked to stop"),
             Reason::Pod(member) => format!("{ending}, as {}", self.member_given_up(*member)),
             _ => ending,
@@ -87,6 +95,7 @@ impl Supervisor {
             Reason::Asked => "stopped by hand".to_owned(),
             Reason::Unhealthy(why) => format!("unhealthy: {why}"),
             Reason::Watchdog => SILENT.to_owned(),
+            Reason::Lingered => LINGERED.to_owned(),
             Reason::Pod(member) => self.member_given_up(*member),
         };
         match unit.phase {

@@ -29,8 +29,9 @@ impl State {
         let next = self.change(index, |unit| {
             unit.forgive(None, stable_ms, now);
             unit.exit = exit.or(unit.exit);
+            let next = next(unit, restart, ending);
             unit.watch = Watch::default();
-            next(unit, restart, ending)
+            next
         });
         match next {
             Some(Next::Again) => self.back_off(index, false, now),
@@ -123,6 +124,7 @@ fn next(unit: &mut Unit, restart: Restart, ending: bool) -> Next {
     unit.reason = match (purpose, fault) {
         (Some(Purpose::Asked), _) => Reason::Asked,
         (Some(Purpose::Pod(member)), _) => Reason::Pod(member),
+        (Some(Purpose::Watchdog), _) if unit.watch.leaving.is_some() => Reason::Lingered,
         (Some(Purpose::Watchdog), _) => Reason::Watchdog,
         (Some(Purpose::Unhealthy), Some((text, _))) => Reason::Unhealthy(text),
         (_, Some((text, _))) => Reason::Launch(text),

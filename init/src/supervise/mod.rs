@@ -99,6 +99,8 @@ pub enum Event {
     WatchdogSet(usize, u64),
     /// It says that it doesn't work (`WATCHDOG=trigger`).
     WatchdogTrigger(usize),
+    /// It says that it is about to end by itself (`STOPPING=1`).
+    Leaving(usize),
     /// The answer to [`Action::Probe`], which was asked in this [`State::run`]; why it is a bad one.
     Probed(usize, u32, Result<(), String>),
     /// [`Action::Probe`] of this run will have no answer, through no fault of the container: it is asked again later.

@@ -50,6 +50,7 @@ impl State {
             Event::Unheard(index, ms) => self.unheard(index, ms),
             Event::WatchdogSet(index, ms) => self.watchdog_set(index, ms, now),
             Event::WatchdogTrigger(index) => self.watchdog_trigger(index, now, to),
+            Event::Leaving(index) => self.leaving(index, now),
             Event::Probed(index, run, answer) => self.probed(index, run, Some(answer), now, to),
             Event::ProbeLost(index, run) => self.probed(index, run, None, now, to),
             Event::Exited(index, exit) => self.exited(index, exit, now, to),

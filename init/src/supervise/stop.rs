@@ -87,6 +87,14 @@ impl State {
             return;
         }
         let asked = now.saturating_add(ms);
+        if let Some((_, unit)) = self.running(index) {
+            let watch = &unit.watch;
+            let longer = watch.leaving.map(|latest| asked.min(latest)).filter(|by| Some(*by) > watch.alive_by);
+            if longer.is_some() {
+                self.change(index, |u| u.watch.alive_by = longer);
+            }
+            return;
+        }
         let phase = match self.units.get(index).map(|u| u.phase) {
             Some(Phase::Starting { deadline, executed }) if asked > deadline => {
                 Phase::Starting { deadline: asked, executed }

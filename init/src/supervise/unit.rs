@@ -117,6 +117,8 @@ pub enum Reason {
     Unhealthy(String),
     /// It didn't say in time that it is alive.
     Watchdog,
+    /// It said that it was about to end, and didn't in time.
+    Lingered,
     /// This container of its pod was given up.
     Pod(usize),
 }

@@ -42,6 +42,8 @@ pub struct Watch {
     pub well_at: Option<u64>,
     /// When it last said that it is alive.
     pub alive_at: Option<u64>,
+    /// It said that it is about to end: it isn't watched any more, but has until `alive_by` for that, which it can't move beyond this.
+    pub leaving: Option<u64>,
 }
 
 impl Watch {
@@ -138,7 +140,7 @@ impl State {
         if !self.notifies(index) {
             return;
         }
-        let Some((_, unit)) = self.running(index) else { return };
+        let Some((_, unit)) = self.running(index).filter(|(_, unit)| unit.watch.leaving.is_none()) else { return };
         let by = unit.watch.watchdog_ms.map(|ms| now.saturating_add(ms));
         if by != unit.watch.alive_by || unit.watch.spared {
             self.change(index, |u| (u.watch.alive_by, u.watch.spared, u.watch.alive_at) = (by, false, Some(now)));
@@ -158,7 +160,7 @@ impl State {
         if !self.notifies(index) {
             return;
         }
-        let Some(unit) = self.units.get(index) else { return };
+        let Some(unit) = self.units.get(index).filter(|unit| unit.watch.leaving.is_none()) else { return };
         let watchdog_ms = Some(ms).filter(|ms| *ms > 0);
         let alive_by = match unit.phase {
             Phase::Running { .. } => watchdog_ms.map(|ms| now.saturating_add(ms)),
@@ -168,6 +170,23 @@ impl State {
         if (watchdog_ms, alive_by) != (unit.watch.watchdog_ms, unit.watch.alive_by) {
             self.change(index, |u| (u.watch.watchdog_ms, u.watch.alive_by) = (watchdog_ms, alive_by));
         }
+    }
+
+    /// It says that it is about to end by itself: it needs nobody's signal, and what it does until then is its own affair. It has as much time
+    /// for that as when it is asked to stop. Who has none there is watched as before.
+    pub(super) fn leaving(&mut self, index: usize, now: u64) {
+        let grace = self.rules.get(index).map_or(0, |rules| rules.stop_grace_ms);
+        let running = self.running(index).filter(|(_, unit)| unit.watch.leaving.is_none());
+        if !self.notifies(index) || running.is_none() || grace == 0 {
+            return;
+        }
+        let by = now.saturating_add(grace);
+        let latest = by.saturating_add(self.policy.stop_extension_ms);
+        self.change(index, |u| {
+            let watch = &mut u.watch;
+            (watch.alive_at, watch.alive_by, watch.leaving) = (Some(now), Some(by), Some(latest));
+            (watch.watchdog_ms, watch.probe_at, watch.probing) = (None, None, false);
+        });
     }
 
     /// It says itself that it doesn't work.

@@ -12,6 +12,7 @@ pub const TESTS: &[(&str, fn())] = &[
     ("watched::one_that_notifies_is_started_when_it_says_so", one_that_notifies_is_started_when_it_says_so),
     ("watched::readiness_that_never_comes_is_a_failure", readiness_that_never_comes_is_a_failure),
     ("watched::a_sign_of_life_that_is_missing_is_a_failure", a_sign_of_life_that_is_missing_is_a_failure),
+    ("watched::who_says_that_it_stops_has_its_time_for_that", who_says_that_it_stops_has_its_time_for_that),
     ("watched::who_says_too_much_is_heard_before_it_is_killed", who_says_too_much_is_heard_before_it_is_killed),
     ("watched::a_flood_of_notifications_holds_nobody_up", a_flood_of_notifications_holds_nobody_up),
     ("watched::a_program_in_the_container_answers", a_program_in_the_container_answers),
@@ -116,6 +117,26 @@ fn a_sign_of_life_that_is_missing_is_a_failure() {
     let told = rig.console();
     assert_ne!(find(&again, "heart")["pid"], first);
     assert!(told.contains("heart was killed by SIGKILL, as it did not say in time that it is alive; starts"), "{told}");
+}
+
+/// It says nothing else any more, and doesn't end either.
+fn who_says_that_it_stops_has_its_time_for_that() {
+    let supervision = Supervision { notify: true, watchdog_ms: Some(300), ..Supervision::default() };
+    let lingering = watched(supervision, shell("lingering", "sleep 10000"));
+    let mut rig = Rig::new(vec![plan::Container { stop_grace_ms: 2_000, ..with(Restart::Always, lingering) }]);
+    rig.until("it has a socket", |rig| rig.file("run/notify/lingering.sock").exists());
+    // In one, as its sign of life would be missing between the two.
+    say(&rig, "lingering", "READY=1\nSTOPPING=1");
+    let first = rig.wait("heard", |s| find(s, "lingering")["says"] == "stopping");
+    let begun = Instant::now();
+    let again = rig.wait("restarted", |s| find(s, "lingering")["restarts"].as_u64() > Some(0));
+    assert!(begun.elapsed() > Duration::from_millis(1_000), "it was watched on: {:?}", begun.elapsed());
+    assert_ne!(find(&again, "lingering")["pid"], find(&first, "lingering")["pid"]);
+    let told = rig.console();
+    assert!(
+        told.contains("lingering was killed by SIGKILL, as it said that it stops, and did not in time; starts"),
+        "{told}"
+    );
 }
 
 /// A hundred datagrams are heard in a second; the sign of life is the next one.

@@ -21,7 +21,23 @@ pub(super) fn update(world: &mut World, before: &Before, event: &Event, actions:
             let watchdog_ms = world.state.rules()[*index].supervision.watchdog_ms;
             world.real[*index].watchdog_ms = watchdog_ms;
         }
-        Event::Alive(index) if heard(world, *index) => {
+        Event::Leaving(index) if heard(world, *index) && world.real[*index].leaving.is_none() => {
+            let (now, grace) = (world.now, world.state.rules()[*index].stop_grace_ms);
+            let real = &mut world.real[*index];
+            if real.running() && grace > 0 {
+                let latest = now + grace + Policy::default().stop_extension_ms;
+                (real.leaving, real.alive_at, real.alive_by) = (Some(latest), Some(now), Some(now + grace));
+                (real.watchdog_ms, real.asked) = (None, None);
+            }
+        }
+        Event::ExtendTimeout(index, ms) if heard(world, *index) && world.real[*index].running() => {
+            let asked = world.now.saturating_add(*ms);
+            let real = &mut world.real[*index];
+            if let Some((latest, by)) = real.leaving.zip(real.alive_by) {
+                real.alive_by = Some(by.max(asked.min(latest)));
+            }
+        }
+        Event::Alive(index) if heard(world, *index) && world.real[*index].leaving.is_none() => {
             let now = world.now;
             let real = &mut world.real[*index];
             real.alive_by = real.watchdog_ms.filter(|_| real.running()).map(|ms| now + ms);
@@ -36,7 +52,7 @@ pub(super) fn update(world: &mut World, before: &Before, event: &Event, actions:
                 (real.alive_by, real.spared) = (Some(by + ms), true);
             }
         }
-        Event::WatchdogSet(index, ms) if heard(world, *index) => {
+        Event::WatchdogSet(index, ms) if heard(world, *index) && world.real[*index].leaving.is_none() => {
             let now = world.now;
             let real = &mut world.real[*index];
             real.watchdog_ms = Some(*ms).filter(|ms| *ms > 0);

@@ -141,6 +141,7 @@ fn word(world: &mut World, index: usize, luck: &mut Luck) -> Verdict {
         1 => Event::WatchdogSet(index, luck.of(&[0, 10, 5_000])),
         2 => Event::WatchdogTrigger(index),
         3..=4 => Event::Ready(index),
+        10 if luck.one_in(2) => Event::Leaving(index),
         11 if luck.one_in(2) => Event::Unheard(index, luck.of(&[0, 1, 900])),
         _ => Event::Alive(index),
     })
@@ -177,6 +178,7 @@ fn nonsense(world: &mut World, index: usize, luck: &mut Luck) -> Verdict {
         Event::Ready(stranger),
         Event::ExtendTimeout(stranger, 1),
         Event::Alive(stranger),
+        Event::Leaving(stranger),
         Event::WatchdogSet(stranger, 1),
         Event::WatchdogTrigger(stranger),
         Event::Probed(stranger, 0, Ok(())),
@@ -193,6 +195,7 @@ fn nonsense(world: &mut World, index: usize, luck: &mut Luck) -> Verdict {
         events.push(Event::Executed(index));
         events.push(Event::Ready(index));
         events.push(Event::Alive(index));
+        events.push(Event::Leaving(index));
         events.push(Event::Unheard(index, 500));
         events.push(Event::WatchdogTrigger(index));
         events.push(Event::ExtendTimeout(index, 1_000));

@@ -134,7 +134,7 @@ const ONCE_BROKEN: &[u64] = &[0x1, 0xa, 0xf_4289, 0xf_4b2b, 0x18ec_21ea_c3f0_749
 
 #[test]
 fn invariants_hold_whatever_happens_and_shutdown_ends() {
-    if let Err(text) = simulate(0, 200_000) {
+    if let Err(text) = simulate(0, 1_000_000) {
         panic!("{text}");
     }
 }

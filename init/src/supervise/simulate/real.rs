@@ -38,6 +38,8 @@ pub(super) struct Real {
     pub(super) well_at: Option<u64>,
     /// When it last said that it is alive.
     pub(super) alive_at: Option<u64>,
+    /// It said that it is about to end, and can't move its end beyond this.
+    pub(super) leaving: Option<u64>,
     /// It was given time since it last said that it is alive.
     pub(super) spared: bool,
     pub(super) watchdog_ms: Option<u64>,
@@ -65,7 +67,7 @@ impl Real {
         (self.since, self.stopped, self.signalled, self.left) = (None, None, false, false);
         (self.health, self.good, self.bad) = (Health::None, false, 0);
         (self.alive_by, self.watchdog_ms, self.spared) = (None, None, false);
-        (self.well_at, self.alive_at) = (None, None);
+        (self.well_at, self.alive_at, self.leaving) = (None, None, None);
     }
 
     /// It is as good as new.

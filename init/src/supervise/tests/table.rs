@@ -51,6 +51,7 @@ fn events(index: usize) -> Vec<Event> {
         Event::WatchdogSet(index, 20),
         Event::WatchdogTrigger(index),
         Event::Unheard(index, 500),
+        Event::Leaving(index),
         Event::Probed(index, 1, Ok(())),
         Event::Probed(index, 1, Err("x".into())),
         Event::Probed(index, 2, Err("x".into())),

@@ -154,6 +154,36 @@ fn a_missed_watchdog_is_a_failure() {
 }
 
 #[test]
+fn who_says_that_it_stops_is_left_to_it_for_a_while() {
+    let mut rules = notifying();
+    rules.supervision.watchdog_ms = Some(300);
+    rules.supervision.health = Some(HealthCheck { restart: true, retries: 1, ..check() });
+    (rules.stop_grace_ms, rules.restart) = (10_000, Restart::OnFailure(Some(0)));
+    let leaving = |rules: &Rules| {
+        let mut s = launched(vec![rules.clone()]);
+        s.step(Event::Executed(0), 0);
+        s.step(Event::Ready(0), 0);
+        s.step(Event::Leaving(0), 200);
+        s
+    };
+    // Neither its silence nor its health counts any more, and an end by itself is one.
+    let mut s = leaving(&rules);
+    assert_eq!(s.step(Event::Tick, 10_199), []);
+    s.step(Event::Exited(0, OK), 10_199);
+    assert_eq!((phase(&s, 0), s.units()[0].completed), (Phase::Exited, true));
+    // It has as long as when it is asked to stop, and may ask for more, but not for ever.
+    let mut s = leaving(&rules);
+    s.step(Event::ExtendTimeout(0, u64::MAX), 300);
+    assert_eq!(s.step(Event::Tick, 130_199), []);
+    assert_eq!(s.step(Event::Tick, 130_200), [Action::Kill(0)]);
+    s.step(Event::Exited(0, Exit::Signal(9)), 130_201);
+    assert_eq!((phase(&s, 0), &s.units()[0].reason), (Phase::Failed, &Reason::Lingered));
+    // The control: one that has no time for that is watched as before.
+    rules.stop_grace_ms = 0;
+    assert_eq!(leaving(&rules).step(Event::Tick, 300), [Action::Kill(0)]);
+}
+
+#[test]
 fn healthy_is_who_answered_well() {
     let mut s = launched(vec![checked(check(), Restart::No), rules(Restart::No, &[(0, Condition::Healthy)])]);
     s.step(Event::Executed(0), 0);

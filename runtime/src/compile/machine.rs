@@ -11,9 +11,13 @@ const MAX_NAME: usize = 15;
 pub(super) fn intel_rdt(rdt: &LinuxIntelRdt) -> Result<IntelRdt, Error> {
     let class = rdt.clos_id().clone().filter(|class| !class.is_empty());
     if let Some(class) = &class
+        && class != "/"
         && (class.contains('/') || class.starts_with('.') || class.contains(['\0', '\n']) || class.len() > 255)
     {
-        return Err(Error::new("linux.intelRdt.closID", format!("{class:?} isn't one plain file name")));
+        return Err(Error::new(
+            "linux.intelRdt.closID",
+            format!("{class:?} isn't one plain file name, and not \"/\", the root's"),
+        ));
     }
     let cache = rdt.l3_cache_schema().as_deref().unwrap_or_default();
     let bandwidth = rdt.mem_bw_schema().as_deref().unwrap_or_default();

@@ -126,7 +126,9 @@ fn covers(present: &str, wanted: &str) -> bool {
     }
 }
 
+/// A directory of one; the class of all that are in no other, `/`, is the root itself.
 fn open(parent: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
+    let name = if name == "/" { "." } else { name };
     let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     rustix::fs::openat2(parent, name, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty(), how)
 }
@@ -172,6 +174,25 @@ mod tests {
         let mounts = "30 1 0:5 / /proc rw - proc proc rw\n31 1 0:27 / /sys/fs/resctrl rw,nosuid shared:9 - resctrl resctrl rw\n";
         assert_eq!(mount_point(mounts), Some("/sys/fs/resctrl"));
         assert_eq!(mount_point("30 1 0:5 / /resctrl rw - proc resctrl rw\n"), None);
+    }
+
+    #[test]
+    fn the_root_is_a_class_that_is_there() {
+        let fake = tempfile::tempdir().unwrap();
+        class(fake.path(), ".", "L3:0=fff\n");
+        std::fs::create_dir(fake.path().join("mon_groups/c")).unwrap();
+        std::fs::write(fake.path().join("mon_groups/c/tasks"), "").unwrap();
+        let fd = place(fake.path());
+        let rdt = IntelRdt { monitor: true, ..rdt(Some("/"), &[]) };
+        assign_in(fd.as_fd(), &rdt, "c", 42).unwrap();
+        for tasks in ["tasks", "mon_groups/c/tasks"] {
+            assert_eq!(std::fs::read_to_string(fake.path().join(tasks)).unwrap(), "42");
+        }
+        // The kernel removes a group with all that is in it.
+        std::fs::remove_file(fake.path().join("mon_groups/c/tasks")).unwrap();
+        remove_in(fd.as_fd(), Some("/"), "c", true).unwrap();
+        assert!(!fake.path().join("mon_groups/c").exists() && fake.path().join("tasks").exists());
+        assert!(assign_in(fd.as_fd(), &IntelRdt { schemata: schemata(&["L3:0=1"]), ..rdt }, "c", 42).is_err());
     }
 
     #[test]

@@ -403,10 +403,10 @@ fn usual_root() -> Result<PathBuf> {
     }
 }
 
-/// One plain file name of letters, digits and `_ + - .`.
 /// One less than a file's name may be long: while a container is removed its directory has a name that is longer by one.
 const LONGEST_ID: usize = 254;
 
+/// One plain file name of letters, digits and `_ + - .`.
 fn check_id(id: &str) -> Result<()> {
     let plain = id.bytes().all(|b| b.is_ascii_alphanumeric() || b"_+-.".contains(&b));
     if !id.is_empty() && plain && id != "." && id != ".." && id.len() <= LONGEST_ID {

@@ -10,7 +10,6 @@ use super::Supervisor;
 use super::persist::{
     ASKING, COMMON, CONTEXT, CommonRecord, Context, FIRST_UNIT, UnitRecord, WorkerRecord, load, records,
 };
-use super::setup::rules;
 use crate::supervise::State;
 
 /// Containers in one turn of the loop, which takes less than a millisecond.
@@ -43,16 +42,21 @@ impl Supervisor {
         let read = |index: usize| load::<UnitRecord>(&kept, FIRST_UNIT.saturating_add(index));
         let found: Option<Vec<_>> = units.clone().map(read).collect();
         let asking = load::<Vec<WorkerRecord>>(&kept, ASKING);
-        let (Some(_), Some(common), Some(_), Some(found)) =
-            (load::<Context>(&kept, CONTEXT), load::<CommonRecord>(&kept, COMMON), asking, found)
+        // It is large, and read with the first.
+        let whole = units.start != 0 || load::<Context>(&kept, CONTEXT).is_some();
+        let rules = self.state.rules().get(units.clone());
+        let (Some(common), Some(_), Some(found), Some(rules)) =
+            (load::<CommonRecord>(&kept, COMMON), asking, found, rules)
         else {
             return Ok(false);
         };
         let pids = found.iter().map(|record| record.pid);
         let same = self.units.get(units.clone()).is_some_and(|units| units.iter().map(|unit| unit.pid).eq(pids));
-        let rules = rules(&self.plan).into_iter().skip(units.start).take(units.len()).collect();
         let memories = found.into_iter().map(|record| record.unit).collect();
-        let state = State::resume(rules, self.options.policy, memories, common.common);
-        Ok(same && self.state.units().get(units) == Some(state.units()) && self.state.common() == state.common())
+        let state = State::resume(rules.to_vec(), self.options.policy, memories, common.common);
+        Ok(whole
+            && same
+            && self.state.units().get(units) == Some(state.units())
+            && self.state.common() == state.common())
     }
 }

@@ -97,7 +97,7 @@ pub(crate) fn mount_all<'a>(
                 let source = tree.detached()?;
                 bind(mount, path, source.as_fd(), root)?;
                 made.go_on_with(source.as_fd(), mount)?;
-                if launch.first_flags(index).is_some_and(|first| *first != mount.flags) {
+                if launch.closes_late(index) {
                     made.writable.push((mount, source));
                 }
             }

@@ -11,6 +11,7 @@ use super::{Theatre, environment, identity, landlock, listener};
 use crate::failure::{Context, Failure, Step};
 use crate::hook::Surroundings;
 use crate::launch::{Process, Rlimit, Seccomp};
+use crate::launcher;
 use crate::report;
 use crate::start::Lodging;
 use crate::sys::exec::{Strings, execve};
@@ -247,17 +248,12 @@ fn place_stdio(streams: [BorrowedFd<'_>; 3], preserved: u32) -> Result<(), Failu
 /// mode or owner (`chmod /proc/self/fd/0`). One that the container hasn't, or has put something else in the place of, stays the
 /// machine's.
 fn own_null(stream: BorrowedFd<'_>) -> Option<OwnedFd> {
-    let null = (FileType::CharacterDevice, rustix::fs::makedev(1, 3));
-    let is_null = |fd: BorrowedFd<'_>| {
-        rustix::fs::fstat(fd).is_ok_and(|stat| (FileType::from_raw_mode(stat.st_mode), stat.st_rdev) == null)
-    };
-    if !is_null(stream) {
-        return None;
-    }
+    launcher::expect_null(stream).ok()?;
     let access = rustix::fs::fcntl_getfl(stream).ok()? & OFlags::ACCMODE;
     // Whatever lies there by now, in a container that runs, opening it takes no time.
     let flags = access | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::NONBLOCK;
-    let own = rustix::fs::open("/dev/null", flags, Mode::empty()).ok().filter(|own| is_null(own.as_fd()))?;
+    let own = rustix::fs::open("/dev/null", flags, Mode::empty()).ok()?;
+    launcher::expect_null(own.as_fd()).ok()?;
     rustix::fs::fcntl_setfl(&own, access).ok().map(|()| own)
 }
 

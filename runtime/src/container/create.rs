@@ -281,9 +281,8 @@ fn enter_scope(record: &mut Record, (scope, properties): &(Scope, Properties), l
 
 /// An ordinary user without cgroups: limits can't hold, so asking for them is an error.
 fn do_without_cgroup(launch: &mut Launch, warnings: &mut Vec<String>) -> Result<()> {
-    let settings = launch.cgroup.settings.iter().chain(launch.cgroup.choices.iter().flatten());
-    if let Some((file, value)) = settings.into_iter().find(|(file, value)| !crate::cgroup::changes_nothing(file, value))
-    {
+    let mut settings = launch.cgroup.settings.iter().chain(launch.cgroup.choices.iter().flatten());
+    if let Some((file, value)) = settings.find(|(file, value)| !crate::cgroup::changes_nothing(file, value)) {
         let controller = file.split('.').next().unwrap_or(file);
         return Err(Error::new(format!(
             "cannot set {controller} limit: container could not join or create cgroup for {file}={value}: a cgroup2 mount is missing, or this \

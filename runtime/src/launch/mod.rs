@@ -8,7 +8,7 @@ mod machine;
 mod mount;
 mod process;
 
-use std::borrow::Cow;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -80,23 +80,25 @@ impl Launch {
         self.ids.as_ref().is_some_and(|ids| ids.uids.iter().all(|range| range.outside != 0))
     }
 
-    /// The flags with which a bind mount, by its place in the list, is made: not read-only yet where a later one lies in it, whose place may
-    /// have to be made there.
-    pub(crate) fn first_flags(&self, index: usize) -> Option<Cow<'_, MountFlags>> {
-        let mount = self.mounts.get(index)?;
-        let beneath = |later: &Mount| later.target.strip_prefix(mount.target.trim_end_matches('/')).is_some_and(|rest| rest.starts_with('/'));
-        if mount.flags.own.set & libc::MOUNT_ATTR_RDONLY == 0 || !self.mounts.iter().skip(index.saturating_add(1)).any(beneath) {
-            return Some(Cow::Borrowed(&mount.flags));
-        }
-        let mut flags = mount.flags.clone();
-        flags.own.set &= !libc::MOUNT_ATTR_RDONLY;
-        Some(Cow::Owned(flags))
+    /// Whether a bind mount, by its place in the list, becomes read-only only when everything is mounted: a later one lies in it, whose place
+    /// may have to be made there.
+    pub(crate) fn closes_late(&self, index: usize) -> bool {
+        let Some(mount) = self.mounts.get(index).filter(|mount| mount.flags.own.set & libc::MOUNT_ATTR_RDONLY != 0) else {
+            return false;
+        };
+        self.mounts.iter().skip(index.saturating_add(1)).any(|later| is_beneath(&later.target, &mount.target))
     }
 
     /// The map of the user namespace that is made for it; a joined one has its map.
     pub(crate) fn new_map(&self) -> Option<&IdMap> {
         self.ids.as_ref().filter(|_| self.namespaces.user.is_none())
     }
+}
+
+/// Whether an absolute path is one beneath another, however either is written.
+pub(crate) fn is_beneath(path: &str, above: &str) -> bool {
+    let (path, above) = (Path::new(path), Path::new(above));
+    path != above && path.starts_with(above)
 }
 
 /// What a namespace of the container is.

@@ -356,8 +356,13 @@ fn let_go(writer: Option<OwnedFd>) -> Result<(), Failure> {
 pub(crate) fn open_null() -> Result<OwnedFd, Failure> {
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
         .at(Step::Open, || "/dev/null")?;
-    trees::expect_device(null.as_fd(), "/dev/null", (1, 3))?;
+    expect_null(null.as_fd())?;
     Ok(null)
+}
+
+/// Refuses what isn't the null device.
+pub(crate) fn expect_null(fd: BorrowedFd<'_>) -> Result<(), Failure> {
+    trees::expect_device(fd, "/dev/null", (1, 3))
 }
 
 /// Makes the container's user the owner of its pipes, so that `/dev/stdout` can be opened by name. Nothing else is touched:

@@ -167,7 +167,10 @@ impl Trees {
             }
         }
         for (index, mount) in launch.mounts.iter().enumerate() {
-            let flags = launch.first_flags(index).unwrap_or(Cow::Borrowed(&mount.flags));
+            let mut flags = Cow::Borrowed(&mount.flags);
+            if launch.closes_late(index) {
+                flags.to_mut().own.set &= !libc::MOUNT_ATTR_RDONLY;
+            }
             trees.binds.push(match &mount.source {
                 MountSource::Filesystem { fstype, .. } => instead_of(launch, fstype, &mount.flags)?,
                 MountSource::Inside { .. } | MountSource::Existing { .. } => None,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use oci_spec::runtime::Mount as SpecMount;
 
 use super::{Error, ImageFiles, Mount, MountKind, NamespaceChoice, Options};
-use crate::launch::{CreateDir, tmpfs_inodes};
+use crate::launch::{CreateDir, is_beneath, tmpfs_inodes};
 
 /// Default size of `/dev/shm`, Docker's.
 const SHM_SIZE: u64 = 64 << 20;
@@ -186,11 +186,6 @@ fn names(path: &str) -> Vec<&str> {
 
 fn same_path(a: &str, b: &str) -> bool {
     names(a) == names(b)
-}
-
-fn is_beneath(path: &str, above: &str) -> bool {
-    let (path, above) = (names(path), names(above));
-    path.len() > above.len() && path.starts_with(&above)
 }
 
 /// The kernel mounts no directory over a file, and none can be made beneath one.

@@ -1,6 +1,6 @@
 //! PID 1 of a Garboard appliance.
 //!
-//! `main.rs` tells the story: [`boot`] makes a machine of a kernel, [`event_loop`] launches the plan's containers and keeps
+//! [`pid1`] tells the story: [`boot`] makes a machine of a kernel, [`event_loop`] launches the plan's containers and keeps
 //! them as the pure automaton in [`supervise`] says, until it says to stop. What may block runs in a [`work`]er.
 //!
 //! A library, so that the same loop can be driven by tests as an ordinary process.
@@ -35,6 +35,7 @@ pub mod logs;
 pub mod notify;
 pub mod orders;
 pub mod passing;
+pub mod pid1;
 pub mod shutdown;
 pub mod snapshot;
 pub mod status;

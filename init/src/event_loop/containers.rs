@@ -143,7 +143,7 @@ impl Supervisor {
                 if !self.pids.contains_key(&pid.as_raw_pid()) {
                     self.hear_launchers();
                 }
-                match self.pids.remove(&pid.as_raw_pid()) {
+                match self.pids.get(&pid.as_raw_pid()).copied() {
                     Some(index) => self.ended(index, exit),
                     None => {
                         if let Some(index) = self.launchers.stray(pid.as_raw_pid())
@@ -178,7 +178,7 @@ impl Supervisor {
         for fd in [unit.output.take(), report].into_iter().flatten() {
             self.sources.remove(&fd);
         }
-        unit.pid = 0;
+        self.pids.remove(&std::mem::take(&mut unit.pid));
         unit.out_of_memory = may_lack_memory(phase, exit) && unit.kills.are_recent(now);
         self.tell_kills_of(index, now);
         // Unless it has said otherwise.

@@ -8,6 +8,7 @@ mod containers;
 mod dashboard;
 mod data;
 mod health;
+mod invariants;
 mod keep;
 mod kernel_log;
 mod kernel_quiet;

@@ -116,6 +116,7 @@ impl Supervisor {
         changed.append(&mut self.dirty);
         changed.sort_unstable();
         changed.dedup();
+        self.look_for_nonsense(&changed);
         for index in &changed {
             if let Some(record) = self.unit_record(*index) {
                 save(&mut self.store, FIRST_UNIT.saturating_add(*index), &record);

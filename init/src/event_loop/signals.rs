@@ -8,14 +8,16 @@
 //! | SIGUSR1, SIGRTMIN+3 | halt | busybox, systemd |
 //! | SIGRTMIN+5 | start over | systemd |
 //! | SIGRTMIN+8 to +15 | panic, fault, panic before or after the next exit is kept, hang, panic at the other [`CrashPoint`]s: only with [`super::Options::crash_trigger`] | |
+//! | SIGRTMIN+16 to +20 | a process forgotten, earlier crashes forgotten, SIGBUS, SIGILL, SIGABRT: likewise | |
 //!
 //! Only processes of PID 1's own pid namespace can send them; containers are in theirs. Any other signal is blocked for good.
 
-use super::Supervisor;
+use super::{Supervisor, persist};
+use crate::crash::History;
 use crate::events::Kind;
 use crate::supervise::{Event, Goal};
 use crate::sys::signal::Received;
-use crate::sys::{crash, signal};
+use crate::sys::{fault, signal};
 
 /// The signals that are taken from the signalfd. All others that could end a process are as the kernel protects PID 1.
 pub(super) fn wanted() -> Vec<i32> {
@@ -56,15 +58,34 @@ impl Supervisor {
     fn crash_on(&mut self, number: i32) {
         match number.checked_sub(signal::rt_min()) {
             Some(8) => panic_as_asked(),
-            Some(9) => crash::fault(),
+            Some(9) => fault::segmentation(),
             Some(10) => self.crash_at = Some(CrashPoint::Reaping),
             Some(11) => self.crash_at = Some(CrashPoint::Reaped),
             Some(12) => hang_as_asked(),
             Some(13) => self.crash_at = Some(CrashPoint::Taken),
             Some(14) => self.crash_at = Some(CrashPoint::Read),
             Some(15) => self.crash_at = Some(CrashPoint::Keeping),
+            Some(16) => self.forget_a_process(),
+            Some(17) => self.forget_crashes(),
+            Some(18) => fault::bus(),
+            Some(19) => fault::instruction(),
+            Some(20) => fault::abort(),
             _ => {}
         }
+    }
+
+    /// What must never be, for tests: the first container that has a process counts as having none.
+    fn forget_a_process(&mut self) {
+        if let Some((index, unit)) = self.units.iter_mut().enumerate().find(|(_, unit)| unit.pid != 0) {
+            unit.pid = 0;
+            self.dirty.push(index);
+        }
+    }
+
+    /// The next crash counts as the first, for tests that have no minute to wait.
+    fn forget_crashes(&mut self) {
+        persist::save(&mut self.store, persist::HISTORY, &History::default());
+        self.note("earlier crashes of PID 1 don't count any more, as a test wants".to_owned());
     }
 
     /// A crash at a place where it would be worst, for tests.

@@ -50,6 +50,7 @@ mod rules;
 mod shutdown;
 #[cfg(test)]
 mod simulate;
+mod sound;
 mod start;
 mod state;
 mod step;

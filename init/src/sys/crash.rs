@@ -100,12 +100,6 @@ pub fn restart(reason: &[u8]) {
     }
 }
 
-/// A real fault, for tests of all this.
-pub fn fault() {
-    // SAFETY: none: address 8 is never mapped, and the fault is the purpose. The write is volatile, so that it is made.
-    unsafe { ptr::write_volatile(ptr::without_provenance_mut::<u8>(8), 1) };
-}
-
 extern "C" fn handler(signal: c_int, info: *mut siginfo_t, _context: *mut c_void) {
     let mut text = Text::new();
     text.push(b"fatal signal ");

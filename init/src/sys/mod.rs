@@ -4,6 +4,7 @@
 pub mod block;
 pub mod crash;
 pub mod dm;
+pub mod fault;
 pub mod fd;
 pub mod map;
 pub mod module;

@@ -11,6 +11,7 @@ use crate::watched::{notifying, say};
 pub const TESTS: &[(&str, fn())] = &[
     ("crash::a_panic_loses_nothing", a_panic_loses_nothing),
     ("crash::a_fault_loses_nothing", a_fault_loses_nothing),
+    ("crash::a_broken_invariant_loses_nothing", a_broken_invariant_loses_nothing),
     ("crash::an_exit_that_was_seen_is_not_lost", an_exit_that_was_seen_is_not_lost),
     ("crash::what_outlived_a_container_is_cleared_away", what_outlived_a_container_is_cleared_away),
     ("crash::what_a_container_said_is_not_lost", what_a_container_said_is_not_lost),
@@ -27,6 +28,10 @@ pub const TESTS: &[(&str, fn())] = &[
 
 pub const PANIC: i32 = 34 + 8;
 const FAULT: i32 = 34 + 9;
+/// The first container counts as having no process.
+const NONSENSE: i32 = 34 + 16;
+/// Earlier crashes don't count any more.
+const FORGET: i32 = 34 + 17;
 /// A panic when a turn's events are taken, and nothing is done of what follows from them.
 const TAKEN: i32 = 34 + 13;
 /// A panic when a part of what has changed is kept.
@@ -102,6 +107,11 @@ fn a_fault_loses_nothing() {
     survives(FAULT, "fatal signal 11 at address 0x8");
 }
 
+/// What PID 1 has in its memory can't be so: it goes on from what it kept before.
+fn a_broken_invariant_loses_nothing() {
+    survives(NONSENSE, "invariant broken: ticking has no process and counts as having one");
+}
+
 /// Its first process has ended and is reaped, another one is still there, and PID 1 crashes before it has seen to that.
 fn what_outlived_a_container_is_cleared_away() {
     let container = with(Restart::Always, shell("parent", "sleep 10000 & exec sleep 10001"));
@@ -119,20 +129,32 @@ fn what_outlived_a_container_is_cleared_away() {
     rig.until("those of the new run", |rig| rig.children().len() == 1);
 }
 
-/// Signals that nobody sent on purpose are no different.
+/// Real ones, and signals that somebody sent.
 fn aborts_and_bus_errors_are_survived() {
-    for (number, name) in [(6, "fatal signal 6"), (7, "fatal signal 7"), (4, "fatal signal 4")] {
-        let mut rig = Rig::new(vec![shell("web", "sleep 10000")]);
-        let pid = rig.wait_state("web", "running")["pid"].clone();
-        rig.wait_console("all containers are as declared");
+    let mut rig = Rig::new(vec![shell("web", "sleep 10000")]);
+    let pid = rig.wait_state("web", "running")["pid"].clone();
+    rig.wait_console("all containers are as declared");
+    let last =
+        |s: &serde_json::Value| s["notes"].as_array().unwrap().last().map(ToString::to_string).unwrap_or_default();
+    for (number, reason) in [
+        (34 + 18, "fatal signal 7 at address 0x"),
+        (34 + 19, "fatal signal 4 at address 0x"),
+        (34 + 20, "fatal signal 6"),
+        (6, "fatal signal 6 sent by process"),
+        (7, "fatal signal 7 sent by process"),
+        (4, "fatal signal 4 sent by process"),
+    ] {
+        // Each as if a minute had passed.
+        kill(rig.pid(), FORGET);
+        rig.wait("forgotten", |s| last(s).contains("don't count any more"));
         kill(rig.pid(), number);
-        let after = rig.wait("resumed", |s| s["notes"].as_array().is_some_and(|n| !n.is_empty()));
-        assert!(after["notes"][0].as_str().unwrap().contains(name), "{after}");
+        let after = rig.wait("resumed", |s| last(s).contains("crashed and goes on"));
+        assert!(last(&after).contains(reason), "{after}");
         assert_eq!(find(&after, "web")["pid"], pid);
-        // What was said before is not said again.
-        std::thread::sleep(std::time::Duration::from_secs(1));
-        assert_eq!(rig.console().matches("all containers are as declared").count(), 1, "{}", rig.console());
     }
+    // What was said before is not said again.
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    assert_eq!(rig.console().matches("all containers are as declared").count(), 1, "{}", rig.console());
 }
 
 /// A crash between an exit and the record of what follows from it.

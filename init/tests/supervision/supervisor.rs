@@ -89,7 +89,7 @@ pub fn begin(plan: &str, run_dir: &str, cgroup: &str, policy: &str, fate: &str) 
             let limit = Rlimit { current: Some(open.saturating_sub(1) as u64), ..getrlimit(Resource::Nofile) };
             setrlimit(Resource::Nofile, limit).expect("limit descriptors");
         }
-        "crash" => garboard_init::sys::crash::fault(),
+        "crash" => garboard_init::sys::fault::segmentation(),
         _ => {}
     }
     shutdown::carry_out(supervisor.run())

@@ -139,6 +139,10 @@ fn action(world: &mut World, before: &Before, event: &Event, action: Action) -> 
 
 fn unit(world: &World, before: &Before, event: &Event, index: usize) -> Verdict {
     let (is, was, real) = (&world.state.units()[index], &before.units[index], &world.real[index]);
+    // What PID 1 itself looks at.
+    if let Some(wrong) = world.state.unsound(index, real.alive) {
+        return Err(format!("{index} {wrong}: {is:?}"));
+    }
     must!((is.phase.active() || is.lingers) == real.alive, "{index} is there: {}; {is:?}", real.alive);
     must!(is.exit == real.exit, "{index} ended with {:?}; {is:?}", real.exit);
     must!(world.state.run(index) == real.run, "{index} is in run {}; {is:?}", real.run);

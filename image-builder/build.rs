@@ -64,6 +64,9 @@ fn build_static_programs(workspace: &Path, out: &Path) -> Result<PathBuf, Box<dy
     for package in PACKAGES {
         cargo.args(["--package", package]);
     }
+    for program in PROGRAMS {
+        cargo.args(["--bin", program]);
+    }
     // What the outer build was told (clippy as the compiler, sanitizers, another linker) is not meant for these programs.
     for inherited in ["RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "CARGO_BUILD_TARGET", "CARGO_TARGET_DIR"]
     {

@@ -55,6 +55,14 @@ pub fn older_kernel() -> (PathBuf, PathBuf) {
     (image.into(), modules.into())
 }
 
+/// `/init` that crashes when it is asked to. `lib/crash-test-init` builds it.
+pub fn crash_test_init() -> PathBuf {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("lib/crash-test-init");
+    let output = Command::new(script).output().unwrap();
+    assert!(output.status.success(), "lib/crash-test-init: {}", text(&output.stderr));
+    PathBuf::from(text(&output.stdout).trim())
+}
+
 /// The user's cache directory (XDG Base Directory Specification).
 pub fn cache() -> PathBuf {
     let home = || PathBuf::from(env::var_os("HOME").expect("HOME")).join(".cache");

@@ -32,11 +32,21 @@ pub struct Places {
     pub pstore: PathBuf,
     /// What is written here is in pstore in the next boot, if the kernel has it.
     pub pmsg: PathBuf,
+    /// The kernel's log.
+    pub log: PathBuf,
+    /// With `Y` in here the kernel has the end of its log in pstore, however it goes down (`printk.always_kmsg_dump`).
+    pub always_dump: PathBuf,
 }
 
 impl Default for Places {
     fn default() -> Self {
-        Self { directory: Path::new(plan::DATA).join(OWN), pstore: "/sys/fs/pstore".into(), pmsg: "/dev/pmsg0".into() }
+        Self {
+            directory: Path::new(plan::DATA).join(OWN),
+            pstore: "/sys/fs/pstore".into(),
+            pmsg: "/dev/pmsg0".into(),
+            log: "/dev/kmsg".into(),
+            always_dump: "/sys/module/printk/parameters/always_kmsg_dump".into(),
+        }
     }
 }
 
@@ -119,6 +129,20 @@ impl End {
     /// As one line.
     pub fn encode(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// As a line of at most so many bytes, for which less is said of why.
+    pub fn encode_within(&self, bytes: usize) -> String {
+        let mut end = self.clone();
+        loop {
+            let line = end.encode();
+            if line.len() <= bytes || end.why.is_empty() {
+                return line;
+            }
+            // Each of its bytes takes six at most.
+            let over = line.len().saturating_sub(bytes);
+            end.why = cut(&end.why, end.why.len().saturating_sub(over.div_ceil(6)));
+        }
     }
 
     /// Reads such a line, whoever wrote it.
@@ -261,6 +285,10 @@ impl Previous {
                 plain(Cause::Unreadable, &cut(&format!("what is kept of it can't be read: {why}"), LONGEST_TEXT))
             }
             Kept::Record(Record { boot, end: Some(end), .. }) => told(end, Some(boot)),
+            // The disk took no more.
+            Kept::Record(Record { boot, end: None, .. }) if end.is_some() => {
+                end.map_or_else(|| Self::unknown(""), |end| told(end, Some(boot)))
+            }
             Kept::Record(Record { boot, end: None, .. }) => {
                 let text = "ended without a word: power was lost, the machine was reset, or its kernel died";
                 Self { boot: Some(boot), ..plain(Cause::Unclean, text) }
@@ -281,9 +309,10 @@ impl Previous {
 
 impl Places {
     /// What the `stop` worker is told of the end: where to keep it, and it. `kept`: the data filesystem is there.
-    pub fn arguments(&self, kept: bool, end: &End) -> [OsString; 3] {
-        let directory = if kept { self.directory.clone().into() } else { OsString::new() };
-        [directory, self.pmsg.clone().into(), end.encode().into()]
+    pub fn arguments(&self, kept: bool, end: &End) -> [OsString; 5] {
+        let directory = if kept { self.directory.clone() } else { PathBuf::new() };
+        let [pmsg, log, always_dump] = [&self.pmsg, &self.log, &self.always_dump].map(|path| path.clone().into());
+        [directory.into(), pmsg, log, always_dump, end.encode().into()]
     }
 }
 
@@ -357,8 +386,22 @@ mod tests {
         let evidence = || Evidence { end: Some(end.clone()), ..Evidence::default() };
         let previous = Previous::judge(Kept::Nowhere, evidence());
         assert_eq!((previous.cause, &*previous.text, previous.boot), (Cause::Crash, "twice", None));
+        let unwritten = Previous::judge(Kept::Record(Record::new(3, "id", None)), evidence());
+        assert_eq!((unwritten.cause, &*unwritten.text, unwritten.boot), (Cause::Crash, "twice", Some(3)));
         // The disk, where there is one, is what is written to.
         assert_eq!(Previous::judge(ended(Cause::Halt, "x"), evidence()).cause, Cause::Halt);
+    }
+
+    #[test]
+    fn a_line_is_as_short_as_is_wanted() {
+        for why in ["x".repeat(500), "\u{1}é".repeat(180), "no".into()] {
+            let end = End { cause: Cause::Crash, why, uptime_ms: 5 };
+            let line = end.encode_within(300);
+            assert!(line.len() <= 300, "{line}");
+            let read = End::decode(line.as_bytes()).unwrap();
+            assert!(end.why.starts_with(&read.why) && (read == end || line.len() > 280), "{line}");
+        }
+        assert!(End::decode(End::now(Cause::Crash, "x").encode_within(0).as_bytes()).is_some());
     }
 
     #[test]

@@ -10,7 +10,6 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use garboard_qemu::{Image, Machine, Previous, Snapshot, Vm, secs};
-use serde_json::Map;
 use support::{BOOT, Project, fixture};
 
 /// `critical` gives up, and with it the machine, once it was told to on port 7002; in later boots it stays. `saboteur` crashes
@@ -177,43 +176,62 @@ ports = ["7000"]
 pid = "host"
 userns_mode = "host"
 cap_add = ["SYS_PTRACE"]
+
+# It crashes PID 1 for each of two lines that come.
+[containers.saboteur]
+image = "BUSYBOX"
+command = ["sh", "-c", '''
+listen() { until [ "$(nc -l -p $1 </dev/null)" = go ]; do sleep 0.1; done; }
+listen 7001; kill -SEGV 1; listen 7002; kill -BUS 1; exec sleep 1000000
+''']
+network_mode = "host"
+ports = ["7001-7002:7001-7002"]
+pid = "host"
+userns_mode = "host"
+cap_add = ["KILL"]
 "#;
 
-/// The machine has flash that its kernel keeps its last lines in, and no other place for them.
+/// What the machine's flash has of the boot before, once so many boots are over. `provoke` ends one.
+fn told_by_flash(vm: &Vm, reboots: u32, provoke: impl Fn()) -> Previous {
+    let mut previous = None;
+    let wanted = |status: &Snapshot| {
+        let there = vm.reboots() >= reboots && status.previous.is_some();
+        previous = status.previous.clone();
+        if !there {
+            provoke();
+        }
+        Ok(there)
+    };
+    vm.wait_status("words of the boot before", BOOT, wanted).unwrap();
+    previous.unwrap()
+}
+
+/// The machine has UEFI's flash, of which its kernel makes a place for its last lines, and no other place for them, nor for PID 1's.
 #[test]
-fn a_kernel_s_panic_is_told_once_even_without_a_disk() {
-    let (project, image) = bake(PANIC);
-    let flash = format!("memory-backend-file,id=flash,mem-path={},size=64K,share=on", project.path("flash").display());
-    let vm = Vm::builder(&image).machine(Machine::Q35).cmdline("no_timer_check").reboot();
-    let vm =
-        ["-object", &flash, "-device", "acpi-erst,memdev=flash"].iter().fold(vm, |vm, word| vm.qemu_argument(*word));
-    let vm = vm.boot().unwrap();
-    let told = |reboots: u32, provoke: &dyn Fn()| {
-        let mut previous = None;
-        let wanted = |status: &Snapshot| {
-            let there = vm.reboots() >= reboots && status.previous.is_some();
-            previous = status.previous.clone();
-            if !there {
-                provoke();
-            }
-            Ok(there)
-        };
-        vm.wait_status("words of the boot before", BOOT, wanted).unwrap();
-        previous.unwrap()
-    };
-    let before = {
-        let first = told(0, &|| ());
-        assert_eq!(first.cause, "unknown");
-        vm.reboots()
-    };
-    let previous = told(before + 1, &|| drop(TcpStream::connect(vm.address(7000).unwrap())));
-    assert_eq!(previous.cause, "panic", "{previous:?}\n{}", vm.console().transcript());
-    assert!(previous.text.contains("Attempted to kill init! exitcode=0x00000900"), "{previous:?}");
-    assert!(!previous.kernel.is_empty() && previous.kernel.len() <= 16, "{previous:?}");
-    // The control: it was removed when it was told.
+fn two_crashes_and_a_panic_are_each_told_once_even_without_a_data_filesystem() {
+    let project = Project::new(&PANIC.replace("BUSYBOX", &fixture("oci", "busybox")));
+    let image = Image::load(project.build()).unwrap();
+    let vm = Vm::builder(&image).machine(Machine::Uefi).reboot().boot().unwrap();
+    assert_eq!(told_by_flash(&vm, 0, || ()).cause, "unknown");
+
+    // The firmware resets the machine when it has set its variables up.
     let before = vm.reboots();
-    vm.request("reboot", &Map::new()).unwrap();
-    let previous = told(before + 1, &|| ());
-    assert_eq!((&*previous.cause, previous.kernel.len()), ("unknown", 0), "{previous:?}");
+    let crash = told_by_flash(&vm, before + 1, || {
+        let once = vm.console().contains("PID 1 crashed and goes on, nothing was lost: fatal signal 11");
+        tell(&vm, if once { 7002 } else { 7001 });
+    });
+    assert_eq!(crash.cause, "crash", "{crash:?}\n{}", vm.console().transcript());
+    for reason in ["fatal signal 7 sent by process", "fatal signal 11 sent by process", "within a minute"] {
+        assert!(crash.text.contains(reason), "{reason}: {crash:?}");
+    }
+    assert!(crash.uptime_ms.is_some_and(|ms| ms > 0), "{crash:?}");
+    let few = |lines: &[String]| !lines.is_empty() && lines.len() <= 16;
+    assert!(few(&crash.kernel) && crash.kernel.last().unwrap().contains("reboot: Restarting system"), "{crash:?}");
+
+    let panic = told_by_flash(&vm, before + 2, || drop(TcpStream::connect(vm.address(7000).unwrap())));
+    assert_eq!(panic.cause, "panic", "{panic:?}\n{}", vm.console().transcript());
+    assert!(panic.text.contains("Attempted to kill init! exitcode=0x00000900") && few(&panic.kernel), "{panic:?}");
+    // The control: what was told was removed, or it would stand beside it.
+    assert!(!panic.text.contains("before that"), "{panic:?}");
     vm.hard_stop();
 }

@@ -62,5 +62,5 @@ pub fn begin(plan: &str, run_dir: &str, cgroup: &str, trace: &str) -> ! {
 /// How this ends is nobody's business afterwards.
 fn nowhere() -> Places {
     let nothing = || "nowhere".into();
-    Places { directory: nothing(), pstore: nothing(), pmsg: nothing() }
+    Places { directory: nothing(), pstore: nothing(), pmsg: nothing(), log: nothing(), always_dump: nothing() }
 }

@@ -15,7 +15,7 @@
 //! | `launch` PLAN RUN CGROUPS | starts containers in PID 1's place; standard input is [`crate::orders`]'s | none | when nothing more is ordered |
 //! | `stopped` PLAN INDEX … | keeps on the data filesystem that these containers were stopped by hand | one [`report::Stopped`] if it can't | by itself |
 //! | `words` DIRECTORY PSTORE WATCHDOG | says how the boot before ended, keeps that this one is under way ([`crate::last_words`]) | [`report::Words`] | by itself |
-//! | `stop` DIRECTORY PMSG END | writes everything back, keeps how this boot ends and unmounts the data filesystem | none | by itself |
+//! | `stop` DIRECTORY PMSG LOG DUMP END | writes everything back, keeps how this boot ends and unmounts the data filesystem | none | by itself |
 //! | `keep` DATA PLAN | writes the logs that are kept, which it reads from PID 1's rings; standard input is [`crate::kept::socket`]'s | one [`report::Keep`] when it begins, one if it can't go on | when PID 1 closes its end |
 //! | `previous` DATA NAME COUNT | reads a kept log's lines of earlier boots | a [`report::KeptLine`] for each line | by itself |
 //!

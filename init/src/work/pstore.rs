@@ -2,7 +2,8 @@
 //! firmware's flash or in memory that a reset leaves alone.
 //!
 //! A `dmesg-*` file is a piece of the log, under a line such as `Panic#2 Part1`; of one dump, the first part is the log's end.
-//! `pmsg-*` holds what PID 1 wrote to `/dev/pmsg0`.
+//! `pmsg-*` holds what PID 1 wrote to `/dev/pmsg0`. Where the kernel has no such device, a PID 1 that gives up writes to the log itself, and has the
+//! kernel keep that, as `Shutdown#3 Part1`.
 
 use std::fs::File;
 use std::io::Read;
@@ -12,6 +13,8 @@ use rustix::mount::{MountFlags, UnmountFlags};
 
 use crate::last_words::{End, Evidence};
 
+/// How the line in the log begins that has PID 1's last words.
+pub const WORDS: &str = "garboard: last words ";
 /// So many files are read, so many bytes of each.
 const FILES: usize = 64;
 const BYTES: u64 = 128 << 10;
@@ -57,11 +60,16 @@ pub fn look(directory: &Path) -> Evidence {
     let mut parts: Vec<&Dump> =
         dumps.iter().filter(|dump| (dump.panic, dump.count) == (last.panic, last.count)).collect();
     parts.sort_by_key(|dump| std::cmp::Reverse(dump.part));
-    let lines: Vec<&str> = parts.iter().flat_map(|dump| dump.lines.iter().map(String::as_str)).collect();
+    let mut lines: Vec<&str> = parts.iter().flat_map(|dump| dump.lines.iter().map(String::as_str)).collect();
     if last.panic {
         let said = lines.iter().rev().find(|line| line.contains("Kernel panic"));
         let line = said.or(lines.last()).copied().unwrap_or("it left no line");
         evidence.panic = Some(without_time(line).to_owned());
+    }
+    if last.orderly {
+        let words = |line: &&str| End::decode(without_time(line).strip_prefix(WORDS)?.as_bytes());
+        evidence.end = evidence.end.or_else(|| lines.iter().rev().find_map(words));
+        lines.retain(|line| !line.contains(WORDS));
     }
     let first = lines.len().saturating_sub(LINES);
     evidence.kernel = lines.iter().skip(first).map(|line| (*line).to_owned()).collect();
@@ -90,6 +98,8 @@ fn read(path: &Path) -> String {
 #[derive(Debug)]
 struct Dump {
     panic: bool,
+    /// The machine was to start over: nobody but PID 1 asks for that.
+    orderly: bool,
     count: u64,
     part: u64,
     lines: Vec<String>,
@@ -102,10 +112,13 @@ impl Dump {
         let (count, part) = rest.split_once(" Part")?;
         let lines = lines.map(|line| {
             let line = without_level(line);
-            line.get(..line.floor_char_boundary(LONGEST_LINE)).unwrap_or_default().to_owned()
+            let longest = if line.contains(WORDS) { usize::MAX } else { LONGEST_LINE };
+            line.get(..line.floor_char_boundary(longest)).unwrap_or_default().to_owned()
         });
         Some(Self {
             panic: reason == "Panic",
+            // The latter before Linux 5.8.
+            orderly: matches!(reason, "Shutdown" | "Restart"),
             count: count.parse().ok()?,
             part: part.trim().parse().ok()?,
             lines: lines.filter(|line| !line.is_empty()).collect(),
@@ -170,6 +183,17 @@ mod tests {
         let text = format!("torn{{\n{}\n{}\nnoise\n", end("first").encode(), end("second").encode());
         let (_directory, evidence) = shown(&[("pmsg-ramoops-0", text.as_bytes())]);
         assert_eq!(evidence.end, Some(end("second")));
+    }
+
+    #[test]
+    fn what_pid_1_left_in_the_log_counts_if_it_was_pid_1_who_ended_the_boot() {
+        let end = End { cause: Cause::Crash, why: "x".repeat(500), uptime_ms: 3 };
+        let log = format!("<14>[    5.000000] {WORDS}{}\n<6>[    5.100000] reboot: Restarting system\n", end.encode());
+        let found = |reason: &str| shown(&[("dmesg-efi-1", format!("{reason}#1 Part1\n{log}").as_bytes())]).1;
+        let evidence = found("Shutdown");
+        assert_eq!((evidence.end, evidence.panic), (Some(end), None));
+        assert_eq!(evidence.kernel, ["[    5.100000] reboot: Restarting system"]);
+        assert_eq!(found("Panic").end, None);
     }
 
     #[test]

@@ -10,9 +10,13 @@ use rustix::io::Errno;
 
 use super::{emit, own_file, pstore, report};
 use crate::kept::boot_id;
-use crate::last_words::{End, Evidence, Kept, Previous, RECORD, Record};
+use crate::last_words::{Cause, End, Evidence, Kept, Previous, RECORD, Record};
 
 const NAME: &str = "last-words";
+/// `TMPFS_MAGIC` of statfs(2).
+const TMPFS: rustix::fs::FsWord = 0x0102_1994;
+/// A record of the kernel's log has 1,024 bytes, some of which are its head and the line feed.
+const LOG_LINE: usize = 900;
 
 /// `directory` is where the record is kept, `pstore` where the kernel shows what it kept, each empty for nowhere; `watchdog` is
 /// `reset` if it says that it reset the machine. What is known is told before anything is written: a disk that hangs only then is
@@ -41,11 +45,18 @@ pub fn run(arguments: &[String]) -> i32 {
 /// Keeps how this boot ends: in the record in a directory, or else, if there is one, in what the kernel keeps for PID 1. Nobody is
 /// left to be told that it failed.
 pub fn end(arguments: &[String]) {
-    let [directory, pmsg, end] = arguments else { return };
+    let [directory, pmsg, log, always_dump, end] = arguments else { return };
     let Some(end) = End::decode(end.as_bytes()) else { return };
-    if directory.is_empty() || keep_end(directory, end.clone()).is_err() {
-        let _ = tell_kernel(pmsg, &end);
+    let kept = !directory.is_empty() && keep_end(directory, end.clone()).is_ok() && !is_memory(directory);
+    // Flash is small, and wears: who asked for an end in order is not worth it.
+    if !kept && tell_kernel(pmsg, &end).is_err() && end.cause == Cause::Crash {
+        let _ = leave_in_log(log, always_dump, &end);
     }
+}
+
+/// A PID 1 that gives up doesn't know whether the data filesystem is one that outlives the machine.
+fn is_memory(directory: &str) -> bool {
+    rustix::fs::statfs(directory).is_ok_and(|found| found.f_type == TMPFS)
 }
 
 fn keep_end(directory: &str, end: End) -> Result<(), String> {
@@ -100,6 +111,15 @@ fn tell_kernel(pmsg: &str, end: &End) -> io::Result<()> {
     std::fs::File::from(device).write_all(format!("\n{}\n", end.encode()).as_bytes())
 }
 
+/// Writes it to the kernel's log, which is to outlive the machine: the kernel has a place for its own last lines on machines where PID 1 has none.
+fn leave_in_log(log: &str, always_dump: &str, end: &End) -> io::Result<()> {
+    let open = |path: &str| std::fs::File::options().write(true).open(path);
+    let words = end.encode_within(LOG_LINE.saturating_sub(pstore::WORDS.len()));
+    // In one write, which is one record; less urgent than what `quiet` has the kernel print.
+    open(log)?.write_all(format!("<6>{}{words}\n", pstore::WORDS).as_bytes())?;
+    open(always_dump)?.write_all(b"Y\n")
+}
+
 #[cfg(test)]
 mod tests {
     use std::ffi::CString;
@@ -111,7 +131,6 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::last_words::Cause;
 
     /// The directory that a worker makes in a new data filesystem.
     fn place() -> (TempDir, String) {
@@ -256,5 +275,36 @@ mod tests {
         assert!(tell_kernel(file.path().to_str().unwrap(), &asked("x")).is_err());
         assert!(tell_kernel("/nowhere", &asked("x")).is_err());
         tell_kernel("/dev/null", &asked("x")).unwrap();
+    }
+
+    /// What is in the log, and whether the kernel is to keep it.
+    fn left_in_log(directory: &str, pmsg: &str, end: &End) -> (String, String) {
+        let place = tempfile::tempdir().unwrap();
+        let path = |name: &str| place.path().join(name).to_str().unwrap().to_owned();
+        for name in ["log", "dump"] {
+            std::fs::write(path(name), "").unwrap();
+        }
+        super::end(&[directory.to_owned(), pmsg.to_owned(), path("log"), path("dump"), end.encode()]);
+        (std::fs::read_to_string(path("log")).unwrap(), std::fs::read_to_string(path("dump")).unwrap())
+    }
+
+    #[test]
+    fn only_a_crash_that_nothing_else_keeps_is_left_in_the_log() {
+        let crash = End { cause: Cause::Crash, why: "\u{1}".repeat(500), uptime_ms: 7 };
+        let (log, dump) = left_in_log("", "", &crash);
+        assert!(log.len() < 1000 && log.matches('\n').count() == 1, "{log}");
+        let line = log.strip_prefix(&format!("<6>{}", pstore::WORDS)).unwrap();
+        assert_eq!(End::decode(line.as_bytes()).map(|end| (end.cause, end.uptime_ms)), Some((Cause::Crash, 7)));
+        assert_eq!(dump, "Y\n");
+        // Nor is what only memory keeps kept.
+        let memory = Small::new();
+        assert_eq!(left_in_log(&memory.directory(), "", &crash).1, "Y\n");
+        // The controls.
+        let nothing = (String::new(), String::new());
+        assert_eq!(left_in_log("", "", &asked("x")), nothing);
+        assert_eq!(left_in_log("", "/dev/null", &crash), nothing);
+        let disk = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
+        let disk = tempfile::tempdir_in(disk).unwrap();
+        assert_eq!(left_in_log(disk.path().join("x").to_str().unwrap(), "", &crash), nothing);
     }
 }

@@ -5,6 +5,7 @@
 //! 10 (reboot), 11 (halt) or 70 (two crashes within a minute).
 
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 
 use garboard_init::boot::Trace;
 use garboard_init::console::Console;
@@ -19,7 +20,14 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Nowhere on the machine that runs the tests.
 fn words() -> Places {
-    Places { directory: "disk/.garboard".into(), pstore: "".into(), pmsg: "".into() }
+    let nothing = PathBuf::new;
+    Places {
+        directory: "disk/.garboard".into(),
+        pstore: nothing(),
+        pmsg: nothing(),
+        log: nothing(),
+        always_dump: nothing(),
+    }
 }
 
 /// Goes on after a crash.

@@ -8,7 +8,7 @@ use garboard_qemu::{Exit, Image, Snapshot, Vm, scaled, secs};
 use support::{BOOT, Project, fixture};
 
 /// Within so long the status port answers, whatever the containers do.
-const ANSWER: Duration = secs(5);
+const ANSWER: Duration = secs(1);
 
 const BESIEGED: &str = r#"
 name = "besieged"

@@ -138,6 +138,10 @@ fn takes_processes(parent: BorrowedFd<'_>, name: &str) -> Result<bool, Failure> 
     is_leaf().at(Step::CreateCgroup, || name)
 }
 
+/// What is in a cgroup; in a threaded one these are its threads.
+const MEMBERS: &str = "cgroup.procs";
+const THREADS: &str = "cgroup.threads";
+
 /// Opens the cgroup `name` in `parent`.
 pub fn open(parent: impl AsFd, name: &str) -> Result<OwnedFd, Failure> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -146,12 +150,12 @@ pub fn open(parent: impl AsFd, name: &str) -> Result<OwnedFd, Failure> {
 
 /// Sends SIGKILL to every process in the cgroup and beneath it.
 ///
-/// By `cgroup.kill` (Linux 5.14), which new processes can't outrun; before that, one by one: then call it until
-/// [`populated`] says no. One by one after it, too: a process whose first thread has ended before the others doesn't heed it.
+/// By `cgroup.kill` (Linux 5.14), which new processes can't outrun; before that, and where it is not for threaded ones, one by one: then call it
+/// until [`populated`] says no. One by one after it, too: a process whose first thread has ended before the others doesn't heed it.
 pub fn kill(dir: impl AsFd) -> Result<(), Failure> {
     let dir = dir.as_fd();
     match write(dir, "cgroup.kill", "1") {
-        Err(Errno::NOENT) => kill_frozen(dir),
+        Err(Errno::NOENT | Errno::OPNOTSUPP) => kill_frozen(dir),
         other => {
             other.at(Step::SetCgroup, || "cgroup.kill")?;
             // The cgroup may be gone by now, or another user's process be in it: nobody who was killed just now is an error.
@@ -181,12 +185,13 @@ pub fn frozen(dir: impl AsFd) -> Result<bool, Failure> {
 /// The processes in it and beneath it, as the caller's pid namespace sees them.
 pub fn processes(dir: impl AsFd) -> Result<Vec<i32>, Failure> {
     let mut pids = Vec::new();
-    collect_processes(dir.as_fd(), &mut pids, 0).at(Step::Open, || "cgroup.procs")?;
+    collect(dir.as_fd(), MEMBERS, &mut pids, 0).at(Step::Open, || MEMBERS)?;
     Ok(pids)
 }
 
-fn collect_processes(dir: BorrowedFd<'_>, pids: &mut Vec<i32>, depth: u32) -> Result<(), Errno> {
-    match read_processes(dir) {
+/// Adds the numbers in this file of it and of those beneath it.
+fn collect(dir: BorrowedFd<'_>, file: &str, pids: &mut Vec<i32>, depth: u32) -> Result<(), Errno> {
+    match read_members(dir, file) {
         Ok(text) => pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok())),
         // A threaded one, which has threads alone: the one above it has listed their processes (cgroup-v2.rst, "Threads").
         Err(Errno::OPNOTSUPP) if depth > 0 => {}
@@ -195,7 +200,7 @@ fn collect_processes(dir: BorrowedFd<'_>, pids: &mut Vec<i32>, depth: u32) -> Re
     for child in subdirectories(dir)? {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match rustix::fs::openat(dir, child.as_str(), flags, Mode::empty()) {
-            Ok(child) if depth < MAX_DEPTH => collect_processes(child.as_fd(), pids, depth.saturating_add(1))?,
+            Ok(child) if depth < MAX_DEPTH => collect(child.as_fd(), file, pids, depth.saturating_add(1))?,
             // Removed meanwhile.
             Ok(_) | Err(Errno::NOENT) => {}
             Err(errno) => return Err(errno),
@@ -283,9 +288,9 @@ pub(crate) fn read(dir: BorrowedFd<'_>, file: &str) -> Result<String, Errno> {
     read_most(dir, file, 65_536)
 }
 
-/// All of `cgroup.procs`: there are at most four million processes (`PID_MAX_LIMIT`), with a line of eight bytes each.
-fn read_processes(dir: BorrowedFd<'_>) -> Result<String, Errno> {
-    read_most(dir, "cgroup.procs", 32 << 20)
+/// All of [`MEMBERS`] or [`THREADS`]: there are at most four million of them (`PID_MAX_LIMIT`), with a line of eight bytes each.
+fn read_members(dir: BorrowedFd<'_>, file: &str) -> Result<String, Errno> {
+    read_most(dir, file, 32 << 20)
 }
 
 fn read_most(dir: BorrowedFd<'_>, file: &str, most: usize) -> Result<String, Errno> {
@@ -294,7 +299,7 @@ fn read_most(dir: BorrowedFd<'_>, file: &str, most: usize) -> Result<String, Err
     small_file::read(&file, most)
 }
 
-/// For kernels without `cgroup.kill`: frozen first so that a fork bomb can't outrun it.
+/// Without `cgroup.kill`: frozen first so that a fork bomb can't outrun it.
 fn kill_frozen(dir: BorrowedFd<'_>) -> Result<(), Failure> {
     let _ = write(dir, "cgroup.freeze", "1");
     let killed = kill_each(dir);
@@ -303,7 +308,14 @@ fn kill_frozen(dir: BorrowedFd<'_>) -> Result<(), Failure> {
 }
 
 fn kill_each(dir: BorrowedFd<'_>) -> Result<(), Failure> {
-    for pid in processes(dir)?.into_iter().filter_map(Pid::from_raw) {
+    let mut pids = Vec::new();
+    let found = match collect(dir, MEMBERS, &mut pids, 0) {
+        // A thread's number is as good: its process is killed.
+        Err(Errno::OPNOTSUPP) => collect(dir, THREADS, &mut pids, 0),
+        other => other,
+    };
+    found.at(Step::Open, || MEMBERS)?;
+    for pid in pids.into_iter().filter_map(Pid::from_raw) {
         match rustix::process::kill_process(pid, Signal::KILL) {
             Ok(()) | Err(Errno::SRCH) => {}
             other => other.at(Step::SetCgroup, || "cgroup.procs")?,

@@ -1,6 +1,7 @@
 //! What a launch promises, as root.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::ExitStatusExt;
 
 use garboard_runtime::cgroup;
 use garboard_runtime::launch::{MountSource, Namespace, Rlimit, RootSource, Upper};
@@ -33,6 +34,7 @@ pub fn tests() -> Vec<Trial> {
         a_network_namespace_can_be_joined,
         sysctls_are_the_container_s_own,
         a_cgroup_is_filled_killed_and_removed,
+        threads_in_cgroups_of_their_own_are_killed,
         an_absent_controller_fails_or_is_recorded,
         standard_output_can_be_opened_by_name,
         signals_are_at_their_defaults,
@@ -384,6 +386,34 @@ fn a_cgroup_is_filled_killed_and_removed() {
     // A left-over empty one is replaced.
     std::fs::create_dir(place().cgroup_path().join("killed")).unwrap();
     assert_eq!(shell("exit 3").named("killed").run().unwrap().status, 3);
+}
+
+/// A cgroup that was made threaded, and one beneath which some are.
+fn threads_in_cgroups_of_their_own_are_killed() {
+    let top = place().cgroup_path().join("threads");
+    let (inside, deeper) = (top.join("inside"), top.join("inside/deeper"));
+    std::fs::create_dir_all(&deeper).unwrap();
+    for threaded in [&inside, &deeper] {
+        std::fs::write(threaded.join("cgroup.type"), "threaded").unwrap();
+    }
+    let sleepers = || {
+        [&inside, &deeper].map(|group| {
+            let child = std::process::Command::new("sleep").arg("30").spawn().unwrap();
+            std::fs::write(group.join("cgroup.procs"), child.id().to_string()).unwrap();
+            child
+        })
+    };
+    let killed = sleepers();
+    // The control.
+    let refused = std::fs::write(inside.join("cgroup.kill"), "1").unwrap_err();
+    assert_eq!(refused.raw_os_error(), Some(libc::EOPNOTSUPP));
+    for (group, children) in [(&inside, killed), (&top, sleepers())] {
+        cgroup::kill(crate::site::open(group)).unwrap();
+        for mut child in children {
+            assert_eq!(child.wait().unwrap().signal(), Some(libc::SIGKILL));
+        }
+    }
+    cgroup::remove(crate::site::open(place().cgroup_path()), "threads").unwrap();
 }
 
 fn an_absent_controller_fails_or_is_recorded() {

@@ -8,7 +8,7 @@ use super::Supervisor;
 use super::sources::Source;
 use crate::clock::now_ms;
 use crate::console::dashboard::Log;
-use crate::logs::{MAX_LINE, Piece};
+use crate::logs::Piece;
 use crate::status::protocol::{self, Answer, Line};
 use crate::status::subscription::KERNEL;
 
@@ -31,9 +31,6 @@ impl Supervisor {
         let Ok(fd) = rustix::fs::open(&self.options.kmsg, flags, Mode::empty()) else { return };
         self.sources.add_readable(&fd, Source::KernelLog);
         self.kernel_log = Some(fd);
-        // What the process before has read comes again.
-        let last = self.journal.kernel_tail(1, MAX_LINE.saturating_mul(2));
-        self.kernel_seen = last.first().map_or(0, |entry| entry.time_ms.saturating_add(1));
     }
 
     pub(super) fn take_kernel_log(&mut self) {
@@ -41,16 +38,19 @@ impl Supervisor {
             let Some(fd) = &self.kernel_log else { return };
             match rustix::io::read(fd, &mut self.buffer[..]) {
                 Ok(n) if n > 0 => {
-                    let record = self
-                        .buffer
-                        .get(..n)
-                        .and_then(parse)
-                        .map(|(priority, time, text)| (priority, time, text.to_vec()));
-                    if let Some((priority, time_ms, text)) = record.filter(|(_, time, _)| *time >= self.kernel_seen) {
-                        self.keep_kernel_line(&text, time_ms);
-                        if priority <= ERROR && self.kernel_left.is_some_and(|since| time_ms >= since) {
-                            self.console.container(NAME, Piece { text: &text, continues: false, unfinished: false });
-                        }
+                    // What the process before has read comes again.
+                    let new = |record: &Record<'_>| record.sequence >= self.kernel_next;
+                    let Some(Record { priority, sequence, time_ms, text }) =
+                        self.buffer.get(..n).and_then(Record::parse).filter(new)
+                    else {
+                        continue;
+                    };
+                    let text = text.to_vec();
+                    self.kernel_next = sequence.saturating_add(1);
+                    self.common_dirty = true;
+                    self.keep_kernel_line(&text, time_ms);
+                    if priority <= ERROR && self.kernel_left.is_some_and(|since| time_ms >= since) {
+                        self.console.container(NAME, Piece { text: &text, continues: false, unfinished: false });
                     }
                 }
                 // Records were overwritten before they were read; the next one is there.
@@ -84,18 +84,30 @@ impl Supervisor {
     }
 }
 
-/// Priority, time in milliseconds and text of a record that is the kernel's own and urgent enough (`Documentation/ABI/testing/dev-kmsg`:
-/// `priority,sequence,microseconds,flags;text`, then a line for each of its properties).
-fn parse(record: &[u8]) -> Option<(u32, u64, &[u8])> {
-    let at = record.iter().position(|byte| *byte == b';')?;
-    let (head, text) = record.split_at_checked(at)?;
-    let mut fields = std::str::from_utf8(head).ok()?.split(',');
-    let priority: u32 = fields.next()?.parse().ok()?;
-    let time: u64 = fields.nth(1)?.parse().ok()?;
-    // Facility 0; what processes write there has another, PID 1's own records too.
-    let wanted = priority <= WARNING;
-    let text = text.get(1..)?.split(|byte| *byte == b'\n').next()?;
-    (wanted && !text.is_empty()).then_some((priority, time.checked_div(1000)?, text))
+/// A record that is the kernel's own and urgent enough.
+#[derive(Debug, PartialEq, Eq)]
+struct Record<'a> {
+    priority: u32,
+    /// Those before it, since the machine began.
+    sequence: u64,
+    time_ms: u64,
+    text: &'a [u8],
+}
+
+impl<'a> Record<'a> {
+    /// `Documentation/ABI/testing/dev-kmsg`: `priority,sequence,microseconds,flags;text`, then a line for each of its properties.
+    fn parse(record: &'a [u8]) -> Option<Self> {
+        let at = record.iter().position(|byte| *byte == b';')?;
+        let (head, text) = record.split_at_checked(at)?;
+        let mut fields = std::str::from_utf8(head).ok()?.split(',');
+        let priority: u32 = fields.next()?.parse().ok()?;
+        let sequence: u64 = fields.next()?.parse().ok()?;
+        let time: u64 = fields.next()?.parse().ok()?;
+        let text = text.get(1..)?.split(|byte| *byte == b'\n').next()?;
+        // Facility 0; what processes write there has another, PID 1's own records too.
+        let wanted = priority <= WARNING && !text.is_empty();
+        wanted.then_some(Self { priority, sequence, time_ms: time.checked_div(1000)?, text })
+    }
 }
 
 #[cfg(test)]
@@ -105,8 +117,10 @@ mod tests {
     #[test]
     fn only_the_kernels_own_warnings() {
         let record = b"3,412,2500123,-;blk_update_request: I/O error, dev vdb\n SUBSYSTEM=block\n DEVICE=+block:vdb\n";
-        assert_eq!(parse(record), Some((3, 2500, &b"blk_update_request: I/O error, dev vdb"[..])));
-        assert_eq!(parse(b"4,9,1000,-,caller=T1;x"), Some((4, 1, &b"x"[..])));
+        let text = &b"blk_update_request: I/O error, dev vdb"[..];
+        assert_eq!(Record::parse(record), Some(Record { priority: 3, sequence: 412, time_ms: 2500, text }));
+        let record = Record::parse(b"4,9,1000,-,caller=T1;x");
+        assert_eq!(record, Some(Record { priority: 4, sequence: 9, time_ms: 1, text: b"x" }));
         for other in [
             "6,1,0,-;Linux version 6.12",
             "28,1,0,-;garboard: a warning of ours",
@@ -116,14 +130,14 @@ mod tests {
             ";",
             "x,1,0,-;x",
         ] {
-            assert_eq!(parse(other.as_bytes()), None, "{other}");
+            assert_eq!(Record::parse(other.as_bytes()), None, "{other}");
         }
     }
 
     proptest::proptest! {
         #[test]
         fn any_bytes_are_a_record_or_none(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..100)) {
-            let _ = parse(&bytes);
+            let _ = Record::parse(&bytes);
         }
     }
 }

@@ -179,8 +179,8 @@ pub struct Supervisor {
     listeners: BTreeMap<u32, ports::Listener>,
     uevents: Option<Uevents>,
     kernel_log: Option<OwnedFd>,
-    /// Earlier messages of the kernel are kept already.
-    kernel_seen: u64,
+    /// Messages of the kernel before this one were read already.
+    kernel_next: u64,
     /// Since when it leaves its errors to us, if it does.
     kernel_left: Option<u64>,
     /// How much the kernel printed before the dashboard was opened.

@@ -69,6 +69,8 @@ pub(super) struct CommonRecord {
     pub(super) kernel_level: Option<u32>,
     /// Since when it leaves its errors to us.
     pub(super) kernel_left: Option<u64>,
+    /// Those of its messages before this one were read.
+    pub(super) kernel_next: u64,
     /// How often the passphrase was wrong.
     pub(super) attempts: Attempts,
 }
@@ -204,6 +206,7 @@ impl Supervisor {
             line_at: self.line_at,
             kernel_level: self.kernel_level,
             kernel_left: self.kernel_left,
+            kernel_next: self.kernel_next,
             attempts: self.session.as_ref().map(Session::attempted).unwrap_or_default(),
         }
     }
@@ -315,6 +318,7 @@ mod tests {
             line_at: ms,
             kernel_level: Some(u32::MAX),
             kernel_left: ms,
+            kernel_next: u64::MAX,
             attempts: Attempts::default(),
         };
         let mut store = Store::create(records(0)).unwrap();

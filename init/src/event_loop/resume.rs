@@ -110,6 +110,7 @@ impl Supervisor {
         again.listen(true);
         again.line_at = common.line_at;
         (again.kernel_level, again.kernel_left) = (common.kernel_level, common.kernel_left);
+        again.kernel_next = common.kernel_next;
         again.let_kernel_speak();
         if let Some(session) = &mut again.session {
             *session.attempts() = common.attempts;

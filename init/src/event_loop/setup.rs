@@ -240,7 +240,7 @@ impl Supervisor {
             listeners: Default::default(),
             uevents: None,
             kernel_log: None,
-            kernel_seen: 0,
+            kernel_next: 0,
             kernel_left: None,
             kernel_level: None,
             stop_told: false,

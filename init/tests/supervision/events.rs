@@ -8,6 +8,7 @@ use crate::rig::{Rig, Setup, after, changed, kill, shell, with};
 
 /// By name.
 pub const TESTS: &[(&str, fn())] = &[
+    ("events::what_the_kernel_says_is_kept_once_over_a_crash", what_the_kernel_says_is_kept_once_over_a_crash),
     ("events::everything_that_happens_is_an_event_once_and_in_order", everything_once_and_in_order),
     ("events::a_failure_says_what_happened", a_failure_says_what_happened),
     ("events::a_subscription_goes_on_over_a_crash", a_subscription_goes_on_over_a_crash),
@@ -17,6 +18,28 @@ pub const TESTS: &[(&str, fn())] = &[
 ];
 
 const PANIC: i32 = 34 + 8;
+
+/// Also what it says in the same moment, and what it says meanwhile; what is read again after a crash is passed over.
+fn what_the_kernel_says_is_kept_once_over_a_crash() {
+    let setup = Setup { kernel: true, data: Some(false), ..Setup::default() };
+    let mut rig = Rig::with(vec![shell("web", "sleep 10000")], setup);
+    // A record that was read is kept by the time that the next request is answered.
+    let kept = |rig: &mut Rig| -> Vec<String> {
+        rig.until("all read", Rig::kernel_was_heard);
+        let reply = rig.ask(json!({"request": "logs"}));
+        reply["lines"].as_array().unwrap().iter().map(|line| line["text"].as_str().unwrap().to_owned()).collect()
+    };
+    for (sequence, text) in [(7, "one"), (8, "two")] {
+        rig.kernel_records(4, sequence, 5, text.as_bytes());
+    }
+    assert_eq!(kept(&mut rig), ["one", "two"]);
+    rig.signal(PANIC);
+    rig.wait("resumed", |s| s["notes"].to_string().contains("crashed and goes on"));
+    for (sequence, text) in [(7, "one"), (8, "two"), (9, "three"), (9, "three"), (10, "four")] {
+        rig.kernel_records(4, sequence, 5, text.as_bytes());
+    }
+    assert_eq!(kept(&mut rig), ["one", "two", "three", "four"]);
+}
 
 fn everything_once_and_in_order() {
     let broken = changed(shell("broken", "true"), |launch| launch.process.args = vec!["/nowhere".into()]);

@@ -280,11 +280,20 @@ impl Rig {
 
     /// The kernel says something of this priority (below 8: its own words), so many seconds after it began.
     pub fn kernel_says(&self, priority: u32, seconds: u64, text: &[u8]) {
-        let record = [format!("{priority},{seconds},{seconds}000000,-;").as_bytes(), text, b"\n"].concat();
-        let log = self.kernel.as_ref().expect("a kernel's log");
+        self.kernel_records(priority, seconds, seconds, text);
+    }
+
+    /// The same as the record of this number.
+    pub fn kernel_records(&self, priority: u32, sequence: u64, seconds: u64, text: &[u8]) {
+        let record = [format!("{priority},{sequence},{seconds}000000,-;").as_bytes(), text, b"\n"].concat();
         // A read of the real one gives one record.
-        self.until("read", |_| rustix::io::ioctl_fionread(log).unwrap() == 0);
-        rustix::io::write(log, &record).unwrap();
+        self.until("read", Self::kernel_was_heard);
+        rustix::io::write(self.kernel.as_ref().expect("a kernel's log"), &record).unwrap();
+    }
+
+    /// All that the kernel has said was read.
+    pub fn kernel_was_heard(&self) -> bool {
+        rustix::io::ioctl_fionread(self.kernel.as_ref().expect("a kernel's log")).unwrap() == 0
     }
 
     /// The bowl itself, for when the rig is gone.

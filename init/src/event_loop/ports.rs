@@ -195,7 +195,11 @@ impl Supervisor {
         // What ends the machine is said to be done when that is kept: in the next turn.
         let mut held = false;
         for _ in 0..REQUESTS_PER_TURN {
-            if held || entry.waits.is_some() || self.ports.meter.throttled(entry.rights, now_ms()) {
+            if held
+                || entry.waits.is_some()
+                || self.ports.owed().too_much(entry.rights)
+                || self.ports.meter.throttled(entry.rights, now_ms())
+            {
                 break;
             }
             let begun = cpu_us();

@@ -212,6 +212,11 @@ impl Port {
         self.busy().then_some(self.moved_at)
     }
 
+    /// Bytes that wait, if a reply is among them.
+    pub fn owed(&self) -> usize {
+        if self.busy() { self.out.rest().len() } else { 0 }
+    }
+
     /// A reply is not yet written.
     pub fn busy(&self) -> bool {
         self.out.busy()

@@ -16,6 +16,11 @@ const MOST_VSOCK: usize = 8;
 const MOST_OF_CONTAINER: usize = 4;
 /// A connection is closed when for so many milliseconds nothing of a reply was taken: PID 1 would have it for ever.
 const STALL_MS: u64 = 10_000;
+/// Bytes of replies that wait for those with the same rights, who may only read, before they are answered again: a status may be long, and have
+/// as many askers as there are connections.
+const MOST_OWED: usize = 256 << 10;
+/// The same for all who may only read.
+const MOST_OWED_IN_ALL: usize = 16 << 20;
 /// Events told to one port in one turn.
 const EVENTS_PER_TURN: usize = 32;
 
@@ -108,6 +113,21 @@ pub enum Room {
     InPlaceOf(u32),
     /// Those that are there may do more, and stay.
     None,
+}
+
+/// What waits for those who may only read.
+#[derive(Debug, Default)]
+pub struct Owed {
+    by_rights: BTreeMap<Rights, usize>,
+    in_all: usize,
+}
+
+impl Owed {
+    /// Whether who has these rights has to take some of it first.
+    pub fn too_much(&self, rights: Rights) -> bool {
+        let own = self.by_rights.get(&rights).copied().unwrap_or(0);
+        rights != Rights::Full && (own >= MOST_OWED || self.in_all >= MOST_OWED_IN_ALL)
+    }
 }
 
 /// The table.
@@ -224,10 +244,25 @@ impl Ports {
         self.entries.values().any(|entry| entry.reads_events(newest))
     }
 
+    /// What waits for those who may only read.
+    pub fn owed(&self) -> Owed {
+        let mut owed = Owed::default();
+        for entry in self.entries.values().filter(|entry| entry.rights != Rights::Full && entry.port.busy()) {
+            let bytes = entry.port.owed();
+            let own = owed.by_rights.entry(entry.rights).or_default();
+            *own = own.saturating_add(bytes);
+            owed.in_all = owed.in_all.saturating_add(bytes);
+        }
+        owed
+    }
+
     /// Whether there is a port that may have more to read and may be read from now.
     pub fn waits(&mut self, now: u64) -> bool {
+        let owed = self.owed();
         let Self { entries, meter, .. } = self;
-        entries.values().any(|entry| entry.again && !meter.throttled(entry.rights, now))
+        // The meter first: what it has been asked is not due any more.
+        let may = |rights| !meter.throttled(rights, now) && !owed.too_much(rights);
+        entries.values().filter(|entry| entry.again).map(|entry| entry.rights).any(may)
     }
 
     /// These ports, in the order in which they are to be served: of those with the same rights another one is the first each time.
@@ -237,8 +272,9 @@ impl Ports {
             waiting.entry(entry.rights).or_default().push(*number);
         }
         let mut all = Vec::new();
+        let owed = self.owed();
         for (rights, mut numbers) in waiting {
-            if self.meter.throttled(rights, now) {
+            if self.meter.throttled(rights, now) || owed.too_much(rights) {
                 continue;
             }
             // The first may take all that there is for them. The next time it is another.
@@ -328,6 +364,41 @@ mod tests {
         assert_eq!(ports.again(5_001).len(), 1, "the other one is not concerned");
         assert_eq!(ports.due([].into_iter()), Some(5_100));
         assert!(ports.again(5_100).contains(&number));
+    }
+
+    #[test]
+    fn who_takes_no_replies_is_owed_a_bounded_amount_and_keeps_no_other_waiting() {
+        let mut ports = Ports::default();
+        let mut ends = Vec::new();
+        let mut add = |ports: &mut Ports, rights, reply: usize| {
+            let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+            ours.set_nonblocking(true).unwrap();
+            ends.push(theirs);
+            let number = ports.add(Port::on(ours.into()), rights, false);
+            let port = &mut ports.get_mut(number).unwrap().port;
+            port.reply(&vec![b'x'; reply]);
+            port.write();
+            number
+        };
+        let (hostile, calm) = (Rights::Container(0), Rights::Container(1));
+        let asks = add(&mut ports, hostile, 0);
+        let stuck = add(&mut ports, hostile, 1 << 20);
+        add(&mut ports, calm, 0);
+        ports.get_mut(stuck).unwrap().again = false;
+        assert!(ports.owed().too_much(hostile) && !ports.owed().too_much(calm));
+        assert!(!ports.again(5_000).contains(&asks) && ports.again(5_000).len() == 1);
+        // Nobody else asks: there is nothing to wake up for.
+        ports.entries.values_mut().filter(|entry| entry.rights == calm).for_each(|entry| entry.again = false);
+        ports.meter.exhaust(hostile);
+        assert!(!ports.waits(5_000) && !ports.waits(5_200));
+        assert!(ports.due([].into_iter()).is_some_and(|due| due > 5_200));
+        drop(ports.take(stuck));
+        assert!(ports.waits(5_000) && ports.again(5_000) == [asks]);
+        // Of many each has little enough, and all together have too much. Who may do more is not among them.
+        for container in 2..70 {
+            add(&mut ports, Rights::Container(container), MOST_OWED + (200 << 10));
+        }
+        assert!(ports.owed().too_much(calm) && !ports.owed().too_much(Rights::Full));
     }
 
     fn events(after: u64, count: usize) -> Vec<Event> {

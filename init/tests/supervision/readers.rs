@@ -19,6 +19,7 @@ pub const TESTS: &[(&str, fn())] = &[
         "readers::replies_that_nobody_reads_are_small_and_not_for_ever",
         replies_that_nobody_reads_are_small_and_not_for_ever,
     ),
+    ("readers::long_replies_wait_for_those_before_to_be_taken", long_replies_wait_for_those_before_to_be_taken),
     ("readers::sockets_are_there_again_after_a_crash", sockets_are_there_again_after_a_crash),
 ];
 
@@ -253,6 +254,39 @@ fn replies_that_nobody_reads_are_small_and_not_for_ever() {
         assert!(taken.split(|byte| *byte == b'\n').count() < 10);
     }
     assert_eq!(ask(&mut calm, json!({"request": "events"}))["type"], "events");
+}
+
+/// A status as long as that of hundreds of containers, asked for on each of a container's connections, and taken on none.
+fn long_replies_wait_for_those_before_to_be_taken() {
+    let mut long = reader("hostile");
+    long.labels = vec![("long".to_owned(), "x".repeat(1 << 20))];
+    let mut rig = Rig::new(vec![long, reader("calm")]);
+    rig.wait_state("hostile", "running");
+    rig.wait_state("calm", "running");
+    let request = b"{\"request\":\"status\"}\n";
+    let mut streams: Vec<_> = (0..4).map(|_| connect(&rig, "hostile")).collect();
+    for stream in &mut streams {
+        stream.get_mut().write_all(request).unwrap();
+    }
+    let waiting = |streams: &[BufReader<UnixStream>]| {
+        streams.iter().filter(|stream| rustix::io::ioctl_fionread(stream.get_ref()).unwrap() > 0).count()
+    };
+    // Others are answered meanwhile, and PID 1 has nothing to do.
+    let mut calm = connect(&rig, "calm");
+    assert_eq!(ask(&mut calm, json!({"request": "status"}))["type"], "status");
+    std::thread::sleep(Duration::from_secs(1));
+    let before = rig.cpu_time();
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(rig.cpu_time() - before < Duration::from_millis(100), "it waits by asking again and again");
+    assert_eq!(waiting(&streams), 1);
+    // Each is answered when the one before was taken.
+    for left in (0..4).rev() {
+        rig.until("one more", |_| waiting(&streams) > 0);
+        let next = streams.iter().position(|s| rustix::io::ioctl_fionread(s.get_ref()).unwrap() > 0).unwrap();
+        let mut line = String::new();
+        streams.swap_remove(next).read_line(&mut line).unwrap();
+        assert!(line.len() > 1 << 20 && line.ends_with("}\n"), "{left} are left");
+    }
 }
 
 fn sockets_are_there_again_after_a_crash() {

@@ -34,6 +34,9 @@ const SYSCTLS: &[(&str, &str)] = &[
     // No other kernel takes over, and no key combination does anything.
     ("kernel.kexec_load_disabled", "1"),
     ("kernel.sysrq", "0"),
+    // Containers' count with those of the machine's root, of which each process of theirs could have all: so many that memory, which is counted for each
+    // container, comes to an end first.
+    ("fs.inotify.max_user_instances", "131072"),
     // An appliance has nobody at hand: after a panic it starts anew.
     ("kernel.panic", "10"),
     // Crashes of set-user-ID programs leave no readable memory image, and planted links and pipes are not followed.

@@ -33,7 +33,7 @@ const RECENT_MS: u64 = 10_000;
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     /// Where the kernel says that something was counted; `None`: it doesn't count, or can't say so.
-    inotify: Option<OwnedFd>,
+    pub(super) inotify: Option<OwnedFd>,
     /// The directory of the counts, for tests; `None`: it is that of the cgroups.
     directory: Option<OwnedFd>,
     /// All that were killed until the last look.
@@ -131,10 +131,13 @@ impl Supervisor {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
             self.memory.directory = rustix::fs::open(path, flags, Mode::empty()).ok();
         }
-        match self.memory_counts().map(watch) {
+        // The process before had one: by now there may be none to have, as containers' count with those of the machine's root.
+        let kept = self.memory.inotify.take().map(Ok);
+        match kept.or_else(|| self.memory_counts().map(watch)) {
             Some(Ok(inotify)) => {
                 self.sources.add_readable(&inotify, Source::Memory);
                 self.memory.inotify = Some(inotify);
+                self.common_dirty = true;
             }
             None | Some(Err(Errno::NOENT)) => return,
             Some(Err(e)) => {

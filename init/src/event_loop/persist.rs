@@ -58,6 +58,7 @@ pub(super) struct CommonRecord {
     pub(super) subscription: Subscription,
     pub(super) journal: i32,
     pub(super) vsock: i32,
+    pub(super) memory: i32,
     pub(super) keep_progress: i32,
     pub(super) keep_socket: i32,
     pub(super) workers: Vec<WorkerRecord>,
@@ -192,6 +193,7 @@ impl Supervisor {
             subscription,
             journal: number(Some(&self.journal)),
             vsock: self.listener(super::ports::VSOCK),
+            memory: number(self.memory.inotify.as_ref()),
             keep_progress: number(self.keeper.progress.as_ref()),
             keep_socket: number(self.keeper.socket.as_ref()),
             // What the next incarnation needs launched it orders anew.
@@ -310,6 +312,7 @@ mod tests {
             subscription: Subscription { events: ms, all_logs: true, logs },
             journal: n,
             vsock: n,
+            memory: n,
             keep_progress: n,
             keep_socket: n,
             workers: kinds.into_iter().map(worker).collect(),

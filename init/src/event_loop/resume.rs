@@ -244,6 +244,7 @@ impl Supervisor {
                 entry.subscription = common.subscription;
             }
         }
+        self.memory.inotify = inherited.take(common.memory);
         if let Some(fd) = inherited.take(common.vsock) {
             self.use_listener(super::ports::VSOCK, fd);
         }

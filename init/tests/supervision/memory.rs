@@ -1,6 +1,7 @@
 //! Processes that are killed for want of memory are told of, whichever they are. The kernel that runs the tests need not have the memory
 //! controller: files in the working directory take the place of what it counts.
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,15 @@ fn running(files: &'static [(&str, &str)]) -> Rig {
     let mut rig = Rig::with(containers(), Setup { files, ..Setup::default() });
     rig.wait("running", |status| status["containers"].as_array().unwrap().iter().all(|c| c["state"] == "running"));
     rig
+}
+
+/// Its watch, which a descriptor of our own is of, too.
+fn watch(rig: &Rig) -> OwnedFd {
+    let number = rig.descriptor("anon_inode:inotify");
+    let number = number.file_name().unwrap().to_str().unwrap().parse().unwrap();
+    let pid = rustix::process::Pid::from_raw(rig.pid()).unwrap();
+    let supervisor = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
+    rustix::process::pidfd_getfd(supervisor, number, rustix::process::PidfdGetfdFlags::empty()).unwrap()
 }
 
 /// Writes as the kernel counts: in one step, and what it counted before is no more than what it counts now.
@@ -135,6 +145,7 @@ fn kills_during_a_crash_are_told_of_once() {
     let mut rig = running(COUNTS);
     killed(&rig, 2);
     wait_kills(&mut rig, 2);
+    let watch = watch(&rig);
     // While it stands still nobody hears of these, and then it crashes.
     kill(rig.pid(), 19);
     killed(&rig, 5);
@@ -142,9 +153,10 @@ fn kills_during_a_crash_are_told_of_once() {
     rig.signal(18);
     rig.wait("resumed", |s| s["notes"].as_array().is_some_and(|n| !n.is_empty()));
     wait_kills(&mut rig, 5);
-    // It is watched again.
+    // It is watched again, by the same watch: by then there might be none to have. What it hears of is read, or it would be another.
     killed(&rig, 6);
     wait_kills(&mut rig, 6);
+    rig.until("read", |_| rustix::io::ioctl_fionread(&watch).unwrap() == 0);
     kill(rig.container("web")["pid"].as_i64().unwrap() as i32, 9);
     rig.wait_state("web", "failed");
     let numbers = numbers(&told(&mut rig, "web"));

@@ -4,7 +4,12 @@ use rustix::time::{ClockId, Timespec, clock_gettime};
 
 /// Milliseconds of `CLOCK_BOOTTIME`: since the kernel started, unmoved by whoever sets the time.
 pub fn now_ms() -> u64 {
-    micros(clock_gettime(ClockId::Boottime)).checked_div(1000).unwrap_or(0)
+    now_us().checked_div(1000).unwrap_or(0)
+}
+
+/// The same in microseconds.
+pub fn now_us() -> u64 {
+    micros(clock_gettime(ClockId::Boottime))
 }
 
 /// Microseconds of processor time that this thread has used.

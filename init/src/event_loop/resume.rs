@@ -10,7 +10,7 @@ use super::setup::rules;
 use super::sources::Source;
 use super::{Supervisor, persist, pods, signals};
 use crate::boot;
-use crate::clock::now_ms;
+use crate::clock::{now_ms, now_us};
 use crate::console::Console;
 use crate::crash::{self, History};
 use crate::events::Kind;
@@ -49,16 +49,35 @@ impl fmt::Display for ResumeError {
 
 impl std::error::Error for ResumeError {}
 
+/// For how long nobody supervised, where it is known since when.
+fn away(since: &str) -> String {
+    let since = since.parse::<u64>().ok().filter(|since| *since > 0);
+    let us = since.and_then(|since| now_us().checked_sub(since)).map(|us| us.checked_div(100).unwrap_or(0));
+    us.map_or_else(String::new, |tenths| {
+        let (ms, rest) = (tenths.checked_div(10).unwrap_or(0), tenths.checked_rem(10).unwrap_or(0));
+        format!("; back after {ms}.{rest} ms")
+    })
+}
+
 impl Supervisor {
-    /// Goes on where the process before crashed with `reason`. `state` is the descriptor of its state, from the command line;
+    /// Goes on where the process before crashed with `reason`, at `since`. `state` is the descriptor of its state, from the command line;
     /// `inherited` is what [`Inherited::take_all`] found before anything else was opened. With an error come the machine's watchdog, if it
     /// is under way, and faults that lead nowhere any more.
-    pub fn resume(mut inherited: Inherited, state: &str, reason: &str) -> Result<Self, (ResumeError, Option<OwnedFd>)> {
+    pub fn resume(
+        mut inherited: Inherited,
+        state: &str,
+        since: &str,
+        reason: &str,
+    ) -> Result<Self, (ResumeError, Option<OwnedFd>)> {
         let mut watchdog = -1;
-        Self::resume_from(&mut inherited, state, reason, &mut watchdog).map_err(|error| {
+        let mut again = Self::resume_from(&mut inherited, state, reason, &mut watchdog).map_err(|error| {
             crate::sys::crash::disarm();
             (error, inherited.take(watchdog))
-        })
+        })?;
+        let text = format!("PID 1 crashed and goes on, nothing was lost: {reason}{}", away(since));
+        again.record(Kind::Crash, None, &text);
+        again.remember(text);
+        Ok(again)
     }
 
     fn resume_from(
@@ -130,9 +149,6 @@ impl Supervisor {
         again.miss_questions();
         again.watch_data(now_ms());
         again.stops_may_have_changed(&(0..count).collect::<Vec<_>>());
-        let text = format!("PID 1 crashed and goes on, nothing was lost: {reason}");
-        again.record(Kind::Crash, None, &text);
-        again.remember(text);
         again.watch_memory();
         Ok(again)
     }

@@ -77,7 +77,8 @@ pub fn install() -> io::Result<()> {
     Ok(())
 }
 
-/// From now on a fault executes `/proc/self/exe --resume STATE REASON`, `state` being the descriptor of the state memfd.
+/// From now on a fault executes `/proc/self/exe --resume STATE SINCE REASON`, `state` being the descriptor of the state memfd. SINCE is when
+/// that was, in microseconds since the kernel started, 0 if that can't be told.
 pub fn arm(state: i32) {
     keep(state);
     set_mark(u32::try_from(state).map_or(UNARMED, |fd| fd.saturating_add(ARMED)));
@@ -140,18 +141,30 @@ fn execute(state: u32, reason: &[u8]) {
     keep_descriptors();
     let mut number = Text::new();
     number.push_number(u64::from(state), 10);
+    let mut since = Text::new();
+    since.push_number(now_us(), 10);
     let mut text = Text::new();
     text.push(reason);
-    let argv: [*const c_char; 5] = [
+    let argv: [*const c_char; 6] = [
         c"garboard-init".as_ptr(),
         c"--resume".as_ptr(),
         number.0.as_ptr().cast(),
+        since.0.as_ptr().cast(),
         text.0.as_ptr().cast(),
         ptr::null(),
     ];
     let environment: [*const c_char; 1] = [ptr::null()];
     // SAFETY: the path, every argument and both arrays are terminated by null and live until the call is over.
     unsafe { libc::execve(c"/proc/self/exe".as_ptr(), argv.as_ptr(), environment.as_ptr()) };
+}
+
+/// What [`crate::clock::now_us`] tells, without anything but the system call.
+fn now_us() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `now` is writable, and clock_gettime(2) is async-signal-safe.
+    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut now) };
+    let (seconds, rest) = (now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs());
+    seconds.saturating_mul(1_000_000).saturating_add(rest.checked_div(1000).unwrap_or(0))
 }
 
 /// All descriptors are close-on-exec, so that no container inherits one; this exec is the exception.

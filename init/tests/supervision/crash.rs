@@ -64,11 +64,18 @@ fn survives(signal: i32, reason: &str) {
     rig.signal(19);
     kill(pid(&before, "ending"), 9);
     kill(rig.pid(), signal);
+    let struck = std::time::Instant::now();
     rig.signal(18);
 
     let after = rig.wait("resumed", |s| s["notes"].as_array().is_some_and(|n| !n.is_empty()));
     let note = after["notes"][0].as_str().unwrap();
     assert!(note.contains("crashed and goes on") && note.contains(reason), "{note}");
+    let away = note.rsplit_once("; back after ").and_then(|(_, rest)| rest.strip_suffix(" ms")).map(str::parse::<f64>);
+    let until_now = struck.elapsed().as_secs_f64() * 1000.0;
+    assert!(
+        away.clone().is_some_and(|ms| ms.is_ok_and(|ms| 0.0 < ms && ms < until_now)),
+        "{away:?}, {until_now}: {note}"
+    );
     for name in ["ticking", "quiet"] {
         assert_eq!(pid(&after, name), pid(&before, name), "{name} is the same process");
         assert_eq!((&find(&after, name)["state"], &find(&after, name)["restarts"]), (&"running".into(), &0.into()));

@@ -142,8 +142,10 @@ impl State {
         }
         let Some((_, unit)) = self.running(index).filter(|(_, unit)| unit.watch.leaving.is_none()) else { return };
         let by = unit.watch.watchdog_ms.map(|ms| now.saturating_add(ms));
-        if by != unit.watch.alive_by || unit.watch.spared {
-            self.change(index, |u| (u.watch.alive_by, u.watch.spared, u.watch.alive_at) = (by, false, Some(now)));
+        // In the moment in which it has said how often it will, nothing else of that is new.
+        let said = (by, false, by.map(|_| now).or(unit.watch.alive_at));
+        if said != (unit.watch.alive_by, unit.watch.spared, unit.watch.alive_at) {
+            self.change(index, |u| (u.watch.alive_by, u.watch.spared, u.watch.alive_at) = said);
         }
     }
 

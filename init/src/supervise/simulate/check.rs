@@ -65,6 +65,11 @@ fn action(world: &mut World, before: &Before, event: &Event, action: Action) -> 
             let was = &before.units[index];
             must!(before.common.goal.is_none(), "launch of {index} during shutdown");
             must!(!world.real[index].alive, "a second instance of {index}");
+            if goal.is_some() {
+                // Another one was given up in the same moment: what its launch had to wait for may be stopping already.
+                must!(!world.state.wants_launch(index), "{index} is launched while the machine stops");
+                return Ok(());
+            }
             if let Phase::Backoff { until } = was.phase {
                 let asked = matches!(event, Event::StartAsked(_) | Event::RestartAsked(_));
                 must!(asked || world.now >= until, "{index} before its delay is over");

@@ -130,7 +130,16 @@ fn simulate(first: u64, events: u64) -> Result<(u64, u64), String> {
 }
 
 /// Seeds that once broke something.
-const ONCE_BROKEN: &[u64] = &[0x1, 0xa, 0xf_4289, 0xf_4b2b, 0x18ec_21ea_c3f0_7493, 0x18ec_2240_bc3c_705b];
+const ONCE_BROKEN: &[u64] = &[
+    0x1,
+    0xa,
+    0xf_4289,
+    0xf_4b2b,
+    0x18ec_21ea_c3f0_7493,
+    0x18ec_2240_bc3c_705b,
+    0x18ec_e4bd_5ef0_116a,
+    0x18ec_e4dd_53e7_414f,
+];
 
 #[test]
 fn invariants_hold_whatever_happens_and_shutdown_ends() {

@@ -49,7 +49,8 @@ impl Beside {
     }
 
     /// Leaves this processor to the child that was just made, if it runs ahead: its work is the longer one. Going on on another one,
-    /// the launcher has done its part before the child needs it.
+    /// the launcher has done its part before the child needs it, also if it waits there for the network namespace, which the child needs
+    /// sooner.
     pub(crate) fn make_way(&self) {
         if !self.runs_ahead {
             return;
@@ -62,6 +63,9 @@ impl Beside {
             let _ = sched_setaffinity(None, &all);
         } else {
             rustix::thread::sched_yield();
+        }
+        if let Some(network) = &self.network {
+            network.wait();
         }
     }
 
@@ -92,6 +96,8 @@ pub(crate) struct Network {
     maker: Helper,
     /// How that goes: an error number or 0 for either.
     told: OwnedFd,
+    /// Ends when it has done what it can.
+    done: OwnedFd,
     /// Of the child, in its copy.
     joined: Cell<bool>,
 }
@@ -100,14 +106,21 @@ impl Network {
     fn begin() -> Result<Self, Failure> {
         let object = || "with a network namespace's maker";
         let (told, tell) = pipe_with(PipeFlags::CLOEXEC).at(Step::Pipe, object)?;
+        let (done, end) = pipe_with(PipeFlags::CLOEXEC).at(Step::Pipe, object)?;
         let elsewhere = sched_getaffinity(None).ok().and_then(others);
-        let maker = Helper::make_network(tell.as_fd(), elsewhere).at(Step::Clone, || "network namespace's maker")?;
+        let maker = Helper::make_network(tell.as_fd(), end.as_fd(), elsewhere).at(Step::Clone, || "network namespace's maker")?;
         // It goes there by itself, but the kernel likes to leave a new process where its maker is, to begin when that sleeps.
         if let Some(processors) = elsewhere {
             // Where it can't be done, it begins later.
             let _ = sched_setaffinity(Pid::from_raw(maker.pid()), &processors);
         }
-        Ok(Self { maker, told, joined: Cell::new(false) })
+        Ok(Self { maker, told, done, joined: Cell::new(false) })
+    }
+
+    /// Waits, in the launcher, until there is nothing more to do for it.
+    fn wait(&self) {
+        // If it can't be waited for, both are done at the same time.
+        while rustix::io::read(&self.done, &mut [0_u8; 1]) == Err(Errno::INTR) {}
     }
 
     /// Joins it, in the child, if `fstype` may need it.

@@ -39,7 +39,8 @@ type Work = fn(tell: c_int);
 #[derive(Debug)]
 struct Task {
     ends: [c_int; 2],
-    work: Option<(Work, c_int)>,
+    /// With where it tells how that goes, and what it closes when it is done.
+    work: Option<(Work, [c_int; 2])>,
     /// The processors that it goes to first.
     elsewhere: Option<CpuSet>,
 }
@@ -51,12 +52,20 @@ impl Helper {
     }
 
     /// Starts one that makes a network namespace with its loopback interface up, and tells on `tell` how either went: an error
-    /// number of four bytes, or 0. It does so on the processors that are given, if any are.
-    pub(crate) fn make_network(tell: BorrowedFd<'_>, elsewhere: Option<CpuSet>) -> Result<Self, Errno> {
-        Self::begin(UnshareFlags::empty(), Some((network, tell.as_raw_fd())), elsewhere)
+    /// number of four bytes, or 0. Then it closes its copy of `done`. It does so on the processors that are given, if any are.
+    pub(crate) fn make_network(
+        tell: BorrowedFd<'_>,
+        done: BorrowedFd<'_>,
+        elsewhere: Option<CpuSet>,
+    ) -> Result<Self, Errno> {
+        Self::begin(UnshareFlags::empty(), Some((network, [tell.as_raw_fd(), done.as_raw_fd()])), elsewhere)
     }
 
-    fn begin(namespaces: UnshareFlags, work: Option<(Work, c_int)>, elsewhere: Option<CpuSet>) -> Result<Self, Errno> {
+    fn begin(
+        namespaces: UnshareFlags,
+        work: Option<(Work, [c_int; 2])>,
+        elsewhere: Option<CpuSet>,
+    ) -> Result<Self, Errno> {
         let mut stack = Box::new(Stack([MaybeUninit::uninit(); HELPER_STACK]));
         let pipe = pipe_with(PipeFlags::CLOEXEC)?;
         let mut task = Box::new(Task { ends: [pipe.0.as_raw_fd(), pipe.1.as_raw_fd()], work, elsewhere });
@@ -109,8 +118,10 @@ extern "C" fn help(task: *mut libc::c_void) -> c_int {
         // It may have begun in its launcher's place, which waits. If it can't go, it had better begin at once.
         let _ = rustix::thread::sched_setaffinity(None, processors);
     }
-    if let Some((work, tell)) = work {
+    if let Some((work, [tell, done])) = work {
         work(*tell);
+        // SAFETY: the descriptor is the child's copy, and nothing in the child uses it.
+        unsafe { rustix::io::close(*done) };
     }
     // SAFETY: the child's copy is open for as long as the child lives.
     let reader = unsafe { BorrowedFd::borrow_raw(*reader) };
@@ -149,6 +160,25 @@ mod tests {
         let elsewhere = pipe_with(PipeFlags::CLOEXEC).unwrap();
         drop(std::mem::replace(&mut helper._pipe, elsewhere));
         assert!(ended(&helper, 60));
+    }
+
+    #[test]
+    fn it_says_when_it_is_done_and_lives_on() {
+        fn work(tell: c_int) {
+            // SAFETY: the child's copy is open for as long as the child lives.
+            let _ = rustix::io::write(unsafe { BorrowedFd::borrow_raw(tell) }, b"x");
+        }
+        let ((told, tell), (done, end)) = (pipe_with(PipeFlags::CLOEXEC).unwrap(), pipe_with(PipeFlags::CLOEXEC).unwrap());
+        let work: Work = work;
+        let ends = [tell.as_raw_fd(), end.as_raw_fd()];
+        let helper = Helper::begin(UnshareFlags::empty(), Some((work, ends)), None).unwrap();
+        drop(end);
+        assert_eq!(rustix::io::read(&done, &mut [0_u8; 1]), Ok(0));
+        rustix::io::ioctl_fionbio(&told, true).unwrap();
+        assert_eq!(rustix::io::read(&told, &mut [0_u8; 2]), Ok(1));
+        let mut ended = [rustix::event::PollFd::new(&helper.child.pidfd, rustix::event::PollFlags::IN)];
+        let at_once = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+        assert_eq!(rustix::event::poll(&mut ended, Some(&at_once)), Ok(0));
     }
 
     #[test]

@@ -4,8 +4,8 @@
 //! the root is built, and the child joins it when something needs it. That costs one process more, so who starts many containers
 //! at once, with every processor busy, is better off without.
 
-use std::cell::Cell;
-use std::os::fd::{AsFd, OwnedFd};
+use std::cell::{Cell, RefCell};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -28,14 +28,19 @@ pub struct Beside {
     network: Option<Network>,
     /// The child needn't wait for the launcher before it builds the root.
     runs_ahead: bool,
+    /// Closed when the launcher has nothing better to do.
+    unneeded: RefCell<Option<OwnedFd>>,
 }
 
 impl Beside {
-    /// Begins what can be begun for `launch`, before anything else is done for it.
-    pub fn begin(launch: &Launch) -> Result<Self, Failure> {
+    /// Begins what can be begun for `launch`, before anything else is done for it. To close `unneeded` takes a while, which is spent
+    /// while others are busy, if they are.
+    pub fn begin(launch: &Launch, unneeded: Option<OwnedFd>) -> Result<Self, Failure> {
         let runs_ahead = may_run_ahead(launch);
         let makes = runs_ahead && launch.namespaces.network == Namespace::New;
-        Ok(Self { network: makes.then(Network::begin).transpose()?, runs_ahead })
+        let unneeded = unneeded.filter(|_| makes);
+        let network = makes.then(|| Network::begin(unneeded.as_ref().map(AsFd::as_fd))).transpose()?;
+        Ok(Self { network, runs_ahead, unneeded: RefCell::new(unneeded) })
     }
 
     /// See the field.
@@ -49,13 +54,15 @@ impl Beside {
     }
 
     /// Leaves this processor to the child that was just made, if it runs ahead: its work is the longer one. Going on on another one,
-    /// the launcher has done its part before the child needs it, also if it waits there for the network namespace, which the child needs
+    /// the launcher has done its part before the child needs it, also if it waits for the network namespace first, which the child needs
     /// sooner.
     pub(crate) fn make_way(&self) {
         if !self.runs_ahead {
             return;
         }
-        if let Ok(all) = sched_getaffinity(None)
+        if let Some(network) = &self.network {
+            network.wait();
+        } else if let Ok(all) = sched_getaffinity(None)
             && let Some(others) = others(all)
             && sched_setaffinity(None, &others).is_ok()
         {
@@ -64,15 +71,15 @@ impl Beside {
         } else {
             rustix::thread::sched_yield();
         }
-        if let Some(network) = &self.network {
-            network.wait();
-        }
+        drop(self.unneeded.take());
     }
 
     /// In the child, when it begins: lets the launcher make way. The kernel may have gone on with the child instead, and the launcher
     /// would wait until that has nothing to do.
     pub(crate) fn begin_in_child(&self) {
-        if self.runs_ahead {
+        // While the launcher has it, this takes no time.
+        drop(self.unneeded.take());
+        if self.runs_ahead && self.network.is_none() {
             rustix::thread::sched_yield();
         }
     }
@@ -98,29 +105,36 @@ pub(crate) struct Network {
     told: OwnedFd,
     /// Ends when it has done what it can.
     done: OwnedFd,
+    /// Where the launcher may be, if its maker sends it elsewhere.
+    processors: Option<CpuSet>,
     /// Of the child, in its copy.
     joined: Cell<bool>,
 }
 
 impl Network {
-    fn begin() -> Result<Self, Failure> {
+    fn begin(unneeded: Option<BorrowedFd<'_>>) -> Result<Self, Failure> {
         let object = || "with a network namespace's maker";
         let (told, tell) = pipe_with(PipeFlags::CLOEXEC).at(Step::Pipe, object)?;
         let (done, end) = pipe_with(PipeFlags::CLOEXEC).at(Step::Pipe, object)?;
-        let elsewhere = sched_getaffinity(None).ok().and_then(others);
-        let maker = Helper::make_network(tell.as_fd(), end.as_fd(), elsewhere).at(Step::Clone, || "network namespace's maker")?;
+        let processors = sched_getaffinity(None).ok();
+        let elsewhere = processors.and_then(others);
+        let maker = Helper::make_network(tell.as_fd(), end.as_fd(), unneeded, elsewhere).at(Step::Clone, || "network namespace's maker")?;
         // It goes there by itself, but the kernel likes to leave a new process where its maker is, to begin when that sleeps.
         if let Some(processors) = elsewhere {
             // Where it can't be done, it begins later.
             let _ = sched_setaffinity(Pid::from_raw(maker.pid()), &processors);
         }
-        Ok(Self { maker, told, done, joined: Cell::new(false) })
+        Ok(Self { maker, told, done, processors, joined: Cell::new(false) })
     }
 
-    /// Waits, in the launcher, until there is nothing more to do for it.
+    /// Waits, in the launcher, until there is nothing more to do for it. The launcher then goes on where its maker was: if it had not
+    /// slept for long, it might not even come to go there by itself before the child sleeps.
     fn wait(&self) {
         // If it can't be waited for, both are done at the same time.
         while rustix::io::read(&self.done, &mut [0_u8; 1]) == Err(Errno::INTR) {}
+        if let Some(processors) = self.processors {
+            let _ = sched_setaffinity(None, &processors);
+        }
     }
 
     /// Joins it, in the child, if `fstype` may need it.

@@ -14,6 +14,7 @@ mod landlock;
 mod listener;
 mod mounts;
 pub(crate) mod paths;
+mod proc;
 mod program;
 pub(crate) mod rootfs;
 mod stages;

@@ -114,6 +114,9 @@ fn set_up_and_execute(inherited: &Inherited<'_>) -> Result<(), Failure> {
     if launch.in_user_namespace() {
         identity::become_root(&launch.process, inherited.theatre.stages().keep_groups)?;
     }
+    if launch.makes_queues_late() {
+        sys::process::unshare(UnshareFlags::NEWIPC).at(Step::Unshare, || "ipc namespace")?;
+    }
     let labels = label::open(&launch.process)?;
     let listener = launch.seccomp.as_ref().and_then(|seccomp| seccomp.listener.as_ref());
     let message = listener.map(listener::message).transpose()?;

@@ -14,6 +14,7 @@ mod landlock;
 mod listener;
 mod mounts;
 pub(crate) mod paths;
+mod proc;
 mod program;
 pub(crate) mod rootfs;
 mod stages;
@@ -116,9 +117,7 @@ fn set_up_and_execute(inherited: &Inherited<'_>) -> Result<(), Failure> {
     let labels = label::open(&launch.process)?;
     let listener = launch.seccomp.as_ref().and_then(|seccomp| seccomp.listener.as_ref());
     let message = listener.map(listener::message).transpose()?;
-    if launch.namespaces.cgroup == Namespace::New {
-        sys::process::unshare(UnshareFlags::NEWCGROUP).at(Step::Unshare, || "cgroup namespace")?;
-    }
+    make_late_namespaces(launch)?;
     let terminal = build_root(inherited)?;
     // Not before: the hooks that were run for it are the machine's.
     labels.set()?;
@@ -145,6 +144,18 @@ fn set_up_and_execute(inherited: &Inherited<'_>) -> Result<(), Failure> {
         agent: inherited.agent,
         message: message.as_deref().unwrap_or_default(),
     })
+}
+
+/// Those that have to be made from inside: the cgroup's, and that of queues, which belong to whoever makes it.
+fn make_late_namespaces(launch: &Launch) -> Result<(), Failure> {
+    let (cgroup, ipc) = (launch.namespaces.cgroup == Namespace::New, launch.makes_queues_late());
+    let (kinds, names) = match (cgroup, ipc) {
+        (false, false) => return Ok(()),
+        (true, false) => (UnshareFlags::NEWCGROUP, "cgroup namespace"),
+        (false, true) => (UnshareFlags::NEWIPC, "ipc namespace"),
+        (true, true) => (UnshareFlags::NEWCGROUP | UnshareFlags::NEWIPC, "cgroup and ipc namespaces"),
+    };
+    sys::process::unshare(kinds).at(Step::Unshare, || names)
 }
 
 /// Waits until the launcher has written maps and limits. If it is gone, so is the reason to start.

@@ -151,7 +151,7 @@ pub(crate) fn execute(program: &Program<'_>) -> Result<(), Failure> {
 /// Goes down to those of the declared limits.
 fn limit_resources(process: &Process, those: impl Fn(&Rlimit) -> bool) -> Result<(), Failure> {
     process.rlimits.iter().filter(|limit| those(limit)).try_for_each(|limit| {
-        set_limit(limit).at(Step::SetResourceLimit, || format!("{} to {}:{}", limit.resource, limit.soft, limit.hard))
+        set_limit(limit).at(Step::SetResourceLimit, || limit.to_string())
     })
 }
 

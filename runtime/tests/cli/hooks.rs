@@ -16,6 +16,7 @@ pub fn tests() -> Vec<Trial> {
         the_last_hooks_of_a_container_are_as_its_program,
         the_last_hooks_run_under_the_program_s_filter,
         hooks_before_the_container_find_themselves_in_the_bundle,
+        hooks_run_on_the_caller_s_processors,
         hooks_write_where_annotations_say,
         hooks_run_where_the_specification_says,
         a_hook_that_cannot_be_executed_says_why,
@@ -206,6 +207,17 @@ fn hooks_before_the_container_find_themselves_in_the_bundle() {
         command.current_dir("/");
         let done = crate::site::finish(command);
         assert!(done.stderr.starts_with(&format!("{bundle}\n")) && done.stderr.contains(&told(link)), "{done:?}");
+    }
+}
+
+/// While the container is made the command goes from one to the other by itself.
+fn hooks_run_on_the_caller_s_processors() {
+    let allowed = |status: &str| status.lines().find(|line| line.starts_with("Cpus_allowed_list")).unwrap().to_owned();
+    let own = allowed(&std::fs::read_to_string("/proc/self/status").unwrap());
+    for kind in ["createRuntime", "poststart"] {
+        let site = shell("true").change(|c| c["hooks"][kind] = json!([hook("cat /proc/self/status >&2; exit 3")]));
+        let done = site.run(&["run", &site.id]);
+        assert_eq!(allowed(&done.stderr), own, "{kind}: {done:?}");
     }
 }
 

@@ -28,7 +28,7 @@ pub struct Beside {
     network: Option<Network>,
     /// The child needn't wait for the launcher before it builds the root.
     runs_ahead: bool,
-    /// Closed when the launcher has nothing better to do.
+    /// Closed by [`Self::close_unneeded`].
     unneeded: RefCell<Option<OwnedFd>>,
 }
 
@@ -71,6 +71,10 @@ impl Beside {
         } else {
             rustix::thread::sched_yield();
         }
+    }
+
+    /// When the launcher has done its part, and has nothing better to do than to close what isn't needed.
+    pub(crate) fn close_unneeded(&self) {
         drop(self.unneeded.take());
     }
 
@@ -78,7 +82,7 @@ impl Beside {
     /// would wait until that has nothing to do.
     pub(crate) fn begin_in_child(&self) {
         // While the launcher has it, this takes no time.
-        drop(self.unneeded.take());
+        self.close_unneeded();
         if self.runs_ahead && self.network.is_none() {
             rustix::thread::sched_yield();
         }

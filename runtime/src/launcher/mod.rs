@@ -213,6 +213,7 @@ fn run(start: &Start<'_>, agent: Option<OwnedFd>) -> Result<Started, Failure> {
         .inspect(|()| if stages.anywhere { affinity::lift(child.pid) })
         .and_then(|()| limit())
         .and_then(|left_out| let_go(go_writer.take()).map(|()| left_out))
+        .inspect(|_| if let Some(beside) = stages.beside { beside.close_unneeded() })
     {
         Ok(left_out) => Ok(Started {
             pid: child.pid,

@@ -17,7 +17,7 @@ use super::error::{During, Error, Result};
 use super::hook_output::HookOutput;
 use super::record::{Record, Resctrl};
 use super::scope::Scope;
-use super::store::{Entry, Lock, Store};
+use super::store::{CONFIGURATION, Entry, Lock, Store};
 use super::{cgroup, gate, in_place, life, notify, process, scope, storage, systemd};
 use crate::cgroup::AbsentController;
 use crate::device_filter;
@@ -259,7 +259,7 @@ fn make(
 
 /// What an `exec` will want to know.
 fn write_configuration(entry: &Entry, bundle: &Bundle) -> Result<()> {
-    entry.write("config.json", &bundle.config)?;
+    entry.write(CONFIGURATION, &bundle.config)?;
     bundle.launch.seccomp.as_ref().map_or(Ok(()), |seccomp| entry.write("seccomp.bpf", &seccomp.bpf))
 }
 

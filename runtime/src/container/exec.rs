@@ -11,7 +11,7 @@ use super::caller::{console_of, open_console, preserved, receive_terminal, send_
 use super::create::wait_for_report;
 use super::error::{During, Error, Result};
 use super::record::{Record, Status};
-use super::store::Entry;
+use super::store::{CONFIGURATION, Entry};
 use super::{bundle, cgroup, in_place, systemd};
 use crate::compile::{self, Bundle};
 use crate::failure::{Failure, Step};
@@ -91,7 +91,7 @@ pub struct Decided {
 
 /// Decides what `request` means in the container.
 pub fn decide(entry: &Entry, request: &Request) -> Result<Decided> {
-    let config = entry.read("config.json")?.ok_or_else(|| not_running(entry, Status::Stopped))?;
+    let config = entry.read(CONFIGURATION)?.ok_or_else(|| not_running(entry, Status::Stopped))?;
     let mut spec = bundle::parse(&config)?;
     let (process, warnings) = match (&request.process, spec.process()) {
         (Some(path), own) => {

@@ -12,7 +12,7 @@ use super::create::{Made, Options, record_of};
 use super::criu::{self, Images, Surroundings};
 use super::error::{During, Error, Result};
 use super::record::Record;
-use super::store::{Entry, Lock, Store};
+use super::store::{CONFIGURATION, Entry, Lock, Store};
 use super::{bundle, cgroup, life, process, storage};
 use crate::cgroup::AbsentController;
 
@@ -68,7 +68,7 @@ fn make(
     };
     record.cgroup = place.as_ref().map(|place| place.path.clone());
     lock.begin(record.cgroup.as_deref())?;
-    entry.write("config.json", &bundle.config)?;
+    entry.write(CONFIGURATION, &bundle.config)?;
     if let Some(seccomp) = &bundle.launch.seccomp {
         entry.write("seccomp.bpf", &seccomp.bpf)?;
     }

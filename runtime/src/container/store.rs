@@ -37,6 +37,8 @@ pub struct Lock {
     file: Rc<OwnedFd>,
 }
 
+/// The file that keeps the configuration, as it was read.
+pub(crate) const CONFIGURATION: &str = "config.json";
 const RECORD: &str = "state.json";
 const NEW_RECORD: &str = "state.json.new";
 /// What is locked. While the container is being made, [`CREATING`] stands in it, and its cgroup's path, which is to be removed if
@@ -320,14 +322,18 @@ impl Entry {
             }
             other => other.during(what)?,
         }
-        loop {
-            self.empty().during(|| format!("empty {}", grave.display()))?;
-            match rustix::fs::rmdir(&grave) {
-                // Somebody who waits for the lock has just made its file anew.
-                Err(Errno::NOTEMPTY) => {}
-                other => return other.during(|| format!("remove {}", grave.display())),
-            }
+        // What it holds of most containers; the rest, and a descriptor to look for it, is seldom needed.
+        for name in [RECORD, CONFIGURATION, LOCK] {
+            let _ = rustix::fs::unlinkat(&self.directory, name, AtFlags::empty());
         }
+        while let Err(errno) = rustix::fs::rmdir(&grave) {
+            // Or somebody who waits for the lock has just made its file anew.
+            if errno != Errno::NOTEMPTY {
+                return Err(errno).during(|| format!("remove {}", grave.display()));
+            }
+            self.empty().during(|| format!("empty {}", grave.display()))?;
+        }
+        Ok(())
     }
 
     /// Removes all that the directory can hold.

@@ -7,7 +7,7 @@ use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources, Spec};
 
 use super::error::{Error, Result};
 use super::record::{Resctrl, Status};
-use super::store::Entry;
+use super::store::{CONFIGURATION, Entry};
 use super::{bundle, cgroup, systemd};
 use crate::cgroup::{AbsentController, apply, read, write};
 use crate::compile;
@@ -22,7 +22,7 @@ pub fn update(entry: &Entry, mut resources: LinuxResources, schemata: &[String])
     if matches!(status, Status::Creating | Status::Stopped) {
         return Err(what(&format!("container not running: it is {}", status.text())));
     }
-    let config = entry.read("config.json")?.ok_or_else(|| what(&"its config.json is missing"))?;
+    let config = entry.read(CONFIGURATION)?.ok_or_else(|| what(&"its config.json is missing"))?;
     let config = bundle::parse(&config)?;
     drop_device_rules(&mut resources, &config).map_err(|error| what(&error))?;
     respect_zero(&mut resources, &config);

@@ -1,7 +1,7 @@
 //! What is done at the same time for one launch, on a machine with a second processor.
 //!
-//! A new network namespace takes the kernel nearly as long as all mounts of a container together. A process of its own makes it while
-//! the root is built, and the child joins it when something needs it. That costs one process more, so who starts many containers
+//! A new network namespace takes the kernel nearly as long as all mounts of a container together. A process of its own makes it, and that
+//! of queues and shared memory, while the root is built, and the child joins both when something needs one. That costs one process more, so who starts many containers
 //! at once, with every processor busy, is better off without.
 
 use std::cell::{Cell, RefCell};
@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Pid;
 use rustix::thread::{
-    CpuSet, ThreadNameSpaceType, move_into_thread_name_spaces, sched_getaffinity, sched_getcpu, sched_setaffinity,
+    CpuSet, ThreadNameSpaceType, UnshareFlags, move_into_thread_name_spaces, sched_getaffinity, sched_getcpu, sched_setaffinity,
 };
 
 use crate::failure::{Context, Failure, Step};
@@ -39,7 +39,7 @@ impl Beside {
         let runs_ahead = may_run_ahead(launch);
         let makes = runs_ahead && launch.namespaces.network == Namespace::New;
         let unneeded = unneeded.filter(|_| makes);
-        let network = makes.then(|| Network::begin(unneeded.as_ref().map(AsFd::as_fd))).transpose()?;
+        let network = makes.then(|| Network::begin(launch, unneeded.as_ref().map(AsFd::as_fd))).transpose()?;
         Ok(Self { network, runs_ahead, unneeded: RefCell::new(unneeded) })
     }
 
@@ -99,12 +99,14 @@ fn may_run_ahead(launch: &Launch) -> bool {
     launch.new_map().is_none() && !staged && launch.intel_rdt.is_none() && launch.net_devices.is_empty()
 }
 
-/// A network namespace in the making, and its loopback interface.
+/// A network namespace in the making, with its loopback interface, and others that are made with it.
 #[derive(Debug)]
 pub(crate) struct Network {
     /// The process that makes it and holds it until somebody else is in it; without a signal at its end, so that nobody takes it for
     /// a container.
     maker: Helper,
+    /// What it makes.
+    kinds: UnshareFlags,
     /// How that goes: an error number or 0 for either.
     told: OwnedFd,
     /// Ends when it has done what it can.
@@ -116,19 +118,21 @@ pub(crate) struct Network {
 }
 
 impl Network {
-    fn begin(unneeded: Option<BorrowedFd<'_>>) -> Result<Self, Failure> {
+    fn begin(launch: &Launch, unneeded: Option<BorrowedFd<'_>>) -> Result<Self, Failure> {
+        let queues = if launch.namespaces.ipc == Namespace::New { UnshareFlags::NEWIPC } else { UnshareFlags::empty() };
+        let kinds = UnshareFlags::NEWNET | queues;
         let object = || "with a network namespace's maker";
         let (told, tell) = pipe_with(PipeFlags::CLOEXEC).at(Step::Pipe, object)?;
         let (done, end) = pipe_with(PipeFlags::CLOEXEC).at(Step::Pipe, object)?;
         let processors = sched_getaffinity(None).ok();
         let elsewhere = processors.and_then(others);
-        let maker = Helper::make_network(tell.as_fd(), end.as_fd(), unneeded, elsewhere).at(Step::Clone, || "network namespace's maker")?;
+        let maker = Helper::make_network(kinds, tell.as_fd(), end.as_fd(), unneeded, elsewhere).at(Step::Clone, || "network namespace's maker")?;
         // It goes there by itself, but the kernel likes to leave a new process where its maker is, to begin when that sleeps.
         if let Some(processors) = elsewhere {
             // Where it can't be done, it begins later.
             let _ = sched_setaffinity(Pid::from_raw(maker.pid()), &processors);
         }
-        Ok(Self { maker, told, done, processors, joined: Cell::new(false) })
+        Ok(Self { maker, kinds, told, done, processors, joined: Cell::new(false) })
     }
 
     /// Waits, in the launcher, until there is nothing more to do for it. The launcher then goes on where its maker was: if it had not
@@ -141,20 +145,28 @@ impl Network {
         }
     }
 
-    /// Joins it, in the child, if `fstype` may need it.
-    pub(crate) fn join_for(&self, fstype: &str) -> Result<(), Failure> {
-        if WITHOUT_NETWORK.contains(&fstype) { Ok(()) } else { self.join() }
+    /// The kinds of namespaces that are made.
+    pub(crate) fn kinds(&self) -> UnshareFlags {
+        self.kinds
     }
 
-    /// Joins it, in the child, once it is there. Later calls do nothing.
+    /// Joins them, in the child, if `fstype` may need one.
+    pub(crate) fn join_for(&self, fstype: &str) -> Result<(), Failure> {
+        let is_elsewhere = fstype == "mqueue" && self.kinds.contains(UnshareFlags::NEWIPC);
+        if WITHOUT_NETWORK.contains(&fstype) && !is_elsewhere { Ok(()) } else { self.join() }
+    }
+
+    /// Joins them, in the child, once they are there. Later calls do nothing.
     pub(crate) fn join(&self) -> Result<(), Failure> {
         if self.joined.get() {
             return Ok(());
         }
-        let object = || "network namespace";
+        let queues = self.kinds.contains(UnshareFlags::NEWIPC);
+        let object = || if queues { "network and ipc namespaces" } else { "network namespace" };
         hear(&self.told).at(Step::Unshare, object)?;
         let maker = self.maker.pidfd();
-        move_into_thread_name_spaces(maker, ThreadNameSpaceType::NETWORK).at(Step::JoinNamespace, object)?;
+        let kinds = if queues { ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION } else { ThreadNameSpaceType::empty() };
+        move_into_thread_name_spaces(maker, kinds | ThreadNameSpaceType::NETWORK).at(Step::JoinNamespace, object)?;
         self.joined.set(true);
         Ok(())
     }

@@ -86,6 +86,11 @@ pub(crate) fn start(
 /// The child is a fork. A lock that another thread holds at that moment, the allocator's first of all, would be held in it for
 /// good.
 fn expect_one_thread() -> Result<(), Failure> {
+    // Of a process with one thread this asks nothing, else it is an error (unshare(2), "CLONE_THREAD").
+    if sys::process::unshare(UnshareFlags::from_bits_retain(libc::CLONE_THREAD.cast_unsigned())) == Ok(()) {
+        return Ok(());
+    }
+    // A filter may forbid to ask like that.
     const TASKS: &str = "/proc/self/task";
     // One link per thread, besides the two of every directory.
     let threads = rustix::fs::stat(TASKS).at(Step::Open, || TASKS)?.st_nlink.saturating_sub(2);
@@ -177,8 +182,8 @@ fn run(start: &Start<'_>, agent: Option<OwnedFd>) -> Result<Started, Failure> {
         beside: stages.beside,
     };
     let mut namespaces = namespaces(launch);
-    if stages.beside.is_some_and(|beside| beside.network().is_some()) {
-        namespaces.remove(UnshareFlags::NEWNET);
+    if let Some(network) = stages.beside.and_then(Beside::network) {
+        namespaces.remove(network.kinds());
     }
 
     let visits = Visits::open(&launch.namespaces)?;

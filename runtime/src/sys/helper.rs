@@ -36,7 +36,9 @@ pub(crate) struct Helper {
 /// What a helper does besides: plain system calls by rustix, which keeps no accounts of them, and nothing in the launcher's memory.
 #[derive(Debug)]
 struct Work {
-    call: fn(tell: c_int),
+    call: fn(tell: c_int, kinds: UnshareFlags),
+    /// The namespaces that it makes.
+    kinds: UnshareFlags,
     /// Where it tells how that goes.
     tell: c_int,
     /// What it closes when it is done.
@@ -59,10 +61,11 @@ impl Helper {
         Self::begin(namespaces, None)
     }
 
-    /// Starts one that makes a network namespace with its loopback interface up, and tells on `tell` how either went: an error
-    /// number of four bytes, or 0. Then it closes its copy of `done`; of `unneeded` at once. It does so on the processors `elsewhere`, if
+    /// Starts one that makes a network namespace and others of `kinds`, and brings its loopback interface up, and tells on `tell` how
+    /// either went: an error number of four bytes, or 0. Then it closes its copy of `done`; of `unneeded` at once. It does so on the processors `elsewhere`, if
     /// any are given, and then has its launcher go there.
     pub(crate) fn make_network(
+        kinds: UnshareFlags,
         tell: BorrowedFd<'_>,
         done: BorrowedFd<'_>,
         unneeded: Option<BorrowedFd<'_>>,
@@ -70,7 +73,7 @@ impl Helper {
     ) -> Result<Self, Errno> {
         let unneeded = unneeded.map(|fd| fd.as_raw_fd());
         let (tell, done) = (tell.as_raw_fd(), done.as_raw_fd());
-        Self::begin(UnshareFlags::empty(), Some(Work { call: network, tell, done, unneeded, elsewhere }))
+        Self::begin(UnshareFlags::empty(), Some(Work { call: network, kinds, tell, done, unneeded, elsewhere }))
     }
 
     fn begin(namespaces: UnshareFlags, work: Option<Work>) -> Result<Self, Errno> {
@@ -132,7 +135,7 @@ extern "C" fn help(task: *mut libc::c_void) -> c_int {
     0
 }
 
-fn do_work(Work { call, tell, done, unneeded, elsewhere }: &Work) {
+fn do_work(Work { call, kinds, tell, done, unneeded, elsewhere }: &Work) {
     if let Some(unneeded) = unneeded {
         // SAFETY: the descriptor is the child's copy, and nothing in the child uses it.
         unsafe { rustix::io::close(*unneeded) };
@@ -141,7 +144,7 @@ fn do_work(Work { call, tell, done, unneeded, elsewhere }: &Work) {
         // It may have begun in its launcher's place, which waits. If it can't go, it had better begin at once.
         let _ = rustix::thread::sched_setaffinity(None, processors);
     }
-    call(*tell);
+    call(*tell, *kinds);
     if let Some(processors) = elsewhere {
         let _ = rustix::thread::sched_setaffinity(rustix::process::getppid(), processors);
     }
@@ -150,14 +153,14 @@ fn do_work(Work { call, tell, done, unneeded, elsewhere }: &Work) {
 }
 
 /// The work of [`Helper::make_network`].
-fn network(tell: c_int) {
+fn network(tell: c_int, kinds: UnshareFlags) {
     // SAFETY: the child's copy is open for as long as the child lives.
     let tell = unsafe { BorrowedFd::borrow_raw(tell) };
     let say = |done: Result<(), Errno>| {
         let errno = done.map_or_else(Errno::raw_os_error, |()| 0);
         rustix::io::write(tell, &errno.to_ne_bytes()).map(drop)
     };
-    let made = super::process::unshare(UnshareFlags::NEWNET);
+    let made = super::process::unshare(kinds | UnshareFlags::NEWNET);
     // Who doesn't listen has ended, and so does this.
     let _ = say(made).and(made).and_then(|()| say(super::net::loopback_up()));
 }
@@ -185,13 +188,14 @@ mod tests {
         pipe_with(PipeFlags::CLOEXEC).unwrap()
     }
 
-    fn say_x(tell: c_int) {
+    fn say_x(tell: c_int, _: UnshareFlags) {
         // SAFETY: the child's copy is open for as long as the child lives.
         let _ = rustix::io::write(unsafe { BorrowedFd::borrow_raw(tell) }, b"x");
     }
 
     fn work(tell: &OwnedFd, done: &OwnedFd) -> Work {
-        Work { call: say_x, tell: tell.as_raw_fd(), done: done.as_raw_fd(), unneeded: None, elsewhere: None }
+        let kinds = UnshareFlags::empty();
+        Work { call: say_x, kinds, tell: tell.as_raw_fd(), done: done.as_raw_fd(), unneeded: None, elsewhere: None }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::trials;
 pub fn tests() -> Vec<Trial> {
     trials![
         a_runtime_killed_at_any_step_of_create_leaves_nothing_that_delete_can_t_remove,
+        a_class_is_written_down_before_it_is_made,
         a_runtime_killed_at_any_step_of_run_leaves_nothing_that_delete_can_t_remove,
         a_runtime_killed_at_any_step_of_a_change_leaves_nothing_that_delete_can_t_remove,
         a_runtime_killed_at_any_step_of_exec_leaves_nobody_in_the_container,
@@ -59,7 +60,7 @@ fn cleared(site: &Site, when: &str) {
     // A state directory that had lost its name already is no container's any more, and goes with the next of that name.
     let grave = site.directory.join("state").join(format!("~{}", site.id));
     if grave.exists() {
-        site.create(&[]);
+        site.run(&["create", &site.id]);
         site.ok(&["delete", "--force", &site.id]);
     }
     site.assert_gone();
@@ -75,6 +76,25 @@ fn with_hooks(script: &str) -> Site {
 
 fn a_runtime_killed_at_any_step_of_create_leaves_nothing_that_delete_can_t_remove() {
     survives_kills_during_create(&with_hooks("sleep 60"), |_, _| {});
+}
+
+/// There are as few classes as the processor has. No machine of the tests has any, so making this one fails.
+fn a_class_is_written_down_before_it_is_made() {
+    let site = shell("true").change(|c| c["linux"]["intelRdt"] = json!({"enableMonitoring": true}));
+    let file = site.directory.join("state").join(&site.id).join("state.json");
+    let mut intended = 0;
+    at_steps("create with a class", |n, when| {
+        let killed = kill_at(&site, &["create", &site.id], n);
+        if let Ok(text) = std::fs::read(&file) {
+            let record: serde_json::Value = serde_json::from_slice(&text).unwrap();
+            assert_eq!((&record["pid"], &record["resctrl"]["monitored"]), (&json!(0), &json!(true)), "{when}");
+            assert!(site.fails(&["state", &site.id]).contains("container does not exist"), "{when}");
+            intended += 1;
+        }
+        cleared(&site, when);
+        killed
+    });
+    assert!(intended > 0);
 }
 
 /// Kills the runtime at one step of `create` after the other. `look` finds what may be left then after `delete`.

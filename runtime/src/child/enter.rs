@@ -66,7 +66,7 @@ fn enter_and_execute(entrant: &Entrant<'_>) -> Result<(), Failure> {
     entrant.root.map_or(Ok(()), super::change_to)?;
     // Only now the root is the container's.
     let root = open_directory("/")?;
-    super::change_directory(&entrant.process.cwd)?;
+    let arrived = super::change_directory(&entrant.process.cwd)?;
     let stages = entrant.theatre.stages();
     let terminal = stages.console.as_ref();
     let terminal = terminal.map(|console| console::open(root.as_fd(), entrant.process, console)).transpose()?;
@@ -77,6 +77,7 @@ fn enter_and_execute(entrant: &Entrant<'_>) -> Result<(), Failure> {
         terminal: terminal.as_ref().map(AsFd::as_fd),
         report: entrant.report,
         theatre: &entrant.theatre,
+        arrived,
         umask,
         agent: entrant.agent,
         message: message.as_deref().unwrap_or_default(),

@@ -48,11 +48,12 @@ pub(crate) fn enter(entrant: &Entrant<'_>) -> i32 {
 fn enter_and_execute(entrant: &Entrant<'_>) -> Result<(), Failure> {
     wait_for_go(entrant.go)?;
     let umask = rustix::process::umask(Mode::from_raw_mode(0o022));
-    if !entrant.theatre.stages().keep_keyring {
-        sys::process::new_session_keyring().at(Step::JoinKeyring, || "of the process's own")?;
-    }
     // While the machine's `/proc` is at hand.
-    super::label::open(entrant.process)?.set()?;
+    let labels = super::label::open(entrant.process)?;
+    if !entrant.theatre.stages().keep_keyring {
+        labels.on_keys(|| sys::process::new_session_keyring().at(Step::JoinKeyring, || "of the process's own"))?;
+    }
+    labels.set()?;
     let listener = entrant.seccomp.and_then(|seccomp| seccomp.listener.as_ref());
     let message = listener.map(listener::message).transpose()?;
     let namespaces = entrant.namespaces.get();

@@ -106,14 +106,14 @@ fn set_up_and_execute(inherited: &Inherited<'_>) -> Result<(), Failure> {
     // Nobody may look into this copy of the launcher; exec makes the program visible again.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).at(Step::BecomeRoot, || "non-dumpable")?;
     let umask = rustix::process::umask(Mode::from_raw_mode(0o022));
+    let labels = label::open(&launch.process)?;
     // Keys have no namespace. While it counts against the launcher's quota, as the container's users may have little.
     if !inherited.theatre.stages().keep_keyring {
-        sys::process::new_session_keyring().at(Step::JoinKeyring, || "of the container's own")?;
+        labels.on_keys(|| sys::process::new_session_keyring().at(Step::JoinKeyring, || "of the container's own"))?;
     }
     if launch.in_user_namespace() {
         identity::become_root(&launch.process, inherited.theatre.stages().keep_groups)?;
     }
-    let labels = label::open(&launch.process)?;
     let listener = launch.seccomp.as_ref().and_then(|seccomp| seccomp.listener.as_ref());
     let message = listener.map(listener::message).transpose()?;
     if launch.namespaces.cgroup == Namespace::New {

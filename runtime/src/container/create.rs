@@ -113,12 +113,6 @@ pub(crate) fn record_of(id: &str, bundle: &mut Bundle, options: &Options) -> Rec
     }
 }
 
-/// What a container will have besides its process and its cgroup. It is none yet for who looks at it.
-fn intended(record: &Record) -> Record {
-    let (id, cgroup, resctrl) = (record.id.clone(), record.cgroup.clone(), record.resctrl.clone());
-    Record { id, cgroup, resctrl, ..Record::default() }
-}
-
 /// A socket that gets the process's pid descriptor, as with crun.
 const PIDFD_RECEIVER: &str = "run.oci.pidfd_receiver";
 const SHARED_MOUNTS: &str = "no mount namespace: the container's mounts are the caller's too, and a program with CAP_SYS_CHROOT can leave \
@@ -160,9 +154,7 @@ fn make(
     }
     // From here on `delete` knows what there may be to remove.
     lock.begin(record.cgroup.as_deref())?;
-    if record.resctrl.is_some() {
-        entry.write_record(&intended(record))?;
-    }
+    entry.write_intended(record)?;
     let prepared = bundle.layers.as_ref().map(|layers| storage::prepare(entry, launch, layers)).transpose()?;
     if let Some(prepared) = &prepared {
         launch.namespaces.user = prepared.userns.as_ref().map(|userns| format!("/proc/self/fd/{}", userns.as_raw_fd()));

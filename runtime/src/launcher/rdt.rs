@@ -74,14 +74,18 @@ fn class_in(root: BorrowedFd<'_>, rdt: &IntelRdt, class: &str) -> Result<OwnedFd
     Ok(directory)
 }
 
-/// A group of the container's own, to be measured apart.
+/// Puts it into a group of the container's own, to be measured apart.
 fn monitor(class: BorrowedFd<'_>, name: &str, pid: i32) -> Result<(), Errno> {
+    write_file(monitoring(class, name)?.as_fd(), "tasks", &pid.to_string())
+}
+
+/// That group, made if need be.
+fn monitoring(class: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
     let groups = open(class, "mon_groups")?;
     match rustix::fs::mkdirat(&groups, name, Mode::from_raw_mode(0o755)) {
-        Ok(()) | Err(Errno::EXIST) => {}
-        Err(errno) => return Err(errno),
+        Ok(()) | Err(Errno::EXIST) => open(groups.as_fd(), name),
+        Err(errno) => Err(errno),
     }
-    write_file(open(groups.as_fd(), name)?.as_fd(), "tasks", &pid.to_string())
 }
 
 /// A class that somebody else made must have all the schemata that this container asks for.

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
-use super::{class_in, open, read_file, root, write_file};
+use super::{class_in, monitoring, open, read_file, root, write_file};
 use crate::failure::{Context, Failure, Step};
 use crate::launch::IntelRdt;
 
@@ -50,17 +50,26 @@ impl Groups<'_> {
     /// Changes the class's schemata. It is made if there is none, and then all `threads` of the container belong to it.
     pub(crate) fn change(&self, schemata: &[String], threads: impl Fn() -> BTreeSet<i32>) -> Result<(), Failure> {
         let root = root()?.ok_or_else(super::not_mounted)?;
-        self.change_in(root.as_fd(), schemata, threads)
+        let wanted = IntelRdt { schemata: schemata.to_vec(), ..IntelRdt::default() };
+        self.gather_in(root.as_fd(), &wanted, threads)
     }
 
-    fn change_in(
+    /// Puts all `threads` of a container that is there where its configuration has them.
+    pub(crate) fn adopt(&self, rdt: &IntelRdt, threads: impl Fn() -> BTreeSet<i32>) -> Result<(), Failure> {
+        let root = root()?.ok_or_else(super::not_mounted)?;
+        self.gather_in(root.as_fd(), rdt, threads)
+    }
+
+    fn gather_in(
         &self,
         root: BorrowedFd<'_>,
-        schemata: &[String],
+        wanted: &IntelRdt,
         threads: impl Fn() -> BTreeSet<i32>,
     ) -> Result<(), Failure> {
-        let wanted = IntelRdt { schemata: schemata.to_vec(), ..IntelRdt::default() };
-        let class = class_in(root, &wanted, self.class())?;
+        let class = class_in(root, wanted, self.class())?;
+        if self.monitored {
+            monitoring(class.as_fd(), self.name).at(Step::AssignRdt, || format!("monitoring of {}", self.class()))?;
+        }
         let tasks = || format!("tasks of {}", self.class());
         let present = read_file(Some(class.as_fd()), "tasks").at(Step::AssignRdt, tasks)?;
         // Who is there already is left alone: written once more it would lose its group to be measured in.
@@ -167,6 +176,7 @@ mod tests {
         std::fs::write(fake.path().join("c/tasks"), "7\n8\n").unwrap();
         let fd = place(fake.path());
         let groups = Groups { monitored: false, ..of(None) };
+        let wanted = IntelRdt { schemata: vec!["L3:0=1".to_owned()], ..IntelRdt::default() };
         let looks = Cell::new(0);
         // One that is there, and at the second look another one.
         let threads = |late: i32| {
@@ -176,15 +186,39 @@ mod tests {
                 if looks.get() == 1 { BTreeSet::from([7, 8]) } else { BTreeSet::from([7, 8, late]) }
             }
         };
-        groups.change_in(fd.as_fd(), &["L3:0=1".to_owned()], threads(9)).unwrap();
+        groups.gather_in(fd.as_fd(), &wanted, threads(9)).unwrap();
         let read = |file: &str| std::fs::read_to_string(fake.path().join("c").join(file)).unwrap();
         assert!(read("schemata").starts_with("L3:0=1\n"));
         assert_eq!((read("tasks").as_str(), looks.get()), ("7\n8\n", 1));
         // Of what isn't the kernel's the last that was written is left.
         std::fs::write(fake.path().join("c/tasks"), "7\n").unwrap();
         looks.set(0);
-        groups.change_in(fd.as_fd(), &["L3:0=1".to_owned()], threads(9)).unwrap();
+        groups.gather_in(fd.as_fd(), &wanted, threads(9)).unwrap();
         assert!(read("tasks").starts_with('9'), "{}", read("tasks"));
         assert_eq!(looks.get(), 3);
+    }
+
+    #[test]
+    fn a_container_that_is_there_already_is_put_where_it_belongs() {
+        let fake = tempfile::tempdir().unwrap();
+        class(fake.path(), "gold", "L3:0=f\n");
+        let group = fake.path().join("gold/mon_groups/c");
+        let (fd, threads) = (place(fake.path()), || BTreeSet::from([7]));
+        let wanted = |line: &str| IntelRdt {
+            class: Some("gold".to_owned()),
+            monitor: true,
+            schemata: vec![line.to_owned()],
+            ..IntelRdt::default()
+        };
+        assert!(of(Some("gold")).gather_in(fd.as_fd(), &wanted("L3:0=1"), threads).is_err(), "another's schemata");
+        assert!(!group.exists());
+        // The kernel's groups have their files from the beginning.
+        assert!(of(Some("gold")).gather_in(fd.as_fd(), &wanted("L3:0=f"), threads).is_err());
+        std::fs::write(group.join("tasks"), "").unwrap();
+        std::fs::write(fake.path().join("gold/tasks"), "").unwrap();
+        of(Some("gold")).gather_in(fd.as_fd(), &wanted("L3:0=f"), threads).unwrap();
+        for tasks in [group.join("tasks"), fake.path().join("gold/tasks")] {
+            assert_eq!(std::fs::read_to_string(tasks).unwrap(), "7");
+        }
     }
 }

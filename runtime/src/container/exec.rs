@@ -130,7 +130,10 @@ pub fn exec(entry: &Entry, decided: &Decided, request: &Request) -> Result<Enter
     } else {
         None
     };
+    // It would be in this process's class otherwise.
+    let join_class = |pid: i32| record.resctrl.as_ref().map_or(Ok(()), |resctrl| resctrl.groups(&record.id).enter(pid));
     let stages = Stages {
+        record: Some(&join_class),
         console: console.as_ref().map(|(socket, ours)| console_of(socket, ours.is_some(), decided.console_size)),
         preserved,
         find_home: true,
@@ -160,7 +163,8 @@ pub fn exec(entry: &Entry, decided: &Decided, request: &Request) -> Result<Enter
                 systemd::attach(unit, &beneath, pid).map_err(|error| {
                     refusal.replace(Some(error));
                     Failure::new(Step::Record, "the cgroup", Errno::ACCESS)
-                })
+                })?;
+                join_class(pid)
             };
             let started = enter(&Running { cgroup: None, ..running }, &Stages { record: Some(&attach), ..stages });
             refusal.take().map_or(Ok(()), Err)?;

@@ -232,6 +232,16 @@ impl Entry {
             .during(|| format!("write {}", self.path(RECORD).display()))
     }
 
+    /// Writes down what the container will have besides its process and its cgroup, if anything, so that it is given back if its maker dies
+    /// early. It is no container yet for who looks at it.
+    pub fn write_intended(&self, record: &Record) -> Result<()> {
+        if record.resctrl.is_none() {
+            return Ok(());
+        }
+        let (id, cgroup, resctrl) = (record.id.clone(), record.cgroup.clone(), record.resctrl.clone());
+        self.write_record(&Record { id, cgroup, resctrl, ..Record::default() })
+    }
+
     /// Writes one of its files.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;

@@ -211,14 +211,17 @@ fn run(start: &Start<'_>, agent: Option<OwnedFd>) -> Result<Started, Failure> {
     let recorded = || stages.record.map_or(Ok(()), |record| record(child.pid));
     let mut moved = None;
     let given = || give(child.pid, launch, trees, &stdio, group);
+    let close_unneeded = || stages.beside.map_or((), Beside::close_unneeded);
     match prepare(child.pid, launch, trees, name, mapped)
         .and_then(|()| net_devices::give(child.pid, launch).map(|devices| moved = devices))
         .and_then(|()| given())
         .and_then(|()| recorded())
         .inspect(|()| if stages.anywhere { affinity::lift(child.pid) })
         .and_then(|()| limit())
+        // Hooks in the container may be of its own files, and come when the child goes on.
+        .inspect(|_| if stages.hooks.is_some() { close_unneeded() })
         .and_then(|left_out| let_go(go_writer.take()).map(|()| left_out))
-        .inspect(|_| if let Some(beside) = stages.beside { beside.close_unneeded() })
+        .inspect(|_| close_unneeded())
     {
         Ok(left_out) => Ok(Started {
             pid: child.pid,

@@ -70,7 +70,11 @@ fn execute(arguments: Arguments, mount: Option<OwnedFd>) -> Result<u8> {
         Command::Kill(arguments) => kill::run(&store()?, &arguments),
         Command::Delete(arguments) => delete::run(&store()?, &arguments),
         Command::Run(arguments) => run::run(&store()?, &global, &arguments, mount),
-        Command::Exec(arguments) => exec::run(&store()?, &arguments),
+        Command::Exec(arguments) => {
+            // Before anybody in the container sees who executes it.
+            drop(mount);
+            exec::run(&store()?, &arguments)
+        }
         Command::List(arguments) => list::run(&store()?, &arguments),
         Command::Ps(arguments) => ps::run(&store()?, &arguments),
         Command::Pause(arguments) => pause::run(&store()?, &arguments, true),

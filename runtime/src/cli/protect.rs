@@ -2,7 +2,8 @@
 //!
 //! While a container is made, its processes can reach this program as `/proc/PID/exe` (CVE-2019-5736). One in a user namespace
 //! has no right to write to it; one of the machine's root has, unless the mount itself says no. That mount is this process's
-//! alone and attached nowhere, so nobody can make it writable again.
+//! alone and attached nowhere, so nobody can make it writable again once its descriptor is closed. As long as that is open, whoever reaches
+//! the program and has CAP_SYS_ADMIN could.
 
 use std::os::fd::{AsFd, OwnedFd};
 

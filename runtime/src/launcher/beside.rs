@@ -34,11 +34,11 @@ pub struct Beside {
 
 impl Beside {
     /// Begins what can be begun for `launch`, before anything else is done for it. To close `unneeded` takes a while, which is spent
-    /// while others are busy, if they are.
+    /// while others are busy, if they are and none of them may be another container's that looks on.
     pub fn begin(launch: &Launch, unneeded: Option<OwnedFd>) -> Result<Self, Failure> {
         let runs_ahead = may_run_ahead(launch);
         let makes = runs_ahead && launch.namespaces.network == Namespace::New;
-        let unneeded = unneeded.filter(|_| makes);
+        let unneeded = unneeded.filter(|_| makes && is_unseen(launch));
         let network = makes.then(|| Network::begin(launch, unneeded.as_ref().map(AsFd::as_fd))).transpose()?;
         Ok(Self { network, runs_ahead, unneeded: RefCell::new(unneeded) })
     }
@@ -73,7 +73,7 @@ impl Beside {
         }
     }
 
-    /// When the launcher has done its part, and has nothing better to do than to close what isn't needed.
+    /// When the launcher has done its part, before anything of the container's runs.
     pub(crate) fn close_unneeded(&self) {
         drop(self.unneeded.take());
     }
@@ -97,6 +97,11 @@ fn may_run_ahead(launch: &Launch) -> bool {
     // One that is joined is joined by the launcher, which may have nobody in its memory then (time_namespaces(7)).
     let staged = namespaces.user.is_some() || !own_mounts || namespaces.time != TimeNamespace::Host;
     launch.new_map().is_none() && !staged && launch.intel_rdt.is_none() && launch.net_devices.is_empty()
+}
+
+/// Whether no process of another container sees the child.
+fn is_unseen(launch: &Launch) -> bool {
+    launch.namespaces.pid == Namespace::New
 }
 
 /// A network namespace in the making, with its loopback interface, and others that are made with it.
@@ -224,6 +229,17 @@ mod tests {
         let (told, tell) = pipe();
         drop(tell);
         assert_eq!(hear(&told), Err(Errno::SRCH));
+    }
+
+    #[test]
+    fn nothing_is_left_open_before_the_eyes_of_another_container() {
+        let mut launch = Launch::default();
+        for (pid, expected) in
+            [(Namespace::New, true), (Namespace::Host, false), (Namespace::Path("/proc/1/ns/pid".to_owned()), false)]
+        {
+            launch.namespaces.pid = pid;
+            assert_eq!(is_unseen(&launch), expected, "{launch:?}");
+        }
     }
 
     #[test]

@@ -51,6 +51,24 @@ pub fn limit_descriptors(command: &mut Command, most: u64) {
     }
 }
 
+/// Takes back that this mount is read-only (mount_setattr(2)).
+pub fn make_writable(mount: &std::os::fd::OwnedFd) -> rustix::io::Result<()> {
+    let change = libc::mount_attr { attr_set: 0, attr_clr: libc::MOUNT_ATTR_RDONLY, propagation: 0, userns_fd: 0 };
+    let fd = std::os::fd::AsRawFd::as_raw_fd(mount);
+    // SAFETY: the path is an empty NUL-terminated string, and `change` is as large as is said.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            fd,
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const change,
+            size_of_val(&change),
+        )
+    };
+    if done == 0 { Ok(()) } else { Err(rustix::io::Errno::from_io_error(&std::io::Error::last_os_error()).unwrap()) }
+}
+
 /// Gives this thread a session keyring of this name, which only those see who possess it.
 pub fn join_private_keyring(name: &std::ffi::CStr) {
     // All rights for possessors, none for others (keyctl_setperm(3)).

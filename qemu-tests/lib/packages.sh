@@ -22,6 +22,7 @@ test_packages=(
     util-linux uidmap    # setpriv, unshare; newuidmap for containers without root
     podman conmon catatonit slirp4netns netavark iptables iproute2 # a client of the OCI command line, and what it runs containers with
     containerd           # another
+    docker.io            # a third
     fuse-overlayfs       # puts layers together where the kernel's overlay can't
     jq cpio zstd xz-utils bzip2
 )

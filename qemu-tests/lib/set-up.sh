@@ -18,7 +18,26 @@ install_packages() {
     fi
     [ ${#missing[@]} -gt 0 ] || return 0
     echo "Installing ${missing[*]}" >&2
-    apt_get install --yes --no-install-recommends "${missing[@]}"
+    without_services apt_get install --yes --no-install-recommends "${missing[@]}" || return
+    if [[ " ${missing[*]} " == *" docker.io "* ]]; then
+        # Nor with the next boot, when it would change how the machine forwards packets: the tests start one of their own.
+        as_root systemctl --quiet disable docker.service docker.socket 2>/dev/null || true
+        as_root update-rc.d docker disable 2>/dev/null || true
+    fi
+}
+
+# Runs a command that installs packages: what these bring as services isn't started, unless the machine has a policy of its own
+# (invoke-rc.d(8)).
+without_services() {
+    local policy=/usr/sbin/policy-rc.d status=0
+    if [ -e "$policy" ]; then
+        "$@"
+        return
+    fi
+    printf '#!/bin/sh\nexit 101\n' | as_root install --mode=755 /dev/stdin "$policy" || return
+    "$@" || status=$?
+    as_root rm --force "$policy"
+    return "$status"
 }
 
 apt_has_lists() {

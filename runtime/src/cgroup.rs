@@ -5,7 +5,7 @@ mod settings;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal};
 
@@ -260,15 +260,23 @@ pub fn apply(dir: impl AsFd, settings: &Cgroup, absent: AbsentController) -> Res
     Ok(left_out)
 }
 
-/// Gives the cgroup `dir` to user `uid` of the machine: its directory and what cgroups(7) says of delegation.
-pub(crate) fn give_to(dir: impl AsFd, uid: u32) -> Result<(), Failure> {
+/// Gives the cgroup `dir` to this user and, if given, group of the machine: its directory and what cgroups(7) says of delegation.
+pub(crate) fn give_to(dir: impl AsFd, uid: u32, gid: Option<u32>) -> Result<(), Failure> {
     const LISTED: &str = "/sys/kernel/cgroup/delegate";
     const USUAL: &str = "cgroup.procs\ncgroup.subtree_control\ncgroup.threads\n";
-    let (dir, owner) = (dir.as_fd(), Some(rustix::fs::Uid::from_raw(uid)));
+    let (dir, owner, group) = (dir.as_fd(), Some(Uid::from_raw(uid)), gid.map(Gid::from_raw));
+    // An ordinary user may not give everything to every group, and the owner is who counts.
+    let give = |file: &str| {
+        let to = |group| rustix::fs::chownat(dir, file, owner, group, AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH);
+        match to(group) {
+            Err(Errno::PERM) if group.is_some() => to(None),
+            other => other,
+        }
+    };
     let listed = read(rustix::fs::CWD, LISTED).unwrap_or_else(|_| USUAL.to_owned());
-    rustix::fs::fchown(dir, owner, None).at(Step::CreateCgroup, || format!("owner {uid}"))?;
+    give("").at(Step::CreateCgroup, || format!("owner {uid}"))?;
     for file in listed.lines().filter(|file| !file.is_empty() && !file.contains('/')) {
-        match rustix::fs::chownat(dir, file, owner, None, AtFlags::SYMLINK_NOFOLLOW) {
+        match give(file) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(errno) => return Err(Failure::new(Step::CreateCgroup, format!("owner {uid} of {file}"), errno)),
         }

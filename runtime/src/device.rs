@@ -68,7 +68,7 @@ fn in_front(rules: &[Rule], program: &[u8]) -> Result<Vec<u8>, Failure> {
     let own = program
         .strip_prefix(prologue.as_slice())
         .ok_or_else(|| Failure::check("the device filter wasn't made for further devices"))?;
-    let blocks = rules.iter().flat_map(Rule::block).flatten();
+    let blocks = device_rule::blocks(rules).into_iter().flatten();
     Ok(prologue.iter().copied().chain(blocks).chain(own.iter().copied()).collect())
 }
 
@@ -101,7 +101,7 @@ mod tests {
         let cgroup = Cgroup { devices: vec![access("/dev/zero")], device_filter: closed(), ..Cgroup::default() };
         let resolved = resolve(&cgroup).unwrap();
         let rule = Rule { allow: true, kind: Some(CHARACTER), access: READ, major: Some(1), minor: Some(5) };
-        let expected = [&device_rule::prologue()[..], &rule.block(), &device_rule::verdict(false)].concat().concat();
+        let expected = [&device_rule::prologue()[..], &device_rule::blocks(&[rule]), &device_rule::verdict(false)].concat().concat();
         assert_eq!(resolved.device_filter, expected);
         assert!(resolved.devices.is_empty());
         // Without a filter everything is allowed already.

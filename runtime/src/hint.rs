@@ -73,12 +73,15 @@ pub(crate) fn of(step: Step, errno: Errno, object: &str) -> Option<&'static str>
         (Step::MountTarget, Errno::NOTDIR) if matches!(object, "/proc" | "/sys") => {
             "it must be mounted on ordinary directory: the image ships it as something else"
         }
+        (Step::MountTarget, Errno::PERM) if object.ends_with("which is of /proc") => {
+            "nothing may be mounted on /proc but a procfs, and in it only on what LXCFS has files for (/proc/meminfo and its like)"
+        }
         (Step::MountAttributes, Errno::PERM) => {
             "a user namespace can't have the opposite of how something is mounted on the machine: leave `rw`, `suid`, `dev`, \
              `exec` or what is about times of access out"
         }
         (Step::MountTarget | Step::Create, Errno::ROFS) => "the image lacks it, and a read-only root can't be added to",
-        (Step::MountTarget, Errno::NOTDIR | Errno::ISDIR) => "a directory can't be mounted over a file, nor a file over a directory",
+        (Step::MountTarget, Errno::NOTDIR) => "a directory can't be mounted over a file, nor a file over a directory",
         (Step::SetSysctl, Errno::NOENT) => "there is no such sysctl in the container's namespaces",
         (Step::SetSysctl, Errno::ACCESS | Errno::PERM) => "this sysctl isn't the container's to set",
         (Step::LoadSeccomp, Errno::INVAL) => "the kernel lacks CONFIG_SECCOMP_FILTER, or the filter was compiled for other flags",

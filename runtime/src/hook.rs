@@ -9,7 +9,9 @@ use std::time::Duration;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fs::{MemfdFlags, SealFlags, SeekFrom, fcntl_add_seals, memfd_create};
 use rustix::io::Errno;
-use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus, waitid};
+use rustix::process::{
+    Pid, Signal, WaitId, WaitIdOptions, WaitIdStatus, getpid, getppid, set_parent_process_death_signal, waitid,
+};
 use rustix::thread::UnshareFlags;
 use rustix::time::{ClockId, clock_gettime};
 
@@ -65,6 +67,9 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) output: Output<'a>,
     /// Takes rights away from whoever calls it; each hook's process does.
     pub(crate) restrict: Option<&'a dyn Fn() -> Result<(), Errno>>,
+    /// They go on when this process is killed. Otherwise they end with it: what they wait for may never come, and nobody would know of them.
+    /// What a hook has started itself goes on, as services that it leaves behind on purpose do.
+    pub(crate) outlive: bool,
 }
 
 /// Standard output and error of hooks; `None`: this process's.
@@ -72,7 +77,14 @@ pub(crate) type Output<'a> = [Option<BorrowedFd<'a>>; 2];
 
 impl Surroundings<'_> {
     /// What a hook's own process does before it executes the hook.
-    fn enter(&self, state: &State) -> Result<(), Errno> {
+    fn enter(&self, state: &State, parent: Pid) -> Result<(), Errno> {
+        if !self.outlive {
+            set_parent_process_death_signal(Some(Signal::KILL))?;
+            if getppid() != Some(parent) {
+                // It was killed before that.
+                return Err(Errno::SRCH);
+            }
+        }
         self.directory.map_or(Ok(()), rustix::process::chdir)?;
         rustix::stdio::dup2_stdin(&state.0)?;
         let [stdout, stderr] = self.output;
@@ -106,9 +118,10 @@ pub(crate) fn run(surroundings: Surroundings<'_>, hook: &Hook, state: &State) ->
     rustix::fs::seek(&state.0, SeekFrom::Start(0)).map_err(|e| refuse(e, ""))?;
     // The error of a hook that can't be executed; exec closes it.
     let refusal = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|e| refuse(e, ""))?;
+    let own = getpid();
     let child = sys::clone::fork_into(UnshareFlags::empty(), None, libc::SIGCHLD, || {
         sys::process::reset_signals();
-        let errno = match surroundings.enter(state) {
+        let errno = match surroundings.enter(state, own) {
             Ok(()) => execve(&path, &args, &env),
             Err(errno) => errno,
         };

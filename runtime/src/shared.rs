@@ -2,13 +2,15 @@
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
+use rustix::mount::MountAttrFlags;
 use rustix::thread::UnshareFlags;
 
 use crate::failure::{Context, Failure, Step};
-use crate::launch::{Launch, Namespace, Namespaces};
+use crate::launch::{IdMap, Launch, Namespace, Namespaces};
 use crate::launcher::Visits;
-use crate::{sys, userns};
+use crate::{filesystem, sys, userns};
 
 /// The namespaces, each if the containers have one of their own and not the machine's. The user namespace owns the others.
 #[derive(Debug, Default)]
@@ -49,6 +51,7 @@ impl Shared {
             uts: open(UnshareFlags::NEWUTS, "uts")?,
         };
         shared.bring_loopback_up()?;
+        shared.give_queues(launch.new_map())?;
         Ok(shared)
     }
 
@@ -65,6 +68,21 @@ impl Shared {
                 *namespace = Namespace::Path(path(shared));
             }
         }
+    }
+
+    /// Gives `/dev/mqueue` to the containers' root: it belongs to whoever made the namespace, who is nobody there.
+    fn give_queues(&self, ids: Option<&IdMap>) -> Result<(), Failure> {
+        let (Some(ipc), Some(ids)) = (&self.ipc, ids) else { return Ok(()) };
+        let there = Namespaces { ipc: Namespace::Path(path(ipc)), ..Namespaces::of_launcher() };
+        let open = || filesystem::new("mqueue", &[], MountAttrFlags::empty());
+        let queues = match Visits::open(&there)?.during(open, drop) {
+            // This kernel has none.
+            Err(failure) if failure.errno == Errno::NODEV.raw_os_error() => return Ok(()),
+            other => other?,
+        };
+        let (uid, gid) = (userns::outside(0, Some(&ids.uids)), userns::outside(0, Some(&ids.gids)));
+        rustix::fs::chownat(&queues, "", uid.map(Uid::from_raw), gid.map(Gid::from_raw), AtFlags::EMPTY_PATH)
+            .at(Step::Create, || "the owner of shared queues")
     }
 
     fn bring_loopback_up(&self) -> Result<(), Failure> {

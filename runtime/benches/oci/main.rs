@@ -2,12 +2,14 @@
 //! config.json, and whether that is within the limits that we have set ourselves.
 //!
 //! `sudo cargo bench -p garboard-runtime --bench oci [ROUNDS]`; `GARBOARD_RUNTIME` names the build of the program that is meant, the static
-//! one. The program in the container is busybox's `true`. Runs alternate, so that they share the machine's moods.
+//! one. The program in the container is busybox's `true`. Runs alternate, so that they share the machine's moods, and each round in another
+//! order: the kernel takes a container apart for a while after its end, at the expense of whatever runs next.
 
 mod bare;
 mod memory;
 mod site;
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
 use memory::Limits;
@@ -78,11 +80,11 @@ struct Times {
 
 fn time<const N: usize>(rounds: usize, runtimes: [Runtime; N], call: impl Fn(Runtime)) -> [Times; N] {
     let mut times = [const { Vec::new() }; N];
-    for _ in 0..rounds {
-        for (runtime, times) in runtimes.into_iter().zip(&mut times) {
+    for round in 0..rounds {
+        for which in order::<N>(round) {
             let begin = Instant::now();
-            call(runtime);
-            times.push(begin.elapsed());
+            call(runtimes[which]);
+            times[which].push(begin.elapsed());
         }
     }
     times.map(|mut times| {
@@ -90,6 +92,17 @@ fn time<const N: usize>(rounds: usize, runtimes: [Runtime; N], call: impl Fn(Run
         let milliseconds = |time: Duration| time.as_secs_f64() * 1000.0;
         Times { median: milliseconds(times[times.len() / 2]), least: milliseconds(times[0]) }
     })
+}
+
+/// The order of a round, the same in every run of the benchmark.
+fn order<const N: usize>(round: usize) -> [usize; N] {
+    let mut order = std::array::from_fn(|which| which);
+    order.sort_by_cached_key(|which| {
+        let mut hasher = DefaultHasher::new();
+        (round, which).hash(&mut hasher);
+        hasher.finish()
+    });
+    order
 }
 
 impl Times {

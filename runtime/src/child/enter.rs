@@ -48,11 +48,12 @@ pub(crate) fn enter(entrant: &Entrant<'_>) -> i32 {
 fn enter_and_execute(entrant: &Entrant<'_>) -> Result<(), Failure> {
     wait_for_go(entrant.go)?;
     let umask = rustix::process::umask(Mode::from_raw_mode(0o022));
-    if !entrant.theatre.stages().keep_keyring {
-        sys::process::new_session_keyring().at(Step::JoinKeyring, || "of the process's own")?;
-    }
     // While the machine's `/proc` is at hand.
-    super::label::open(entrant.process)?.set()?;
+    let labels = super::label::open(entrant.process)?;
+    if !entrant.theatre.stages().keep_keyring {
+        labels.on_keys(|| sys::process::new_session_keyring().at(Step::JoinKeyring, || "of the process's own"))?;
+    }
+    labels.set()?;
     let listener = entrant.seccomp.and_then(|seccomp| seccomp.listener.as_ref());
     let message = listener.map(listener::message).transpose()?;
     let namespaces = entrant.namespaces.get();
@@ -66,7 +67,7 @@ fn enter_and_execute(entrant: &Entrant<'_>) -> Result<(), Failure> {
     entrant.root.map_or(Ok(()), super::change_to)?;
     // Only now the root is the container's.
     let root = open_directory("/")?;
-    super::change_directory(&entrant.process.cwd)?;
+    let arrived = super::change_directory(&entrant.process.cwd)?;
     let stages = entrant.theatre.stages();
     let terminal = stages.console.as_ref();
     let terminal = terminal.map(|console| console::open(root.as_fd(), entrant.process, console)).transpose()?;
@@ -77,6 +78,7 @@ fn enter_and_execute(entrant: &Entrant<'_>) -> Result<(), Failure> {
         terminal: terminal.as_ref().map(AsFd::as_fd),
         report: entrant.report,
         theatre: &entrant.theatre,
+        arrived,
         umask,
         agent: entrant.agent,
         message: message.as_deref().unwrap_or_default(),

@@ -7,13 +7,11 @@ use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, OpenTreeFlags, open_tree};
 
 use super::paths::{self, Links};
+use super::proc::PROC_SUPER_MAGIC;
 use crate::failure::{Context, Failure, Step};
 use crate::launch::Launch;
 use crate::{filesystem, launcher};
 use crate::sys::mount::{Change, set_attributes};
-
-/// `f_type` of procfs (`linux/magic.h`).
-const PROC_SUPER_MAGIC: i64 = 0x9fa0;
 
 /// Covers each masked path: a directory by an empty read-only one, anything else by the null device.
 pub(crate) fn mask(launch: &Launch, root: BorrowedFd<'_>) -> Result<(), Failure> {

@@ -12,7 +12,12 @@ use crate::launch::Process;
 
 /// Labels that are about to be set.
 #[derive(Debug, Default)]
-pub(crate) struct Labels(Vec<Label>);
+pub(crate) struct Labels {
+    /// Of the next program.
+    program: Vec<Label>,
+    /// Of keys that are made meanwhile.
+    keys: Option<Label>,
+}
 
 #[derive(Debug)]
 struct Label {
@@ -25,7 +30,25 @@ struct Label {
 impl Labels {
     /// Sets them, for this thread's next program.
     pub(crate) fn set(self) -> Result<(), Failure> {
-        self.0.iter().try_for_each(|label| write(&label.file, &label.text).at(Step::SetLabel, || label.object.clone()))
+        self.program.iter().try_for_each(Label::set)
+    }
+
+    /// Has `make` make a keyring with the label that the program will have, which couldn't use its launcher's. Others that this process makes are
+    /// as ever.
+    pub(crate) fn on_keys(&self, make: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+        let Some(label) = &self.keys else { return make() };
+        label.set()?;
+        make()?;
+        write(&label.file, NONE).at(Step::SetLabel, || label.object.clone())
+    }
+}
+
+/// What takes a label back, as far as the kernel's SELinux is concerned (`selinux_setprocattr`).
+const NONE: &str = "\n";
+
+impl Label {
+    fn set(&self) -> Result<(), Failure> {
+        write(&self.file, &self.text).at(Step::SetLabel, || self.object.clone())
     }
 }
 
@@ -45,7 +68,7 @@ pub(crate) fn open(process: &Process) -> Result<Labels, Failure> {
 
 /// The same in `attr`, or what stands for it.
 fn open_in(attributes: BorrowedFd<'_>, process: &Process) -> Result<Labels, Failure> {
-    let mut labels = Vec::new();
+    let mut labels = Labels::default();
     if let Some(profile) = &process.apparmor_profile {
         let object = format!("apparmor profile {profile}");
         // Its own directory since Linux 5.8, as another module may have the common file.
@@ -54,14 +77,19 @@ fn open_in(attributes: BorrowedFd<'_>, process: &Process) -> Result<Labels, Fail
             other => other,
         };
         let file = file.at(Step::SetLabel, || object.clone())?;
-        labels.push(Label { file, text: format!("exec {profile}"), object });
+        labels.program.push(Label { file, text: format!("exec {profile}"), object });
     }
     if let Some(label) = &process.selinux_label {
         let object = format!("SELinux label {label}");
         let file = open_file(attributes, "exec").at(Step::SetLabel, || object.clone())?;
-        labels.push(Label { file, text: label.clone(), object });
+        labels.program.push(Label { file, text: label.clone(), object: object.clone() });
+        labels.keys = match open_file(attributes, "keycreate") {
+            // A kernel without keys.
+            Err(Errno::NOENT) => None,
+            file => Some(Label { file: file.at(Step::SetLabel, || object.clone())?, text: label.clone(), object }),
+        };
     }
-    Ok(Labels(labels))
+    Ok(labels)
 }
 
 fn open_file(attributes: BorrowedFd<'_>, path: &str) -> Result<OwnedFd, Errno> {
@@ -107,6 +135,34 @@ mod tests {
         let (directory, fd) = fake(&["exec"]);
         open_in(fd.as_fd(), &process(Some("docker-default"), None)).unwrap().set().unwrap();
         assert_eq!(std::fs::read_to_string(directory.path().join("exec")).unwrap(), "exec docker-default");
+    }
+
+    #[test]
+    fn keys_have_the_program_s_label_and_later_ones_none() {
+        let (directory, fd) = fake(&["exec", "keycreate"]);
+        let keys = || std::fs::read_to_string(directory.path().join("keycreate")).unwrap();
+        let labels = open_in(fd.as_fd(), &process(None, Some("a:b:c:s0"))).unwrap();
+        let mut seen = String::new();
+        let look = || {
+            seen = keys();
+            Ok(())
+        };
+        labels.on_keys(look).unwrap();
+        assert_eq!((seen.as_str(), keys().as_str()), ("a:b:c:s0", "a:b:c:s0\n"));
+        // Neither where nobody asks for a label, nor for a profile, nor where the kernel has no keys.
+        let (directory, fd) = fake(&["exec", "keycreate"]);
+        for process in [process(None, None), process(Some("p"), None)] {
+            open_in(fd.as_fd(), &process).unwrap().on_keys(|| Ok(())).unwrap();
+            assert_eq!(std::fs::read_to_string(directory.path().join("keycreate")).unwrap(), "");
+        }
+        let (_directory, fd) = fake(&["exec"]);
+        let mut made = false;
+        let make = || {
+            made = true;
+            Ok(())
+        };
+        open_in(fd.as_fd(), &process(None, Some("a"))).unwrap().on_keys(make).unwrap();
+        assert!(made);
     }
 
     #[test]

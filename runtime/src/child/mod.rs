@@ -14,6 +14,7 @@ mod landlock;
 mod listener;
 mod mounts;
 pub(crate) mod paths;
+mod proc;
 mod program;
 pub(crate) mod rootfs;
 mod stages;
@@ -106,19 +107,17 @@ fn set_up_and_execute(inherited: &Inherited<'_>) -> Result<(), Failure> {
     // Nobody may look into this copy of the launcher; exec makes the program visible again.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).at(Step::BecomeRoot, || "non-dumpable")?;
     let umask = rustix::process::umask(Mode::from_raw_mode(0o022));
+    let labels = label::open(&launch.process)?;
     // Keys have no namespace. While it counts against the launcher's quota, as the container's users may have little.
     if !inherited.theatre.stages().keep_keyring {
-        sys::process::new_session_keyring().at(Step::JoinKeyring, || "of the container's own")?;
+        labels.on_keys(|| sys::process::new_session_keyring().at(Step::JoinKeyring, || "of the container's own"))?;
     }
     if launch.in_user_namespace() {
         identity::become_root(&launch.process, inherited.theatre.stages().keep_groups)?;
     }
-    let labels = label::open(&launch.process)?;
     let listener = launch.seccomp.as_ref().and_then(|seccomp| seccomp.listener.as_ref());
     let message = listener.map(listener::message).transpose()?;
-    if launch.namespaces.cgroup == Namespace::New {
-        sys::process::unshare(UnshareFlags::NEWCGROUP).at(Step::Unshare, || "cgroup namespace")?;
-    }
+    make_late_namespaces(launch)?;
     let terminal = build_root(inherited)?;
     // Not before: the hooks that were run for it are the machine's.
     labels.set()?;
@@ -132,7 +131,7 @@ fn set_up_and_execute(inherited: &Inherited<'_>) -> Result<(), Failure> {
         }
         None => {}
     }
-    change_directory(&launch.process.cwd)?;
+    let arrived = change_directory(&launch.process.cwd)?;
     inherited.wait_at(Point::Program)?;
     program::execute(&program::Program {
         process: &launch.process,
@@ -141,10 +140,23 @@ fn set_up_and_execute(inherited: &Inherited<'_>) -> Result<(), Failure> {
         terminal: terminal.as_ref().map(AsFd::as_fd),
         report: inherited.report,
         theatre: &inherited.theatre,
+        arrived,
         umask,
         agent: inherited.agent,
         message: message.as_deref().unwrap_or_default(),
     })
+}
+
+/// Those that have to be made from inside: the cgroup's, and that of queues, which belong to whoever makes it.
+fn make_late_namespaces(launch: &Launch) -> Result<(), Failure> {
+    let (cgroup, ipc) = (launch.namespaces.cgroup == Namespace::New, launch.makes_queues_late());
+    let (kinds, names) = match (cgroup, ipc) {
+        (false, false) => return Ok(()),
+        (true, false) => (UnshareFlags::NEWCGROUP, "cgroup namespace"),
+        (false, true) => (UnshareFlags::NEWIPC, "ipc namespace"),
+        (true, true) => (UnshareFlags::NEWCGROUP | UnshareFlags::NEWIPC, "cgroup and ipc namespaces"),
+    };
+    sys::process::unshare(kinds).at(Step::Unshare, || names)
 }
 
 /// Waits until the launcher has written maps and limits. If it is gone, so is the reason to start.
@@ -159,11 +171,20 @@ pub(crate) fn wait_for_go(go: BorrowedFd<'_>) -> Result<(), Failure> {
     }
 }
 
-/// Goes to a directory of the root. What covers it counts: nothing held from before may be gone to.
-fn change_directory(path: &str) -> Result<(), Failure> {
+/// Goes to a directory of the root. What covers it counts: nothing held from before may be gone to. `false`: root may not, but the program's
+/// user may, as it is on filesystems that know no root (NFS, FUSE), or whose ids aren't all mapped.
+fn change_directory(path: &str) -> Result<bool, Failure> {
     let root = open_directory("/")?;
     let place = paths::resolve(root.as_fd(), path, paths::Links::Follow);
-    place.and_then(rustix::process::fchdir).at(Step::ChangeDirectory, || path)
+    match place.and_then(rustix::process::fchdir) {
+        Err(Errno::ACCESS) => Ok(false),
+        other => other.map(|()| true).at(Step::ChangeDirectory, || path),
+    }
+}
+
+/// The same for who can't become anybody else any more.
+fn change_directory_at_last(path: &str) -> Result<(), Failure> {
+    if change_directory(path)? { Ok(()) } else { Err(Failure::new(Step::ChangeDirectory, path, Errno::ACCESS)) }
 }
 
 /// Builds the root filesystem, makes it this process's root, and returns the terminal in it.
@@ -200,8 +221,11 @@ fn build_root(inherited: &Inherited<'_>) -> Result<Option<OwnedFd>, Failure> {
     let root = made.root(root.as_fd());
     devices::supply_declared(launch, trees, root, workspace.as_ref().map(AsFd::as_fd))?;
     // While directories can be made. It is gone to only when everything that lies on it is there, too.
-    paths::ensure(root, &launch.process.cwd, paths::Kind::Directory, paths::Links::Follow)
-        .at(Step::ChangeDirectory, || launch.process.cwd.as_str())?;
+    match paths::ensure(root, &launch.process.cwd, paths::Kind::Directory, paths::Links::Follow) {
+        // Where root may not look, either.
+        Err(Errno::ACCESS) => {}
+        other => drop(other.at(Step::ChangeDirectory, || launch.process.cwd.as_str())?),
+    }
     let terminal = theatre.stages().console.as_ref();
     let terminal = terminal.map(|console| console::open(root, &launch.process, console)).transpose()?;
     if let Some(terminal) = &terminal {

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use rustix::mount::{FsPickFlags, MountAttrFlags, MountFlags, fsconfig_reconfigure, fspick};
 
 use super::paths::{Kind, Links};
-use super::{devices, hide, open_directory, paths};
+use super::{devices, hide, open_directory, paths, proc};
 use crate::failure::{Context, Failure, Step};
 use crate::launch::{EndLinks, Launch, Mount, MountSource};
 use crate::launcher::{Mount as Mounted, Network, Tree, Trees, of_container, propagate, set_unless_empty};
@@ -160,7 +160,7 @@ fn mount_at_once(mount: &Mount, root: BorrowedFd<'_>, here: Option<&OwnedFd>) ->
         return if only_so { Err(failure(Errno::TOOBIG)) } else { Ok(false) };
     }
     let flags = MountFlags::from_bits_truncate(u32::try_from(bits & SAME_IN_BOTH).unwrap_or_default());
-    let target = target(root, mount, Kind::Directory)?;
+    let target = target(root, mount, Kind::Directory, || Ok(fstype == "proc"))?;
     let device = device.as_deref().unwrap_or(fstype);
     // mount(2) takes names only: one that means the place that is held, whatever others lead to.
     let at = |place: &str| rustix::mount::mount(device, place, fstype.as_str(), flags, options.as_c_str());
@@ -227,7 +227,7 @@ fn new_filesystem<'a>(mount: &Mount, instead: Option<&'a Tree>, root: BorrowedFd
     if *copy_up && let Ok(covered) = paths::resolve(root, &mount.target, links(&mount.target)) {
         copy_what_is_covered(mount, options, covered.as_fd(), mounted.as_fd())?;
     }
-    let target = target(root, mount, Kind::Directory)?;
+    let target = target(root, mount, Kind::Directory, || Ok(fstype == "proc"))?;
     paths::attach(mounted.as_fd(), target.as_fd()).at(Step::Mount, || format!("{fstype} on {}", mount.target))?;
     if hides_cgroups {
         hide::cover_directory(mounted.as_fd(), "fs/cgroup")?;
@@ -283,7 +283,8 @@ fn copy_what_is_covered(
 fn bind(mount: &Mount, path: &str, source: BorrowedFd<'_>, root: BorrowedFd<'_>) -> Result<(), Failure> {
     let stat = rustix::fs::fstat(source).at(Step::Open, || path)?;
     let is_directory = rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory;
-    let target = target(root, mount, if is_directory { Kind::Directory } else { Kind::File })?;
+    let kind = if is_directory { Kind::Directory } else { Kind::File };
+    let target = target(root, mount, kind, || proc::is_procfs(source, &stat))?;
     paths::attach(source, target.as_fd()).at(Step::Mount, || format!("{path} on {}", mount.target))
 }
 
@@ -307,12 +308,20 @@ fn change_existing(mount: &Mount, options: Option<&[String]>, root: BorrowedFd<'
         .at(Step::MountAttributes, object)
 }
 
-fn target(root: BorrowedFd<'_>, mount: &Mount, kind: Kind) -> Result<OwnedFd, Failure> {
+/// The place that is mounted on. `comes` says whether what comes there is a procfs.
+fn target(
+    root: BorrowedFd<'_>,
+    mount: &Mount,
+    kind: Kind,
+    comes: impl FnOnce() -> Result<bool, Errno>,
+) -> Result<OwnedFd, Failure> {
     let links = match (links(&mount.target), &mount.source) {
         (Links::Follow, MountSource::Bind { links: EndLinks::Kept { target: true, .. }, .. }) => Links::KeepLast,
         (links, _) => links,
     };
-    paths::ensure(root, &mount.target, kind, links).at(Step::MountTarget, || mount.target.as_str())
+    let place = paths::ensure(root, &mount.target, kind, links).at(Step::MountTarget, || mount.target.as_str())?;
+    proc::expect_harmless(root, &mount.target, place.as_fd(), comes)?;
+    Ok(place)
 }
 
 /// Links are refused on the way to the kernel's own filesystems: an image that ships `/proc`, `/sys` or `/dev` as a link would

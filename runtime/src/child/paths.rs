@@ -71,13 +71,14 @@ pub(crate) fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<()
     move_mount(mount, "", target, "", flags)
 }
 
-/// Opens `path` beneath `root`, made with its parents where absent: directories 0755, files empty and 0644.
+/// Opens `path` beneath `root`, made with its parents where absent: directories 0755, files empty and 0644. Both wrong kinds are ENOTDIR, as
+/// with mount(2): clients know them by that word.
 pub(crate) fn ensure(root: BorrowedFd<'_>, path: &str, kind: Kind, links: Links) -> Result<OwnedFd, Errno> {
     let place = ensure_within(root, path, kind, links, Budget { links: MAX_LINKS, levels: MAX_LEVELS })?;
     let is_directory =
         |stat: rustix::fs::Stat| rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory;
     match kind {
-        Kind::File if rustix::fs::fstat(&place).map(is_directory)? => Err(Errno::ISDIR),
+        Kind::File if rustix::fs::fstat(&place).map(is_directory)? => Err(Errno::NOTDIR),
         _ => Ok(place),
     }
 }
@@ -258,7 +259,7 @@ mod tests {
         assert!(ensure(f.fd.as_fd(), "/grow", Kind::Directory, Links::Follow).is_err());
         write(f.root.join("file"), "").unwrap();
         assert_eq!(ensure(f.fd.as_fd(), "/file", Kind::Directory, Links::Follow).err(), Some(Errno::NOTDIR));
-        assert_eq!(ensure(f.fd.as_fd(), "/", Kind::File, Links::Follow).err(), Some(Errno::ISDIR));
+        assert_eq!(ensure(f.fd.as_fd(), "/", Kind::File, Links::Follow).err(), Some(Errno::NOTDIR));
     }
 
     #[test]

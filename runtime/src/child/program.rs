@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::net::{Shutdown, shutdown};
 
@@ -36,6 +36,8 @@ pub(crate) struct Program<'a> {
     pub(crate) report: BorrowedFd<'a>,
     /// Where to wait before it is executed.
     pub(crate) theatre: &'a Theatre<'a>,
+    /// It is in its working directory, to which its user goes otherwise.
+    pub(crate) arrived: bool,
     /// The launcher's own file mode creation mask.
     pub(crate) umask: Mode,
     /// The connection to the seccomp agent.
@@ -79,13 +81,16 @@ pub(crate) fn execute(program: &Program<'_>) -> Result<(), Failure> {
     // A limit on the size of files would be one of what hooks are told.
     let state = program.theatre.last_state()?;
     limit_resources(process, |limit| stages.lodging.is_none() || !of_memory(limit))?;
-    if stages.gate.is_some() && !stages.without_program {
-        // So that a wrong program is an error of `create`, not of `start`.
-        expect_program(process, variables, &candidates)?;
-    }
     let restricted = filter.is_some() || rules.is_some();
     let retained = if restricted && !process.no_new_privileges { identity::MAY_RESTRICT_ITSELF } else { 0 };
     identity::become_user(process, stages.keep_groups, retained)?;
+    if !program.arrived {
+        super::change_directory_at_last(&process.cwd)?;
+    }
+    if stages.gate.is_some() && !stages.without_program {
+        // So that a wrong program is an error of `create`, not of `start`. By the user's rights, which are no fewer than root's everywhere.
+        expect_program(process, variables, &candidates)?;
+    }
     rustix::process::umask(process.umask.map_or(program.umask, Mode::from_raw_mode));
     if program.theatre.is_watched() {
         // The machine's directories above all: a process in the container that may trace this one could walk out by
@@ -151,7 +156,7 @@ pub(crate) fn execute(program: &Program<'_>) -> Result<(), Failure> {
 /// Goes down to those of the declared limits.
 fn limit_resources(process: &Process, those: impl Fn(&Rlimit) -> bool) -> Result<(), Failure> {
     process.rlimits.iter().filter(|limit| those(limit)).try_for_each(|limit| {
-        set_limit(limit).at(Step::SetResourceLimit, || format!("{} to {}:{}", limit.resource, limit.soft, limit.hard))
+        set_limit(limit).at(Step::SetResourceLimit, || limit.to_string())
     })
 }
 
@@ -183,12 +188,13 @@ fn load(filter: Option<&SeccompFilter>, agent: Option<BorrowedFd<'_>>, message: 
     }
 }
 
-/// Whether one of the candidates is a file that somebody may execute; what else is wrong with it only exec can tell.
+/// Whether one of the candidates is a file that this process may execute; what else is wrong with it only exec can tell.
 fn expect_program(process: &Process, variables: &[String], candidates: &[CString]) -> Result<(), Failure> {
     let mut failure = Errno::NOENT;
     for candidate in candidates {
         let kind = rustix::fs::stat(candidate.as_c_str()).map(|stat| FileType::from_raw_mode(stat.st_mode));
-        match rustix::fs::access(candidate.as_c_str(), rustix::fs::Access::EXEC_OK) {
+        // By the capabilities in force, too, as exec has it.
+        match rustix::fs::accessat(CWD, candidate.as_c_str(), Access::EXEC_OK, AtFlags::EACCESS) {
             Ok(()) if kind == Ok(FileType::RegularFile) => return Ok(()),
             Ok(()) => failure = Errno::ACCESS,
             Err(Errno::NOENT | Errno::NOTDIR) if candidates.len() > 1 => {}

@@ -11,13 +11,9 @@ pub(super) fn run(store: &Store, arguments: &Ps) -> Result<u8> {
     let entry = store.find(&arguments.name.id)?;
     let record = entry.record()?;
     let (status, _) = entry.status(&record)?;
-    let mut pids = match cgroup::open(&record)? {
-        Some(cgroup) => crate::cgroup::processes(&cgroup)?,
-        None if status == Status::Stopped => Vec::new(),
-        // An ordinary user's, without a cgroup: what shares its pid namespace.
-        None if record.own_pids => process::in_namespace_of(record.pid).during(|| "read /proc")?,
-        None => vec![record.pid],
-    };
+    // What is left of one that has ended is in its cgroup.
+    let ended = status == Status::Stopped && cgroup::open(&record)?.is_none();
+    let mut pids = if ended { Vec::new() } else { process::of_container(&record)? };
     pids.sort_unstable();
     let text = match arguments.format {
         Format::Json => {

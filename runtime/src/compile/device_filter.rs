@@ -20,17 +20,19 @@ pub fn compile(rules: &[LinuxDeviceCgroup]) -> Result<Vec<u8>, Error> {
     if rules.len() > MAX_RULES {
         return Err(Error::new("linux.resources.devices", format!("{} rules; at most {MAX_RULES}", rules.len())));
     }
-    let mut program = device_rule::prologue().to_vec();
+    let mut asked = Vec::new();
     let mut decided = false;
     for rule in rules.iter().rev() {
         let rule = one(rule)?;
-        program.extend(rule.block());
+        asked.push(rule);
         // Nothing after such a rule is ever asked.
         if (Rule { allow: true, ..rule }) == EVERYTHING {
             decided = true;
             break;
         }
     }
+    let mut program = device_rule::prologue().to_vec();
+    program.extend(device_rule::blocks(&asked));
     if !decided {
         program.extend(device_rule::verdict(false));
     }
@@ -70,7 +72,9 @@ fn access(rule: &LinuxDeviceCgroup) -> i32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device_rule::{AND32_IMM, EXIT, JA, JEQ32_IMM, JNE32_IMM, LDX_W, MOV32_REG, MOV64_IMM, RSH32_IMM};
+    use crate::device_rule::{
+        AND32_IMM, EXIT, JA, JEQ32_IMM, JNE32_IMM, LDX_W, LSH32_IMM, MOV32_REG, MOV64_IMM, OR32_REG, RSH32_IMM,
+    };
     use proptest::prelude::*;
 
     /// Runs a program as the kernel would, for a device and an access.
@@ -90,6 +94,8 @@ mod tests {
                 MOV64_IMM => registers[to] = u64::from(immediate),
                 AND32_IMM => registers[to] &= u64::from(immediate),
                 RSH32_IMM => registers[to] = (registers[to] & 0xffff_ffff) >> immediate,
+                LSH32_IMM => registers[to] = (registers[to] << immediate) & 0xffff_ffff,
+                OR32_REG => registers[to] = (registers[to] | registers[from]) & 0xffff_ffff,
                 JA => next = jump,
                 JEQ32_IMM if registers[to] as u32 == immediate => next = jump,
                 JNE32_IMM if registers[to] as u32 != immediate => next = jump,
@@ -179,6 +185,30 @@ mod tests {
             (r#"[{"allow":true,"access":"rwm"},{"allow":false,"type":"c","access":"a"}]"#, 0),
         ] {
             assert_eq!(asks(json), [all; 3], "{json}");
+        }
+    }
+
+    #[test]
+    fn numbers_that_no_device_has_match_none() {
+        // As the kernel packs numbers, each would be (0, 0).
+        for (major, minor) in [(4096, 0), (0, 1 << 20), (4096, 1 << 20)] {
+            let rule = format!(r#"{{"allow":true,"type":"c","major":{major},"minor":{minor}}}"#);
+            let other = r#"{"allow":true,"type":"c","major":4095,"minor":1048575}"#;
+            let program = compile(&rules(&format!("[{rule},{other},{rule}]"))).unwrap();
+            let asks = |major, minor| run(&program, CHARACTER as u32, READ as u32, major, minor);
+            assert_eq!([asks(0, 0), asks(4095, 0), asks(4095, 1_048_575)], [0, 0, 1], "{major} {minor}");
+        }
+    }
+
+    #[test]
+    fn alike_rules_share_their_tests() {
+        let device = |minor| format!(r#"{{"allow":true,"type":"c","major":1,"minor":{minor},"access":"rw"}}"#);
+        let list = |count| rules(&format!("[{}]", (0..count).map(device).collect::<Vec<_>>().join(",")));
+        let length = |count| compile(&list(count)).unwrap().len() / 8;
+        assert_eq!(length(100), length(1) + 99);
+        let program = compile(&list(100)).unwrap();
+        for (minor, allowed) in [(0, 1), (50, 1), (99, 1), (100, 0)] {
+            assert_eq!(run(&program, CHARACTER as u32, (READ | WRITE) as u32, 1, minor), allowed, "{minor}");
         }
     }
 

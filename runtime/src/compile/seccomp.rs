@@ -1,7 +1,8 @@
-//! A seccomp profile → classic BPF, by libseccomp; with a prologue that answers ENOSYS to calls newer than the profile, and then
-//! [shortened](super::shorten).
+//! A seccomp profile → classic BPF, by libseccomp; with a [prologue](newer) that answers ENOSYS to calls newer than the profile, and
+//! then [shortened](super::shorten).
 
 mod fit;
+mod newer;
 
 use libseccomp::{ScmpAction, ScmpArch, ScmpArgCompare, ScmpCompareOp, ScmpFilterContext, ScmpSyscall};
 use oci_spec::runtime::{
@@ -9,25 +10,15 @@ use oci_spec::runtime::{
 };
 use rustix::fs::{MemfdFlags, SeekFrom};
 
-use super::bpf::{ARCHITECTURE, IF_EQUAL, IF_GREATER, IF_GREATER_EQUAL, LOAD, NUMBER, RETURN, Step};
 use super::text;
 use crate::launch::{Listener, Seccomp};
 use crate::spec::Error;
 pub(crate) use crate::sys::process::NEW_LISTENER as FLAG_NEW_LISTENER;
 use crate::sys::process::WAIT_KILLABLE as FLAG_WAIT_KILLABLE_RECV;
 
-/// The newest system call that the default profile has an opinion on: `set_mempolicy_home_node` (Linux 5.17).
-///
-/// A program that tries a newer one should take the kernel for an older one (ENOSYS) and fall back, not give up (EPERM). A
-/// constant, as the same declaration must give the same bytes with any libseccomp.
-const NEWEST_KNOWN: u32 = 450;
-
 /// EPERM, ENOSYS of `asm-generic/errno.h`.
 const EPERM: u32 = 1;
 const ENOSYS: u32 = 38;
-/// `AUDIT_ARCH_X86_64` of `linux/audit.h`, and the bit that marks calls of the x32 ABI.
-const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
-const X32_BIT: u32 = 0x4000_0000;
 /// Flags of `linux/seccomp.h`.
 const FLAG_LOG: u32 = 1 << 1;
 const FLAG_SPEC_ALLOW: u32 = 1 << 2;
@@ -54,11 +45,9 @@ fn whole(profile: &LinuxSeccomp) -> Result<Vec<u8>, Error> {
     let architectures = architectures(profile)?;
     fit::expect_profile(profile, architectures.len().saturating_add(1))?;
     let compatible = !architectures.is_empty();
-    let x32 = architectures.contains(&ScmpArch::X32);
-    for arch in architectures {
-        context.add_arch(arch).map_err(library("architecture"))?;
+    for arch in &architectures {
+        context.add_arch(*arch).map_err(library("architecture"))?;
     }
-    let mut newest = NEWEST_KNOWN;
     for (position, rule) in profile.syscalls().iter().flatten().enumerate() {
         let field = format!("linux.seccomp.syscalls[{position}]");
         let action = action(rule.action(), rule.errno_ret(), &format!("{field}.errnoRet"))?;
@@ -81,18 +70,16 @@ fn whole(profile: &LinuxSeccomp) -> Result<Vec<u8>, Error> {
         for name in rule.names() {
             // Names of other architectures and of newer kernels than libseccomp's are no calls here; as other runtimes do.
             let Ok(call) = ScmpSyscall::from_name_by_arch(name, ScmpArch::X8664) else { continue };
-            match u32::try_from(call.as_raw_syscall()) {
-                Ok(number) => newest = newest.max(number),
-                // A call of i386 only; libseccomp gives it to the ABIs that have it.
-                Err(_) if compatible => {}
-                Err(_) => continue,
+            // A negative number: a call of i386 only. libseccomp gives it to the ABIs that have it.
+            if call.as_raw_syscall() < 0 && !compatible {
+                continue;
             }
             add(&mut context, action, call, rule, &conditions).map_err(library(name))?;
         }
     }
     let body = export(&context)?;
     let with_prologue = matches!(default, ScmpAction::Errno(_));
-    Ok(if with_prologue { [prologue(newest, x32), body].concat() } else { body })
+    Ok(if with_prologue { [newer::do_not_exist(profile, &architectures), body].concat() } else { body })
 }
 
 /// Whether any architecture has a system call of this name, as far as libseccomp knows.
@@ -281,18 +268,6 @@ fn export(context: &ScmpFilterContext) -> Result<Vec<u8>, Error> {
     std::io::Read::read_to_end(&mut std::fs::File::from(file), &mut bytes)
         .map_err(|e| Error::new("linux.seccomp", format!("export filter: {e}")))?;
     Ok(bytes)
-}
-
-/// Before libseccomp's filter: native calls above `newest` give ENOSYS, but for those of x32 if there is that ABI. Jumps are relative, so
-/// it can stand in front as it is.
-fn prologue(newest: u32, x32: bool) -> Vec<u8> {
-    const SECCOMP_RET_ERRNO: u32 = 0x0005_0000;
-    let numbers = [Step::new(IF_GREATER, 0, 1, newest), Step::plain(RETURN, SECCOMP_RET_ERRNO | ENOSYS)];
-    let others = x32.then(|| Step::new(IF_GREATER_EQUAL, 2, 0, X32_BIT));
-    let native = Step::new(IF_EQUAL, 0, if x32 { 4 } else { 3 }, AUDIT_ARCH_X86_64);
-    let steps = [Step::plain(LOAD, ARCHITECTURE), native, Step::plain(LOAD, NUMBER)];
-    let steps = steps.into_iter().chain(others).chain(numbers);
-    steps.flat_map(Step::to_bytes).collect()
 }
 
 fn library(what: &str) -> impl Fn(libseccomp::error::SeccompError) -> Error {

@@ -218,16 +218,18 @@ pub(crate) fn enable_for(settings: &Cgroup, group: BorrowedFd<'_>, path: &str) -
 /// A cgroup with processes gets none, but for the root, which alone has no type: some could be enabled, and then no child would
 /// take processes (cgroup-v2.rst, "Threads").
 fn enable_controllers(parent: BorrowedFd<'_>) {
-    let has_processes = || own::read(parent, "cgroup.procs").is_ok_and(|pids| !pids.is_empty());
-    if own::read(parent, "cgroup.type").is_ok() && has_processes() {
-        return;
-    }
     let (Ok(available), Ok(enabled)) =
         (own::read(parent, "cgroup.controllers"), own::read(parent, "cgroup.subtree_control"))
     else {
         return;
     };
-    for controller in available.split_whitespace().filter(|name| !enabled.split_whitespace().any(|e| e == *name)) {
+    let is_enabled = |name: &str| enabled.split_whitespace().any(|enabled| enabled == name);
+    let missing: Vec<&str> = available.split_whitespace().filter(|name| !is_enabled(name)).collect();
+    let has_processes = || own::read(parent, "cgroup.procs").is_ok_and(|pids| !pids.is_empty());
+    if missing.is_empty() || own::read(parent, "cgroup.type").is_ok() && has_processes() {
+        return;
+    }
+    for controller in missing {
         let _ = own::write(parent, "cgroup.subtree_control", &format!("+{controller}"));
     }
 }

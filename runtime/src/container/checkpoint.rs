@@ -10,7 +10,7 @@ use rustix::fs::{FileType, Mode, OFlags};
 use super::criu::{self, Externals, Images, Surroundings};
 use super::error::{During, Error, Result};
 use super::record::{Record, Status};
-use super::store::{Entry, Lock};
+use super::store::{CONFIGURATION, Entry, Lock};
 use super::{bundle, cgroup, life, storage};
 use crate::child::paths::{self, Links};
 use crate::compile::mounts::clean;
@@ -51,7 +51,7 @@ pub fn checkpoint(entry: &Entry, _lock: &Lock, wanted: &Checkpoint) -> Result<()
         return Err(Error::new(format!("checkpoint container {}: {why}", entry.id())));
     }
     criu::expect_root(|| format!("checkpoint container {}", entry.id()))?;
-    let config = entry.read("config.json")?.ok_or_else(|| Error::new("read config.json: it is missing"))?;
+    let config = entry.read(CONFIGURATION)?.ok_or_else(|| Error::new("read config.json: it is missing"))?;
     let spec = bundle::parse(&config)?;
     expect_own(&spec)?;
     storage::expect_none(&spec)?;

@@ -17,7 +17,7 @@ use super::error::{During, Error, Result};
 use super::hook_output::HookOutput;
 use super::record::{Record, Resctrl};
 use super::scope::Scope;
-use super::store::{Entry, Lock, Store};
+use super::store::{CONFIGURATION, Entry, Lock, Store};
 use super::{cgroup, gate, in_place, life, notify, process, scope, storage, systemd};
 use crate::cgroup::AbsentController;
 use crate::device_filter;
@@ -69,12 +69,19 @@ pub struct Made {
     pub warnings: Vec<String>,
 }
 
-/// Makes the container `id`. On failure nothing is left of it, and its `poststop` hooks have run if it had come to be.
-pub fn create(store: &Store, id: &str, mut bundle: Bundle, options: &Options) -> Result<Made> {
+/// Makes the container `id`. On failure nothing is left of it, and its `poststop` hooks have run if it had come to be. `unneeded` is closed
+/// where that holds up nothing.
+pub fn create(
+    store: &Store,
+    id: &str,
+    mut bundle: Bundle,
+    options: &Options,
+    unneeded: Option<OwnedFd>,
+) -> Result<Made> {
     expect_user_namespace(&bundle.launch)?;
     // A scope that systemd makes must be there before the child leaves the machine's cgroup namespace.
     let alone = options.manager != Manager::Systemd;
-    let beside = alone.then(|| Beside::begin(&bundle.launch)).transpose()?;
+    let beside = alone.then(|| Beside::begin(&bundle.launch, unneeded)).transpose()?;
     let passed = pass_descriptors(&mut bundle.launch, options.preserve_fds)?;
     let (entry, lock) = store.claim(id)?;
     let mut record = record_of(id, &mut bundle, options);
@@ -154,6 +161,7 @@ fn make(
     }
     // From here on `delete` knows what there may be to remove.
     lock.begin(record.cgroup.as_deref())?;
+    entry.write_intended(record)?;
     let prepared = bundle.layers.as_ref().map(|layers| storage::prepare(entry, launch, layers)).transpose()?;
     if let Some(prepared) = &prepared {
         launch.namespaces.user = prepared.userns.as_ref().map(|userns| format!("/proc/self/fd/{}", userns.as_raw_fd()));
@@ -252,7 +260,7 @@ fn make(
 
 /// What an `exec` will want to know.
 fn write_configuration(entry: &Entry, bundle: &Bundle) -> Result<()> {
-    entry.write("config.json", &bundle.config)?;
+    entry.write(CONFIGURATION, &bundle.config)?;
     bundle.launch.seccomp.as_ref().map_or(Ok(()), |seccomp| entry.write("seccomp.bpf", &seccomp.bpf))
 }
 

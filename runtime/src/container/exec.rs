@@ -11,7 +11,7 @@ use super::caller::{console_of, open_console, preserved, receive_terminal, send_
 use super::create::wait_for_report;
 use super::error::{During, Error, Result};
 use super::record::{Record, Status};
-use super::store::Entry;
+use super::store::{CONFIGURATION, Entry};
 use super::{bundle, cgroup, in_place, systemd};
 use crate::compile::{self, Bundle};
 use crate::failure::{Failure, Step};
@@ -91,7 +91,7 @@ pub struct Decided {
 
 /// Decides what `request` means in the container.
 pub fn decide(entry: &Entry, request: &Request) -> Result<Decided> {
-    let config = entry.read("config.json")?.ok_or_else(|| not_running(entry, Status::Stopped))?;
+    let config = entry.read(CONFIGURATION)?.ok_or_else(|| not_running(entry, Status::Stopped))?;
     let mut spec = bundle::parse(&config)?;
     let (process, warnings) = match (&request.process, spec.process()) {
         (Some(path), own) => {
@@ -130,7 +130,10 @@ pub fn exec(entry: &Entry, decided: &Decided, request: &Request) -> Result<Enter
     } else {
         None
     };
+    // It would be in this process's class otherwise.
+    let join_class = |pid: i32| record.resctrl.as_ref().map_or(Ok(()), |resctrl| resctrl.groups(&record.id).enter(pid));
     let stages = Stages {
+        record: Some(&join_class),
         console: console.as_ref().map(|(socket, ours)| console_of(socket, ours.is_some(), decided.console_size)),
         preserved,
         find_home: true,
@@ -160,7 +163,8 @@ pub fn exec(entry: &Entry, decided: &Decided, request: &Request) -> Result<Enter
                 systemd::attach(unit, &beneath, pid).map_err(|error| {
                     refusal.replace(Some(error));
                     Failure::new(Step::Record, "the cgroup", Errno::ACCESS)
-                })
+                })?;
+                join_class(pid)
             };
             let started = enter(&Running { cgroup: None, ..running }, &Stages { record: Some(&attach), ..stages });
             refusal.take().map_or(Ok(()), Err)?;

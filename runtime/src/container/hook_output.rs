@@ -58,7 +58,7 @@ pub(super) fn run_all(record: &Record, hooks: &[Hook], state: &[u8]) -> Result<(
 }
 
 /// The same to the last: one that fails keeps none of the others from running (runtime spec, "Lifecycle", 13), nor does a file that
-/// can't be opened. Both are warnings.
+/// can't be opened. Both are warnings. They clear away what nobody else would, and go on if this process is killed.
 pub(super) fn run_each(record: &Record, hooks: &[Hook], state: &[u8]) {
     if hooks.is_empty() {
         return;
@@ -68,7 +68,7 @@ pub(super) fn run_each(record: &Record, hooks: &[Hook], state: &[u8]) {
         warn(error);
         HookOutput::NONE
     });
-    let surroundings = Surroundings { output: output.as_fds(), ..Surroundings::default() };
+    let surroundings = Surroundings { output: output.as_fds(), outlive: true, ..Surroundings::default() };
     for hook in hooks {
         let ran = State::new(state).and_then(|state| hook::run(surroundings, hook, &state));
         let _ = ran.map_err(|failure| warn(failure.into()));

@@ -11,7 +11,6 @@ use super::record::{Record, Status};
 use super::store::{Entry, Lock};
 use super::{bundle, cgroup, gate, hook_output, in_place, notify, process, storage, systemd};
 use crate::failure::Step;
-use crate::launcher::rdt;
 use crate::report::Report;
 use crate::sys;
 
@@ -148,7 +147,7 @@ pub fn destroy(entry: &Entry, record: &Record) -> Result<()> {
     }
     cgroup::remove(record)?;
     if let Some(resctrl) = &record.resctrl
-        && let Err(failure) = rdt::remove(resctrl.class.as_deref(), &record.id, resctrl.monitored)
+        && let Err(failure) = resctrl.groups(&record.id).remove()
     {
         // Whoever lacks the hardware by now has nothing to give back.
         crate::cli::log::warn(&failure.to_string());

@@ -1,10 +1,15 @@
 //! A process by its id *and* its start time, as ids come round again.
 
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use super::cgroup;
+use super::error::{During, Result};
+use super::record::Record;
 
 /// What `/proc/PID/stat` says (proc(5)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +48,7 @@ fn parse(text: &str) -> Option<Stat> {
 /// The live process `pid` that started at `start_time`, by descriptor; `None`: it has ended.
 ///
 /// It ends with its last thread, as the descriptor says. Its state is only that of its first thread, which may end before the others.
-pub(crate) fn open(pid: i32, start_time: u64) -> Result<Option<OwnedFd>, Errno> {
+pub(crate) fn open(pid: i32, start_time: u64) -> std::result::Result<Option<OwnedFd>, Errno> {
     let Some(id) = Pid::from_raw(pid).filter(|_| pid > 0) else { return Ok(None) };
     let pidfd = match pidfd_open(id, PidfdFlags::empty()) {
         Err(Errno::SRCH | Errno::INVAL) => return Ok(None),
@@ -54,13 +59,30 @@ pub(crate) fn open(pid: i32, start_time: u64) -> Result<Option<OwnedFd>, Errno> 
     Ok(alive.then_some(pidfd))
 }
 
-fn has_ended(pidfd: &OwnedFd) -> Result<bool, Errno> {
+fn has_ended(pidfd: &OwnedFd) -> std::result::Result<bool, Errno> {
     const AT_ONCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
     Ok(poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&AT_ONCE))? > 0)
 }
 
+/// The processes of a container that runs, as this pid namespace counts them.
+pub(crate) fn of_container(record: &Record) -> Result<Vec<i32>> {
+    match cgroup::open(record)? {
+        Some(cgroup) => Ok(crate::cgroup::processes(&cgroup)?),
+        // An ordinary user's, without a cgroup: what shares its pid namespace.
+        None if record.own_pids => in_namespace_of(record.pid).during(|| "read /proc"),
+        None => Ok(vec![record.pid]),
+    }
+}
+
+/// All their threads. What has ended meanwhile has none.
+pub(crate) fn threads_of(record: &Record) -> BTreeSet<i32> {
+    let processes = of_container(record).unwrap_or_else(|_| vec![record.pid]);
+    let tasks = processes.iter().filter_map(|pid| std::fs::read_dir(format!("/proc/{pid}/task")).ok());
+    tasks.flatten().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
+}
+
 /// The processes in the pid namespace of `pid`.
-pub(crate) fn in_namespace_of(pid: i32) -> std::io::Result<Vec<i32>> {
+fn in_namespace_of(pid: i32) -> std::io::Result<Vec<i32>> {
     let namespace = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/pid"));
     let wanted = namespace(pid)?;
     let mut found = Vec::new();

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use oci_spec::runtime::Hook;
 use serde::{Deserialize, Serialize};
 
+use crate::launcher::rdt::Groups;
+
 /// The contents of `state.json`. Written whole, by rename, before the container's process does anything, and again
-/// when an update gives it a class of its own.
+/// when an update gives it a class of its own. Before it has a process it is there only if it has something else to be given back.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Record {
@@ -55,6 +57,13 @@ pub struct Resctrl {
     pub class: Option<String>,
     /// It is measured in a group of its own.
     pub monitored: bool,
+}
+
+impl Resctrl {
+    /// What container `id` has.
+    pub(crate) fn groups<'a>(&'a self, id: &'a str) -> Groups<'a> {
+        Groups { class: self.class.as_deref(), name: id, monitored: self.monitored }
+    }
 }
 
 /// Where in its life a container is (runtime spec, "State").

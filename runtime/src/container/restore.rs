@@ -12,7 +12,7 @@ use super::create::{Made, Options, record_of};
 use super::criu::{self, Images, Surroundings};
 use super::error::{During, Error, Result};
 use super::record::Record;
-use super::store::{Entry, Lock, Store};
+use super::store::{CONFIGURATION, Entry, Lock, Store};
 use super::{bundle, cgroup, life, process, storage};
 use crate::cgroup::AbsentController;
 
@@ -68,7 +68,8 @@ fn make(
     };
     record.cgroup = place.as_ref().map(|place| place.path.clone());
     lock.begin(record.cgroup.as_deref())?;
-    entry.write("config.json", &bundle.config)?;
+    entry.write_intended(record)?;
+    entry.write(CONFIGURATION, &bundle.config)?;
     if let Some(seccomp) = &bundle.launch.seccomp {
         entry.write("seccomp.bpf", &seccomp.bpf)?;
     }
@@ -107,6 +108,9 @@ fn make(
     drop((streams, network));
 
     let pidfd = adopt(entry, record, &pid_file)?;
+    if let (Some(resctrl), Some(rdt)) = (&record.resctrl, &bundle.launch.intel_rdt) {
+        resctrl.groups(entry.id()).adopt(rdt, || process::threads_of(record))?;
+    }
     // Its processes are there, however few others may come.
     if let Some(group) = &group {
         crate::cgroup::limit_processes(group.as_fd(), &bundle.launch.cgroup, AbsentController::Fail)?;

@@ -37,6 +37,8 @@ pub struct Lock {
     file: Rc<OwnedFd>,
 }
 
+/// The file that keeps the configuration, as it was read.
+pub(crate) const CONFIGURATION: &str = "config.json";
 const RECORD: &str = "state.json";
 const NEW_RECORD: &str = "state.json.new";
 /// What is locked. While the container is being made, [`CREATING`] stands in it, and its cgroup's path, which is to be removed if
@@ -230,6 +232,16 @@ impl Entry {
             .during(|| format!("write {}", self.path(RECORD).display()))
     }
 
+    /// Writes down what the container will have besides its process and its cgroup, if anything, so that it is given back if its maker dies
+    /// early. It is no container yet for who looks at it.
+    pub fn write_intended(&self, record: &Record) -> Result<()> {
+        if record.resctrl.is_none() {
+            return Ok(());
+        }
+        let (id, cgroup, resctrl) = (record.id.clone(), record.cgroup.clone(), record.resctrl.clone());
+        self.write_record(&Record { id, cgroup, resctrl, ..Record::default() })
+    }
+
     /// Writes one of its files.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -320,14 +332,18 @@ impl Entry {
             }
             other => other.during(what)?,
         }
-        loop {
-            self.empty().during(|| format!("empty {}", grave.display()))?;
-            match rustix::fs::rmdir(&grave) {
-                // Somebody who waits for the lock has just made its file anew.
-                Err(Errno::NOTEMPTY) => {}
-                other => return other.during(|| format!("remove {}", grave.display())),
-            }
+        // What it holds of most containers; the rest, and a descriptor to look for it, is seldom needed.
+        for name in [RECORD, CONFIGURATION, LOCK] {
+            let _ = rustix::fs::unlinkat(&self.directory, name, AtFlags::empty());
         }
+        while let Err(errno) = rustix::fs::rmdir(&grave) {
+            // Or somebody who waits for the lock has just made its file anew.
+            if errno != Errno::NOTEMPTY {
+                return Err(errno).during(|| format!("remove {}", grave.display()));
+            }
+            self.empty().during(|| format!("empty {}", grave.display()))?;
+        }
+        Ok(())
     }
 
     /// Removes all that the directory can hold.

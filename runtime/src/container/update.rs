@@ -7,12 +7,11 @@ use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources, Spec};
 
 use super::error::{Error, Result};
 use super::record::{Resctrl, Status};
-use super::store::Entry;
-use super::{bundle, cgroup, systemd};
+use super::store::{CONFIGURATION, Entry};
+use super::{bundle, cgroup, process, systemd};
 use crate::cgroup::{AbsentController, apply, read, write};
 use crate::compile;
 use crate::launch::Cgroup;
-use crate::launcher::rdt;
 
 /// Changes the limits that `resources` names, and the schemata of the container's class (Intel RDT). The caller holds the lock.
 pub fn update(entry: &Entry, mut resources: LinuxResources, schemata: &[String]) -> Result<()> {
@@ -22,7 +21,7 @@ pub fn update(entry: &Entry, mut resources: LinuxResources, schemata: &[String])
     if matches!(status, Status::Creating | Status::Stopped) {
         return Err(what(&format!("container not running: it is {}", status.text())));
     }
-    let config = entry.read("config.json")?.ok_or_else(|| what(&"its config.json is missing"))?;
+    let config = entry.read(CONFIGURATION)?.ok_or_else(|| what(&"its config.json is missing"))?;
     let config = bundle::parse(&config)?;
     drop_device_rules(&mut resources, &config).map_err(|error| what(&error))?;
     respect_zero(&mut resources, &config);
@@ -45,8 +44,10 @@ pub fn update(entry: &Entry, mut resources: LinuxResources, schemata: &[String])
             record.resctrl = Some(Resctrl { class, monitored: false });
             entry.write_record(&record)?;
         }
-        let class = record.resctrl.as_ref().and_then(|resctrl| resctrl.class.as_deref());
-        rdt::change(class.unwrap_or(&record.id), schemata, record.pid).map_err(|error| what(&error))?;
+        if let Some(resctrl) = &record.resctrl {
+            let threads = || process::threads_of(&record);
+            resctrl.groups(&record.id).change(schemata, threads).map_err(|error| what(&error))?;
+        }
     }
     Ok(())
 }

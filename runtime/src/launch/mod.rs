@@ -75,6 +75,11 @@ impl Launch {
         self.ids.is_some() || self.namespaces.user.is_some()
     }
 
+    /// Whether its namespace of queues is made by its own root: `/dev/mqueue` belongs to whoever makes it.
+    pub(crate) fn makes_queues_late(&self) -> bool {
+        self.in_user_namespace() && self.namespaces.ipc == Namespace::New
+    }
+
     /// Whether the machine's root is nobody in the container. Of a namespace that is joined, and whose maps aren't known, nobody can say so.
     pub(crate) fn has_other_root(&self) -> bool {
         self.ids.as_ref().is_some_and(|ids| ids.uids.iter().all(|range| range.outside != 0))

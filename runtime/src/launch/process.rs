@@ -71,6 +71,24 @@ pub struct Rlimit {
     pub hard: u64,
 }
 
+impl Rlimit {
+    /// By number (`asm-generic/resource.h`, which x86-64 and arm64 share).
+    const NAMES: [&str; 16] = [
+        "CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK", "AS", "LOCKS", "SIGPENDING", "MSGQUEUE",
+        "NICE", "RTPRIO", "RTTIME",
+    ];
+}
+
+impl std::fmt::Display for Rlimit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match usize::try_from(self.resource).ok().and_then(|number| Self::NAMES.get(number)) {
+            Some(name) => write!(f, "RLIMIT_{name}")?,
+            None => write!(f, "{}", self.resource)?,
+        }
+        write!(f, " to {}:{}", self.soft, self.hard)
+    }
+}
+
 /// `struct sched_attr` of `linux/sched/types.h`, less its size.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scheduler {

@@ -1,17 +1,17 @@
 //! What is done at the same time for one launch, on a machine with a second processor.
 //!
-//! A new network namespace takes the kernel nearly as long as all mounts of a container together. A process of its own makes it while
-//! the root is built, and the child joins it when something needs it. That costs one process more, so who starts many containers
+//! A new network namespace takes the kernel nearly as long as all mounts of a container together. A process of its own makes it, and that
+//! of queues and shared memory, while the root is built, and the child joins both when something needs one. That costs one process more, so who starts many containers
 //! at once, with every processor busy, is better off without.
 
-use std::cell::Cell;
-use std::os::fd::{AsFd, OwnedFd};
+use std::cell::{Cell, RefCell};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Pid;
 use rustix::thread::{
-    CpuSet, ThreadNameSpaceType, move_into_thread_name_spaces, sched_getaffinity, sched_getcpu, sched_setaffinity,
+    CpuSet, ThreadNameSpaceType, UnshareFlags, move_into_thread_name_spaces, sched_getaffinity, sched_getcpu, sched_setaffinity,
 };
 
 use crate::failure::{Context, Failure, Step};
@@ -28,14 +28,19 @@ pub struct Beside {
     network: Option<Network>,
     /// The child needn't wait for the launcher before it builds the root.
     runs_ahead: bool,
+    /// Closed by [`Self::close_unneeded`].
+    unneeded: RefCell<Option<OwnedFd>>,
 }
 
 impl Beside {
-    /// Begins what can be begun for `launch`, before anything else is done for it.
-    pub fn begin(launch: &Launch) -> Result<Self, Failure> {
+    /// Begins what can be begun for `launch`, before anything else is done for it. To close `unneeded` takes a while, which is spent
+    /// while others are busy, if they are and none of them may be another container's that looks on.
+    pub fn begin(launch: &Launch, unneeded: Option<OwnedFd>) -> Result<Self, Failure> {
         let runs_ahead = may_run_ahead(launch);
         let makes = runs_ahead && launch.namespaces.network == Namespace::New;
-        Ok(Self { network: makes.then(Network::begin).transpose()?, runs_ahead })
+        let unneeded = unneeded.filter(|_| makes && is_unseen(launch));
+        let network = makes.then(|| Network::begin(launch, unneeded.as_ref().map(AsFd::as_fd))).transpose()?;
+        Ok(Self { network, runs_ahead, unneeded: RefCell::new(unneeded) })
     }
 
     /// See the field.
@@ -49,12 +54,15 @@ impl Beside {
     }
 
     /// Leaves this processor to the child that was just made, if it runs ahead: its work is the longer one. Going on on another one,
-    /// the launcher has done its part before the child needs it.
+    /// the launcher has done its part before the child needs it, also if it waits for the network namespace first, which the child needs
+    /// sooner.
     pub(crate) fn make_way(&self) {
         if !self.runs_ahead {
             return;
         }
-        if let Ok(all) = sched_getaffinity(None)
+        if let Some(network) = &self.network {
+            network.wait();
+        } else if let Ok(all) = sched_getaffinity(None)
             && let Some(others) = others(all)
             && sched_setaffinity(None, &others).is_ok()
         {
@@ -65,10 +73,17 @@ impl Beside {
         }
     }
 
+    /// When the launcher has done its part, before anything of the container's runs.
+    pub(crate) fn close_unneeded(&self) {
+        drop(self.unneeded.take());
+    }
+
     /// In the child, when it begins: lets the launcher make way. The kernel may have gone on with the child instead, and the launcher
     /// would wait until that has nothing to do.
     pub(crate) fn begin_in_child(&self) {
-        if self.runs_ahead {
+        // While the launcher has it, this takes no time.
+        self.close_unneeded();
+        if self.runs_ahead && self.network.is_none() {
             rustix::thread::sched_yield();
         }
     }
@@ -84,46 +99,79 @@ fn may_run_ahead(launch: &Launch) -> bool {
     launch.new_map().is_none() && !staged && launch.intel_rdt.is_none() && launch.net_devices.is_empty()
 }
 
-/// A network namespace in the making, and its loopback interface.
+/// Whether no process of another container sees the child.
+fn is_unseen(launch: &Launch) -> bool {
+    launch.namespaces.pid == Namespace::New
+}
+
+/// A network namespace in the making, with its loopback interface, and others that are made with it.
 #[derive(Debug)]
 pub(crate) struct Network {
     /// The process that makes it and holds it until somebody else is in it; without a signal at its end, so that nobody takes it for
     /// a container.
     maker: Helper,
+    /// What it makes.
+    kinds: UnshareFlags,
     /// How that goes: an error number or 0 for either.
     told: OwnedFd,
+    /// Ends when it has done what it can.
+    done: OwnedFd,
+    /// Where the launcher may be, if its maker sends it elsewhere.
+    processors: Option<CpuSet>,
     /// Of the child, in its copy.
     joined: Cell<bool>,
 }
 
 impl Network {
-    fn begin() -> Result<Self, Failure> {
+    fn begin(launch: &Launch, unneeded: Option<BorrowedFd<'_>>) -> Result<Self, Failure> {
+        let queues = if launch.namespaces.ipc == Namespace::New { UnshareFlags::NEWIPC } else { UnshareFlags::empty() };
+        let kinds = UnshareFlags::NEWNET | queues;
         let object = || "with a network namespace's maker";
         let (told, tell) = pipe_with(PipeFlags::CLOEXEC).at(Step::Pipe, object)?;
-        let elsewhere = sched_getaffinity(None).ok().and_then(others);
-        let maker = Helper::make_network(tell.as_fd(), elsewhere).at(Step::Clone, || "network namespace's maker")?;
+        let (done, end) = pipe_with(PipeFlags::CLOEXEC).at(Step::Pipe, object)?;
+        let processors = sched_getaffinity(None).ok();
+        let elsewhere = processors.and_then(others);
+        let maker = Helper::make_network(kinds, tell.as_fd(), end.as_fd(), unneeded, elsewhere).at(Step::Clone, || "network namespace's maker")?;
         // It goes there by itself, but the kernel likes to leave a new process where its maker is, to begin when that sleeps.
         if let Some(processors) = elsewhere {
             // Where it can't be done, it begins later.
             let _ = sched_setaffinity(Pid::from_raw(maker.pid()), &processors);
         }
-        Ok(Self { maker, told, joined: Cell::new(false) })
+        Ok(Self { maker, kinds, told, done, processors, joined: Cell::new(false) })
     }
 
-    /// Joins it, in the child, if `fstype` may need it.
+    /// Waits, in the launcher, until there is nothing more to do for it. The launcher then goes on where its maker was: if it had not
+    /// slept for long, it might not even come to go there by itself before the child sleeps.
+    fn wait(&self) {
+        // If it can't be waited for, both are done at the same time.
+        while rustix::io::read(&self.done, &mut [0_u8; 1]) == Err(Errno::INTR) {}
+        if let Some(processors) = self.processors {
+            let _ = sched_setaffinity(None, &processors);
+        }
+    }
+
+    /// The kinds of namespaces that are made.
+    pub(crate) fn kinds(&self) -> UnshareFlags {
+        self.kinds
+    }
+
+    /// Joins them, in the child, if `fstype` may need one.
     pub(crate) fn join_for(&self, fstype: &str) -> Result<(), Failure> {
-        if WITHOUT_NETWORK.contains(&fstype) { Ok(()) } else { self.join() }
+        let is_elsewhere = fstype == "mqueue" && self.kinds.contains(UnshareFlags::NEWIPC);
+        if WITHOUT_NETWORK.contains(&fstype) && !is_elsewhere { Ok(()) } else { self.join() }
     }
 
-    /// Joins it, in the child, once it is there. Later calls do nothing.
+    /// Joins them, in the child, once they are there. Later calls do nothing.
     pub(crate) fn join(&self) -> Result<(), Failure> {
         if self.joined.get() {
             return Ok(());
         }
-        let object = || "network namespace";
+        let queues = self.kinds.contains(UnshareFlags::NEWIPC);
+        let object = || if queues { "network and ipc namespaces" } else { "network namespace" };
         hear(&self.told).at(Step::Unshare, object)?;
         let maker = self.maker.pidfd();
-        move_into_thread_name_spaces(maker, ThreadNameSpaceType::NETWORK).at(Step::JoinNamespace, object)?;
+        let kinds = if queues { ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION } else { ThreadNameSpaceType::empty() };
+        move_into_thread_name_spaces(maker, kinds | ThreadNameSpaceType::NETWORK).at(Step::JoinNamespace, object)?;
         self.joined.set(true);
         Ok(())
     }
@@ -181,6 +229,17 @@ mod tests {
         let (told, tell) = pipe();
         drop(tell);
         assert_eq!(hear(&told), Err(Errno::SRCH));
+    }
+
+    #[test]
+    fn nothing_is_left_open_before_the_eyes_of_another_container() {
+        let mut launch = Launch::default();
+        for (pid, expected) in
+            [(Namespace::New, true), (Namespace::Host, false), (Namespace::Path("/proc/1/ns/pid".to_owned()), false)]
+        {
+            launch.namespaces.pid = pid;
+            assert_eq!(is_unseen(&launch), expected, "{launch:?}");
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::borrow::Cow;
 use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags, SealFlags, StatVfsMountFlags};
+use rustix::fs::{Access, Mode, OFlags, SealFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -86,6 +86,11 @@ pub(crate) fn start(
 /// The child is a fork. A lock that another thread holds at that moment, the allocator's first of all, would be held in it for
 /// good.
 fn expect_one_thread() -> Result<(), Failure> {
+    // Of a process with one thread this asks nothing, else it is an error (unshare(2), "CLONE_THREAD").
+    if sys::process::unshare(UnshareFlags::from_bits_retain(libc::CLONE_THREAD.cast_unsigned())) == Ok(()) {
+        return Ok(());
+    }
+    // A filter may forbid to ask like that.
     const TASKS: &str = "/proc/self/task";
     // One link per thread, besides the two of every directory.
     let threads = rustix::fs::stat(TASKS).at(Step::Open, || TASKS)?.st_nlink.saturating_sub(2);
@@ -97,11 +102,12 @@ fn expect_one_thread() -> Result<(), Failure> {
 
 /// Whether the container could overwrite the launcher's own program through `/proc/self/exe` (CVE-2019-5736).
 ///
-/// In a user namespace it can't, as the file isn't its root's. Otherwise the file must be on a read-only mount or sealed.
+/// In a user namespace it can't, as the file isn't its root's. Otherwise the file must be on a read-only mount, sealed, or such that the
+/// launcher can't write to it either, as for a root of a user namespace whose containers share that.
 fn exposed_program(launch: &Launch) -> Option<String> {
     const OWN_PROGRAM: &str = "/proc/self/exe";
     let guarded = launch.has_other_root()
-        || rustix::fs::statvfs(OWN_PROGRAM).is_ok_and(|fs| fs.f_flag.contains(StatVfsMountFlags::RDONLY))
+        || rustix::fs::access(OWN_PROGRAM, Access::WRITE_OK).is_err()
         || rustix::fs::open(OWN_PROGRAM, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .and_then(rustix::fs::fcntl_get_seals)
             .is_ok_and(|seals| seals.contains(SealFlags::WRITE));
@@ -176,8 +182,8 @@ fn run(start: &Start<'_>, agent: Option<OwnedFd>) -> Result<Started, Failure> {
         beside: stages.beside,
     };
     let mut namespaces = namespaces(launch);
-    if stages.beside.is_some_and(|beside| beside.network().is_some()) {
-        namespaces.remove(UnshareFlags::NEWNET);
+    if let Some(network) = stages.beside.and_then(Beside::network) {
+        namespaces.remove(network.kinds());
     }
 
     let visits = Visits::open(&launch.namespaces)?;
@@ -211,6 +217,8 @@ fn run(start: &Start<'_>, agent: Option<OwnedFd>) -> Result<Started, Failure> {
         .and_then(|()| recorded())
         .inspect(|()| if stages.anywhere { affinity::lift(child.pid) })
         .and_then(|()| limit())
+        // As late as can be, but before anything of the container's runs: its hooks or its program.
+        .inspect(|_| if let Some(beside) = stages.beside { beside.close_unneeded() })
         .and_then(|left_out| let_go(go_writer.take()).map(|()| left_out))
     {
         Ok(left_out) => Ok(Started {
@@ -243,13 +251,14 @@ fn stage_sockets(stages: &Stages<'_>) -> Result<Option<(OwnedFd, OwnedFd)>, Fail
         .at(Step::Pipe, || "for the stages")
 }
 
-/// The namespaces that the child is made in. The cgroup namespace comes later, from inside the cgroup.
+/// The namespaces that the child is made in. The cgroup namespace comes later, from inside the cgroup, and that of queues when it is root
+/// of its user namespace, or they would be nobody's there ([`Launch::makes_queues_late`]).
 fn namespaces(launch: &Launch) -> UnshareFlags {
     let wanted = [
         (launch.new_map().is_some(), UnshareFlags::NEWUSER),
         (launch.namespaces.pid == Namespace::New, UnshareFlags::NEWPID),
         (launch.namespaces.network == Namespace::New, UnshareFlags::NEWNET),
-        (launch.namespaces.ipc == Namespace::New, UnshareFlags::NEWIPC),
+        (launch.namespaces.ipc == Namespace::New && !launch.makes_queues_late(), UnshareFlags::NEWIPC),
         (launch.namespaces.uts == Namespace::New, UnshareFlags::NEWUTS),
         (launch.namespaces.mount == Namespace::New, UnshareFlags::NEWNS),
     ];
@@ -291,7 +300,7 @@ fn prepare_process(pid: i32, process: &Process) -> Result<(), Failure> {
         // Only the launcher may raise a limit. Down to the declared one the child goes itself when it is set up: it needs more
         // descriptors for that than the program may be allowed.
         sys::process::raise_limit(pid, limit)
-            .at(Step::SetResourceLimit, || format!("{} to {}:{}", limit.resource, limit.soft, limit.hard))?;
+            .at(Step::SetResourceLimit, || limit.to_string())?;
     }
     Ok(())
 }
@@ -338,8 +347,9 @@ pub(crate) fn give_cgroup(launch: &Launch, pid: i32, group: BorrowedFd<'_>) -> R
 
 fn give_group(launch: &Launch, ids: Option<&IdMap>, group: BorrowedFd<'_>) -> Result<(), Failure> {
     let Some(uid) = launch.cgroup.owner else { return Ok(()) };
+    let gid = userns::outside(launch.process.gid, ids.map(|ids| ids.gids.as_slice()));
     let outside = userns::outside(uid, ids.map(|ids| ids.uids.as_slice()));
-    outside.map_or(Ok(()), |uid| cgroup::give_to(group, uid))
+    outside.map_or(Ok(()), |uid| cgroup::give_to(group, uid, gid))
 }
 
 /// Tells the waiting child to go on.

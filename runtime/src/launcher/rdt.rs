@@ -1,9 +1,10 @@
 //! Intel's Resource Director Technology: the container's class of service in the `resctrl` filesystem.
 
+#[cfg(feature = "cli")]
+mod groups;
+
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-#[cfg(feature = "cli")]
-use rustix::fs::AtFlags;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
@@ -11,40 +12,13 @@ use crate::failure::{Context, Failure, Step};
 use crate::launch::IntelRdt;
 use crate::small_file;
 
+#[cfg(feature = "cli")]
+pub(crate) use groups::Groups;
+
 /// Puts process `pid` into its class, as container `name`.
 pub(super) fn assign(rdt: &IntelRdt, name: &str, pid: i32) -> Result<(), Failure> {
-    let root = root()?.ok_or_else(|| {
-        Failure::new(Step::AssignRdt, "no resctrl filesystem is mounted on the machine", Errno::NODEV)
-    })?;
+    let root = root()?.ok_or_else(not_mounted)?;
     assign_in(root.as_fd(), rdt, rdt.name.as_deref().unwrap_or(name), pid)
-}
-
-/// Changes the schemata of `class`, to which process `pid` belongs from now on if it didn't before.
-#[cfg(feature = "cli")]
-pub(crate) fn change(class: &str, schemata: &[String], pid: i32) -> Result<(), Failure> {
-    assign(&IntelRdt { schemata: schemata.to_vec(), ..IntelRdt::default() }, class, pid)
-}
-
-/// Gives back what container `name` had: its group to be measured in, and its class, unless that is another's (`class`). There are as
-/// few of them as the processor has.
-#[cfg(feature = "cli")]
-pub(crate) fn remove(class: Option<&str>, name: &str, monitored: bool) -> Result<(), Failure> {
-    let Some(root) = root()? else { return Ok(()) };
-    remove_in(root.as_fd(), class, name, monitored).at(Step::AssignRdt, || format!("the removal of class {name}"))
-}
-
-/// The same beneath a `resctrl` root, or what stands for one.
-#[cfg(feature = "cli")]
-fn remove_in(root: BorrowedFd<'_>, class: Option<&str>, name: &str, monitored: bool) -> Result<(), Errno> {
-    let gone = |result| if result == Err(Errno::NOENT) { Ok(()) } else { result };
-    if monitored {
-        let groups = open(root, class.unwrap_or(name)).and_then(|class| open(class.as_fd(), "mon_groups"));
-        gone(groups.and_then(|groups| rustix::fs::unlinkat(groups, name, AtFlags::REMOVEDIR)))?;
-    }
-    match class {
-        Some(_) => Ok(()),
-        None => gone(rustix::fs::unlinkat(root, name, AtFlags::REMOVEDIR)),
-    }
 }
 
 /// The root of the `resctrl` filesystem; `None`: the machine has none mounted.
@@ -53,6 +27,10 @@ fn root() -> Result<Option<OwnedFd>, Failure> {
     let Some(root) = mount_point(&mounts) else { return Ok(None) };
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::open(root, flags, Mode::empty()).at(Step::AssignRdt, || root).map(Some)
+}
+
+fn not_mounted() -> Failure {
+    Failure::new(Step::AssignRdt, "no resctrl filesystem is mounted on the machine", Errno::NODEV)
 }
 
 /// Where `resctrl` is mounted, by the text of a mountinfo file (proc(5)).
@@ -66,6 +44,16 @@ fn mount_point(mounts: &str) -> Option<&str> {
 /// The same beneath a `resctrl` root, or what stands for one.
 fn assign_in(root: BorrowedFd<'_>, rdt: &IntelRdt, name: &str, pid: i32) -> Result<(), Failure> {
     let class = rdt.class.as_deref().unwrap_or(name);
+    let directory = class_in(root, rdt, class)?;
+    write_file(directory.as_fd(), "tasks", &pid.to_string()).at(Step::AssignRdt, || format!("tasks of {class}"))?;
+    if rdt.monitor {
+        monitor(directory.as_fd(), name, pid).at(Step::AssignRdt, || format!("monitoring of {class}"))?;
+    }
+    Ok(())
+}
+
+/// The class, made if need be, with the schemata that are asked for.
+fn class_in(root: BorrowedFd<'_>, rdt: &IntelRdt, class: &str) -> Result<OwnedFd, Failure> {
     let (directory, made) = match open(root, class) {
         Ok(directory) => (directory, false),
         // A class of no schemata must have been made by somebody who knows them.
@@ -83,21 +71,21 @@ fn assign_in(root: BorrowedFd<'_>, rdt: &IntelRdt, name: &str, pid: i32) -> Resu
             expect_schemata(directory.as_fd(), class, &rdt.schemata)?;
         }
     }
-    write_file(directory.as_fd(), "tasks", &pid.to_string()).at(Step::AssignRdt, || format!("tasks of {class}"))?;
-    if rdt.monitor {
-        monitor(directory.as_fd(), name, pid).at(Step::AssignRdt, || format!("monitoring of {class}"))?;
-    }
-    Ok(())
+    Ok(directory)
 }
 
-/// A group of the container's own, to be measured apart.
+/// Puts it into a group of the container's own, to be measured apart.
 fn monitor(class: BorrowedFd<'_>, name: &str, pid: i32) -> Result<(), Errno> {
+    write_file(monitoring(class, name)?.as_fd(), "tasks", &pid.to_string())
+}
+
+/// That group, made if need be.
+fn monitoring(class: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
     let groups = open(class, "mon_groups")?;
     match rustix::fs::mkdirat(&groups, name, Mode::from_raw_mode(0o755)) {
-        Ok(()) | Err(Errno::EXIST) => {}
-        Err(errno) => return Err(errno),
+        Ok(()) | Err(Errno::EXIST) => open(groups.as_fd(), name),
+        Err(errno) => Err(errno),
     }
-    write_file(open(groups.as_fd(), name)?.as_fd(), "tasks", &pid.to_string())
 }
 
 /// A class that somebody else made must have all the schemata that this container asks for.
@@ -158,12 +146,12 @@ mod tests {
         IntelRdt { class: class.map(str::to_owned), name: None, monitor: false, schemata: schemata(lines) }
     }
 
-    fn place(path: &Path) -> OwnedFd {
+    pub(super) fn place(path: &Path) -> OwnedFd {
         rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap()
     }
 
     /// A directory that looks like a class; the kernel's fills itself, this one is made whole.
-    fn class(root: &Path, name: &str, schemata: &str) {
+    pub(super) fn class(root: &Path, name: &str, schemata: &str) {
         std::fs::create_dir_all(root.join(name).join("mon_groups")).unwrap();
         std::fs::write(root.join(name).join("schemata"), schemata).unwrap();
         std::fs::write(root.join(name).join("tasks"), "").unwrap();
@@ -188,10 +176,6 @@ mod tests {
         for tasks in ["tasks", "mon_groups/c/tasks"] {
             assert_eq!(std::fs::read_to_string(fake.path().join(tasks)).unwrap(), "42");
         }
-        // The kernel removes a group with all that is in it.
-        std::fs::remove_file(fake.path().join("mon_groups/c/tasks")).unwrap();
-        remove_in(fd.as_fd(), Some("/"), "c", true).unwrap();
-        assert!(!fake.path().join("mon_groups/c").exists() && fake.path().join("tasks").exists());
         assert!(assign_in(fd.as_fd(), &IntelRdt { schemata: schemata(&["L3:0=1"]), ..rdt }, "c", 42).is_err());
     }
 
@@ -216,26 +200,6 @@ mod tests {
         assert!(refused.contains("class gold: no such file or directory (ENOENT)"), "{refused}");
         class(fake.path(), "gold", "");
         assign_in(fd.as_fd(), &rdt(Some("gold"), &[]), "c", 42).unwrap();
-    }
-
-    #[cfg(feature = "cli")]
-    #[test]
-    fn what_a_container_had_goes_with_it() {
-        let fake = tempfile::tempdir().unwrap();
-        let fd = place(fake.path());
-        for made in ["c/mon_groups/c", "gold/mon_groups/c", "gold/mon_groups/other"] {
-            std::fs::create_dir_all(fake.path().join(made)).unwrap();
-        }
-        remove_in(fd.as_fd(), Some("gold"), "c", true).unwrap();
-        assert!(!fake.path().join("gold/mon_groups/c").exists());
-        assert!(fake.path().join("gold/mon_groups/other").exists(), "another's");
-        assert!(fake.path().join("c").exists(), "not of this container, which has another's class");
-        // The kernel's directories hold files that vanish with them; this one is empty when its group is gone.
-        assert!(remove_in(fd.as_fd(), None, "c", true).is_err());
-        std::fs::remove_dir(fake.path().join("c/mon_groups")).unwrap();
-        remove_in(fd.as_fd(), None, "c", true).unwrap();
-        assert!(!fake.path().join("c").exists() && fake.path().join("gold").exists());
-        remove_in(fd.as_fd(), None, "c", true).unwrap();
     }
 
     #[test]

@@ -70,6 +70,8 @@ pub(super) fn fork(
     let (said, says) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
         .at(Step::Pipe, || "from the stage")?;
     let go_writer = Cell::new(Some(go_writer));
+    // The child must close its copy, or the launcher would wait for a stage that was killed as long as the child waits for the launcher.
+    let says = Cell::new(Some(says));
     let of_the_stage = if stage.mapped { UnshareFlags::NEWUSER } else { UnshareFlags::empty() };
     let of_the_child = new.difference(of_the_stage);
     let forked = sys::clone::fork_into(of_the_stage, group, Signal::CHILD.as_raw(), || {
@@ -77,20 +79,21 @@ pub(super) fn fork(
         match on_stage(stage, launch, go_reader.as_fd(), &joined).and_then(|()| {
             sys::clone::fork_sibling(of_the_child, || {
                 drop(ends.go.take());
+                drop(says.take());
                 body()
             })
             .at(Step::Clone, || "by the stage")
         }) {
             // A launcher that is gone is nobody to tell; then the child finds out, too.
-            Ok(child) => i32::from(descriptor::send(says.as_fd(), &[1], child.pidfd.as_fd()).is_err()),
+            Ok(child) => says.take().map_or(1, |says| i32::from(descriptor::send(says.as_fd(), &[1], child.pidfd.as_fd()).is_err())),
             Err(failure) => {
-                report::write(says.as_fd(), &failure);
+                says.take().inspect(|says| report::write(says.as_fd(), &failure));
                 1
             }
         }
     })
     .at(Step::Clone, || "the stage")?;
-    drop(says);
+    drop(says.take());
     let ids = launch.new_map().filter(|_| stage.mapped);
     let mapped = ids.map_or(Ok(()), |ids| userns::write_maps(forked.pid, ids));
     let told = mapped.and_then(|()| {

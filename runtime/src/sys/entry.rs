@@ -21,7 +21,9 @@ extern "C" fn main(_count: c_int, _arguments: *const *const c_char) -> c_int {
     let status = garboard_runtime::cli::main();
     // What is left in it goes out; a reader who has gone doesn't matter any more.
     let _ = std::io::Write::flush(&mut std::io::stdout());
-    status.into()
+    // Nothing is left that the C library would have to do, and it would write to pages that are the child's copies, too.
+    // SAFETY: _exit(2) has no preconditions.
+    unsafe { libc::_exit(status.into()) }
 }
 
 /// Opens the null device for each standard stream that the caller has closed, so that no other file takes its number.
@@ -81,7 +83,13 @@ mod before_libc {
         call(libc::SYS_mount_setattr, [program, empty, at_itself, (&raw const readonly) as usize, 32]);
         // Looked at before it is executed: if it weren't read-only, this would go on for ever.
         if is_readonly(program, empty, at_itself) {
-            call(libc::SYS_execveat, [program, empty, arguments as usize, environment as usize, at_itself]);
+            // One that exec doesn't close: to let go of the mount takes the kernel a while, and there are better moments. Not in the
+            // place of a standard stream that the caller has closed.
+            let lasting = call(libc::SYS_fcntl, [program, libc::F_DUPFD as usize, 3, 0, 0]);
+            if let Ok(lasting) = usize::try_from(lasting) {
+                call(libc::SYS_execveat, [lasting, empty, arguments as usize, environment as usize, at_itself]);
+                call(libc::SYS_close, [lasting, 0, 0, 0, 0]);
+            }
         }
         call(libc::SYS_close, [program, 0, 0, 0, 0]);
     }

@@ -34,6 +34,18 @@ pub(crate) fn execve(path: &CStr, arguments: &Strings, environment: &Strings) ->
     super::check(result.into()).err().unwrap_or(Errno::IO)
 }
 
+/// The descriptor that this program was executed by, if it was by one and that is still open; for one caller.
+#[cfg(feature = "cli")]
+pub(crate) fn executed_as() -> Option<std::os::fd::OwnedFd> {
+    use std::os::fd::{FromRawFd, OwnedFd};
+    let name = rustix::param::linux_execfn().to_str().ok()?;
+    let fd = name.strip_prefix("/dev/fd/")?.parse().ok().filter(|fd| *fd > 2)?;
+    // SAFETY: fcntl(2) with F_GETFD only looks.
+    super::check(unsafe { libc::fcntl(fd, libc::F_GETFD) }.into()).ok()?;
+    // SAFETY: it is open, and came over exec, so nothing in this program has it but the caller.
+    Some(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// Replaces this process by the program that is open as `file`, with the same arguments and environment; returns only the error.
 #[cfg(feature = "cli")]
 pub(crate) fn execute_file(file: std::os::fd::BorrowedFd<'_>) -> Errno {

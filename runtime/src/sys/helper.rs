@@ -34,32 +34,52 @@ pub(crate) struct Helper {
 }
 
 /// What a helper does besides: plain system calls by rustix, which keeps no accounts of them, and nothing in the launcher's memory.
-type Work = fn(tell: c_int);
+#[derive(Debug)]
+struct Work {
+    call: fn(tell: c_int, kinds: UnshareFlags),
+    /// The namespaces that it makes.
+    kinds: UnshareFlags,
+    /// Where it tells how that goes.
+    tell: c_int,
+    /// What it closes when it is done.
+    done: c_int,
+    /// What it closes first.
+    unneeded: Option<c_int>,
+    /// The processors that it goes to first. When it is done it sends its launcher there, too, which may have nowhere else to go on.
+    elsewhere: Option<CpuSet>,
+}
 
 #[derive(Debug)]
 struct Task {
     ends: [c_int; 2],
-    work: Option<(Work, c_int)>,
-    /// The processors that it goes to first.
-    elsewhere: Option<CpuSet>,
+    work: Option<Work>,
 }
 
 impl Helper {
     /// Starts one in new `namespaces` that only holds them.
     pub(crate) fn start(namespaces: UnshareFlags) -> Result<Self, Errno> {
-        Self::begin(namespaces, None, None)
+        Self::begin(namespaces, None)
     }
 
-    /// Starts one that makes a network namespace with its loopback interface up, and tells on `tell` how either went: an error
-    /// number of four bytes, or 0. It does so on the processors that are given, if any are.
-    pub(crate) fn make_network(tell: BorrowedFd<'_>, elsewhere: Option<CpuSet>) -> Result<Self, Errno> {
-        Self::begin(UnshareFlags::empty(), Some((network, tell.as_raw_fd())), elsewhere)
+    /// Starts one that makes a network namespace and others of `kinds`, and brings its loopback interface up, and tells on `tell` how
+    /// either went: an error number of four bytes, or 0. Then it closes its copy of `done`; of `unneeded` at once. It does so on the processors `elsewhere`, if
+    /// any are given, and then has its launcher go there.
+    pub(crate) fn make_network(
+        kinds: UnshareFlags,
+        tell: BorrowedFd<'_>,
+        done: BorrowedFd<'_>,
+        unneeded: Option<BorrowedFd<'_>>,
+        elsewhere: Option<CpuSet>,
+    ) -> Result<Self, Errno> {
+        let unneeded = unneeded.map(|fd| fd.as_raw_fd());
+        let (tell, done) = (tell.as_raw_fd(), done.as_raw_fd());
+        Self::begin(UnshareFlags::empty(), Some(Work { call: network, kinds, tell, done, unneeded, elsewhere }))
     }
 
-    fn begin(namespaces: UnshareFlags, work: Option<(Work, c_int)>, elsewhere: Option<CpuSet>) -> Result<Self, Errno> {
+    fn begin(namespaces: UnshareFlags, work: Option<Work>) -> Result<Self, Errno> {
         let mut stack = Box::new(Stack([MaybeUninit::uninit(); HELPER_STACK]));
         let pipe = pipe_with(PipeFlags::CLOEXEC)?;
-        let mut task = Box::new(Task { ends: [pipe.0.as_raw_fd(), pipe.1.as_raw_fd()], work, elsewhere });
+        let mut task = Box::new(Task { ends: [pipe.0.as_raw_fd(), pipe.1.as_raw_fd()], work });
         let mut pidfd: i32 = -1;
         // Without a signal at its end, so that nobody takes it for a container.
         let flags = i32::try_from(namespaces.bits()).map_err(|_| Errno::INVAL)? | libc::CLONE_VM | libc::CLONE_PIDFD;
@@ -102,15 +122,11 @@ impl Drop for Helper {
 /// Does its work, then waits until nobody has the second end any more. The child's descriptors are copies of its own.
 extern "C" fn help(task: *mut libc::c_void) -> c_int {
     // SAFETY: `begin` passes this and keeps it until the child is reaped; nobody writes to it.
-    let Task { ends: [reader, writer], work, elsewhere } = unsafe { &*task.cast::<Task>() };
+    let Task { ends: [reader, writer], work } = unsafe { &*task.cast::<Task>() };
     // SAFETY: the descriptor is the child's copy, and nothing in the child uses it.
     unsafe { rustix::io::close(*writer) };
-    if let Some(processors) = elsewhere {
-        // It may have begun in its launcher's place, which waits. If it can't go, it had better begin at once.
-        let _ = rustix::thread::sched_setaffinity(None, processors);
-    }
-    if let Some((work, tell)) = work {
-        work(*tell);
+    if let Some(work) = work {
+        do_work(work);
     }
     // SAFETY: the child's copy is open for as long as the child lives.
     let reader = unsafe { BorrowedFd::borrow_raw(*reader) };
@@ -119,15 +135,32 @@ extern "C" fn help(task: *mut libc::c_void) -> c_int {
     0
 }
 
+fn do_work(Work { call, kinds, tell, done, unneeded, elsewhere }: &Work) {
+    if let Some(unneeded) = unneeded {
+        // SAFETY: the descriptor is the child's copy, and nothing in the child uses it.
+        unsafe { rustix::io::close(*unneeded) };
+    }
+    if let Some(processors) = elsewhere {
+        // It may have begun in its launcher's place, which waits. If it can't go, it had better begin at once.
+        let _ = rustix::thread::sched_setaffinity(None, processors);
+    }
+    call(*tell, *kinds);
+    if let Some(processors) = elsewhere {
+        let _ = rustix::thread::sched_setaffinity(rustix::process::getppid(), processors);
+    }
+    // SAFETY: the descriptor is the child's copy, and nothing in the child uses it.
+    unsafe { rustix::io::close(*done) };
+}
+
 /// The work of [`Helper::make_network`].
-fn network(tell: c_int) {
+fn network(tell: c_int, kinds: UnshareFlags) {
     // SAFETY: the child's copy is open for as long as the child lives.
     let tell = unsafe { BorrowedFd::borrow_raw(tell) };
     let say = |done: Result<(), Errno>| {
         let errno = done.map_or_else(Errno::raw_os_error, |()| 0);
         rustix::io::write(tell, &errno.to_ne_bytes()).map(drop)
     };
-    let made = super::process::unshare(UnshareFlags::NEWNET);
+    let made = super::process::unshare(kinds | UnshareFlags::NEWNET);
     // Who doesn't listen has ended, and so does this.
     let _ = say(made).and(made).and_then(|()| say(super::net::loopback_up()));
 }
@@ -151,6 +184,37 @@ mod tests {
         assert!(ended(&helper, 60));
     }
 
+    fn pipe() -> (OwnedFd, OwnedFd) {
+        pipe_with(PipeFlags::CLOEXEC).unwrap()
+    }
+
+    fn say_x(tell: c_int, _: UnshareFlags) {
+        // SAFETY: the child's copy is open for as long as the child lives.
+        let _ = rustix::io::write(unsafe { BorrowedFd::borrow_raw(tell) }, b"x");
+    }
+
+    fn work(tell: &OwnedFd, done: &OwnedFd) -> Work {
+        let kinds = UnshareFlags::empty();
+        Work { call: say_x, kinds, tell: tell.as_raw_fd(), done: done.as_raw_fd(), unneeded: None, elsewhere: None }
+    }
+
+    #[test]
+    fn it_says_when_it_is_done_and_lives_on() {
+        let ((told, tell), (done, end), (kept, unneeded)) = (pipe(), pipe(), pipe());
+        let work = Work { unneeded: Some(unneeded.as_raw_fd()), ..work(&tell, &end) };
+        let helper = Helper::begin(UnshareFlags::empty(), Some(work)).unwrap();
+        drop((end, unneeded));
+        for ended in [&done, &kept] {
+            assert_eq!(rustix::io::read(ended, &mut [0_u8; 1]), Ok(0));
+        }
+        rustix::io::ioctl_fionbio(&told, true).unwrap();
+        assert_eq!(rustix::io::read(&told, &mut [0_u8; 2]), Ok(1));
+        let mut ended = [rustix::event::PollFd::new(&helper.child.pidfd, rustix::event::PollFlags::IN)];
+        let at_once = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+        assert_eq!(rustix::event::poll(&mut ended, Some(&at_once)), Ok(0));
+    }
+
+    /// In a process of its own, as its launcher goes there, too.
     #[test]
     fn it_goes_where_it_is_sent() {
         use rustix::process::Pid;
@@ -159,13 +223,17 @@ mod tests {
         let mut one = CpuSet::new();
         one.set((0..CpuSet::MAX_CPU).find(|cpu| all.is_set(*cpu)).unwrap());
         for (elsewhere, expected) in [(Some(one), one), (None, all)] {
-            let helper = Helper::begin(UnshareFlags::empty(), None, elsewhere).unwrap();
-            let processors = || sched_getaffinity(Pid::from_raw(helper.pid())).unwrap();
-            let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
-            while processors() != expected && std::time::Instant::now() < until {
-                std::thread::sleep(std::time::Duration::from_millis(1));
-            }
-            assert_eq!(processors(), expected);
+            let launcher = super::super::clone::fork_into(UnshareFlags::empty(), None, libc::SIGCHLD, || {
+                let ((_told, tell), (done, end)) = (pipe(), pipe());
+                let work = Work { elsewhere, ..work(&tell, &end) };
+                let helper = Helper::begin(UnshareFlags::empty(), Some(work)).unwrap();
+                drop(end);
+                let _ = rustix::io::read(&done, &mut [0_u8; 1]);
+                let there = [Pid::from_raw(helper.pid()), None].map(|pid| sched_getaffinity(pid) == Ok(expected));
+                i32::from(there != [true; 2])
+            });
+            let status = crate::hook::wait(launcher.unwrap().pidfd.as_fd()).unwrap();
+            assert_eq!(status.exit_status(), Some(0));
         }
     }
 }

@@ -27,6 +27,7 @@ pub fn tests() -> Vec<Trial> {
         the_agent_is_told_of_a_process,
         the_agent_is_told_when_the_container_is_created,
         the_program_can_t_be_overwritten,
+        the_program_s_mount_stays_read_only,
         descriptors_are_preserved,
         streams_can_be_opened_by_name,
     ]);
@@ -497,6 +498,28 @@ fn the_program_can_t_be_overwritten() {
     unprotected.kill().unwrap();
     unprotected.wait().unwrap();
     assert_eq!(overwrite(held), Ok(()));
+}
+
+/// Its mount is nobody's to change: neither while a process is made in the container, where one with CAP_SYS_ADMIN may look on, nor later.
+fn the_program_s_mount_stays_read_only() {
+    use rustix::fs::{CWD, Mode, OFlags};
+    use rustix::io::Errno;
+    use rustix::mount::{OpenTreeFlags, open_tree};
+    let site = running();
+    site.ok(&["pause", &site.id]);
+    // It stops where it is in the container's cgroup, and has not come to its program.
+    let mut exec = site.command(&["exec", "--ignore-paused", &site.id, "/bin/true"]).spawn().unwrap();
+    let procs = || std::fs::read_to_string(site.cgroup().join("cgroup.procs")).unwrap();
+    until("somebody enters", || procs().lines().count() > 1);
+    let held = rustix::fs::open(format!("/proc/{}/exe", exec.id()), OFlags::PATH, Mode::empty()).unwrap();
+    assert_eq!(crate::sys::make_writable(&held), Err(Errno::INVAL));
+    site.ok(&["resume", &site.id]);
+    assert!(exec.wait().unwrap().success());
+    assert_eq!(crate::sys::make_writable(&held), Err(Errno::INVAL));
+    // Control: a mount whose descriptor is open.
+    let open =
+        open_tree(CWD, "/bin/busybox", OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC).unwrap();
+    assert_eq!(crate::sys::make_writable(&open), Ok(()));
 }
 
 fn descriptors_are_preserved() {

@@ -16,6 +16,7 @@ pub fn tests() -> Vec<Trial> {
         the_last_hooks_of_a_container_are_as_its_program,
         the_last_hooks_run_under_the_program_s_filter,
         hooks_before_the_container_find_themselves_in_the_bundle,
+        hooks_run_on_the_caller_s_processors,
         hooks_write_where_annotations_say,
         hooks_run_where_the_specification_says,
         a_hook_that_cannot_be_executed_says_why,
@@ -30,6 +31,7 @@ pub fn tests() -> Vec<Trial> {
         a_container_in_the_making_is_not_killed,
         who_starts_with_a_hook_that_hangs_holds_no_deletion_up,
         who_creates_with_a_hook_that_hangs_holds_no_deletion_up,
+        who_is_killed_in_its_last_hooks_leaves_them_to_their_work,
         who_changes_a_container_is_not_killed_by_its_deletion,
         hooks_find_the_root_where_the_configuration_says,
     ]
@@ -206,6 +208,17 @@ fn hooks_before_the_container_find_themselves_in_the_bundle() {
         command.current_dir("/");
         let done = crate::site::finish(command);
         assert!(done.stderr.starts_with(&format!("{bundle}\n")) && done.stderr.contains(&told(link)), "{done:?}");
+    }
+}
+
+/// While the container is made the command goes from one to the other by itself.
+fn hooks_run_on_the_caller_s_processors() {
+    let allowed = |status: &str| status.lines().find(|line| line.starts_with("Cpus_allowed_list")).unwrap().to_owned();
+    let own = allowed(&std::fs::read_to_string("/proc/self/status").unwrap());
+    for kind in ["createRuntime", "poststart"] {
+        let site = shell("true").change(|c| c["hooks"][kind] = json!([hook("cat /proc/self/status >&2; exit 3")]));
+        let done = site.run(&["run", &site.id]);
+        assert_eq!(allowed(&done.stderr), own, "{kind}: {done:?}");
     }
 }
 
@@ -457,10 +470,32 @@ fn who_creates_with_a_hook_that_hangs_holds_no_deletion_up() {
         until("the hook runs", || said.exists() || in_cgroup() == 2);
         deleted_at_once(&site);
         assert_eq!(wait(create), 128 + 9);
+        // What its maker has started ends with that.
         if let Ok(pid) = std::fs::read_to_string(&said) {
-            assert!(Command::new("kill").arg(pid.trim()).status().unwrap().success());
+            until("the hook is gone", || !std::path::Path::new("/proc").join(pid.trim()).exists());
         }
     }
+}
+
+/// They clear away what nobody else would: the container is gone by then.
+fn who_is_killed_in_its_last_hooks_leaves_them_to_their_work() {
+    let site = shell("true");
+    let file = |name: &str| site.directory.join(name);
+    let (said, go, done) = (file("said"), file("go"), file("done"));
+    let script = format!(
+        "touch {}; until [ -e {} ]; do sleep 0.1; done; touch {}",
+        said.display(),
+        go.display(),
+        done.display()
+    );
+    let site = site.change(|c| c["hooks"]["poststop"] = json!([hook(&script)]));
+    site.create(&[]);
+    let mut delete = site.command(&["delete", &site.id]).spawn().unwrap();
+    until("the hook runs", || said.exists());
+    delete.kill().unwrap();
+    assert_eq!(wait(delete), 128 + 9);
+    std::fs::write(&go, "").unwrap();
+    until("the hook has done its work", || done.exists());
 }
 
 /// Nor has a container in the making, when somebody else than its maker has the lock.

@@ -1,10 +1,12 @@
-//! Maps of ids that are missing, of no use, or without root.
+//! Maps of ids that are missing, of no use, or without root; and whose rights count.
+
+use std::os::unix::fs::PermissionsExt;
 
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
 use crate::rootless::{NO_HELPERS, RANGES, USER, by_user};
-use crate::site::{Site, shell};
+use crate::site::{Site, program, shell};
 use crate::trials;
 
 pub fn tests() -> Vec<Trial> {
@@ -13,6 +15,8 @@ pub fn tests() -> Vec<Trial> {
         without_a_map_an_ordinary_user_has_the_ranges_of_the_user_s_own,
         mappings_without_a_user_namespace_are_ignored,
         a_user_namespace_needs_no_root,
+        where_root_may_not_look_its_user_goes,
+        where_root_may_look_alone_nobody_else_is_started,
     ]
 }
 
@@ -69,4 +73,64 @@ fn a_user_namespace_needs_no_root() {
     let script = format!("{WHO}; id -g; grep CapEff /proc/self/status");
     let told = site.ok(&["exec", "--user", "1000:1000", &site.id, "/bin/sh", "-c", &script]);
     assert_eq!(told, "1000 1000000 1 1000\n1000\nCapEff:\t0000000000000000\n");
+}
+
+/// A directory at `/tmp` with a program in `work` that only this user of the container and nobody of this group may look at.
+fn private(site: Site, uid: u32, gid: u32) -> Site {
+    let home = site.directory.join("home");
+    std::fs::create_dir_all(home.join("work")).unwrap();
+    std::fs::write(home.join("work/prog"), "#!/bin/sh\npwd\n").unwrap();
+    for path in [home.join("work/prog"), home.join("work"), home.clone()] {
+        std::os::unix::fs::chown(&path, Some(uid), Some(gid)).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o700)).unwrap();
+    }
+    site.change(|c| {
+        let mount = json!({"destination": "/tmp", "type": "bind", "source": home, "options": ["bind"]});
+        c["mounts"].as_array_mut().unwrap().push(mount);
+        c["process"]["user"] = json!({"uid": 1000, "gid": 1000});
+    })
+}
+
+/// The container's root has no rights over files with a group that has no id there, as nobody's root has on some filesystems of networks.
+fn where_root_may_not_look_its_user_goes() {
+    let site = private(program(&["./prog"]).with_user_namespace(), 1_001_000, 0)
+        .change(|c| c["process"]["cwd"] = json!("/tmp/work"));
+    let text = site.ok(&["run", &site.id]);
+    assert_eq!(text, "/tmp/work\n");
+    let output = site.create(&[]);
+    site.ok(&["start", &site.id]);
+    site.wait_for("stopped");
+    assert_eq!(std::fs::read_to_string(output).unwrap(), text);
+    site.ok(&["delete", &site.id]);
+    // The control: root itself.
+    let refused = site.change(|c| c["process"]["user"] = json!({"uid": 0, "gid": 0}));
+    let error = refused.fails(&["create", &refused.id]);
+    assert!(error.contains("enter working directory /tmp/work: permission denied (EACCES)"), "{error}");
+    let running = refused.change(|c| {
+        c["process"]["cwd"] = json!("/");
+        c["process"]["args"] = json!(["/bin/sleep", "60"]);
+    });
+    running.create(&[]);
+    running.ok(&["start", &running.id]);
+    let exec = |user| running.run(&["exec", "--user", user, "--cwd", "/tmp/work", &running.id, "./prog"]);
+    assert_eq!(exec("1000:1000").stdout, text);
+    assert!(exec("0:0").stderr.contains("/tmp/work: permission denied (EACCES)"));
+}
+
+/// That is an error of `create`, not of `start`.
+fn where_root_may_look_alone_nobody_else_is_started() {
+    let site = private(program(&["/tmp/work/prog"]), 0, 0);
+    let error = site.fails(&["create", &site.id]);
+    assert!(error.contains("exec /tmp/work/prog: permission denied (EACCES)"), "{error}");
+    site.assert_gone();
+    // A user who may look everywhere may look there.
+    let site = site.change(|c| {
+        for set in ["bounding", "effective", "inheritable", "permitted", "ambient"] {
+            c["process"]["capabilities"][set] = json!(["CAP_DAC_OVERRIDE"]);
+        }
+    });
+    let output = site.create(&[]);
+    site.ok(&["start", &site.id]);
+    site.wait_for("stopped");
+    assert_eq!(std::fs::read_to_string(output).unwrap(), "/\n");
 }

@@ -3,6 +3,7 @@
 //! The same executable is run as root and as an ordinary user, and has other tests for each; none is skipped. As root it works
 //! in a mount namespace of its own with a cgroup2 mount on /sys/fs/cgroup.
 
+mod attacks;
 mod callers;
 mod exec;
 mod faults;
@@ -46,6 +47,7 @@ fn main() {
             images::tests(),
             layers::tests(),
             callers::tests(),
+            attacks::tests(),
         ]
         .concat_all()
     } else {

@@ -15,6 +15,8 @@ pub fn tests() -> Vec<Trial> {
         a_source_in_the_root_has_the_mounts_before_it,
         a_source_in_the_root_leads_nowhere_else,
         a_destination_by_its_path_outside_is_in_the_root,
+        files_and_directories_do_not_cover_each_other,
+        proc_is_covered_by_nothing_but_its_like,
         a_mount_on_the_root_is_the_root,
         roots_cover_each_other,
         a_root_is_not_covered_for_others,
@@ -122,6 +124,62 @@ fn a_destination_by_its_path_outside_is_in_the_root() {
     let site = mount(site, tmpfs(&destination));
     let done = site.run(&["run", &site.id]);
     assert!(done.stderr.contains("/data: No such file"), "{done:?}");
+}
+
+/// Docker adds its own advice to an error that has these words.
+fn files_and_directories_do_not_cover_each_other() {
+    let bound = |source: &str, destination: &str| {
+        let site = own_root("cat /plain");
+        write(root(&site).join("plain"), "").unwrap();
+        let source = outside(&site).join(source);
+        mount(site, json!({"destination": destination, "source": source, "options": ["bind"]}))
+    };
+    for (source, destination) in [("file", "/etc"), ("", "/plain")] {
+        let site = bound(source, destination);
+        let error = site.fails(&["run", &site.id]);
+        let words = "not a directory (ENOTDIR): a directory can't be mounted over a file";
+        assert!(error.contains(&format!("{destination}: {words}")), "{error}");
+    }
+    let site = bound("file", "/plain");
+    assert_eq!(site.ok(&["run", &site.id]), "from outside\n", "control");
+}
+
+/// What programs read of themselves stays the kernel's; what LXCFS has files for doesn't.
+fn proc_is_covered_by_nothing_but_its_like() {
+    type Of<'a> = &'a dyn Fn(&Site) -> Value;
+    let run = |user_namespace: bool, of: Of<'_>| {
+        let site = own_root("cat /proc/meminfo; grep -c ^Name: /proc/self/status");
+        std::os::unix::fs::symlink("/proc/self", root(&site).join("link")).unwrap();
+        let added = of(&site);
+        let site = mount(if user_namespace { in_user_namespace(site) } else { site }, added);
+        let done = site.run(&["run", &site.id]);
+        (done.status, done.stdout, done.stderr)
+    };
+    let bind = |site: &Site, source: &str, destination: &str| json!({"destination": destination, "source": outside(site).join(source), "options": ["bind"]});
+    let refused: [(&str, Of<'_>); 6] = [
+        ("/proc", &|_| tmpfs("/proc")),
+        ("/proc", &|site| bind(site, "", "/proc")),
+        ("/proc", &|site| bind(site, "/proc/self", "/proc")),
+        ("/proc/sys", &|_| tmpfs("/proc/sys")),
+        ("/proc/self/status", &|site| bind(site, "file", "/proc/self/status")),
+        ("/link/attr", &|_| tmpfs("/link/attr")),
+    ];
+    for (destination, of) in refused {
+        let (status, _, error) = run(false, of);
+        let expected = match destination {
+            // A link on the way.
+            "/proc/self/status" => "ELOOP".to_owned(),
+            _ => format!("mount target {destination}, which is of /proc: operation not permitted (EPERM)"),
+        };
+        assert!(status == 1 && error.contains(&expected), "{destination}: {error}");
+    }
+    for user_namespace in [false, true] {
+        let (_, output, error) = run(user_namespace, &|site| bind(site, "file", "/proc/meminfo"));
+        assert_eq!(output, "from outside\n1\n", "{error}");
+    }
+    let machine_s = |_: &Site| json!({"destination": "/proc", "source": "/proc", "options": ["rbind"]});
+    let (status, output, error) = run(false, &machine_s);
+    assert!(status == 0 && output.starts_with("MemTotal:"), "control: {error}");
 }
 
 fn a_mount_on_the_root_is_the_root() {

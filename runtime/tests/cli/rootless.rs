@@ -23,6 +23,7 @@ pub fn tests() -> Vec<Trial> {
         a_delegated_cgroup_is_used,
         a_caller_outside_the_delegated_tree_is_told,
         root_of_a_user_namespace_runs_containers,
+        a_program_that_is_out_of_reach_is_not_warned_of,
         a_mount_that_is_locked_keeps_what_it_denies,
         what_isn_t_mapped_outside_is_refused,
         root_can_be_said_to_be_an_ordinary_user,
@@ -308,6 +309,35 @@ fn root_of_a_user_namespace_runs_containers() {
     let words = site.before[1..].iter().filter(|word| word.as_str() != runtime);
     let output = command.args(words).args([runtime, "list"]).env_remove("XDG_RUNTIME_DIR").output().unwrap();
     assert!(String::from_utf8_lossy(&output.stderr).contains("XDG_RUNTIME_DIR isn't set"), "{output:?}");
+}
+
+/// As of containers of a pod: who joins a user namespace doesn't know its ids.
+fn a_program_that_is_out_of_reach_is_not_warned_of() {
+    let first = by_user(shell("exec sleep 100"), &[]);
+    first.ok(&["run", "--detach", &first.id]);
+    let user = format!("/proc/{}/ns/user", first.state()["pid"]);
+    let joining = || {
+        by_user(shell("true"), &[]).change(|c| {
+            let namespaces = c["linux"]["namespaces"].as_array_mut().unwrap();
+            namespaces.retain(|namespace| namespace["type"] != "user");
+            namespaces.push(json!({"type": "user", "path": user}));
+            for field in ["uidMappings", "gidMappings"] {
+                c["linux"].as_object_mut().unwrap().remove(field);
+            }
+        })
+    };
+    const WARNING: &str = "own program is on a writable mount";
+    let (site, mut own) = (joining(), joining());
+    let done = site.run(&["run", &site.id]);
+    assert!(done.status == 0 && !done.stderr.contains(WARNING), "{done:?}");
+    // Control: it is the user's, whom the namespace's root is.
+    let program = own.directory.join("garboard-runtime");
+    copy_program(&runtime(), &program);
+    chown(&program, Some(USER), Some(USER)).unwrap();
+    *own.before.last_mut().unwrap() = program.to_str().unwrap().to_owned();
+    let done = own.run(&["run", &own.id]);
+    assert!(done.status == 0 && done.stderr.contains(WARNING), "control: {done:?}");
+    first.ok(&["delete", "--force", &first.id]);
 }
 
 fn a_mount_that_is_locked_keeps_what_it_denies() {

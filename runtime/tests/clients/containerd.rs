@@ -72,10 +72,10 @@ fn start() -> PathBuf {
 }
 
 /// By a thread that lives as long as the process: the signal comes at the thread's end.
-fn spawn_for_good(mut command: Command) -> Child {
+pub fn spawn_for_good(mut command: Command) -> Child {
     let (send, receive) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
-        send.send(command.spawn().expect("containerd is installed")).unwrap();
+        send.send(command.spawn().expect("setpriv is installed")).unwrap();
         loop {
             std::thread::park();
         }
@@ -103,7 +103,7 @@ pub fn stop() {
     }
 }
 
-fn directory() -> &'static Path {
+pub fn directory() -> &'static Path {
     DIRECTORY.get_or_init(start)
 }
 

@@ -1,13 +1,15 @@
-//! Podman and containerd as Debian has them, with this runtime under them: what people do with them first, done as they do it.
+//! Podman, containerd and Docker as Debian has them, with this runtime under them: what people do with them first, done as they do it.
 //!
-//! As root everything is private to the tests: mounts, network, cgroup2 mount, state directories, a containerd of their own, and an
-//! account with ids of its own for Podman without root. An ordinary user without an account runs what one id is enough for.
+//! As root everything is private to the tests: mounts, network, cgroup2 mount, state directories, a containerd and a dockerd of
+//! their own, and an account with ids of its own for Podman without root. An ordinary user without an account runs what one id is
+//! enough for.
 //! `GARBOARD_MACHINE=1` says that this is a machine made for these tests, whose cgroups have controllers: limits are tested there
 //! and nowhere else, of the rest only the most important.
 
 mod command;
 mod containerd;
 mod controllers;
+mod docker;
 mod podman;
 mod site;
 mod sys;
@@ -21,6 +23,7 @@ fn main() {
     let site = (!arguments.list).then(|| site::enter(machine));
     let conclusion = libtest_mimic::run(&arguments, tests(root, machine));
     if let Some(site) = site {
+        docker::stop();
         containerd::stop();
         podman::leave_all();
         site.leave();
@@ -49,6 +52,7 @@ fn tests(root: bool, machine: bool) -> Vec<Trial> {
             tests.extend(podman::for_root(&podman::ROOT));
             tests.extend(podman::without_root(&podman::RANGES));
             tests.extend(containerd::tests());
+            tests.extend(docker::tests());
             tests
         }
     }

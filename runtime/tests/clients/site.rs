@@ -61,7 +61,7 @@ pub fn enter(machine: bool) -> &'static Site {
     self::site()
 }
 
-fn mount(kind: &str, target: &str) {
+pub fn mount(kind: &str, target: &str) {
     rustix::mount::mount(kind, target, kind, MountFlags::empty(), None).unwrap_or_else(|e| panic!("{target}: {e}"));
 }
 

@@ -59,11 +59,12 @@ fn the_default_container_has_its_filesystems() {
     let text = shell(
         "for d in null zero full random urandom tty ptmx fd stdin stdout stderr shm mqueue pts; do [ -e /dev/$d ] || echo missing $d; done; \
          echo x > /dev/null && head -c 4 /dev/zero | wc -c; ip addr show lo | grep -c LOWER_UP; \
-         grep -c cgroup2 /proc/mounts; cat /proc/self/cgroup; touch /new && ls -ln /new; echo > /sys/new; echo done",
+         grep -c cgroup2 /proc/mounts; stat -c 'queues %u:%g' /dev/mqueue; cat /proc/self/cgroup; touch /new && ls -ln /new; echo > /sys/new; echo done",
     )
     .output();
     assert!(!text.contains("missing"), "{text}");
     assert!(text.starts_with("4\n1\n1\n"), "{text}");
+    assert!(text.contains("queues 0:0\n"), "{text}");
     assert!(text.contains("0::/\n"), "its cgroup is the root of its view: {text}");
     assert!(text.contains("Read-only file system"), "{text}");
 }
@@ -165,6 +166,12 @@ fn a_failure_names_step_object_and_cause() {
                 })
                 .refusal(),
             "load seccomp filter malformed filter: invalid argument (EINVAL)",
+        ),
+        (
+            shell("")
+                .change(|l| l.process.rlimits.push(Rlimit { resource: 7, soft: 1 << 40, hard: 1 << 40 }))
+                .refusal(),
+            "set resource limit RLIMIT_NOFILE to 1099511627776:1099511627776: operation not permitted (EPERM)",
         ),
         (shell("").change(|l| l.process.args.clear()).refusal(), "no program to execute"),
     ];

@@ -155,10 +155,10 @@ fn containers_that_share_namespaces_are_each_other_s_neighbours() {
         let started = first.start(Stdio::default()).unwrap();
         assert_eq!(wait_for_report(&started), Report::Executed);
         let ask = "for i in 1 2 3 4 5 6 7 8 9; do nc 127.0.0.1 7 </dev/null 2>/dev/null && break; usleep 200000; done; hostname; \
-                   ls -d /proc/[0-9]* | wc -l; touch /sys/x 2>/dev/null; ls /sys/class/net";
+                   ls -d /proc/[0-9]* | wc -l; touch /sys/x 2>/dev/null; stat -c %u:%g /dev/mqueue; ls /sys/class/net";
         let heard = member("second", ask).output();
         assert!(heard.starts_with("hello\nneighbour\n"), "{own_ids}: {heard}");
-        assert!(heard.ends_with("lo\n"), "{own_ids}: {heard}");
+        assert!(heard.ends_with("\n0:0\nlo\n"), "{own_ids}: {heard}");
         cgroup::kill(started.cgroup.as_ref().unwrap()).unwrap();
         reap(&started);
         first.remove_cgroup();

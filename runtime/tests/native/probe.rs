@@ -29,7 +29,8 @@ pub fn run(arguments: &[String]) -> i32 {
             sys::find_session_key(&description).err().unwrap_or(0)
         }
         Some("i386") => {
-            println!("getpid: {}", sys::getpid_by_i386_call());
+            let calls = [sys::I386::Getpid, sys::I386::Vhangup, sys::I386::Newer];
+            println!("{:?}", calls.map(sys::i386_call));
             0
         }
         Some("shm") => sys::find_shared_memory(arguments[1].parse().unwrap()).err().unwrap_or(0),

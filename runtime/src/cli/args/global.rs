@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
+use super::super::log::SystemKind;
 use super::page::{Argument, Flag, Page, Place};
 use super::{Instead, Parsed, Reader};
 
@@ -28,13 +29,19 @@ pub(super) static PAGE: Page = Page {
             "DIR",
             "Where containers are written down [default: /run/garboard-runtime, for ordinary users $XDG_RUNTIME_DIR/garboard-runtime]",
         ),
-        Flag::value("", "log", "FILE", "Also write errors and warnings to this file"),
+        Flag::value(
+            "",
+            "log",
+            "FILE",
+            "Also write errors and warnings to this file, or as `syslog:NAME` or `journald:NAME` to the machine's log",
+        ),
         Flag::value("", "log-format", "FORMAT", "How that file is written [default: text]").one_of(&["text", "json"]),
         Flag::switch("", "debug", "Log more"),
         Flag::switch("", "systemd-cgroup", "Have systemd make cgroups"),
         Flag::value("", "cgroup-manager", "MANAGER", "Who makes cgroups").one_of(&["cgroupfs", "systemd", "disabled"]),
         Flag::value("", "criu", "PROGRAM", "The criu program that checkpoint and restore call [default: criu]"),
-        Flag::optional("", "rootless", "VALUE", "Whether to behave as for an ordinary user: true, false or auto"),
+        Flag::optional("", "rootless", "VALUE", "Whether to behave as for an ordinary user: true, false or auto")
+            .apart(&["true", "false", "auto", "1", "0"]),
     ]],
     arguments: &[Argument::new("COMMAND", Place::Needed, false, "")],
 };
@@ -42,13 +49,21 @@ pub(super) static PAGE: Page = Page {
 #[derive(Debug)]
 pub(in crate::cli) struct Global {
     pub(in crate::cli) root: Option<PathBuf>,
-    pub(in crate::cli) log: Option<PathBuf>,
+    pub(in crate::cli) log: Option<LogPlace>,
     pub(in crate::cli) log_format: LogFormat,
     pub(in crate::cli) debug: bool,
     pub(in crate::cli) systemd_cgroup: bool,
     pub(in crate::cli) cgroup_manager: Option<CgroupManager>,
     pub(in crate::cli) criu: PathBuf,
     pub(in crate::cli) rootless: Option<String>,
+}
+
+/// Where the log is.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::cli) enum LogPlace {
+    File(PathBuf),
+    /// One of the machine's, and by what name.
+    System(SystemKind, String),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,9 +94,20 @@ impl Default for Global {
     }
 }
 
-/// The path, which may be marked as one, as with crun.
-fn log_file(path: PathBuf) -> PathBuf {
-    path.as_os_str().as_bytes().strip_prefix(b"file:").map(|path| OsStr::from_bytes(path).into()).unwrap_or(path)
+/// Marked as with crun, or a path.
+fn log_place(given: PathBuf) -> LogPlace {
+    let marked = |mark: &[u8]| given.as_os_str().as_bytes().strip_prefix(mark).map(OsStr::from_bytes);
+    let system = |kind, name: &OsStr| {
+        let name = if name.is_empty() { super::NAME.into() } else { name.to_string_lossy() };
+        LogPlace::System(kind, name.into_owned())
+    };
+    if let Some(name) = marked(b"syslog:") {
+        system(SystemKind::Syslog, name)
+    } else if let Some(name) = marked(b"journald:") {
+        system(SystemKind::Journal, name)
+    } else {
+        LogPlace::File(marked(b"file:").map(PathBuf::from).unwrap_or(given))
+    }
 }
 
 impl Global {
@@ -89,7 +115,7 @@ impl Global {
         match flag {
             "version" => return Err(Instead::Print(version(option_env!("GARBOARD_COMMIT")))),
             "root" => self.root = Some(reader.path()?),
-            "log" => self.log = Some(log_file(reader.path()?)),
+            "log" => self.log = Some(log_place(reader.path()?)),
             "log-format" => {
                 self.log_format = if reader.text()? == "json" { LogFormat::Json } else { LogFormat::Text };
             }
@@ -122,9 +148,18 @@ mod tests {
     }
 
     #[test]
-    fn a_log_may_be_marked_as_a_file() {
-        for (given, path) in [("/l", "/l"), ("file:/l", "/l"), ("file:l", "l"), ("/file:l", "/file:l")] {
-            assert_eq!(log_file(given.into()), PathBuf::from(path), "{given}");
+    fn a_log_is_a_file_or_the_machine_s() {
+        for (given, path) in
+            [("/l", "/l"), ("file:/l", "/l"), ("file:l", "l"), ("/file:l", "/file:l"), ("file:syslog:l", "syslog:l")]
+        {
+            assert_eq!(log_place(given.into()), LogPlace::File(path.into()), "{given}");
+        }
+        for (given, kind, name) in [
+            ("syslog:a", SystemKind::Syslog, "a"),
+            ("journald:a:b", SystemKind::Journal, "a:b"),
+            ("syslog:", SystemKind::Syslog, "garboard-runtime"),
+        ] {
+            assert_eq!(log_place(given.into()), LogPlace::System(kind, name.to_owned()), "{given}");
         }
     }
 }

@@ -14,7 +14,7 @@ mod tests;
 
 pub(super) use commands::Command;
 pub(super) use exec::Exec;
-pub(super) use global::{CgroupManager, Global, LogFormat};
+pub(super) use global::{CgroupManager, Global, LogFormat, LogPlace};
 pub(super) use making::{Create, Making, Name, Run};
 pub(super) use page::Flag;
 pub(super) use reader::{Instead, Parsed, Reader};

@@ -19,6 +19,8 @@ pub(in crate::cli) struct Flag {
     pub(super) takes: Takes,
     /// The only values there are, unless empty.
     pub(super) values: &'static [&'static str],
+    /// Those that count as an optional value as the next word, too.
+    pub(super) apart: &'static [&'static str],
     pub(super) help: &'static str,
 }
 
@@ -26,7 +28,7 @@ pub(in crate::cli) struct Flag {
 pub(super) enum Takes {
     Nothing,
     Value(&'static str),
-    /// Only with `=`. Without, it is `true`.
+    /// Only with `=`, or where the flag says so. Without, it is `true`.
     Optional(&'static str),
 }
 
@@ -72,7 +74,7 @@ impl Page {
 
 impl Flag {
     pub(in crate::cli) const fn switch(shorts: &'static str, long: &'static str, help: &'static str) -> Self {
-        Self { shorts, long, takes: Takes::Nothing, values: &[], help }
+        Self { shorts, long, takes: Takes::Nothing, values: &[], apart: &[], help }
     }
 
     pub(in crate::cli) const fn value(
@@ -96,6 +98,11 @@ impl Flag {
     /// It has no other values.
     pub(in crate::cli) const fn one_of(self, values: &'static [&'static str]) -> Self {
         Self { values, ..self }
+    }
+
+    /// These are its value as the next word, too: nothing else that may come there is called so.
+    pub(super) const fn apart(self, apart: &'static [&'static str]) -> Self {
+        Self { apart, ..self }
     }
 
     /// As messages and help have it.

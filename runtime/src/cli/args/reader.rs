@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -31,6 +32,8 @@ pub(in crate::cli) struct Reader {
     arguments: &'static [Argument],
     /// Whether the rest has begun.
     rest: bool,
+    /// Whether `--` has been there, the end of flags.
+    ended: bool,
     /// A container that may have been meant as a flag.
     doubtful: Option<OsString>,
 }
@@ -44,6 +47,7 @@ impl Reader {
             value: OsString::new(),
             arguments: page.arguments,
             rest: false,
+            ended: false,
             doubtful: None,
         }
     }
@@ -59,6 +63,9 @@ impl Reader {
         if let Some(value) = self.verbatim() {
             return self.argument(value).map(Some);
         }
+        if let Some((flag, attached)) = self.single_dashed() {
+            return self.flag(flag, attached).map(Some);
+        }
         let page = self.page;
         let (flag, is_long) = match self.line.next() {
             Ok(Some(Arg::Long(name))) => (page.long(name).ok_or_else(|| format!("--{name}")), true),
@@ -69,7 +76,12 @@ impl Reader {
             Err(error) => return Err(self.refuse(&error.to_string())),
         };
         match flag {
-            Ok(flag) => self.flag(flag, is_long).map(Some),
+            Ok(flag) => {
+                // After a letter that takes no value there are more letters.
+                let attached =
+                    if is_long || matches!(flag.takes, Takes::Value(_)) { self.line.optional_value() } else { None };
+                self.flag(flag, attached).map(Some)
+            }
             Err(name) => Err(self.unknown(&name)),
         }
     }
@@ -139,6 +151,21 @@ impl Reader {
         raw.next()
     }
 
+    /// Takes a long flag with one hyphen, as Go's programs have them, runc among them, and the value that is attached to it.
+    fn single_dashed(&mut self) -> Option<(&'static Flag, Option<OsString>)> {
+        // Not amid the letters of a flag.
+        let mut raw = self.line.try_raw_args()?;
+        let next = raw.peek()?;
+        self.ended |= next == "--";
+        if self.ended {
+            return None;
+        }
+        let (flag, attached) = long_with_one_hyphen(self.page, next)?;
+        let attached = attached.map(OsStr::to_owned);
+        raw.next();
+        Some((flag, attached))
+    }
+
     fn argument(&mut self, value: OsString) -> Parsed<&'static str> {
         let Some((argument, others)) = self.arguments.split_first() else {
             let what = format!("unexpected argument '{}'", value.display());
@@ -166,16 +193,18 @@ impl Reader {
         }
     }
 
-    fn flag(&mut self, flag: &'static Flag, is_long: bool) -> Parsed<&'static str> {
+    fn flag(&mut self, flag: &'static Flag, attached: Option<OsString>) -> Parsed<&'static str> {
         self.shown = flag.shown();
-        // After a letter that takes no value there are more letters.
-        let attached = if is_long || matches!(flag.takes, Takes::Value(_)) { self.line.optional_value() } else { None };
         self.value = match (flag.takes, attached) {
             (Takes::Nothing, None) => OsString::new(),
             (Takes::Nothing, Some(value)) => {
                 return Err(self.refuse(&format!("unexpected value '{}' for '{}'", value.display(), self.shown)));
             }
-            (Takes::Optional(_), None) => "true".into(),
+            (Takes::Optional(_), None) => {
+                let raw = self.line.try_raw_args();
+                let apart = raw.and_then(|mut raw| raw.next_if(|next| flag.apart.iter().any(|value| next == *value)));
+                apart.unwrap_or_else(|| "true".into())
+            }
             (Takes::Value(_) | Takes::Optional(_), Some(value)) => value,
             (Takes::Value(_), None) => self.next_value()?,
         };
@@ -199,6 +228,9 @@ impl Reader {
 /// Whether this is flags that the page has, or `--`, their end. Letters are flags if each of them is one; unless the `whole` has to
 /// be flags, those behind a flag that takes a value are its value.
 fn is_flags(page: &Page, argument: &OsStr, whole: bool) -> bool {
+    if long_with_one_hyphen(page, argument).is_some() {
+        return true;
+    }
     let argument = argument.to_string_lossy();
     if let Some(long) = argument.strip_prefix("--") {
         return long.is_empty() || page.long(long.split('=').next().unwrap_or(long)).is_some();
@@ -212,4 +244,16 @@ fn is_flags(page: &Page, argument: &OsStr, whole: bool) -> bool {
         }
     }
     true
+}
+
+/// The page's flag that this is, and what stands behind `=`. No word of the pages is made of letters that are all flags without a value, and
+/// what else it may be (`-b` with `undle`) nobody means.
+fn long_with_one_hyphen<'a>(page: &Page, argument: &'a OsStr) -> Option<(&'static Flag, Option<&'a OsStr>)> {
+    let word = argument.as_bytes().strip_prefix(b"-")?;
+    let (name, attached) = match word.iter().position(|byte| *byte == b'=') {
+        Some(at) => (word.get(..at)?, word.get(at.saturating_add(1)..).map(OsStr::from_bytes)),
+        None => (word, None),
+    };
+    let flag = page.long(std::str::from_utf8(name).ok()?)?;
+    Some((flag, attached))
 }

@@ -1,6 +1,7 @@
 //! Profiles, and what their filters say.
 
 use super::super::shorten::tests::run;
+use super::newer::{AUDIT_ARCH_I386, AUDIT_ARCH_X86_64, X32_BIT};
 use super::*;
 use crate::spec::seccomp::default_profile;
 
@@ -52,11 +53,51 @@ fn arguments_are_looked_at() {
 #[test]
 fn newer_calls_and_other_abis_do_not_exist() {
     let filter = compile(&default_profile(0)).unwrap();
-    for number in [451, 462, 999, 0x3fff_ffff] {
+    for number in [450, 451, 462, 999, 0x3fff_ffff] {
         assert_eq!(run(&filter.bpf, AUDIT_ARCH_X86_64, number, [0; 6]), NO_SUCH_CALL, "{number}");
     }
     assert_eq!(run(&filter.bpf, AUDIT_ARCH_X86_64, X32_BIT, [0; 6]), NO_SUCH_CALL, "x32");
-    assert_eq!(run(&filter.bpf, 0x4000_0003, 1, [0; 6]), NO_SUCH_CALL, "i386");
+    assert_eq!(run(&filter.bpf, AUDIT_ARCH_I386, 1, [0; 6]), NO_SUCH_CALL, "i386");
+    // The newest call named is `futex_waitv`; with the capability for memory policies one further.
+    assert_eq!(run(&filter.bpf, AUDIT_ARCH_X86_64, 449, [0; 6]), ALLOW);
+    let nice = compile(&default_profile(1 << 23)).unwrap();
+    let of_nice = [450, 451].map(|number| run(&nice.bpf, AUDIT_ARCH_X86_64, number, [0; 6]));
+    assert_eq!(of_nice, [ALLOW, NO_SUCH_CALL]);
+}
+
+/// What each ABI answers to the last numbers that the profile may mean, and to the first that it can't.
+#[test]
+fn calls_are_newer_than_what_a_profile_names_by_each_abi_s_own_numbers() {
+    let profile = |abis: &str, names: &str| {
+        of(&format!(
+            r#"{{"defaultAction":"SCMP_ACT_ERRNO","architectures":[{abis}],"syscalls":[
+                {{"names":["read",{names}],"action":"SCMP_ACT_ALLOW"}},
+                {{"names":["pidfd_open"],"action":"SCMP_ACT_ERRNO"}}]}}"#
+        ))
+        .unwrap()
+    };
+    const ALL: &str = r#""SCMP_ARCH_X86_64","SCMP_ARCH_X86","SCMP_ARCH_X32""#;
+    let answers = |filter: &Seccomp, architecture: u32, numbers: [u32; 3]| {
+        numbers.map(|number| run(&filter.bpf, architecture, number, [0; 6]))
+    };
+    // 434 is pidfd_open everywhere: named, though only to be denied.
+    let around = |of: u32| [of + 433, of + 434, of + 435];
+    let expected = [NOT_PERMITTED, NOT_PERMITTED, NO_SUCH_CALL];
+    let all = profile(ALL, r#""mkdir""#);
+    for (architecture, first) in [(AUDIT_ARCH_X86_64, 0), (AUDIT_ARCH_I386, 0), (AUDIT_ARCH_X86_64, X32_BIT)] {
+        assert_eq!(answers(&all, architecture, around(first)), expected, "{architecture:#x} {first:#x}");
+    }
+    // Calls of 32-bit programs alone make theirs newer, not those of others: clock_gettime64 is 403, futex_time64 is 422 there.
+    let old =
+        r#""architectures":["SCMP_ARCH_X86"],"syscalls":[{"names":["read","futex_time64"],"action":"SCMP_ACT_ALLOW"}]"#;
+    let old = of(&format!(r#"{{"defaultAction":"SCMP_ACT_ERRNO",{old}}}"#)).unwrap();
+    assert_eq!(answers(&old, AUDIT_ARCH_I386, [403, 422, 423]), [NOT_PERMITTED, ALLOW, NO_SUCH_CALL]);
+    assert_eq!(answers(&old, AUDIT_ARCH_X86_64, [0, 1, 422]), [ALLOW, NO_SUCH_CALL, NO_SUCH_CALL]);
+    // What is allowed by default has nothing to fall back from, and a profile that names nothing knows of nothing newer.
+    let open = of(r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir"],"action":"SCMP_ACT_ERRNO"}]}"#);
+    assert_eq!(answers(&open.unwrap(), AUDIT_ARCH_X86_64, [83, 84, 999]), [NOT_PERMITTED, ALLOW, ALLOW]);
+    let shut = of(r#"{"defaultAction":"SCMP_ACT_ERRNO"}"#).unwrap();
+    assert_eq!(answers(&shut, AUDIT_ARCH_X86_64, [0, 84, 999]), [NOT_PERMITTED; 3]);
 }
 
 #[test]
@@ -131,18 +172,17 @@ fn other_abis_are_filtered_where_they_are_named() {
             r#"{{"defaultAction":"SCMP_ACT_ALLOW","architectures":[{architectures}],"syscalls":[{{"names":["mkdir"],"action":"SCMP_ACT_ERRNO"}}]}}"#
         ))
     };
-    const I386: u32 = 0x4000_0003;
     let both = profile(r#""SCMP_ARCH_X86_64","SCMP_ARCH_X86","SCMP_ARCH_AARCH64""#).unwrap();
     // mkdir is 39 there.
-    assert_eq!(run(&both.bpf, I386, 39, [0; 6]), NOT_PERMITTED);
-    assert_eq!(run(&both.bpf, I386, 40, [0; 6]), ALLOW);
+    assert_eq!(run(&both.bpf, AUDIT_ARCH_I386, 39, [0; 6]), NOT_PERMITTED);
+    assert_eq!(run(&both.bpf, AUDIT_ARCH_I386, 40, [0; 6]), ALLOW);
     assert_eq!(ask(&both, "mkdir", [0; 6]), NOT_PERMITTED);
     let native = profile("").unwrap();
-    assert_eq!(run(&native.bpf, I386, 40, [0; 6]), NO_SUCH_CALL);
+    assert_eq!(run(&native.bpf, AUDIT_ARCH_I386, 40, [0; 6]), NO_SUCH_CALL);
     // The native one has its rules in any case.
     let foreign = profile(r#""SCMP_ARCH_AARCH64""#).unwrap();
     assert_eq!(ask(&foreign, "mkdir", [0; 6]), NOT_PERMITTED);
-    assert_eq!(run(&foreign.bpf, I386, 40, [0; 6]), NO_SUCH_CALL);
+    assert_eq!(run(&foreign.bpf, AUDIT_ARCH_I386, 40, [0; 6]), NO_SUCH_CALL);
 }
 
 #[test]

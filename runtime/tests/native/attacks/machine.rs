@@ -153,4 +153,17 @@ fn r12_root_is_nobody_outside() {
     assert!(as_user(mounted(script)).contains("Uid:\t33\t33"), "nosuid holds");
     let suid = mounted(script).change(|l| l.mounts.iter_mut().for_each(|m| m.flags.remove(libc::MOUNT_ATTR_NOSUID)));
     assert!(as_user(suid).contains("Uid:\t33\t0"), "control: without nosuid it is the container's root");
+
+    // Nor does a device that somebody has left on the disk, whoever may use such devices; and nothing beside the volume is to be seen.
+    let zero = volume.join("zero");
+    let _ = std::fs::remove_file(&zero);
+    let (mode, number) = (rustix::fs::Mode::from_raw_mode(0o666), rustix::fs::makedev(1, 5));
+    rustix::fs::mknodat(rustix::fs::CWD, &zero, rustix::fs::FileType::CharacterDevice, mode, number).unwrap();
+    let script = "head -c 4 /volume/zero | wc -c; ls /volume/..";
+    let text = mounted(script).output();
+    assert!(text.contains("ermission denied") && text.contains("\n0\n"), "nodev holds: {text}");
+    assert!(!text.contains("r12") && volume.join("../r12/zero").exists(), "{text}");
+    let open = mounted(script).change(|l| l.mounts.iter_mut().for_each(|m| m.flags.remove(libc::MOUNT_ATTR_NODEV)));
+    let text = open.output();
+    assert!(text.starts_with("4\n"), "control: without nodev it is the machine's: {text}");
 }

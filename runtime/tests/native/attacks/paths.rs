@@ -4,7 +4,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use garboard_runtime::cgroup;
-use garboard_runtime::launch::{EndLinks, IdMapping, Launch, Mount, MountFlags, MountSource};
+use garboard_runtime::launch::{EndLinks, IdMapping, Launch, MountSource};
 use garboard_runtime::report::Report;
 use garboard_runtime::spec::{Mount as OptionMount, MountKind, NamespaceChoice, Options};
 use garboard_runtime::start::Stdio;
@@ -114,24 +114,28 @@ fn r3_terminals_are_the_container_s_own() {
 }
 
 fn r3_a_sysctl_is_not_redirected() {
-    // CVE-2025-52881: what a runtime writes to procfs lands in a file of the attacker's choice. A mount over the sysctl's file
-    // stands for every way to get there.
+    // CVE-2025-52881: what a runtime writes to procfs lands in a file of the attacker's choice. Other files over the sysctls
+    // stand for every way to get there. They come with a procfs of the machine's, as nothing is mounted there by itself.
     const FILE: &str = "/proc/sys/net/ipv4/ip_default_ttl";
-    let decoy = scratch("r3-decoy").join("decoy");
+    let place = scratch("r3-decoy");
+    let (decoy, proc) = (place.join(FILE.trim_start_matches('/')), place.join("machine"));
+    std::fs::create_dir_all(decoy.parent().unwrap()).unwrap();
     std::fs::write(&decoy, "untouched").unwrap();
-    let source = decoy.to_str().unwrap().to_owned();
+    std::fs::create_dir(&proc).unwrap();
+    rustix::mount::mount("proc", &proc, "proc", rustix::mount::MountFlags::empty(), None).unwrap();
+    rustix::mount::mount_bind(place.join("proc/sys"), proc.join("sys")).unwrap();
+    let source = proc.to_str().unwrap().to_owned();
     let over_it = move |l: &mut Launch| {
-        l.mounts.push(Mount {
-            target: FILE.to_owned(),
-            source: MountSource::Bind {
-                path: source.clone(),
-                recursive: false,
-                idmap: IdMapping::None,
-                links: EndLinks::Followed,
-                create: None,
-            },
-            flags: MountFlags::default(),
-        });
+        // Which would notice.
+        l.readonly_paths.clear();
+        let mount = l.mounts.iter_mut().find(|mount| mount.target == "/proc").unwrap();
+        mount.source = MountSource::Bind {
+            path: source.clone(),
+            recursive: true,
+            idmap: IdMapping::None,
+            links: EndLinks::Followed,
+            create: None,
+        };
     };
     let set = |o: &mut Options| {
         o.sysctls.insert("net.ipv4.ip_default_ttl".to_owned(), "77".to_owned());
@@ -148,6 +152,7 @@ fn r3_a_sysctl_is_not_redirected() {
     // Control: what goes by the name in the container finds the decoy.
     let text = shell(&format!("cat {FILE}")).options(set).change(over_it).output();
     assert_eq!(text, "untouched", "control");
+    rustix::mount::unmount(&proc, UnmountFlags::DETACH).unwrap();
 }
 
 fn i4_kernel_filesystems_are_not_mounted_through_links() {

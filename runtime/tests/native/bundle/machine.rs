@@ -247,16 +247,19 @@ fn interfaces_that_cannot_all_move_are_as_they_were() {
 
 fn a_writable_cgroup_is_the_container_s() {
     let owners = |options: Value| {
-        let config = bundle("delegated", "stat -c '%u %n' /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/cgroup.threads /sys/fs/cgroup/cgroup.freeze; mkdir /sys/fs/cgroup/sub && echo made; true")
+        let config = bundle("delegated", "stat -c '%u:%g %n' /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/cgroup.threads /sys/fs/cgroup/cgroup.freeze; mkdir /sys/fs/cgroup/sub && echo made; true")
             .in_user_namespace()
             .mount(json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": options}));
         config.output()
     };
     let text = owners(json!(["nosuid"]));
-    assert!(text.starts_with("0 /sys/fs/cgroup/cgroup.procs\n0 /sys/fs/cgroup/cgroup.threads\n65534 "), "{text}");
+    assert!(
+        text.starts_with("0:0 /sys/fs/cgroup/cgroup.procs\n0:0 /sys/fs/cgroup/cgroup.threads\n65534:65534 "),
+        "{text}"
+    );
     assert!(text.ends_with("made\n"), "{text}");
     let text = owners(json!(["nosuid", "ro"]));
-    assert!(text.starts_with("65534 ") && !text.contains("made"), "{text}");
+    assert!(text.starts_with("65534:65534 ") && !text.contains("made"), "{text}");
     assert!(!cgroup().exists() && std::fs::metadata("/sys").unwrap().uid() != BASE);
 }
 

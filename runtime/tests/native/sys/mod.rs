@@ -47,14 +47,22 @@ fn errno(result: libc::c_long) -> Result<(), i32> {
     if result == -1 { Err(std::io::Error::last_os_error().raw_os_error().unwrap_or(-1)) } else { Ok(()) }
 }
 
-/// getpid(2) through the 32-bit system call table; a negative errno where there is none.
+/// Calls of the 32-bit table that take no arguments; the last is newer than any kernel's.
+#[derive(Clone, Copy)]
+#[repr(i32)]
+pub enum I386 {
+    Getpid = 20,
+    Vhangup = 111,
+    Newer = 999,
+}
+
+/// What one gives; a negative errno where there is none.
 #[cfg(target_arch = "x86_64")]
-pub fn getpid_by_i386_call() -> i32 {
-    const GETPID: i32 = 20;
+pub fn i386_call(call: I386) -> i32 {
     let result: i32;
-    // SAFETY: call 20 of i386 takes no arguments and touches no memory; the entry may clobber r8 to r11, which are named.
+    // SAFETY: none of the calls takes arguments or touches memory; the entry may clobber r8 to r11, which are named.
     unsafe {
-        std::arch::asm!("int 0x80", inlateout("eax") GETPID => result,
+        std::arch::asm!("int 0x80", inlateout("eax") call as i32 => result,
             out("r8") _, out("r9") _, out("r10") _, out("r11") _);
     }
     result

@@ -62,6 +62,35 @@ fn flags_are_taken_apart() {
     }
 }
 
+/// As runc's callers may write them.
+#[test]
+fn long_flags_may_have_one_hyphen() {
+    same("-root /r -log=/l -debug list -format json -quiet", "--root /r --log /l --debug list --format json --quiet");
+    same("run -bundle /b -detach a", "run --bundle /b --detach a");
+    same("exec -env A=b -tty=false a -detach b -env", "exec --env A=b --tty=false a --detach b -env");
+    same("-rootless false -root=/r list", "--rootless=false --root /r list");
+    same("delete -- -force", "delete -- -force");
+    let Command::Kill(kill) = understood("kill -- a -all").command else { panic!() };
+    assert_eq!((kill.all, kill.signal.as_str()), (false, "-all"));
+    let Command::Delete(delete) = understood("delete -- -force").command else { panic!() };
+    assert_eq!((delete.force, delete.name.id.as_str()), (false, "-force"));
+}
+
+#[test]
+fn a_value_that_may_be_missing_may_be_a_word_of_its_own() {
+    for (line, rootless) in [
+        ("--rootless true list", "true"),
+        ("--rootless auto --root /r list", "auto"),
+        ("--rootless false list", "false"),
+        ("--rootless list", "true"),
+    ] {
+        assert_eq!(understood(line).global.rootless.as_deref(), Some(rootless), "{line}");
+    }
+    // Where a program may be called so, it isn't taken.
+    let Command::Exec(exec) = understood("exec a -t true").command else { panic!() };
+    assert_eq!((exec.tty, exec.command), (true, vec!["true".to_owned()]));
+}
+
 #[test]
 fn the_last_word_counts() {
     same("--root /a --debug --root=/b --debug list", "--root /b --debug list");
@@ -143,7 +172,9 @@ fn what_is_wrong_is_named() {
         ("--unknown list", "unknown flag '--unknown'"),
         ("--deb list", "unknown flag '--deb'"),
         ("-x list", "unknown flag '-x'"),
-        ("--rootless true list", "unknown command 'true'"),
+        ("--rootless yes list", "unknown command 'yes'"),
+        ("--debug true list", "unknown command 'true'"),
+        ("-rooot /r list", "unknown flag '-r'"),
         ("--debug=x list", "unexpected value 'x' for '--debug'"),
         ("--version=1", "unexpected value '1' for '--version'"),
         ("--root", "a value is required for '--root <DIR>' but none was supplied"),

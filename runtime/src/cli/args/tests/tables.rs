@@ -43,7 +43,7 @@ fn ways(flag: &Flag) -> Vec<Vec<String>> {
     };
     let long = format!("--{}", flag.long);
     let letters = flag.shorts.chars().map(|letter| format!("-{letter}"));
-    let names = letters.clone().chain([long.clone()]);
+    let names = letters.clone().chain([long.clone(), format!("-{}", flag.long)]);
     match flag.takes {
         Takes::Nothing => names.map(|name| vec![name]).collect(),
         Takes::Optional(_) => names.chain([format!("{long}=true")]).map(|name| vec![name]).collect(),
@@ -64,6 +64,17 @@ fn whatever_flag_the_help_names_is_understood_in_every_way() {
             let found: HashSet<_> = ways(flag).iter().map(|way| given(page, way, "a").unwrap()).collect();
             assert_eq!(found.len(), 1, "{flag:?}: {found:?}");
             assert!(!found.contains(&without), "{flag:?} has no effect");
+        }
+    }
+}
+
+/// So that one hyphen in front of it is no other flags.
+#[test]
+fn no_word_is_made_of_letters_that_are_flags() {
+    for page in pages() {
+        for flag in page.all_flags() {
+            let letters = |letter: char| page.short(letter).is_some_and(|flag| !matches!(flag.takes, Takes::Value(_)));
+            assert!(!flag.long.chars().all(letters), "{}: {}", page.name, flag.long);
         }
     }
 }

@@ -1,8 +1,12 @@
 //! Unsafe calls of the tests.
 #![allow(unsafe_code)]
 
+mod trace;
+
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+
+pub use trace::{kill_before_call, kill_child_before_call};
 
 /// Leaves the parent's mount namespace.
 pub fn unshare_mounts() {
@@ -15,36 +19,6 @@ pub fn end_thread() -> ! {
     // SAFETY: exit(2) takes a plain number and doesn't return; what the thread has borrowed to others is never freed.
     unsafe { libc::syscall(libc::SYS_exit, 0) };
     unreachable!("exit(2) has returned")
-}
-
-/// Runs `command` and kills it right before its `n`th system call. Returns whether it came that far.
-#[allow(clippy::zombie_processes, reason = "reaped by waitpid")]
-pub fn kill_before_call(mut command: Command, n: usize) -> bool {
-    // SAFETY: between fork and exec only ptrace(2) is called, which is async-signal-safe.
-    unsafe {
-        command.pre_exec(|| {
-            libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0);
-            Ok(())
-        });
-    }
-    let child = command.spawn().expect("spawn");
-    let pid = child.id().cast_signed();
-    let mut status = 0;
-    // SAFETY: `pid` is a traced child of this thread; waitpid writes to a valid integer.
-    unsafe {
-        libc::waitpid(pid, &raw mut status, 0);
-        // Each call stops twice: before and after.
-        for _ in 0..2 * n - 1 {
-            libc::ptrace(libc::PTRACE_SYSCALL, pid, 0, 0);
-            libc::waitpid(pid, &raw mut status, 0);
-            if libc::WIFEXITED(status) || libc::WIFSIGNALED(status) {
-                return false;
-            }
-        }
-        libc::kill(pid, libc::SIGKILL);
-        libc::waitpid(pid, &raw mut status, 0);
-    }
-    true
 }
 
 /// Descriptor 3 and the following of `command` become these; they stay open in this process.
@@ -75,6 +49,24 @@ pub fn limit_descriptors(command: &mut Command, most: u64) {
             Ok(())
         });
     }
+}
+
+/// Takes back that this mount is read-only (mount_setattr(2)).
+pub fn make_writable(mount: &std::os::fd::OwnedFd) -> rustix::io::Result<()> {
+    let change = libc::mount_attr { attr_set: 0, attr_clr: libc::MOUNT_ATTR_RDONLY, propagation: 0, userns_fd: 0 };
+    let fd = std::os::fd::AsRawFd::as_raw_fd(mount);
+    // SAFETY: the path is an empty NUL-terminated string, and `change` is as large as is said.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            fd,
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const change,
+            size_of_val(&change),
+        )
+    };
+    if done == 0 { Ok(()) } else { Err(rustix::io::Errno::from_io_error(&std::io::Error::last_os_error()).unwrap()) }
 }
 
 /// Gives this thread a session keyring of this name, which only those see who possess it.

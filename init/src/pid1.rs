@@ -15,7 +15,7 @@ pub fn run(crash_trigger: bool) {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     match words.as_slice() {
         [worker::NAME, kind, ..] => std::process::exit(work::run(kind, args.get(2..).unwrap_or_default())),
-        [_, "--resume", state, since, reason] => resume(state, since, reason),
+        [_, "--resume", state, highest, since, reason] => resume(state, highest, since, reason),
         _ if rustix::process::getpid().is_init() => begin(crash_trigger),
         _ => {
             eprintln!("garboard-init is process 1 of an appliance; see `garboard build`");
@@ -63,9 +63,9 @@ fn begin(crash_trigger: bool) -> ! {
 }
 
 /// The incarnation before crashed: its containers are our children now.
-fn resume(state: &str, since: &str, reason: &str) -> ! {
+fn resume(state: &str, highest: &str, since: &str, reason: &str) -> ! {
     // Before anything is opened: what is not taken from it is closed.
-    let inherited = Inherited::take_all();
+    let inherited = Inherited::take_all(highest);
     kmsg_logger::install();
     match Supervisor::resume(inherited, state, since, reason) {
         Ok(supervisor) => shutdown::carry_out(supervisor.run()),

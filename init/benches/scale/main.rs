@@ -33,7 +33,9 @@ fn main() {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         [worker::NAME, kind, ..] => std::process::exit(work::run(kind, arguments.get(2..).unwrap_or_default())),
-        ["garboard-init", "--resume", state, since, reason] => supervisor::resume(state, since, reason),
+        ["garboard-init", "--resume", state, highest, since, reason] => {
+            supervisor::resume(state, highest, since, reason)
+        }
         [_, "supervisor", plan, run_dir, cgroup, trace] => supervisor::begin(plan, run_dir, cgroup, trace),
         [_, "nothing"] => return,
         _ => {}

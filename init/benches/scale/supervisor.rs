@@ -14,8 +14,8 @@ use rustix::fs::{Mode, OFlags};
 use crate::trace;
 
 /// Goes on after a crash.
-pub fn resume(state: &str, since: &str, reason: &str) -> ! {
-    match Supervisor::resume(Inherited::take_all(), state, since, reason) {
+pub fn resume(state: &str, highest: &str, since: &str, reason: &str) -> ! {
+    match Supervisor::resume(Inherited::take_all(highest), state, since, reason) {
         Ok(supervisor) => shutdown::carry_out(supervisor.run()),
         Err((error, watchdog)) => shutdown::give_up(&error.to_string(), &nowhere(), watchdog),
     }

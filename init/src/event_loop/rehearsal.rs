@@ -10,6 +10,7 @@ use super::Supervisor;
 use super::persist::{
     ASKING, COMMON, CONTEXT, CommonRecord, Context, FIRST_UNIT, UnitRecord, WorkerRecord, load, records,
 };
+use super::resume::children;
 use crate::supervise::State;
 
 /// Containers in one turn of the loop, which takes less than a millisecond.
@@ -44,6 +45,10 @@ impl Supervisor {
         let asking = load::<Vec<WorkerRecord>>(&kept, ASKING);
         // It is large, and read with the first.
         let whole = units.start != 0 || load::<Context>(&kept, CONTEXT).is_some();
+        if units.start == 0 {
+            // Only asked for, as the next incarnation will.
+            children();
+        }
         let rules = self.state.rules().get(units.clone());
         let (Some(common), Some(_), Some(found), Some(rules)) =
             (load::<CommonRecord>(&kept, COMMON), asking, found, rules)

@@ -59,6 +59,12 @@ fn away(since: &str) -> String {
     })
 }
 
+/// Everybody whose parent PID 1 is.
+pub(super) fn children() -> Vec<i32> {
+    let children = std::fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
+    children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
 impl Supervisor {
     /// Goes on where the process before crashed with `reason`, at `since`. `state` is the descriptor of its state, from the command line;
     /// `inherited` is what [`Inherited::take_all`] found before anything else was opened. With an error come the machine's watchdog, if it
@@ -223,9 +229,8 @@ impl Supervisor {
     fn end_strangers(&self, units: &[Option<UnitRecord>]) {
         let workers = self.workers.iter().map(|worker| worker.pid);
         let known: BTreeSet<i32> = units.iter().flatten().map(|unit| unit.pid).chain(workers).collect();
-        let children = std::fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
         let strange = |pid: &i32| !known.contains(pid) && worker::is_one(*pid);
-        for pid in children.split_whitespace().filter_map(|pid| pid.parse().ok()).filter(strange) {
+        for pid in children().into_iter().filter(strange) {
             log::warn!("process {pid} is a worker that nobody knows");
             worker::end(pid, STRANGER_MS);
         }

@@ -77,8 +77,8 @@ pub fn install() -> io::Result<()> {
     Ok(())
 }
 
-/// From now on a fault executes `/proc/self/exe --resume STATE SINCE REASON`, `state` being the descriptor of the state memfd. SINCE is when
-/// that was, in microseconds since the kernel started, 0 if that can't be told.
+/// From now on a fault executes `/proc/self/exe --resume STATE HIGHEST SINCE REASON`, `state` being the descriptor of the state memfd, HIGHEST
+/// the highest of all that go on. SINCE is when that was, in microseconds since the kernel started.
 pub fn arm(state: i32) {
     keep(state);
     set_mark(u32::try_from(state).map_or(UNARMED, |fd| fd.saturating_add(ARMED)));
@@ -138,17 +138,21 @@ fn describe(info: *const siginfo_t, text: &mut Text) {
 }
 
 fn execute(state: u32, reason: &[u8]) {
-    keep_descriptors();
+    let kept = HIGHEST.load(Ordering::SeqCst);
+    keep_descriptors(kept);
+    let mut highest = Text::new();
+    highest.push_number(u64::from(kept.unsigned_abs()), 10);
     let mut number = Text::new();
     number.push_number(u64::from(state), 10);
     let mut since = Text::new();
     since.push_number(now_us(), 10);
     let mut text = Text::new();
     text.push(reason);
-    let argv: [*const c_char; 6] = [
+    let argv: [*const c_char; 7] = [
         c"garboard-init".as_ptr(),
         c"--resume".as_ptr(),
         number.0.as_ptr().cast(),
+        highest.0.as_ptr().cast(),
         since.0.as_ptr().cast(),
         text.0.as_ptr().cast(),
         ptr::null(),
@@ -168,8 +172,8 @@ fn now_us() -> u64 {
 }
 
 /// All descriptors are close-on-exec, so that no container inherits one; this exec is the exception.
-fn keep_descriptors() {
-    for fd in 3..=HIGHEST.load(Ordering::SeqCst) {
+fn keep_descriptors(highest: i32) {
+    for fd in 3..=highest {
         // SAFETY: fcntl(2) with an integer argument touches no memory; a closed descriptor gives EBADF.
         unsafe { libc::fcntl(fd, libc::F_SETFD, 0) };
     }

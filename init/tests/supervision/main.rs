@@ -29,7 +29,9 @@ fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
-        ["garboard-init", "--resume", state, since, reason] => supervisor::resume(state, since, reason),
+        ["garboard-init", "--resume", state, highest, since, reason] => {
+            supervisor::resume(state, highest, since, reason)
+        }
         [_, "supervisor", plan, run_dir, cgroup, policy, fate] => {
             supervisor::begin(plan, run_dir, cgroup, policy, fate)
         }

@@ -31,8 +31,8 @@ fn words() -> Places {
 }
 
 /// Goes on after a crash.
-pub fn resume(state: &str, since: &str, reason: &str) -> ! {
-    match Supervisor::resume(Inherited::take_all(), state, since, reason) {
+pub fn resume(state: &str, highest: &str, since: &str, reason: &str) -> ! {
+    match Supervisor::resume(Inherited::take_all(highest), state, since, reason) {
         Ok(supervisor) => shutdown::carry_out(supervisor.run()),
         Err((error, watchdog)) => {
             shutdown::give_up(&format!("PID 1 crashed ({reason}) and can't go on: {error}"), &words(), watchdog)

@@ -489,6 +489,13 @@ fn the_program_can_t_be_overwritten() {
     };
     assert_eq!(attack(true), Err(rustix::io::Errno::ROFS));
     assert_eq!(attack(false), Err(rustix::io::Errno::ROFS));
+    // Where it can't protect itself, it says so.
+    let mut site = shell("true");
+    let without_proc = ["unshare", "-m", "sh", "-c", "umount -l /proc && exec \"$0\" \"$@\""];
+    site.before = without_proc.iter().map(|word| (*word).to_owned()).collect();
+    site.before.push(crate::site::runtime().display().to_string());
+    let done = site.run(&["run", &site.id]);
+    assert!(done.status == 0 && done.stderr.contains("own program is on a writable mount"), "{done:?}");
     // Control: a program that doesn't protect itself.
     let site = shell("true");
     let copy = site.directory.join("busybox");

@@ -116,8 +116,8 @@ pub(crate) struct Network {
     told: OwnedFd,
     /// Ends when it has done what it can.
     done: OwnedFd,
-    /// Where the launcher may be, if its maker sends it elsewhere.
-    processors: Option<CpuSet>,
+    /// Where the launcher may be, which its maker sends elsewhere; until it has set that right.
+    processors: Cell<Option<CpuSet>>,
     /// Of the child, in its copy.
     joined: Cell<bool>,
 }
@@ -137,7 +137,7 @@ impl Network {
             // Where it can't be done, it begins later.
             let _ = sched_setaffinity(Pid::from_raw(maker.pid()), &processors);
         }
-        Ok(Self { maker, kinds, told, done, processors, joined: Cell::new(false) })
+        Ok(Self { maker, kinds, told, done, processors: Cell::new(processors), joined: Cell::new(false) })
     }
 
     /// Waits, in the launcher, until there is nothing more to do for it. The launcher then goes on where its maker was: if it had not
@@ -145,7 +145,7 @@ impl Network {
     fn wait(&self) {
         // If it can't be waited for, both are done at the same time.
         while rustix::io::read(&self.done, &mut [0_u8; 1]) == Err(Errno::INTR) {}
-        if let Some(processors) = self.processors {
+        if let Some(processors) = self.processors.take() {
             let _ = sched_setaffinity(None, &processors);
         }
     }
@@ -179,6 +179,15 @@ impl Network {
     /// Waits, in the child that has joined it, until its loopback interface is up.
     pub(crate) fn loopback_is_up(&self) -> Result<(), Failure> {
         hear(&self.told).at(Step::LoopbackUp, || "lo")
+    }
+}
+
+impl Drop for Network {
+    /// Also of a launcher that comes to nothing: its last hooks are to run where it might before.
+    fn drop(&mut self) {
+        if self.processors.get().is_some() {
+            self.wait();
+        }
     }
 }
 

@@ -107,7 +107,7 @@ fn expect_one_thread() -> Result<(), Failure> {
 fn exposed_program(launch: &Launch) -> Option<String> {
     const OWN_PROGRAM: &str = "/proc/self/exe";
     let guarded = launch.has_other_root()
-        || rustix::fs::access(OWN_PROGRAM, Access::WRITE_OK).is_err()
+        || matches!(rustix::fs::access(OWN_PROGRAM, Access::WRITE_OK), Err(Errno::ROFS | Errno::ACCESS))
         || rustix::fs::open(OWN_PROGRAM, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .and_then(rustix::fs::fcntl_get_seals)
             .is_ok_and(|seals| seals.contains(SealFlags::WRITE));

@@ -38,7 +38,14 @@ pub(crate) fn execve(path: &CStr, arguments: &Strings, environment: &Strings) ->
 #[cfg(feature = "cli")]
 pub(crate) fn executed_as() -> Option<std::os::fd::OwnedFd> {
     use std::os::fd::{FromRawFd, OwnedFd};
-    let name = rustix::param::linux_execfn().to_str().ok()?;
+    // Of the C library, which has it already: rustix would ask the kernel, and before Linux 6.4 panic where there is no `/proc`.
+    // SAFETY: getauxval(3) only looks.
+    let name = unsafe { libc::getauxval(libc::AT_EXECFN) } as *const c_char;
+    if name.is_null() {
+        return None;
+    }
+    // SAFETY: it isn't null, so it points to the NUL-terminated name that the kernel has put there for good.
+    let name = unsafe { CStr::from_ptr(name) }.to_str().ok()?;
     let fd = name.strip_prefix("/dev/fd/")?.parse().ok().filter(|fd| *fd > 2)?;
     // SAFETY: fcntl(2) with F_GETFD only looks.
     super::check(unsafe { libc::fcntl(fd, libc::F_GETFD) }.into()).ok()?;

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use libc::c_int;
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, getpid, getppid};
 use rustix::thread::{CpuSet, UnshareFlags};
 
 use super::clone::{Child, kill_and_reap, own, with_signals_blocked};
@@ -47,6 +48,8 @@ struct Work {
     unneeded: Option<c_int>,
     /// The processors that it goes to first. When it is done it sends its launcher there, too, which may have nowhere else to go on.
     elsewhere: Option<CpuSet>,
+    /// Who that is.
+    launcher: Pid,
 }
 
 #[derive(Debug)]
@@ -73,7 +76,8 @@ impl Helper {
     ) -> Result<Self, Errno> {
         let unneeded = unneeded.map(|fd| fd.as_raw_fd());
         let (tell, done) = (tell.as_raw_fd(), done.as_raw_fd());
-        Self::begin(UnshareFlags::empty(), Some(Work { call: network, kinds, tell, done, unneeded, elsewhere }))
+        let launcher = getpid();
+        Self::begin(UnshareFlags::empty(), Some(Work { call: network, kinds, tell, done, unneeded, elsewhere, launcher }))
     }
 
     fn begin(namespaces: UnshareFlags, work: Option<Work>) -> Result<Self, Errno> {
@@ -135,7 +139,7 @@ extern "C" fn help(task: *mut libc::c_void) -> c_int {
     0
 }
 
-fn do_work(Work { call, kinds, tell, done, unneeded, elsewhere }: &Work) {
+fn do_work(Work { call, kinds, tell, done, unneeded, elsewhere, launcher }: &Work) {
     if let Some(unneeded) = unneeded {
         // SAFETY: the descriptor is the child's copy, and nothing in the child uses it.
         unsafe { rustix::io::close(*unneeded) };
@@ -145,8 +149,11 @@ fn do_work(Work { call, kinds, tell, done, unneeded, elsewhere }: &Work) {
         let _ = rustix::thread::sched_setaffinity(None, processors);
     }
     call(*tell, *kinds);
-    if let Some(processors) = elsewhere {
-        let _ = rustix::thread::sched_setaffinity(rustix::process::getppid(), processors);
+    // Nobody else is sent anywhere: not who takes over the children of a launcher that was killed, such as the machine's PID 1.
+    if let Some(processors) = elsewhere
+        && getppid() == Some(*launcher)
+    {
+        let _ = rustix::thread::sched_setaffinity(Some(*launcher), processors);
     }
     // SAFETY: the descriptor is the child's copy, and nothing in the child uses it.
     unsafe { rustix::io::close(*done) };
@@ -195,7 +202,8 @@ mod tests {
 
     fn work(tell: &OwnedFd, done: &OwnedFd) -> Work {
         let kinds = UnshareFlags::empty();
-        Work { call: say_x, kinds, tell: tell.as_raw_fd(), done: done.as_raw_fd(), unneeded: None, elsewhere: None }
+        let (tell, done) = (tell.as_raw_fd(), done.as_raw_fd());
+        Work { call: say_x, kinds, tell, done, unneeded: None, elsewhere: None, launcher: getpid() }
     }
 
     #[test]
@@ -214,10 +222,42 @@ mod tests {
         assert_eq!(rustix::event::poll(&mut ended, Some(&at_once)), Ok(0));
     }
 
+    /// Says that it has begun, and is done when its launcher is gone.
+    fn outlive(tell: c_int, kinds: UnshareFlags) {
+        let launcher = getppid();
+        say_x(tell, kinds);
+        while getppid() == launcher {
+            rustix::thread::sched_yield();
+        }
+    }
+
+    #[test]
+    fn whoever_takes_over_from_its_launcher_stays_where_he_is() {
+        use rustix::thread::sched_getaffinity;
+        let all = sched_getaffinity(None).unwrap();
+        let mut one = CpuSet::new();
+        one.set((0..CpuSet::MAX_CPU).find(|cpu| all.is_set(*cpu)).unwrap());
+        let heir = super::super::clone::fork_into(UnshareFlags::empty(), None, libc::SIGCHLD, || {
+            rustix::process::set_child_subreaper(Some(getpid())).unwrap();
+            let ((told, tell), (done, end)) = (pipe(), pipe());
+            let launcher = super::super::clone::fork_into(UnshareFlags::empty(), None, libc::SIGCHLD, || {
+                let work = Work { call: outlive, elsewhere: Some(one), ..work(&tell, &end) };
+                std::mem::forget(Helper::begin(UnshareFlags::empty(), Some(work)).unwrap());
+                i32::from(rustix::io::read(&told, &mut [0_u8; 1]) != Ok(1))
+            });
+            let ended = crate::hook::wait(launcher.unwrap().pidfd.as_fd()).unwrap();
+            drop(end);
+            // The helper's copy is the last.
+            let _ = rustix::io::read(&done, &mut [0_u8; 1]);
+            i32::from(ended.exit_status() != Some(0) || sched_getaffinity(None) != Ok(all))
+        });
+        let status = crate::hook::wait(heir.unwrap().pidfd.as_fd()).unwrap();
+        assert_eq!(status.exit_status(), Some(0));
+    }
+
     /// In a process of its own, as its launcher goes there, too.
     #[test]
     fn it_goes_where_it_is_sent() {
-        use rustix::process::Pid;
         use rustix::thread::sched_getaffinity;
         let all = sched_getaffinity(None).unwrap();
         let mut one = CpuSet::new();

@@ -489,6 +489,16 @@ fn the_program_can_t_be_overwritten() {
     };
     assert_eq!(attack(true), Err(rustix::io::Errno::ROFS));
     assert_eq!(attack(false), Err(rustix::io::Errno::ROFS));
+    // Where it can't protect itself, it says so.
+    let mut site = shell("true");
+    let without_proc = ["unshare", "-m", "sh", "-c", "umount -l /proc && exec \"$0\" \"$@\""];
+    site.before = without_proc.iter().map(|word| (*word).to_owned()).collect();
+    site.before.push(crate::site::runtime().display().to_string());
+    let mut command = site.command(&["run", &site.id]);
+    // Before Linux 6.4 there was no `PR_GET_AUXV`.
+    crate::sys::without_prctl(&mut command, 0x4155_5856);
+    let done = finish(command);
+    assert!(done.status == 0 && done.stderr.contains("own program is on a writable mount"), "{done:?}");
     // Control: a program that doesn't protect itself.
     let site = shell("true");
     let copy = site.directory.join("busybox");

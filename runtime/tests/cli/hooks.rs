@@ -220,6 +220,15 @@ fn hooks_run_on_the_caller_s_processors() {
         let done = site.run(&["run", &site.id]);
         assert_eq!(allowed(&done.stderr), own, "{kind}: {done:?}");
     }
+    // Of a container that can't be made. There is enough to do before that is found out.
+    let site = shell("true").change(|c| {
+        c["hooks"]["poststop"] = json!([hook("cat /proc/self/status >&2")]);
+        let bind = |source: &str| json!({"destination": "/tmp", "type": "bind", "source": source, "options": ["bind"]});
+        let mounts = c["mounts"].as_array_mut().unwrap();
+        mounts.extend((0..400).map(|_| bind("/tmp")).chain([bind("/absent")]));
+    });
+    let done = site.run(&["run", &site.id]);
+    assert_eq!((done.status, allowed(&done.stderr)), (1, own), "{done:?}");
 }
 
 /// All of them, in the container or not; what the program writes is its own.

@@ -51,6 +51,31 @@ pub fn limit_descriptors(command: &mut Command, most: u64) {
     }
 }
 
+/// Has `command` find no prctl(2) with this first argument, as on a kernel that is older.
+pub fn without_prctl(command: &mut Command, option: u32) {
+    const DENY: u32 = libc::SECCOMP_RET_ERRNO | libc::EINVAL.cast_unsigned();
+    // Offsets in struct seccomp_data: the call's number, and the lower half of its first argument. Jumps are to the last two.
+    let mut program = [
+        (0x20, 0, 0, 0),
+        (0x15, 0, 2, libc::SYS_prctl as u32),
+        (0x20, 0, 0, 16),
+        (0x15, 1, 0, option),
+        (0x06, 0, 0, libc::SECCOMP_RET_ALLOW),
+        (0x06, 0, 0, DENY),
+    ]
+    .map(|(code, jt, jf, k)| libc::sock_filter { code, jt, jf, k });
+    // SAFETY: between fork and exec only prctl(2) is called, which is async-signal-safe; the filter is copied before the array is gone.
+    unsafe {
+        command.pre_exec(move || {
+            let filter = libc::sock_fprog { len: 6, filter: program.as_mut_ptr() };
+            match libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            }
+        });
+    }
+}
+
 /// Takes back that this mount is read-only (mount_setattr(2)).
 pub fn make_writable(mount: &std::os::fd::OwnedFd) -> rustix::io::Result<()> {
     let change = libc::mount_attr { attr_set: 0, attr_clr: libc::MOUNT_ATTR_RDONLY, propagation: 0, userns_fd: 0 };

@@ -82,11 +82,50 @@ $runtime exec one /bin/busybox true
 echo exec $?
 $runtime delete --force one
 echo deleted $?
+
+# One with a terminal, that who runs it holds, and then who restores it. criu compares it with the machine's.
+cd /terminal
+mkdir /dev/pts
+mount -t devpts devpts /dev/pts
+mkfifo /tmp/keys
+exec 7<>/tmp/keys
+says() { for i in 1 2 3 4 5 6 7 8 9 10; do grep -q "$1" $2 && return; sleep 1; done; }
+$runtime run two </tmp/keys >/tmp/first 2>&1 &
+held=$!
+runs two
+echo one >&7
+says '^1 one' /tmp/first
+$runtime checkpoint --pre-dump --image-path /tmp/memory two
+echo terminal:memory $?
+$runtime checkpoint --image-path /tmp/shown --parent-path ../memory two
+echo terminal:checkpoint $?
+$runtime delete --force two
+wait $held
+$runtime restore --image-path /tmp/shown two </tmp/keys >/tmp/second 2>&1 &
+shown=$!
+echo two >&7
+says '^2 two' /tmp/second
+echo end >&7
+wait $shown
+echo terminal:ended $?
+echo terminal:said $(tr -d '\r' </tmp/second)
 "#;
+
+/// Numbers the lines that are typed; says last what its terminal is.
+const TYPED: &str = "i=0; while read line; do i=$((i + 1)); echo $i $line; [ $line != end ] || break; done; \
+                     /bin/busybox stty size; /bin/busybox tty; echo shown >/dev/console; exit 5";
 
 #[test]
 fn a_container_goes_on_from_its_images() {
     let mut guest = guest(IMAGES);
+    let mut terminal = oci::config(&["/bin/busybox", "sh", "-c", TYPED]);
+    terminal["root"]["path"] = "/bundle/rootfs".into();
+    terminal["process"]["terminal"] = true.into();
+    terminal["process"]["consoleSize"] = json!({"height": 33, "width": 99});
+    let options = ["newinstance", "ptmxmode=0666", "mode=0620"];
+    let devpts = json!({"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": options});
+    terminal["mounts"].as_array_mut().unwrap().push(devpts);
+    guest.text("terminal/config.json", &terminal.to_string());
     let count = "i=0; while :; do echo $i; i=$((i + 1)); sleep 0.2; done";
     bundle_with(&mut guest, &["/bin/busybox", "sh", "-c", count], |config| {
         config["linux"]["resources"] = json!({"memory": {"limit": 64 << 20}, "pids": {"limit": 50}});
@@ -102,6 +141,10 @@ fn a_container_goes_on_from_its_images() {
     // The shell, and perhaps its sleep.
     assert!(["1", "2"].contains(&found["inside"].as_str()), "{}", found["inside"]);
     assert_eq!((found["exec"].as_str(), found["deleted"].as_str()), ("0", "0"));
+    assert_eq!((found["terminal:memory"].as_str(), found["terminal:checkpoint"].as_str()), ("0", "0"));
+    assert_eq!(found["terminal:ended"], "5");
+    // What is typed is shown, too.
+    assert!(found["terminal:said"].ends_with("2 two end 3 end 33 99 /dev/pts/0 shown"), "{}", found["terminal:said"]);
 }
 
 /// Counts, without other processes, and has four million bytes that never change, whose number it tells when it is asked.

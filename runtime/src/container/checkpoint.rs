@@ -65,7 +65,13 @@ pub fn checkpoint(entry: &Entry, _lock: &Lock, wanted: &Checkpoint) -> Result<()
         keep_streams(&record, &wanted.images.directory)?;
     }
     let log = work.join(log_name(wanted.pre_dump));
-    criu::run(&wanted.images.criu, arguments, &log, &Surroundings::default())?;
+    let terminal = spec.process().as_ref().is_some_and(|process| process.terminal() == Some(true));
+    // Memory alone has no terminal.
+    if terminal && !wanted.pre_dump {
+        criu::ask(&wanted.images.criu, &arguments, &log, &Surroundings::default())?;
+    } else {
+        criu::run(&wanted.images.criu, arguments, &log, &Surroundings::default())?;
+    }
     if wanted.pre_dump || wanted.leave_running {
         return Ok(());
     }
@@ -91,9 +97,6 @@ pub(crate) fn expect_own(spec: &Spec) -> Result<()> {
         return Err(Error::new(
             "linux.namespaces: a container without a mount namespace can't be written down or made anew",
         ));
-    }
-    if spec.process().as_ref().is_some_and(|process| process.terminal() == Some(true)) {
-        return Err(Error::new("process.terminal: a container with a terminal can't be written down or made anew"));
     }
     Ok(())
 }

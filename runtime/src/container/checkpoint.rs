@@ -54,7 +54,10 @@ pub fn checkpoint(entry: &Entry, _lock: &Lock, wanted: &Checkpoint) -> Result<()
     let config = entry.read(CONFIGURATION)?.ok_or_else(|| Error::new("read config.json: it is missing"))?;
     let spec = bundle::parse(&config)?;
     expect_own(&spec)?;
-    storage::expect_none(&spec)?;
+    let layers = storage::has_layers(&spec);
+    if layers {
+        storage::saved::expect_open(entry)?;
+    }
     let images = absolute(&wanted.images)?;
     std::fs::create_dir_all(&images.directory).during(|| format!("make {}", images.directory.display()))?;
     let work = images.work.clone().unwrap_or_else(|| images.directory.clone());
@@ -66,11 +69,15 @@ pub fn checkpoint(entry: &Entry, _lock: &Lock, wanted: &Checkpoint) -> Result<()
     }
     let log = work.join(log_name(wanted.pre_dump));
     let terminal = spec.process().as_ref().is_some_and(|process| process.terminal() == Some(true));
-    // Memory alone has no terminal.
-    if terminal && !wanted.pre_dump {
-        criu::ask(&wanted.images.criu, &arguments, &log, &Surroundings::default())?;
+    let (program, place) = (&wanted.images.criu, Surroundings::default());
+    // Memory alone has no terminal and no files.
+    if wanted.pre_dump || !(terminal || layers) {
+        criu::run(program, arguments, &log, &place)?;
     } else {
-        criu::run(&wanted.images.criu, arguments, &log, &Surroundings::default())?;
+        criu::ask(program, &arguments, &log, &place, || match layers {
+            true => storage::saved::save(entry, &record, &wanted.images.directory),
+            false => Ok(()),
+        })?;
     }
     if wanted.pre_dump || wanted.leave_running {
         return Ok(());

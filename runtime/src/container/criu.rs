@@ -9,8 +9,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::CWD;
 use rustix::io::Errno;
-use rustix::mount::MountPropagationFlags;
+use rustix::mount::{MountPropagationFlags, MoveMountFlags, move_mount};
 use rustix::process::WaitIdStatus;
 use rustix::thread::UnshareFlags;
 
@@ -84,6 +85,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) cgroup: Option<BorrowedFd<'a>>,
     /// In a mount namespace of its own in which this directory is a mount, as the root of what it makes must be.
     pub(crate) root: Option<&'a Path>,
+    /// That mount, if it isn't the directory itself.
+    pub(crate) mount: Option<BorrowedFd<'a>>,
 }
 
 /// Refuses what criu can't do without the machine's root, before anything is made for it. Its own error would be some feature
@@ -129,7 +132,7 @@ impl Running {
         let namespaces = if place.root.is_some() { UnshareFlags::NEWNS } else { UnshareFlags::empty() };
         let child = fork_into(namespaces, place.cgroup, libc::SIGCHLD, || {
             reset_signals();
-            if place.root.is_some_and(|root| mount_on_itself(root).is_err()) {
+            if place.root.is_some_and(|root| mount_root(root, place.mount).is_err()) {
                 return NO_ROOT;
             }
             if before().is_err() {
@@ -168,9 +171,12 @@ const NOT_EXECUTED: i32 = 127;
 const NO_ROOT: i32 = 126;
 const NO_DIRECTORY: i32 = 125;
 
-fn mount_on_itself(root: &Path) -> rustix::io::Result<()> {
+fn mount_root(root: &Path, mount: Option<BorrowedFd<'_>>) -> rustix::io::Result<()> {
     rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
-    rustix::mount::mount_bind_recursive(root, root)
+    match mount {
+        Some(mount) => move_mount(mount, "", CWD, root, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH),
+        None => rustix::mount::mount_bind_recursive(root, root),
+    }
 }
 
 /// The program, looked for as a shell would.

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::bundle::Bundle;
 use super::caller::{open_console, write_pid_file};
@@ -62,7 +62,6 @@ fn make(
     // Who holds it must be there before there is anything to be held.
     let socket = options.console_socket.as_deref();
     let console = bundle.terminal.then(|| open_console(socket, options.holds_terminal)).transpose()?;
-    storage::expect_none(&spec)?;
     let place = match options.manager {
         Manager::Cgroupfs => cgroup::place(bundle.cgroups_path.as_deref(), entry.id())?,
         Manager::Systemd => {
@@ -87,6 +86,11 @@ fn make(
     let work = wanted.images.work.clone().unwrap_or_else(|| wanted.images.directory.clone());
     std::fs::create_dir_all(&work).during(|| format!("make {}", work.display()))?;
 
+    let layers = bundle.layers.as_ref();
+    let layers = layers.map(|layers| storage::restore(entry, &bundle.launch, layers, &wanted.images.directory));
+    let layers = layers.transpose()?;
+    let mount = layers.as_ref().map(|prepared| prepared.root.as_fd());
+    let root = mount.map(|mount| PathBuf::from(format!("/proc/self/fd/{}", mount.as_raw_fd())));
     let (streams, handed) = streams(&wanted.images.directory)?;
     // Where no other restore from these images has one.
     let pid_file = std::path::absolute(entry.path("pid")).during(|| "find the state directory")?;
@@ -96,7 +100,9 @@ fn make(
     arguments.extend(["--restore-detached".into(), "--pidfile".into(), pid_file.clone().into()]);
     arguments.extend(["--root".into(), bundle.rootfs.clone().into()]);
     arguments.extend(handed);
-    for (place, source) in externals(&spec, &bundle.path, &bundle.rootfs, record.cgroup.as_deref()) {
+    for (place, source) in
+        externals(&spec, &bundle.path, root.as_ref().unwrap_or(&bundle.rootfs), record.cgroup.as_deref())
+    {
         arguments.extend(["--external".into(), format!("mnt[{place}]:{source}").into()]);
     }
     let network = outer_network(&spec)?.map(|path| inherited(&path)).transpose()?;
@@ -107,15 +113,15 @@ fn make(
     for (flag, value) in [("--lsm-profile", &wanted.lsm_profile), ("--lsm-mount-context", &wanted.lsm_mount_context)] {
         arguments.extend(value.iter().flat_map(|value| [OsString::from(flag), value.into()]));
     }
-    let surroundings = Surroundings { cgroup: group.as_ref().map(AsFd::as_fd), root: Some(&bundle.rootfs) };
+    let surroundings = Surroundings { cgroup: group.as_ref().map(AsFd::as_fd), root: Some(&bundle.rootfs), mount };
     let log = work.join("restore.log");
     let outcome = if bundle.terminal {
-        criu::ask(&wanted.images.criu, &arguments, &log, &surroundings)?
+        criu::ask(&wanted.images.criu, &arguments, &log, &surroundings, || Ok(()))?
     } else {
         criu::run(&wanted.images.criu, arguments, &log, &surroundings)?;
         Outcome { pid: Some(read_pid(&pid_file)?), terminal: None }
     };
-    drop((streams, network));
+    drop((streams, network, layers));
 
     let pid =
         outcome.pid.ok_or_else(|| Error::new(format!("restore container {}: criu says no process id", entry.id())))?;

@@ -10,6 +10,7 @@ mod faults;
 mod hooks;
 mod ids;
 mod images;
+mod images_of_layers;
 mod images_of_terminals;
 mod layers;
 mod lifecycle;
@@ -51,6 +52,7 @@ fn main() {
             shared_mounts::tests(),
             systemd::tests(),
             images::tests(),
+            images_of_layers::tests(),
             images_of_terminals::tests(),
             layers::tests(),
             callers::tests(),

@@ -148,11 +148,11 @@ fn inherited(value: &OsStr) -> Option<Vec<u8>> {
     Some(message)
 }
 
-/// The answer to a notification: go on.
-pub(super) fn go_on() -> Vec<u8> {
+/// The answer to a notification: go on, or give up.
+pub(super) fn answer(goes_on: bool) -> Vec<u8> {
     let mut request = Vec::new();
     number(&mut request, 1, NOTIFY);
-    number(&mut request, 3, 1);
+    number(&mut request, 3, goes_on.into());
     request
 }
 
@@ -352,8 +352,8 @@ mod tests {
         assert_eq!(said(&[(1, Value::Number(1)), ok]), Some(Said::Done(None)));
         assert_eq!(said(&[(1, Value::Number(2)), failed, (7, Value::Number(3))]), Some(Said::Failed));
         assert_eq!(understand(b""), Some(Said::Failed));
-        for cut in 1..go_on().len() {
-            assert_ne!(understand(&go_on()[..cut]), Some(Said::Done(None)));
+        for cut in 1..answer(true).len() {
+            assert_ne!(understand(&answer(true)[..cut]), Some(Said::Done(None)));
         }
         assert_eq!(understand(&[0xff; 30]), None);
     }

@@ -17,6 +17,8 @@ use crate::descriptor;
 const LONGEST_MESSAGE: usize = 4096;
 /// The stage that comes with the outer side of a terminal that nobody among the restored holds.
 const TERMINAL: &str = "orphan-pts-master";
+/// The stage at which everything is written and nothing goes on yet.
+const DUMPED: &str = "post-dump";
 
 /// What criu has to say of what it has done.
 #[derive(Debug, Default)]
@@ -27,8 +29,15 @@ pub(crate) struct Outcome {
     pub(crate) terminal: Option<OwnedFd>,
 }
 
-/// Has criu do by its own protocol what it does with these arguments, minding a terminal whose outer side isn't inside.
-pub(crate) fn ask(program: &Path, arguments: &[OsString], log: &Path, place: &Surroundings<'_>) -> Result<Outcome> {
+/// Has criu do by its own protocol what it does with these arguments, minding a terminal whose outer side isn't inside. `dumped` is
+/// done when a dump is written and its processes still stand still; if it fails, so does the dump.
+pub(crate) fn ask(
+    program: &Path,
+    arguments: &[OsString],
+    log: &Path,
+    place: &Surroundings<'_>,
+    dumped: impl FnOnce() -> Result<()>,
+) -> Result<Outcome> {
     let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
         .during(|| "make a socket pair for criu")?;
     // Not closed by exec, as criu is to have it.
@@ -45,15 +54,27 @@ pub(crate) fn ask(program: &Path, arguments: &[OsString], log: &Path, place: &Su
     drop(theirs);
     let directories = message::directories(arguments).map_while(|_| descriptor::receive(ours.as_fd()).ok()?);
     let directories: Vec<OwnedFd> = directories.collect();
-    let mut terminal = None;
-    let said = match message::request(arguments, &directories) {
-        Ok(request) => {
-            talk(ours.as_fd(), &request, &mut terminal).during(|| format!("talk to {}", running.path.display()))
+    let (mut terminal, mut dumped, mut beside) = (None, Some(dumped), Ok(()));
+    let mut at_stage = |stage: &str, received: Option<OwnedFd>| {
+        match (stage, dumped.take_if(|_| stage == DUMPED)) {
+            (TERMINAL, _) => terminal = received,
+            (_, Some(dumped)) => {
+                beside = dumped();
+                return beside.is_ok();
+            }
+            _ => {}
         }
-        Err(error) => Err(error),
+        true
     };
+    let said = message::request(arguments, &directories).and_then(|request| {
+        talk(ours.as_fd(), &request, &mut at_stage).during(|| format!("talk to {}", running.path.display()))
+    });
     // It ends when nobody talks to it any more.
     drop(ours);
+    if let Err(error) = beside {
+        running.wait()?;
+        return Err(error);
+    }
     if let Ok(Said::Done(pid)) = said {
         running.wait()?;
         return Ok(Outcome { pid, terminal });
@@ -64,18 +85,20 @@ pub(crate) fn ask(program: &Path, arguments: &[OsString], log: &Path, place: &Su
     Err(Error::new(format!("talk to {}: it has failed: {}", running.path.display(), complaint(log))))
 }
 
-/// From the request to the last word. criu tells of stages on the way, one of which comes with a terminal, and waits each time.
-fn talk(criu: BorrowedFd<'_>, request: &[u8], terminal: &mut Option<OwnedFd>) -> std::result::Result<Said, Errno> {
+/// From the request to the last word. criu tells of stages on the way, and waits each time; one of them comes with a terminal.
+fn talk(
+    criu: BorrowedFd<'_>,
+    request: &[u8],
+    at_stage: &mut dyn FnMut(&str, Option<OwnedFd>) -> bool,
+) -> std::result::Result<Said, Errno> {
     send(criu, request, SendFlags::NOSIGNAL)?;
     let mut buffer = [0_u8; LONGEST_MESSAGE];
     loop {
         let (received, length) = descriptor::receive_with(criu, &mut buffer)?;
         match message::understand(buffer.get(..length).unwrap_or_default()).ok_or(Errno::PROTO)? {
             Said::Stage(stage) => {
-                if stage == TERMINAL {
-                    *terminal = received;
-                }
-                send(criu, &message::go_on(), SendFlags::NOSIGNAL)?;
+                let goes_on = at_stage(&stage, received);
+                send(criu, &message::answer(goes_on), SendFlags::NOSIGNAL)?;
             }
             last => return Ok(last),
         }

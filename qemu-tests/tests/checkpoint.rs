@@ -11,11 +11,11 @@ use std::path::Path;
 
 use guest::Guest;
 use oci::{boot, bundle, bundle_with};
-use serde_json::json;
+use serde_json::{Value, json};
 use support::older_kernel;
 
 /// What criu looks for in the kernel before it does anything, in an order in which it can be loaded.
-const MODULES: [&str; 11] = [
+const MODULES: [&str; 12] = [
     "net/ipv4/inet_diag.ko",
     "net/ipv4/tcp_diag.ko",
     "net/ipv4/udp_diag.ko",
@@ -27,6 +27,7 @@ const MODULES: [&str; 11] = [
     "lib/libcrc32c.ko",
     "net/netfilter/nfnetlink.ko",
     "net/netfilter/nf_tables.ko",
+    "fs/overlayfs/overlay.ko",
 ];
 
 /// Before each script.
@@ -82,11 +83,79 @@ $runtime exec one /bin/busybox true
 echo exec $?
 $runtime delete --force one
 echo deleted $?
+
+# One with a terminal, that who runs it holds, and then who restores it. criu compares it with the machine's.
+cd /terminal
+mkdir /dev/pts
+mount -t devpts devpts /dev/pts
+mkfifo /tmp/keys
+exec 7<>/tmp/keys
+says() { for i in 1 2 3 4 5 6 7 8 9 10; do grep -q "$1" $2 && return; sleep 1; done; }
+$runtime run two </tmp/keys >/tmp/first 2>&1 &
+held=$!
+runs two
+echo one >&7
+says '^1 one' /tmp/first
+$runtime checkpoint --pre-dump --image-path /tmp/memory two
+echo terminal:memory $?
+$runtime checkpoint --image-path /tmp/shown --parent-path ../memory two
+echo terminal:checkpoint $?
+$runtime delete --force two
+wait $held
+$runtime restore --image-path /tmp/shown two </tmp/keys >/tmp/second 2>&1 &
+shown=$!
+echo two >&7
+says '^2 two' /tmp/second
+echo end >&7
+wait $shown
+echo terminal:ended $?
+echo terminal:said $(tr -d '\r' </tmp/second)
+
+# One whose root is made of layers. What it writes after the checkpoint isn't in that.
+cd /layered
+mkdir /place
+mount -t tmpfs place /place
+chown -R 100000:100000 /bundle/rootfs
+sleep 1000 | $runtime run --detach three 2>&1 | cat >/tmp/written &
+prints /tmp/written
+$runtime checkpoint --leave-running --image-path /tmp/layered three
+echo layers:checkpoint $?
+$runtime exec three /bin/busybox touch /later
+$runtime delete --force three
+$runtime restore --detach --image-path /tmp/layered three </dev/null >/tmp/on 2>&1
+before=$($runtime exec three /bin/busybox cat /open | wc -l)
+echo layers:files $($runtime exec three /bin/busybox ls /) $($runtime exec three /bin/busybox cat /kept)
+sleep 1
+echo layers:grown $(($($runtime exec three /bin/busybox cat /open | wc -l) > before))
+$runtime delete --force three
+echo layers:left $(ls /place | wc -l)
 "#;
+
+/// Writes above its layers, removes what is in one, and goes on to write to a file that it holds open.
+const WRITES: &str = "echo kept >/kept; /bin/busybox rm /gone; exec 8>/open; i=0; \
+                      while :; do i=$((i + 1)); echo $i; echo $i >&8; read -t 0.2; done";
+
+/// Numbers the lines that are typed; says last what its terminal is.
+const TYPED: &str = "i=0; while read line; do i=$((i + 1)); echo $i $line; [ $line != end ] || break; done; \
+                     /bin/busybox stty size; /bin/busybox tty; echo shown >/dev/console; exit 5";
 
 #[test]
 fn a_container_goes_on_from_its_images() {
     let mut guest = guest(IMAGES);
+    let mut terminal = oci::config(&["/bin/busybox", "sh", "-c", TYPED]);
+    terminal["root"]["path"] = "/bundle/rootfs".into();
+    terminal["process"]["terminal"] = true.into();
+    terminal["process"]["consoleSize"] = json!({"height": 33, "width": 99});
+    let options = ["newinstance", "ptmxmode=0666", "mode=0620"];
+    let devpts = json!({"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": options});
+    terminal["mounts"].as_array_mut().unwrap().push(devpts);
+    guest.text("terminal/config.json", &terminal.to_string());
+    let mut layered = oci::config(&["/bin/busybox", "sh", "-c", WRITES]);
+    layered["root"] = json!({"path": "/place"});
+    layered["annotations"] = json!({"org.garboard.layers": "/bundle/rootfs", "org.garboard.layers.driver": "overlay"});
+    map_ids(&mut layered);
+    guest.text("layered/config.json", &layered.to_string());
+    guest.text("bundle/rootfs/gone", "");
     let count = "i=0; while :; do echo $i; i=$((i + 1)); sleep 0.2; done";
     bundle_with(&mut guest, &["/bin/busybox", "sh", "-c", count], |config| {
         config["linux"]["resources"] = json!({"memory": {"limit": 64 << 20}, "pids": {"limit": 50}});
@@ -102,6 +171,23 @@ fn a_container_goes_on_from_its_images() {
     // The shell, and perhaps its sleep.
     assert!(["1", "2"].contains(&found["inside"].as_str()), "{}", found["inside"]);
     assert_eq!((found["exec"].as_str(), found["deleted"].as_str()), ("0", "0"));
+    assert_eq!((found["terminal:memory"].as_str(), found["terminal:checkpoint"].as_str()), ("0", "0"));
+    assert_eq!(found["terminal:ended"], "5");
+    // What is typed is shown, too.
+    assert!(found["terminal:said"].ends_with("2 two end 3 end 33 99 /dev/pts/0 shown"), "{}", found["terminal:said"]);
+    assert_eq!(
+        (found["layers:checkpoint"].as_str(), found["layers:files"].as_str()),
+        ("0", "bin dev kept open proc kept")
+    );
+    assert_eq!((found["layers:grown"].as_str(), found["layers:left"].as_str()), ("1", "0"));
+}
+
+/// Gives the container a user namespace with ids of its own.
+fn map_ids(config: &mut Value) {
+    config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
+    for field in ["uidMappings", "gidMappings"] {
+        config["linux"][field] = json!([{"containerID": 0, "hostID": 100_000, "size": 65_536}]);
+    }
 }
 
 /// Counts, without other processes, and has four million bytes that never change, whose number it tells when it is asked.
@@ -248,10 +334,7 @@ echo left $?
 fn a_container_with_ids_of_its_own_goes_on_with_them() {
     let mut guest = guest(MAPPED);
     bundle_with(&mut guest, &["/bin/busybox", "sh", "-c", COUNT], |config| {
-        config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
-        for field in ["uidMappings", "gidMappings"] {
-            config["linux"][field] = json!([{"containerID": 0, "hostID": 100_000, "size": 65_536}]);
-        }
+        map_ids(config);
         // It may use its cgroup, which it is given for that.
         config["mounts"]
             .as_array_mut()

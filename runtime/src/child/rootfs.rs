@@ -40,6 +40,7 @@ pub(crate) fn build<'a>(launch: &Launch, trees: &'a Trees, workspace: BorrowedFd
         (RootSource::Directory(path), Some(tree)) => place(tree, workspace, "root", path),
         (RootSource::Layers { .. }, _) => {
             let layers = Layers::place(launch, trees, workspace)?;
+            layers.dress_upper(workspace)?;
             layers.overlay(workspace, launch.in_user_namespace()).map(Mount::Own)
         }
         (RootSource::Directory(path), None) => Err(Failure::new(Step::Open, path.as_str(), Errno::BADF)),
@@ -92,7 +93,7 @@ pub(crate) struct Layers<'a> {
 }
 
 impl<'a> Layers<'a> {
-    /// Puts the launch's layers and its upper into the workspace. The upper gets the topmost layer's owner and mode.
+    /// Puts the launch's layers and its upper into the workspace.
     pub(crate) fn place(launch: &Launch, trees: &'a Trees, workspace: BorrowedFd<'_>) -> Result<Self, Failure> {
         let RootSource::Layers { layers, upper } = &launch.root.source else {
             return Err(Failure::check("a root without layers"));
@@ -114,10 +115,13 @@ impl<'a> Layers<'a> {
                 ("upper", "work")
             }
         };
-        if let Some(topmost) = mounts.first() {
-            copy_root_attributes(workspace, upper.0, topmost.as_fd())?;
-        }
         Ok(Self { mounts, upper })
+    }
+
+    /// Gives an upper that is new the topmost layer's owner and mode.
+    pub(crate) fn dress_upper(&self, workspace: BorrowedFd<'_>) -> Result<(), Failure> {
+        let Some(topmost) = self.mounts.first() else { return Ok(()) };
+        copy_root_attributes(workspace, self.upper.0, topmost.as_fd())
     }
 
     /// Their overlay, mounted on the workspace's `root`.

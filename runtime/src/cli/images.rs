@@ -159,7 +159,7 @@ impl Restore {
             ),
             Flag::switch("d", "detach", "Return when the container runs"),
             Flag::value("", "pid-file", "FILE", "Write the process id to this file"),
-            Flag::value("", "console-socket", "SOCKET", "Without effect, as no terminal can be made anew"),
+            Flag::value("", "console-socket", "SOCKET", "A listening Unix socket that gets the terminal"),
             Flag::switch("", "no-subreaper", "Don't adopt the container's orphans"),
             Flag::switch("", "no-pivot", "Without effect: criu finds out"),
             Flag::switch("", "tcp-close", "Make TCP connections closed"),
@@ -210,8 +210,13 @@ pub(super) fn write(store: &Store, global: &Global, arguments: &Checkpoint) -> R
 #[inline(never)]
 pub(super) fn read(store: &Store, global: &Global, arguments: &Restore) -> Result<u8> {
     let id = &arguments.name.id;
-    let options =
-        Options { pid_file: arguments.pid_file.clone(), manager: create::manager(global), ..Options::default() };
+    let options = Options {
+        pid_file: arguments.pid_file.clone(),
+        console_socket: arguments.console_socket.clone(),
+        holds_terminal: !arguments.detach,
+        manager: create::manager(global),
+        ..Options::default()
+    };
     let wanted = Anew {
         images: images(global, &arguments.common),
         tcp_close: arguments.tcp_close,
@@ -225,7 +230,7 @@ pub(super) fn read(store: &Store, global: &Global, arguments: &Restore) -> Resul
     let made = restore(store, id, bundle, &options, &wanted)?;
     life::started(&made.entry, made.lock, &made.record, std::os::fd::AsFd::as_fd(&made.pidfd), None)?;
     let Some(signals) = signals else { return Ok(0) };
-    let status = foreground::wait(&signals, &made.pidfd, None, None, made.record.pid);
+    let status = foreground::wait(&signals, &made.pidfd, made.terminal, None, made.record.pid);
     foreground::finish(&made.entry, status)
 }
 

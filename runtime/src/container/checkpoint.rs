@@ -54,7 +54,10 @@ pub fn checkpoint(entry: &Entry, _lock: &Lock, wanted: &Checkpoint) -> Result<()
     let config = entry.read(CONFIGURATION)?.ok_or_else(|| Error::new("read config.json: it is missing"))?;
     let spec = bundle::parse(&config)?;
     expect_own(&spec)?;
-    storage::expect_none(&spec)?;
+    let layers = storage::has_layers(&spec);
+    if layers {
+        storage::saved::expect_open(entry)?;
+    }
     let images = absolute(&wanted.images)?;
     std::fs::create_dir_all(&images.directory).during(|| format!("make {}", images.directory.display()))?;
     let work = images.work.clone().unwrap_or_else(|| images.directory.clone());
@@ -65,7 +68,17 @@ pub fn checkpoint(entry: &Entry, _lock: &Lock, wanted: &Checkpoint) -> Result<()
         keep_streams(&record, &wanted.images.directory)?;
     }
     let log = work.join(log_name(wanted.pre_dump));
-    criu::run(&wanted.images.criu, arguments, &log, &Surroundings::default())?;
+    let terminal = spec.process().as_ref().is_some_and(|process| process.terminal() == Some(true));
+    let (program, place) = (&wanted.images.criu, Surroundings::default());
+    // Memory alone has no terminal and no files.
+    if wanted.pre_dump || !(terminal || layers) {
+        criu::run(program, arguments, &log, &place)?;
+    } else {
+        criu::ask(program, &arguments, &log, &place, || match layers {
+            true => storage::saved::save(entry, &record, &wanted.images.directory),
+            false => Ok(()),
+        })?;
+    }
     if wanted.pre_dump || wanted.leave_running {
         return Ok(());
     }
@@ -91,9 +104,6 @@ pub(crate) fn expect_own(spec: &Spec) -> Result<()> {
         return Err(Error::new(
             "linux.namespaces: a container without a mount namespace can't be written down or made anew",
         ));
-    }
-    if spec.process().as_ref().is_some_and(|process| process.terminal() == Some(true)) {
-        return Err(Error::new("process.terminal: a container with a terminal can't be written down or made anew"));
     }
     Ok(())
 }

@@ -1,17 +1,25 @@
 //! criu(8), which writes processes to files and makes them anew: how it is called. By its command line, which is documented and
-//! the same from version to version; its own protocol would take protocol buffers.
+//! the same from version to version; by its own protocol only where there is a terminal, which it hands over no other way.
+
+mod message;
+mod talk;
 
 use std::ffi::{CString, OsString};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use rustix::mount::MountPropagationFlags;
+use rustix::fs::CWD;
+use rustix::io::Errno;
+use rustix::mount::{MountPropagationFlags, MoveMountFlags, move_mount};
+use rustix::process::WaitIdStatus;
 use rustix::thread::UnshareFlags;
+
+pub(crate) use talk::{Outcome, ask};
 
 use super::error::{During, Error, Result};
 use crate::hook;
-use crate::sys::clone::fork_into;
+use crate::sys::clone::{Child, fork_into};
 use crate::sys::exec::{Strings, execve};
 use crate::sys::process::reset_signals;
 
@@ -77,6 +85,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) cgroup: Option<BorrowedFd<'a>>,
     /// In a mount namespace of its own in which this directory is a mount, as the root of what it makes must be.
     pub(crate) root: Option<&'a Path>,
+    /// That mount, if it isn't the directory itself.
+    pub(crate) mount: Option<BorrowedFd<'a>>,
 }
 
 /// Refuses what criu can't do without the machine's root, before anything is made for it. Its own error would be some feature
@@ -91,35 +101,67 @@ pub(crate) fn expect_root(what: impl FnOnce() -> String) -> Result<()> {
 
 /// Runs criu to its end. What it logs says why it failed.
 pub(crate) fn run(program: &Path, arguments: Vec<OsString>, log: &Path, place: &Surroundings<'_>) -> Result<()> {
-    let path = find(program)?;
-    let what = || format!("run {}", path.display());
-    let text = |text: OsString| CString::new(text.into_vec()).map_err(|_| rustix::io::Errno::INVAL);
-    let file = text(path.clone().into()).during(what)?;
-    let all = std::iter::once(OsString::from("criu")).chain(arguments).map(text);
-    let arguments = Strings::from(all.collect::<std::result::Result<Vec<_>, _>>().during(what)?);
-    let environment = std::env::vars_os().map(|(name, value)| {
-        let separated = [name, value].join(std::ffi::OsStr::new("="));
-        text(separated)
-    });
-    let environment = Strings::from(environment.collect::<std::result::Result<Vec<_>, _>>().during(what)?);
-    let namespaces = if place.root.is_some() { UnshareFlags::NEWNS } else { UnshareFlags::empty() };
-    let child = fork_into(namespaces, place.cgroup, libc::SIGCHLD, || {
-        reset_signals();
-        if place.root.is_some_and(|root| mount_on_itself(root).is_err()) {
-            return NO_ROOT;
-        }
-        execve(&file, &arguments, &environment);
-        NOT_EXECUTED
-    })
-    .during(what)?;
-    let status = hook::wait(child.pidfd.as_fd()).during(what)?;
-    match status.exit_status() {
-        Some(0) => Ok(()),
-        Some(NO_ROOT) => Err(Error::new(format!("{}: the container's root can't be mounted for it", what()))),
-        Some(NOT_EXECUTED) => Err(Error::new(format!("{}: it can't be executed", what()))),
-        status => {
-            let status = status.map_or("a signal".to_owned(), |status| format!("exit status {status}"));
-            Err(Error::new(format!("{}: {status}: {}", what(), complaint(log))))
+    Running::start(program, arguments, place, || Ok(()))?.finish(log)
+}
+
+/// criu, as this process's child.
+struct Running {
+    path: PathBuf,
+    child: Child,
+}
+
+impl Running {
+    /// Starts it. `before` is done in its place first.
+    fn start(
+        program: &Path,
+        arguments: Vec<OsString>,
+        place: &Surroundings<'_>,
+        before: impl FnOnce() -> rustix::io::Result<()>,
+    ) -> Result<Self> {
+        let path = find(program)?;
+        let what = || format!("run {}", path.display());
+        let text = |text: OsString| CString::new(text.into_vec()).map_err(|_| Errno::INVAL);
+        let file = text(path.clone().into()).during(what)?;
+        let all = std::iter::once(OsString::from("criu")).chain(arguments).map(text);
+        let arguments = Strings::from(all.collect::<std::result::Result<Vec<_>, _>>().during(what)?);
+        let environment = std::env::vars_os().map(|(name, value)| {
+            let separated = [name, value].join(std::ffi::OsStr::new("="));
+            text(separated)
+        });
+        let environment = Strings::from(environment.collect::<std::result::Result<Vec<_>, _>>().during(what)?);
+        let namespaces = if place.root.is_some() { UnshareFlags::NEWNS } else { UnshareFlags::empty() };
+        let child = fork_into(namespaces, place.cgroup, libc::SIGCHLD, || {
+            reset_signals();
+            if place.root.is_some_and(|root| mount_root(root, place.mount).is_err()) {
+                return NO_ROOT;
+            }
+            if before().is_err() {
+                return NO_DIRECTORY;
+            }
+            execve(&file, &arguments, &environment);
+            NOT_EXECUTED
+        })
+        .during(what)?;
+        Ok(Self { path, child })
+    }
+
+    fn wait(&self) -> Result<WaitIdStatus> {
+        hook::wait(self.child.pidfd.as_fd()).during(|| format!("run {}", self.path.display()))
+    }
+
+    /// Waits for its end, which says whether it has done what it should.
+    fn finish(&self, log: &Path) -> Result<()> {
+        let what = || format!("run {}", self.path.display());
+        let status = self.wait()?;
+        match status.exit_status() {
+            Some(0) => Ok(()),
+            Some(NO_ROOT) => Err(Error::new(format!("{}: the container's root can't be mounted for it", what()))),
+            Some(NO_DIRECTORY) => Err(Error::new(format!("{}: its directories can't be opened for it", what()))),
+            Some(NOT_EXECUTED) => Err(Error::new(format!("{}: it can't be executed", what()))),
+            status => {
+                let status = status.map_or("a signal".to_owned(), |status| format!("exit status {status}"));
+                Err(Error::new(format!("{}: {status}: {}", what(), complaint(log))))
+            }
         }
     }
 }
@@ -127,10 +169,14 @@ pub(crate) fn run(program: &Path, arguments: Vec<OsString>, log: &Path, place: &
 /// Exit statuses of what never became criu, which has others.
 const NOT_EXECUTED: i32 = 127;
 const NO_ROOT: i32 = 126;
+const NO_DIRECTORY: i32 = 125;
 
-fn mount_on_itself(root: &Path) -> rustix::io::Result<()> {
+fn mount_root(root: &Path, mount: Option<BorrowedFd<'_>>) -> rustix::io::Result<()> {
     rustix::mount::mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
-    rustix::mount::mount_bind_recursive(root, root)
+    match mount {
+        Some(mount) => move_mount(mount, "", CWD, root, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH),
+        None => rustix::mount::mount_bind_recursive(root, root),
+    }
 }
 
 /// The program, looked for as a shell would.

@@ -2,19 +2,20 @@
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::bundle::Bundle;
-use super::caller::write_pid_file;
+use super::caller::{open_console, write_pid_file};
 use super::cgroup::Manager;
 use super::checkpoint::{OUTER_NETWORK, STREAMS, absolute, expect_own, externals, outer_network};
 use super::create::{Made, Options, record_of};
-use super::criu::{self, Images, Surroundings};
+use super::criu::{self, Images, Outcome, Surroundings};
 use super::error::{During, Error, Result};
 use super::record::Record;
 use super::store::{CONFIGURATION, Entry, Lock, Store};
 use super::{bundle, cgroup, life, process, storage};
 use crate::cgroup::AbsentController;
+use crate::descriptor;
 
 /// How a container is made anew.
 #[derive(Debug, Clone, Default)]
@@ -40,7 +41,7 @@ pub fn restore(store: &Store, id: &str, mut bundle: Bundle, options: &Options, w
     let (entry, lock) = store.claim(id)?;
     let mut record = record_of(id, &mut bundle, options);
     match make((&entry, &lock), &mut record, &bundle, options, &wanted) {
-        Ok(pidfd) => Ok(Made { entry, lock, record, pidfd, terminal: None, notify: None, warnings: Vec::new() }),
+        Ok((pidfd, terminal)) => Ok(Made { entry, lock, record, pidfd, terminal, notify: None, warnings: Vec::new() }),
         Err(error) => {
             // The first error is the one to report.
             let _ = life::destroy(&entry, &record);
@@ -55,10 +56,12 @@ fn make(
     bundle: &Bundle,
     options: &Options,
     wanted: &Restore,
-) -> Result<OwnedFd> {
+) -> Result<(OwnedFd, Option<OwnedFd>)> {
     let spec = bundle::parse(&bundle.config)?;
     expect_own(&spec)?;
-    storage::expect_none(&spec)?;
+    // Who holds it must be there before there is anything to be held.
+    let socket = options.console_socket.as_deref();
+    let console = bundle.terminal.then(|| open_console(socket, options.holds_terminal)).transpose()?;
     let place = match options.manager {
         Manager::Cgroupfs => cgroup::place(bundle.cgroups_path.as_deref(), entry.id())?,
         Manager::Systemd => {
@@ -83,6 +86,11 @@ fn make(
     let work = wanted.images.work.clone().unwrap_or_else(|| wanted.images.directory.clone());
     std::fs::create_dir_all(&work).during(|| format!("make {}", work.display()))?;
 
+    let layers = bundle.layers.as_ref();
+    let layers = layers.map(|layers| storage::restore(entry, &bundle.launch, layers, &wanted.images.directory));
+    let layers = layers.transpose()?;
+    let mount = layers.as_ref().map(|prepared| prepared.root.as_fd());
+    let root = mount.map(|mount| PathBuf::from(format!("/proc/self/fd/{}", mount.as_raw_fd())));
     let (streams, handed) = streams(&wanted.images.directory)?;
     // Where no other restore from these images has one.
     let pid_file = std::path::absolute(entry.path("pid")).during(|| "find the state directory")?;
@@ -92,7 +100,9 @@ fn make(
     arguments.extend(["--restore-detached".into(), "--pidfile".into(), pid_file.clone().into()]);
     arguments.extend(["--root".into(), bundle.rootfs.clone().into()]);
     arguments.extend(handed);
-    for (place, source) in externals(&spec, &bundle.path, &bundle.rootfs, record.cgroup.as_deref()) {
+    for (place, source) in
+        externals(&spec, &bundle.path, root.as_ref().unwrap_or(&bundle.rootfs), record.cgroup.as_deref())
+    {
         arguments.extend(["--external".into(), format!("mnt[{place}]:{source}").into()]);
     }
     let network = outer_network(&spec)?.map(|path| inherited(&path)).transpose()?;
@@ -103,11 +113,19 @@ fn make(
     for (flag, value) in [("--lsm-profile", &wanted.lsm_profile), ("--lsm-mount-context", &wanted.lsm_mount_context)] {
         arguments.extend(value.iter().flat_map(|value| [OsString::from(flag), value.into()]));
     }
-    let surroundings = Surroundings { cgroup: group.as_ref().map(AsFd::as_fd), root: Some(&bundle.rootfs) };
-    criu::run(&wanted.images.criu, arguments, &work.join("restore.log"), &surroundings)?;
-    drop((streams, network));
+    let surroundings = Surroundings { cgroup: group.as_ref().map(AsFd::as_fd), root: Some(&bundle.rootfs), mount };
+    let log = work.join("restore.log");
+    let outcome = if bundle.terminal {
+        criu::ask(&wanted.images.criu, &arguments, &log, &surroundings, || Ok(()))?
+    } else {
+        criu::run(&wanted.images.criu, arguments, &log, &surroundings)?;
+        Outcome { pid: Some(read_pid(&pid_file)?), terminal: None }
+    };
+    drop((streams, network, layers));
 
-    let pidfd = adopt(entry, record, &pid_file)?;
+    let pid =
+        outcome.pid.ok_or_else(|| Error::new(format!("restore container {}: criu says no process id", entry.id())))?;
+    let pidfd = adopt(entry, record, pid)?;
     if let (Some(resctrl), Some(rdt)) = (&record.resctrl, &bundle.launch.intel_rdt) {
         resctrl.groups(entry.id()).adopt(rdt, || process::threads_of(record))?;
     }
@@ -118,15 +136,25 @@ fn make(
     }
     lock.finish()?;
     options.pid_file.as_deref().map_or(Ok(()), |path| write_pid_file(path, record.pid))?;
-    Ok(pidfd)
+    let Some((socket, None)) = console else { return Ok((pidfd, outcome.terminal)) };
+    if let Some(outer) = outcome.terminal {
+        let sent = descriptor::send(socket.as_fd(), b"/dev/ptmx", outer.as_fd());
+        sent.during(|| "send the terminal to the console socket")?;
+    }
+    Ok((pidfd, None))
 }
 
-/// Writes down the process that criu has made.
-fn adopt(entry: &Entry, record: &mut Record, pid_file: &Path) -> Result<OwnedFd> {
+/// The process that criu has made, as it has written it down.
+fn read_pid(pid_file: &Path) -> Result<i32> {
     let what = || format!("read {}", pid_file.display());
     let text = std::fs::read_to_string(pid_file).during(what)?;
     let pid = text.trim().parse().ok().filter(|pid| *pid > 0);
-    record.pid = pid.ok_or_else(|| Error::new(format!("{}: criu says no process id", what())))?;
+    pid.ok_or_else(|| Error::new(format!("{}: criu says no process id", what())))
+}
+
+/// Writes the process down.
+fn adopt(entry: &Entry, record: &mut Record, pid: i32) -> Result<OwnedFd> {
+    record.pid = pid;
     record.start_time = process::start_time(record.pid).unwrap_or(0);
     entry.write_record(record)?;
     let found = process::open(record.pid, record.start_time).during(|| format!("open process {}", record.pid))?;

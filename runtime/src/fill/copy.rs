@@ -30,6 +30,13 @@ pub(crate) fn tree(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Fault
     copy.directory(from, to).map_err(|errno| (copy.place(), errno))
 }
 
+/// The same for a layer, with its whiteouts and overlayfs's own marks: the copy is a layer, too.
+#[cfg(feature = "cli")]
+pub(crate) fn layer(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Fault> {
+    let mut copy = Copy { marks: true, ..Copy::into(to) };
+    copy.directory(from, to).map_err(|errno| (copy.place(), errno))
+}
+
 /// Copies what lies in `from` into the directory `to`, which stays as it is.
 pub(crate) fn contents(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Fault> {
     let mut copy = Copy::into(to);
@@ -46,13 +53,15 @@ pub(crate) struct Copy<'a> {
     links: BTreeMap<(usize, u64, u64), CString>,
     /// Names from the copied directory to what is being copied; after an error, to what could not be.
     pub(crate) path: Vec<CString>,
+    /// Whiteouts and overlayfs's marks are copied, too.
+    marks: bool,
     buffer: Vec<u8>,
 }
 
 impl<'a> Copy<'a> {
     /// Into this empty directory.
     pub(crate) fn into(root: BorrowedFd<'a>) -> Self {
-        Self { root, layer: 0, links: BTreeMap::new(), path: Vec::new(), buffer: vec![0; PIECE] }
+        Self { root, layer: 0, links: BTreeMap::new(), path: Vec::new(), marks: false, buffer: vec![0; PIECE] }
     }
 
     /// What is being copied, with a slash before each name.
@@ -62,7 +71,7 @@ impl<'a> Copy<'a> {
 
     fn directory(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
         self.contents(from, to)?;
-        attributes(from, to, &rustix::fs::fstat(from)?)
+        attributes(from, to, &rustix::fs::fstat(from)?, self.marks)
     }
 
     fn contents(&mut self, from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
@@ -86,7 +95,7 @@ impl<'a> Copy<'a> {
         let stat = rustix::fs::statat(from, name, SELF)?;
         let kind = FileType::from_raw_mode(stat.st_mode);
         // A whiteout of a layer that no overlay shows: it is no file, and hides nothing here.
-        if kind == FileType::CharacterDevice && stat.st_rdev == 0 {
+        if kind == FileType::CharacterDevice && stat.st_rdev == 0 && !self.marks {
             return Ok(());
         }
         if kind == FileType::Directory {
@@ -160,7 +169,7 @@ impl<'a> Copy<'a> {
             at = at.saturating_add(u64::try_from(length).unwrap_or(0));
         }
         rustix::fs::ftruncate(&to, end)?;
-        attributes(from.as_fd(), to.as_fd(), stat)
+        attributes(from.as_fd(), to.as_fd(), stat, self.marks)
     }
 }
 
@@ -183,10 +192,11 @@ fn open(directory: BorrowedFd<'_>, name: &CStr, flags: OFlags) -> Result<OwnedFd
 }
 
 /// Owner, permissions, extended attributes and times of an opened file or directory, in the order in which none undoes another.
-pub(crate) fn attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>, stat: &Stat) -> Result<(), Errno> {
+/// With `marks` overlayfs's own are among them.
+pub(crate) fn attributes(from: BorrowedFd<'_>, to: BorrowedFd<'_>, stat: &Stat, marks: bool) -> Result<(), Errno> {
     rustix::fs::fchown(to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
     rustix::fs::fchmod(to, permissions(stat.st_mode))?;
-    extended(from, to)?;
+    extended(from, to, marks)?;
     rustix::fs::futimens(to, &times(stat))
 }
 
@@ -211,7 +221,7 @@ fn times(stat: &Stat) -> Timestamps {
 }
 
 /// Extended attributes. Those that the volume's filesystem can't have are left out.
-fn extended(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
+fn extended(from: BorrowedFd<'_>, to: BorrowedFd<'_>, marks: bool) -> Result<(), Errno> {
     let mut names = vec![0; XATTRS];
     let length = match rustix::fs::flistxattr(from, &mut *names) {
         Err(Errno::OPNOTSUPP) => return Ok(()),
@@ -219,7 +229,7 @@ fn extended(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Errno> {
     };
     let mut value = vec![0; XATTRS];
     for name in names.get(..length).unwrap_or_default().split_inclusive(|byte| *byte == 0) {
-        if OVERLAY_MARKS.iter().any(|mark| name.starts_with(mark)) {
+        if !marks && OVERLAY_MARKS.iter().any(|mark| name.starts_with(mark)) {
             continue;
         }
         let name = CStr::from_bytes_with_nul(name).map_err(|_| Errno::INVAL)?;

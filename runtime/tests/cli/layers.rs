@@ -40,11 +40,11 @@ pub fn tests() -> Vec<Trial> {
     ]
 }
 
-const DRIVERS: [&str; 3] = ["overlay", "fuse-overlayfs", "copy"];
+pub const DRIVERS: [&str; 3] = ["overlay", "fuse-overlayfs", "copy"];
 
 /// Whose container it is, and whose ids.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Who {
+pub enum Who {
     Root,
     /// With a user namespace for the container.
     RootMapped,
@@ -55,7 +55,7 @@ const EVERYBODY: [Who; 3] = [Who::Root, Who::RootMapped, Who::User];
 
 impl Who {
     /// The id outside of one inside.
-    fn outside(self, id: u32) -> u32 {
+    pub fn outside(self, id: u32) -> u32 {
         match (self, id) {
             (Self::Root, id) => id,
             (Self::RootMapped, id) => 400_000 + id,
@@ -66,15 +66,15 @@ impl Who {
 }
 
 /// A bundle whose root is these layers on a base with busybox.
-struct Bundle {
-    site: Site,
+pub struct Bundle {
+    pub site: Site,
     who: Who,
     layers: Vec<PathBuf>,
-    place: PathBuf,
+    pub place: PathBuf,
 }
 
 impl Bundle {
-    fn new(who: Who, site: Site) -> Self {
+    pub fn new(who: Who, site: Site) -> Self {
         let mut site = if who == Who::User { by_user(site, &[]) } else { site };
         if who == Who::RootMapped {
             site.config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "user"}));
@@ -108,7 +108,7 @@ impl Bundle {
     }
 
     /// One more layer on top.
-    fn layer(&mut self) -> PathBuf {
+    pub fn layer(&mut self) -> PathBuf {
         let layer = self.site.directory.join(format!("layer-{}", self.layers.len()));
         fs::create_dir(&layer).unwrap();
         fs::set_permissions(&layer, PermissionsExt::from_mode(0o755)).unwrap();
@@ -123,7 +123,7 @@ impl Bundle {
         lchown(path, Some(self.who.outside(id)), Some(self.who.outside(id))).unwrap();
     }
 
-    fn annotate(&mut self, driver: Option<&str>) {
+    pub fn annotate(&mut self, driver: Option<&str>) {
         let layers = self.layers.iter().map(|layer| layer.to_str().unwrap()).collect::<Vec<_>>().join(":");
         self.site.config["annotations"] = json!({"org.garboard.layers": layers});
         if let Some(driver) = driver {
@@ -138,7 +138,7 @@ impl Bundle {
         printed
     }
 
-    fn assert_gone(&self) {
+    pub fn assert_gone(&self) {
         let left: Vec<_> = fs::read_dir(&self.place).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert!(left.is_empty(), "{left:?}");
         self.site.assert_gone();

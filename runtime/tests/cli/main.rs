@@ -10,6 +10,8 @@ mod faults;
 mod hooks;
 mod ids;
 mod images;
+mod images_of_layers;
+mod images_of_terminals;
 mod layers;
 mod lifecycle;
 mod limits;
@@ -29,6 +31,11 @@ fn main() {
     if std::env::args().nth(1).as_deref() == Some(lifecycle::WITHOUT_FIRST_THREAD) {
         lifecycle::go_on_without_the_first_thread();
     }
+    if let (Some(images_of_terminals::TALK), Some(directory)) =
+        (std::env::args().nth(1).as_deref(), std::env::args().nth(2))
+    {
+        images_of_terminals::talk(directory.as_ref());
+    }
     let arguments = Arguments::from_args();
     let tests: Vec<Trial> = if rustix::process::geteuid().is_root() {
         [
@@ -45,6 +52,8 @@ fn main() {
             shared_mounts::tests(),
             systemd::tests(),
             images::tests(),
+            images_of_layers::tests(),
+            images_of_terminals::tests(),
             layers::tests(),
             callers::tests(),
             attacks::tests(),

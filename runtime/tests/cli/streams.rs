@@ -49,7 +49,7 @@ fn streams_are_the_caller_s() {
 }
 
 /// Accepts one connection and takes the descriptor that comes over it.
-fn receive(listener: &UnixListener) -> OwnedFd {
+pub fn receive(listener: &UnixListener) -> OwnedFd {
     let (stream, _) = listener.accept().unwrap();
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);

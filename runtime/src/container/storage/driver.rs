@@ -17,14 +17,18 @@ pub(crate) enum Driver {
 }
 
 impl Driver {
+    /// Its name in annotations.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Overlay => "overlay",
+            Self::Fuse => "fuse-overlayfs",
+            Self::Copy => "copy",
+        }
+    }
+
     /// By its name in annotations.
     pub(super) fn named(name: &str) -> Option<Self> {
-        match name {
-            "overlay" => Some(Self::Overlay),
-            "fuse-overlayfs" => Some(Self::Fuse),
-            "copy" => Some(Self::Copy),
-            _ => None,
-        }
+        [Self::Overlay, Self::Fuse, Self::Copy].into_iter().find(|driver| driver.name() == name)
     }
 }
 

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use rustix::process::{Signal, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
+use super::driver::Driver;
 use super::removal::{self, DIRECTORY};
 use crate::container::error::{During, Error, Result};
 use crate::container::store::Entry;
@@ -21,6 +22,8 @@ use crate::userns;
 
 /// Its file in the state directory.
 const FILE: &str = "storage";
+/// The file of the driver's name.
+const DRIVER: &str = "storage-driver";
 /// The file of the daemon's process id and start time.
 const DAEMON: &str = "storage-daemon";
 /// Begins the name of a container's directory in the root's place.
@@ -53,6 +56,16 @@ impl Kept {
     /// Its path.
     pub(super) fn directory(&self) -> String {
         self.path().to_string_lossy().into_owned()
+    }
+
+    /// Whether the container has ids of its own.
+    pub(super) fn has_ids(&self) -> bool {
+        self.ids.is_some()
+    }
+
+    /// What the container has written, or nothing yet.
+    pub(super) fn upper(&self) -> PathBuf {
+        self.path().join("upper")
     }
 
     fn path(&self) -> PathBuf {
@@ -120,6 +133,16 @@ fn make_directory(
         rustix::fs::fchown(&made, uid.map(Uid::from_raw), gid.map(Gid::from_raw))?;
     }
     Ok(made)
+}
+
+/// Writes down which driver has put the root together.
+pub(super) fn write_driver_down(entry: &Entry, driver: Driver) -> Result<()> {
+    entry.write(DRIVER, driver.name().as_bytes())
+}
+
+/// Which one it was.
+pub(super) fn driver_of(entry: &Entry) -> Result<Option<Driver>> {
+    Ok(entry.read(DRIVER)?.and_then(|name| Driver::named(&String::from_utf8_lossy(&name))))
 }
 
 /// Writes down which process serves the root.

@@ -131,7 +131,7 @@ impl Merge<'_> {
         rustix::fs::mkdirat(to, name, Mode::RWXU)?;
         let made = rustix::fs::openat(to, name, flags, Mode::empty())?;
         self.contents(sources, made.as_fd())?;
-        attributes(topmost.as_fd(), made.as_fd(), &rustix::fs::fstat(&topmost)?)
+        attributes(topmost.as_fd(), made.as_fd(), &rustix::fs::fstat(&topmost)?, false)
     }
 }
 

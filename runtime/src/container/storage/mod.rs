@@ -16,11 +16,13 @@ mod fuse;
 mod kept;
 mod merge;
 mod removal;
+pub(super) mod saved;
 mod stage;
 mod stale;
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use super::error::{Error, Result};
 use super::store::Entry;
@@ -28,6 +30,7 @@ use crate::launch::{Launch, Namespace, RootSource};
 use crate::{spec, userns};
 
 use driver::Driver;
+use kept::Kept;
 
 const LAYERS: &str = "org.garboard.layers";
 const DRIVER: &str = "org.garboard.layers.driver";
@@ -80,40 +83,64 @@ pub(crate) fn declared(annotations: &BTreeMap<String, String>, launch: &Launch) 
     Ok(Some(Declared { layers, forced }))
 }
 
-/// Refuses layers where the root is to outlive the container: what it has written goes with it.
-pub(crate) fn expect_none(spec: &oci_spec::runtime::Spec) -> Result<()> {
-    if !spec.annotations().as_ref().is_some_and(|annotations| annotations.contains_key(LAYERS)) {
-        return Ok(());
-    }
-    let why = "a root of layers isn't in criu's images: use one directory";
-    Err(spec::Error::new(format!("annotations[{LAYERS}]"), why).into())
+/// Whether a configuration says that the root is made of layers.
+pub(crate) fn has_layers(spec: &oci_spec::runtime::Spec) -> bool {
+    spec.annotations().as_ref().is_some_and(|annotations| annotations.contains_key(LAYERS))
 }
 
 /// Puts the root of `launch` together, for the container of `entry`. From the first thing that is made, [`destroy`] finds it.
 pub(crate) fn prepare(entry: &Entry, launch: &Launch, declared: &Declared) -> Result<Prepared> {
+    let (kept, stale) = make(entry, launch)?;
+    let userns = launch.ids.as_ref().map(userns::create).transpose()?;
+    let (root, warning) = build(entry, launch, declared, &kept, userns.as_ref(), None)?;
+    Ok(Prepared { root, userns, warning: stale.into_iter().chain(warning).collect() })
+}
+
+/// The same with what was [`saved::save`]d beside `images`. criu makes the user namespace, in which the root's filesystem thus can't
+/// be mounted: it is the machine's, as that of any directory.
+pub(crate) fn restore(entry: &Entry, launch: &Launch, declared: &Declared, images: &Path) -> Result<Prepared> {
+    let (kept, stale) = make(entry, launch)?;
+    let driver = saved::load(images, &kept.upper())?;
+    let (root, warning) = build(entry, launch, declared, &kept, None, Some(driver))?;
+    Ok(Prepared { root, userns: None, warning: stale.into_iter().chain(warning).collect() })
+}
+
+/// The container's own directory, and what couldn't be removed of others'.
+fn make(entry: &Entry, launch: &Launch) -> Result<(Kept, Option<String>)> {
     let RootSource::Directory(place) = &launch.root.source else {
         return Err(Error::new("put the layers together: the root is no directory"));
     };
     let boot = stale::boot()?;
     let stale = stale::clear(place, &boot, launch.ids.as_ref());
-    let kept = kept::Kept::new(place, entry.id(), &boot, launch.ids.as_ref())?;
+    let kept = Kept::new(place, entry.id(), &boot, launch.ids.as_ref())?;
     kept.write_down(entry)?;
     kept.make()?;
-    let userns = launch.ids.as_ref().map(userns::create).transpose()?;
-    let built = stage::build(declared, &kept.directory(), userns.as_ref(), launch.in_user_namespace())?;
+    Ok((kept, stale))
+}
+
+fn build(
+    entry: &Entry,
+    launch: &Launch,
+    declared: &Declared,
+    kept: &Kept,
+    userns: Option<&OwnedFd>,
+    restored: Option<Driver>,
+) -> Result<(OwnedFd, Option<String>)> {
+    let built = stage::build(declared, &kept.directory(), userns, launch.in_user_namespace(), restored)?;
+    kept::write_driver_down(entry, built.told.driver)?;
     if let Some(daemon) = built.told.daemon {
         kept::write_daemon_down(entry, daemon)?;
     }
-    Ok(Prepared { root: built.root, userns, warning: stale.into_iter().chain(built.told.warning).collect() })
+    Ok((built.root, built.told.warning))
 }
 
 /// Removes what [`prepare`] has made, if it has. The container's processes have ended.
 pub(crate) fn destroy(entry: &Entry) -> Result<()> {
-    if !kept::Kept::may_exist(entry) {
+    if !Kept::may_exist(entry) {
         return Ok(());
     }
     kept::end_daemon(entry)?;
-    kept::Kept::find(entry)?.map_or(Ok(()), |kept| kept.remove())
+    Kept::find(entry)?.map_or(Ok(()), |kept| kept.remove())
 }
 
 #[cfg(test)]

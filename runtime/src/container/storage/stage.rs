@@ -12,6 +12,7 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space}
 use serde::{Deserialize, Serialize};
 
 use super::driver::{self, Driver, Probe};
+use super::removal::DIRECTORY;
 use super::{Declared, fuse, merge};
 use crate::child::identity;
 use crate::child::rootfs::{self, Layers};
@@ -29,20 +30,24 @@ pub(super) struct Built {
 }
 
 /// What the stage says beside the root.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Told {
+    /// How they were put together.
+    pub(super) driver: Driver,
     /// The process that serves it, as this pid namespace counts.
     pub(super) daemon: Option<i32>,
     /// What a person should know.
     pub(super) warning: Option<String>,
 }
 
-/// Puts the layers together with what is in `directory`, in the user namespace `userns` if there is one.
+/// Puts the layers together with what is in `directory`, in the user namespace `userns` if there is one: what the driver `restored`
+/// has written there before, or nothing yet.
 pub(super) fn build(
     declared: &Declared,
     directory: &str,
     userns: Option<&OwnedFd>,
     in_user_namespace: bool,
+    restored: Option<Driver>,
 ) -> Result<Built, Failure> {
     let upper = Upper::Directory(directory.to_owned());
     let launch =
@@ -52,8 +57,9 @@ pub(super) fn build(
         .at(Step::Pipe, || "from the stage")?;
     let launcher = rustix::process::getpid();
     let child = sys::clone::fork_into(UnshareFlags::empty(), None, libc::SIGCHLD, || {
-        let built = enter(userns, launcher)
-            .and_then(|place| put_together(&launch, &trees, declared.forced, place, in_user_namespace));
+        let built = enter(userns, launcher).and_then(|place| {
+            put_together(&launch, &trees, restored.or(declared.forced), restored.is_none(), place, in_user_namespace)
+        });
         let told = built.and_then(|built| {
             let beside = postcard::to_stdvec(&built.told).unwrap_or_default();
             descriptor::send(says.as_fd(), &beside, built.root.as_fd()).at(Step::Pipe, || "to the launcher")
@@ -74,7 +80,10 @@ pub(super) fn build(
     let (root, length) = received?;
     let beside = beside.get(..length).unwrap_or_default();
     match root {
-        Some(root) => Ok(Built { root, told: postcard::from_bytes(beside).unwrap_or_default() }),
+        Some(root) => {
+            let told = postcard::from_bytes(beside).map_err(|_| Errno::PROTO).at(Step::Pipe, || "from the stage")?;
+            Ok(Built { root, told })
+        }
         None if beside.is_empty() => Err(Failure::new(Step::Pipe, "from the stage, which was killed", Errno::PIPE)),
         None => Err(report::decode(beside)),
     }
@@ -112,11 +121,15 @@ fn put_together(
     launch: &Launch,
     trees: &Trees,
     forced: Option<Driver>,
+    is_new: bool,
     place: OwnedFd,
     in_user_namespace: bool,
 ) -> Result<Built, Failure> {
     let workspace = rootfs::workspace(launch, place.as_fd())?;
     let layers = Layers::place(launch, trees, workspace.as_fd())?;
+    if is_new {
+        layers.dress_upper(workspace.as_fd())?;
+    }
     let try_overlay = || overlay(&layers, workspace.as_fd(), in_user_namespace);
     let (driver, overlay, warning) = match forced {
         Some(Driver::Overlay) => (Driver::Overlay, Some(try_overlay()?), None),
@@ -136,9 +149,11 @@ fn put_together(
     let (root, daemon) = match (driver, overlay) {
         (_, Some(root)) => (root, None),
         (Driver::Fuse, None) => fuse::mount(&layers, workspace.as_fd()).map(|(root, daemon)| (root, Some(daemon)))?,
+        // It is all there.
+        (_, None) if !is_new => (detached(open_in(workspace.as_fd(), layers.upper.0)?.as_fd())?, None),
         (Driver::Overlay | Driver::Copy, None) => (copy(&layers, workspace.as_fd())?, None),
     };
-    Ok(Built { root, told: Told { daemon, warning } })
+    Ok(Built { root, told: Told { driver, daemon, warning } })
 }
 
 /// The kernel's overlay. One that it makes read-only, for want of something in the upper's filesystem, is none.
@@ -153,13 +168,16 @@ fn overlay(layers: &Layers<'_>, workspace: BorrowedFd<'_>, in_user_namespace: bo
 
 /// A copy of what an overlay would show, where it would write to.
 fn copy(layers: &Layers<'_>, workspace: BorrowedFd<'_>) -> Result<OwnedFd, Failure> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let open = |path: &str| rustix::fs::openat(workspace, path, flags, Mode::empty()).at(Step::Open, || path);
+    let open = |path: &str| open_in(workspace, path);
     let sources = (0..layers.mounts.len()).map(|number| open(&format!("layers/{number}"))).collect::<Result<_, _>>()?;
     let upper = open(layers.upper.0)?;
     merge::copy(sources, upper.as_fd())
         .map_err(|(path, errno)| Failure::new(Step::CopyLayers, if path.is_empty() { "/" } else { &path }, errno))?;
     detached(upper.as_fd())
+}
+
+fn open_in(workspace: BorrowedFd<'_>, path: &str) -> Result<OwnedFd, Failure> {
+    rustix::fs::openat(workspace, path, DIRECTORY, Mode::empty()).at(Step::Open, || path)
 }
 
 /// What `place` shows, as a mount that is nowhere.

@@ -1,0 +1,106 @@
+//! A talk with criu by its own protocol, for what it hands over no other way: the outer side of a terminal.
+
+use std::ffi::OsString;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
+
+use super::message::{self, Said};
+use super::{Running, Surroundings, complaint};
+use crate::container::error::{During, Error, Result};
+use crate::descriptor;
+
+/// Bytes; each of criu's has an id or a word, and perhaps an error's text.
+const LONGEST_MESSAGE: usize = 4096;
+/// The stage that comes with the outer side of a terminal that nobody among the restored holds.
+const TERMINAL: &str = "orphan-pts-master";
+/// The stage at which everything is written and nothing goes on yet.
+const DUMPED: &str = "post-dump";
+
+/// What criu has to say of what it has done.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    /// The process that it has restored.
+    pub(crate) pid: Option<i32>,
+    /// Its terminal's outer side.
+    pub(crate) terminal: Option<OwnedFd>,
+}
+
+/// Has criu do by its own protocol what it does with these arguments, minding a terminal whose outer side isn't inside. `dumped` is
+/// done when a dump is written and its processes still stand still; if it fails, so does the dump.
+pub(crate) fn ask(
+    program: &Path,
+    arguments: &[OsString],
+    log: &Path,
+    place: &Surroundings<'_>,
+    dumped: impl FnOnce() -> Result<()>,
+) -> Result<Outcome> {
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .during(|| "make a socket pair for criu")?;
+    // Not closed by exec, as criu is to have it.
+    let theirs = rustix::io::dup(theirs).during(|| "make a socket pair for criu")?;
+    let swrk = vec!["swrk".into(), theirs.as_raw_fd().to_string().into()];
+    // Directories of where criu is, as it mounts something in one.
+    let running = Running::start(program, swrk, place, || {
+        message::directories(arguments).try_for_each(|path| {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let directory = rustix::fs::open(path, flags, Mode::empty())?;
+            descriptor::send(theirs.as_fd(), b"directory", directory.as_fd())
+        })
+    })?;
+    drop(theirs);
+    let directories = message::directories(arguments).map_while(|_| descriptor::receive(ours.as_fd()).ok()?);
+    let directories: Vec<OwnedFd> = directories.collect();
+    let (mut terminal, mut dumped, mut beside) = (None, Some(dumped), Ok(()));
+    let mut at_stage = |stage: &str, received: Option<OwnedFd>| {
+        match (stage, dumped.take_if(|_| stage == DUMPED)) {
+            (TERMINAL, _) => terminal = received,
+            (_, Some(dumped)) => {
+                beside = dumped();
+                return beside.is_ok();
+            }
+            _ => {}
+        }
+        true
+    };
+    let said = message::request(arguments, &directories).and_then(|request| {
+        talk(ours.as_fd(), &request, &mut at_stage).during(|| format!("talk to {}", running.path.display()))
+    });
+    // It ends when nobody talks to it any more.
+    drop(ours);
+    if let Err(error) = beside {
+        running.wait()?;
+        return Err(error);
+    }
+    if let Ok(Said::Done(pid)) = said {
+        running.wait()?;
+        return Ok(Outcome { pid, terminal });
+    }
+    // Its log knows better why it has failed than what it said, if it said anything.
+    running.finish(log)?;
+    said?;
+    Err(Error::new(format!("talk to {}: it has failed: {}", running.path.display(), complaint(log))))
+}
+
+/// From the request to the last word. criu tells of stages on the way, and waits each time; one of them comes with a terminal.
+fn talk(
+    criu: BorrowedFd<'_>,
+    request: &[u8],
+    at_stage: &mut dyn FnMut(&str, Option<OwnedFd>) -> bool,
+) -> std::result::Result<Said, Errno> {
+    send(criu, request, SendFlags::NOSIGNAL)?;
+    let mut buffer = [0_u8; LONGEST_MESSAGE];
+    loop {
+        let (received, length) = descriptor::receive_with(criu, &mut buffer)?;
+        match message::understand(buffer.get(..length).unwrap_or_default()).ok_or(Errno::PROTO)? {
+            Said::Stage(stage) => {
+                let goes_on = at_stage(&stage, received);
+                send(criu, &message::answer(goes_on), SendFlags::NOSIGNAL)?;
+            }
+            last => return Ok(last),
+        }
+    }
+}

@@ -96,13 +96,19 @@ pub(crate) fn close_on_exec_from(first: RawFd) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Closes every descriptor from `first` up but these (close_range(2), Linux 5.9). For a process that is about to execute another
-/// program, or to end by exit: whoever owns one of them must not use it, or drop it, any more.
+/// Closes every descriptor from `first` up but these (close_range(2), Linux 5.9), and of those below, which the caller has left for the next
+/// program, what exec would close: it stands where the caller had none. For a process that is about to execute another program, or to end by
+/// exit: whoever owns one of them must not use it, or drop it, any more.
 pub(crate) fn close_all_but(kept: &mut [RawFd], first: RawFd) -> Result<(), Errno> {
     let close = |from: RawFd, to: libc::c_uint| {
         // SAFETY: the caller's word that no owner uses one of them.
         super::check(unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) }).map(drop)
     };
+    // SAFETY: fcntl(2) with F_GETFD only looks.
+    let ends_with_exec = |fd: &RawFd| unsafe { libc::fcntl(*fd, libc::F_GETFD) } == libc::FD_CLOEXEC;
+    for fd in (3..first).filter(|fd| !kept.contains(fd)).filter(ends_with_exec) {
+        close(fd, fd.unsigned_abs())?;
+    }
     kept.sort_unstable();
     let mut from = first;
     for fd in kept.iter().filter(|fd| **fd >= first) {

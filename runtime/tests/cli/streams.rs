@@ -205,12 +205,16 @@ fn descriptors_are_preserved_and_no_others() {
 
 /// Somebody in the container may be allowed to look into it: a directory of the machine's would be a way out.
 fn who_waits_to_begin_holds_nothing_of_the_machine_s() {
-    for terminal in [false, true] {
-        let site = shell("sleep 1000").change(|c| c["process"]["terminal"] = terminal.into());
+    for (terminal, preserved) in [(false, "0"), (true, "0"), (false, "7")] {
+        let mut site = shell("sleep 1000").change(|c| c["process"]["terminal"] = terminal.into());
         let listener = UnixListener::bind(site.directory.join("console")).unwrap();
         let socket = site.directory.join("console");
-        let arguments = ["--console-socket", socket.to_str().unwrap()];
-        site.create(if terminal { &arguments } else { &[] });
+        let arguments = ["--preserve-fds", preserved, "--console-socket", socket.to_str().unwrap()];
+        // Between the one that is passed on and the streams there is room for others.
+        site.before = ["sh", "-c", "exec \"$0\" \"$@\" 9</dev/zero"].map(str::to_owned).to_vec();
+        site.before.push(crate::site::runtime().to_str().unwrap().to_owned());
+        site.create(if terminal { &arguments } else { &arguments[..2] });
+        site.before.clear();
         let pid = site.state()["pid"].as_i64().unwrap();
         // It says that it is there, and closes a moment later at most.
         let held = || -> Vec<String> {
@@ -219,7 +223,8 @@ fn who_waits_to_begin_holds_nothing_of_the_machine_s() {
             foreign.filter_map(|fd| Some(std::fs::read_link(fd.path()).ok()?.to_str()?.to_owned())).collect()
         };
         let is_harmless = |what: &String| {
-            ["pipe:", "socket:", "anon_inode:"].iter().any(|kind| what.starts_with(kind)) || what.contains("/pts/")
+            ["pipe:", "socket:", "anon_inode:", "/dev/zero"].iter().any(|kind| what.starts_with(kind))
+                || what.contains("/pts/")
         };
         until("all is closed", || held().iter().all(is_harmless));
         drop(listener);

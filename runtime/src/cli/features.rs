@@ -119,7 +119,7 @@ fn document() -> Value {
         "potentiallyUnsafeConfigAnnotations": [
             "org.garboard.landlock.", "org.garboard.layers", "org.systemd.property.", "run.oci.delegate-cgroup",
             "run.oci.hooks.", "run.oci.keep_original_groups", "run.oci.pidfd_receiver", "run.oci.seccomp.receiver",
-            "run.oci.systemd.subgroup"
+            "run.oci.seccomp_bpf_data", "run.oci.systemd.subgroup"
         ],
         "linux": {
             "namespaces": NAMESPACES,

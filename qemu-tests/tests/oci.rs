@@ -124,14 +124,18 @@ done
 #[test]
 fn few_processes_are_few_and_enough_to_begin() {
     let mut guest = Guest::new(FEW);
-    let script = "read max </sys/fs/cgroup/pids.max; (:) && echo $max made || echo $max alone";
-    for (name, version, limit, time) in [
-        ("one", "1.3.0", json!(1), false),
-        ("none", "1.3.0", json!(0), false),
-        ("older", "1.2.1", json!(0), false),
-        ("unsaid", "1.3.0", Value::Null, false),
-        ("staged", "1.3.0", json!(1), true),
-        ("two", "1.3.0", json!(2), false),
+    // One that begins in a cgroup beneath its own has controllers there, too.
+    let script = "cd /sys/fs/cgroup; [ ! -d init ] || { read below <init/pids.max; echo $below below; }; read max <pids.max; \
+                  (:) && echo $max made || echo $max alone";
+    let annotations = json!({"run.oci.delegate-cgroup": "init"});
+    for (name, version, limit, time, beneath) in [
+        ("one", "1.3.0", json!(1), false, false),
+        ("none", "1.3.0", json!(0), false, false),
+        ("older", "1.2.1", json!(0), false, false),
+        ("unsaid", "1.3.0", Value::Null, false, false),
+        ("staged", "1.3.0", json!(1), true, false),
+        ("two", "1.3.0", json!(2), false, false),
+        ("beneath", "1.3.0", json!(1), false, true),
     ] {
         let mut config = config(&["/bin/busybox", "sh", "-c", script]);
         config["ociVersion"] = version.into();
@@ -139,6 +143,9 @@ fn few_processes_are_few_and_enough_to_begin() {
         config["mounts"].as_array_mut().unwrap().push(json!({
             "destination": "/sys/fs/cgroup", "type": "cgroup2", "source": "cgroup", "options": ["ro"],
         }));
+        if beneath {
+            config["annotations"] = annotations.clone();
+        }
         if time {
             config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "time"}));
         }
@@ -150,9 +157,10 @@ fn few_processes_are_few_and_enough_to_begin() {
         }
     }
     let found = boot(guest);
-    for (name, max) in [("one", "1"), ("none", "1"), ("staged", "1")] {
-        let said = &found[name];
-        assert!(said.contains("fork") || said == &format!("{max} alone"), "{name}: {said}");
+    for (name, max) in [("one", "1"), ("none", "1"), ("staged", "1"), ("beneath", "1")] {
+        let said = found[name].trim_start_matches("max below ");
+        assert_eq!(found[name].starts_with("max below"), name == "beneath", "{}", found[name]);
+        assert!(said.contains("fork") || said == format!("{max} alone"), "{name}: {said}");
     }
     for (name, max) in [("older", "max"), ("unsaid", "max"), ("two", "2")] {
         assert_eq!(found[name], format!("{max} made"), "{name}");

@@ -117,8 +117,9 @@ fn document() -> Value {
         "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
         "mountOptions": mount_options,
         "potentiallyUnsafeConfigAnnotations": [
-            "org.garboard.landlock.", "org.garboard.layers", "org.systemd.property.", "run.oci.hooks.",
-            "run.oci.keep_original_groups", "run.oci.pidfd_receiver", "run.oci.seccomp.receiver"
+            "org.garboard.landlock.", "org.garboard.layers", "org.systemd.property.", "run.oci.delegate-cgroup",
+            "run.oci.hooks.", "run.oci.keep_original_groups", "run.oci.pidfd_receiver", "run.oci.seccomp.receiver",
+            "run.oci.seccomp_bpf_data", "run.oci.systemd.subgroup"
         ],
         "linux": {
             "namespaces": NAMESPACES,

@@ -72,7 +72,8 @@ fn compile(spec: &Spec, linux: &Linux, root: Root, base: &Base<'_>) -> Result<La
     let in_user_namespace = ids.is_some() || namespaces.user.is_some();
     let readonly = root.readonly || spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly).unwrap_or(false);
     let propagation = propagation(linux)?;
-    let label = linux.mount_label().as_deref().filter(|label| !label.is_empty());
+    let label = mounts::label(linux, spec.annotations().as_ref())?;
+    let label = label.as_deref();
     let container_ids = namespaces::mappings(linux)?;
     let at = match &root.source {
         RootSource::Directory(path) if base.bundle.is_some() => Some(path.as_str()),

@@ -1,6 +1,8 @@
 //! `mounts` of a spec.
 
-use oci_spec::runtime::Mount as SpecMount;
+use std::collections::HashMap;
+
+use oci_spec::runtime::{Linux, Mount as SpecMount};
 
 use super::bundle::within;
 use super::mount_options::Options;
@@ -8,6 +10,8 @@ use super::{Base, idmap, namespaces, text};
 use crate::launch::{EndLinks, IdMap, IdMapping, Mount, MountFlags, MountSource, Propagation};
 use crate::spec::Error;
 
+const LABEL_KIND: &str = "run.oci.mount_context_type";
+const LABEL_KINDS: [&str; 4] = ["context", "fscontext", "defcontext", "rootcontext"];
 /// Filesystems whose files the security policy labels, not the mount.
 const LABELLED_BY_POLICY: [&str; 4] = ["proc", "sysfs", "cgroup2", "mqueue"];
 
@@ -19,7 +23,7 @@ pub(super) struct Mounts<'a> {
     pub(super) in_user_namespace: bool,
     /// The ids of that user namespace, as far as they are told.
     pub(super) container_ids: IdMap,
-    /// `linux.mountLabel`
+    /// The option that [`label`] makes of `linux.mountLabel`.
     pub(super) label: Option<&'a str>,
     pub(super) propagation: Propagation,
 }
@@ -184,11 +188,23 @@ impl Mounts<'_> {
         if let Some(label) = self.label
             && !LABELLED_BY_POLICY.contains(&fstype)
         {
-            list.push(format!("context={label}"));
+            list.push(label.to_owned());
         }
         let device = device.filter(|device| !device.is_empty() && device != fstype);
         Ok(MountSource::Filesystem { fstype: fstype.to_owned(), device, options: list, copy_up: options.copy_up })
     }
+}
+
+/// The option of mount(8) that `linux.mountLabel` is; which one, crun's annotation says.
+pub(super) fn label(linux: &Linux, annotations: Option<&HashMap<String, String>>) -> Result<Option<String>, Error> {
+    let kind = annotations.and_then(|annotations| annotations.get(LABEL_KIND)).filter(|kind| !kind.is_empty());
+    let kind = kind.map_or("context", String::as_str);
+    if !LABEL_KINDS.contains(&kind) {
+        let why = format!("{kind:?} is none of {}", LABEL_KINDS.join(", "));
+        return Err(Error::new(format!("annotations[{LABEL_KIND}]"), why));
+    }
+    let label = linux.mount_label().as_deref().filter(|label| !label.is_empty());
+    Ok(label.map(|label| format!("{kind}={label}")))
 }
 
 /// What a person should know about `mounts` of a bundle whose root is at `root`.

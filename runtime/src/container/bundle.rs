@@ -98,6 +98,9 @@ fn decide(opened: Opened, mut spec: Spec, id: &str, gated: bool) -> Result<Bundl
     let made = compile::bundle(&spec, compile::Bundle { path: &directory, id })?;
     warnings.extend(made.warnings);
     let mut launch = made.launch;
+    if let Some(filter) = annotations::filter(&spec)? {
+        launch.seccomp = Some(filter);
+    }
     let rootfs = rootfs(&spec, &path)?;
     launch.root.source = RootSource::Directory(text("root.path", &rootfs)?);
     let layers = storage::declared(&annotations, &launch)?;

@@ -217,7 +217,7 @@ pub(crate) fn enable_for(settings: &Cgroup, group: BorrowedFd<'_>, path: &str) -
 ///
 /// A cgroup with processes gets none, but for the root, which alone has no type: some could be enabled, and then no child would
 /// take processes (cgroup-v2.rst, "Threads").
-fn enable_controllers(parent: BorrowedFd<'_>) {
+pub(super) fn enable_controllers(parent: BorrowedFd<'_>) {
     let (Ok(available), Ok(enabled)) =
         (own::read(parent, "cgroup.controllers"), own::read(parent, "cgroup.subtree_control"))
     else {

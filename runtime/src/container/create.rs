@@ -18,7 +18,7 @@ use super::hook_output::HookOutput;
 use super::record::{Record, Resctrl};
 use super::scope::Scope;
 use super::store::{CONFIGURATION, Entry, Lock, Store};
-use super::{cgroup, gate, in_place, life, notify, process, scope, storage, systemd};
+use super::{cgroup, gate, in_place, life, notify, process, scope, storage, subgroup, systemd};
 use crate::cgroup::AbsentController;
 use crate::device_filter;
 use crate::failure::{Failure, Step};
@@ -125,6 +125,8 @@ const PIDFD_RECEIVER: &str = "run.oci.pidfd_receiver";
 const SHARED_MOUNTS: &str = "no mount namespace: the container's mounts are the caller's too, and a program with CAP_SYS_CHROOT can leave \
                              its root";
 
+const NOT_DELEGATED: &str = "annotations[run.oci.delegate-cgroup]: without effect: the container has no cgroup";
+
 const UNBOUND: &str = "no cgroup and no pid namespace of its own: what the program starts can't all be found and killed with it. Such \
                        configuration is strongly discouraged";
 
@@ -155,9 +157,11 @@ fn make(
         launch.cgroup.device_filter.clear();
     }
     let mut warnings = Vec::new();
+    let delegates = subgroup::delegates(record)?;
     record.cgroup = place.as_ref().map(|place| place.path.clone());
     if place.is_none() && unit.is_none() {
         do_without_cgroup(launch, &mut warnings)?;
+        warnings.extend(delegates.then(|| NOT_DELEGATED.to_owned()));
     }
     // From here on `delete` knows what there may be to remove.
     lock.begin(record.cgroup.as_deref())?;
@@ -182,7 +186,8 @@ fn make(
 
     let launch = &bundle.launch;
     let hooks = &bundle.hooks;
-    let staged = !(hooks.runtime.is_empty() && hooks.create_container.is_empty() && hooks.start_container.is_empty());
+    let in_launcher = delegates || !hooks.runtime.is_empty();
+    let staged = in_launcher || !(hooks.create_container.is_empty() && hooks.start_container.is_empty());
     let keep_groups = record.keeps_groups();
     let output = if staged { HookOutput::open(record)? } else { HookOutput::NONE };
     let shared = RefCell::new((record, Ok(())));
@@ -200,7 +205,7 @@ fn make(
         adopt_cgroup: true,
         record: Some(&write_down),
         hooks: staged.then_some(Hooks {
-            in_launcher: !hooks.runtime.is_empty(),
+            in_launcher,
             create_container: &hooks.create_container,
             start_container: &hooks.start_container,
             output: output.as_fds(),
@@ -243,7 +248,7 @@ fn make(
         Surroundings { directory: Some(&record.bundle), output: output.as_fds(), ..Surroundings::default() };
     let receiver = record.annotations.get(PIDFD_RECEIVER).map(Path::new);
     let mut receivers = options.pidfd_socket.as_deref().into_iter().chain(receiver);
-    let finished = follow(&started, surroundings, &hooks.runtime, record, options.gated)
+    let finished = follow(&started, surroundings, (launch, &hooks.runtime), record, options.gated)
         .and_then(|()| receivers.try_for_each(|path| send_pidfd(path, &started.pidfd)))
         .and_then(|()| finish(lock, record, options))
         .and_then(|()| console.and_then(|(_, ours)| ours).map(|ours| receive_terminal(&ours)).transpose());
@@ -279,7 +284,9 @@ fn expect_user_namespace(launch: &Launch) -> Result<()> {
 fn enter_scope(record: &mut Record, (scope, properties): &(Scope, Properties), launch: &Launch) -> Result<()> {
     let path = systemd::start(scope, record.pid, properties.clone())?;
     record.scope = Some(scope.unit.clone());
-    record.cgroup = Some(path.clone());
+    record.cgroup = Some(path);
+    subgroup::enter(record)?;
+    let path = record.cgroup.clone().unwrap_or_default();
     let missing = || Error::new(format!("open the cgroup of {}: there is no cgroup2 mount", scope.unit));
     let group = cgroup::open(record)?.ok_or_else(missing)?;
     cgroup::enable_for(&launch.cgroup, group.as_fd(), &path)?;
@@ -306,12 +313,12 @@ fn do_without_cgroup(launch: &mut Launch, warnings: &mut Vec<String>) -> Result<
     Ok(())
 }
 
-/// Goes along with the child: runs the launcher's hooks when it is their turn, until it is at the gate or has executed its
+/// Goes along with the child: moves it to where it is to begin and runs the launcher's hooks when it is their turn, until it is at the gate or has executed its
 /// program.
 fn follow(
     started: &Started,
     surroundings: Surroundings<'_>,
-    hooks: &[hook::Hook],
+    (launch, hooks): (&Launch, &[hook::Hook]),
     record: &Record,
     gated: bool,
 ) -> Result<()> {
@@ -325,6 +332,7 @@ fn follow(
         if n == 0 {
             break;
         } else if message == StageMessage::Mounted as u8 {
+            subgroup::delegate(record, launch)?;
             let state = hook::State::new(&record.state("created", record.pid))?;
             hook::run_all(surroundings, hooks, &state)?;
             send(stages, b"g", SendFlags::NOSIGNAL).during(|| "answer the container's process")?;

@@ -12,7 +12,7 @@ use super::create::wait_for_report;
 use super::error::{During, Error, Result};
 use super::record::{Record, Status};
 use super::store::{CONFIGURATION, Entry};
-use super::{bundle, cgroup, in_place, systemd};
+use super::{bundle, cgroup, in_place, subgroup, systemd};
 use crate::compile::{self, Bundle};
 use crate::failure::{Failure, Step};
 use crate::launch::{Listener, Process, Seccomp};
@@ -157,7 +157,7 @@ pub fn exec(entry: &Entry, decided: &Decided, request: &Request) -> Result<Enter
         (Err(failure), Some(unit)) if failure.step == Step::Clone && failure.errno == Errno::ACCESS.raw_os_error() => {
             // An ordinary user's own processes can't leave the cgroup of a login session; its systemd has them moved.
             let beneath = request.cgroup.as_deref().map(|path| path.trim_matches('/')).filter(|path| !path.is_empty());
-            let beneath = beneath.map(|path| format!("/{path}")).unwrap_or_default();
+            let beneath = subgroup::in_scope(record, unit, beneath)?;
             let refusal = RefCell::new(None);
             let attach = |pid| {
                 systemd::attach(unit, &beneath, pid).map_err(|error| {

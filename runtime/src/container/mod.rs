@@ -24,6 +24,7 @@ mod scope;
 pub mod stats;
 pub mod storage;
 pub mod store;
+mod subgroup;
 mod systemd;
 pub mod update;
 

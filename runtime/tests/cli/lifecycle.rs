@@ -34,6 +34,7 @@ pub fn tests() -> Vec<Trial> {
         the_cgroup_is_where_the_configuration_says,
         a_cgroup_in_use_is_left_alone,
         a_cgroup_that_is_there_is_used,
+        a_process_begins_in_a_cgroup_of_the_container_s,
         no_limit_needs_no_controller,
         the_pid_file_names_the_process,
         a_recycled_pid_is_not_taken_for_the_container,
@@ -436,6 +437,43 @@ fn a_cgroup_in_use_is_left_alone() {
 }
 
 /// With the limits and the owner that an administrator gave it; as with runc it goes with the container.
+/// By crun's annotation: what limits it is above, and what it makes beside its own is its business.
+fn a_process_begins_in_a_cgroup_of_the_container_s() {
+    let script =
+        "cat /proc/self/cgroup; mkdir /sys/fs/cgroup/payload/more /sys/fs/cgroup/other; touch /dev/done; sleep 60";
+    let site = shell(script).with_user_namespace().change(|c| {
+        c["annotations"] = json!({"run.oci.delegate-cgroup": "/payload/init"});
+        c["linux"]["resources"]["unified"] = json!({"cgroup.max.depth": "3"});
+        let mounts = c["mounts"].as_array_mut().unwrap();
+        mounts.retain(|mount| mount["destination"] != "/sys/fs/cgroup");
+        mounts.push(json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["rw"]}));
+    });
+    let output = site.create(&[]);
+    let read = |file: &str| std::fs::read_to_string(site.cgroup().join(file)).unwrap();
+    // Before it begins, and with what limits it out of its way.
+    assert_eq!((read("cgroup.procs").as_str(), read("payload/init/cgroup.procs").lines().count()), ("", 1));
+    assert_eq!((read("cgroup.max.depth").as_str(), read("payload/cgroup.max.depth").as_str()), ("3\n", "max\n"));
+    site.ok(&["start", &site.id]);
+    until("it is done", || site.run(&["exec", &site.id, "/bin/ls", "/dev/done"]).status == 0);
+    let said = std::fs::read_to_string(&output).unwrap();
+    assert!(said.ends_with("0::/payload/init\n"), "{said}");
+    assert!(site.cgroup().join("payload/more").exists() && site.cgroup().join("other").exists());
+    let pid = site.state()["pid"].to_string();
+    assert!(site.ok(&["ps", "--format", "json", &site.id]).contains(&pid));
+    site.ok(&["delete", "--force", &site.id]);
+    site.assert_gone();
+    // With a namespace of the machine's it sees where it is; `run` doesn't wait for a gate.
+    let site = shell("cat /proc/self/cgroup").change(|c| {
+        c["annotations"] = json!({"run.oci.delegate-cgroup": "init"});
+        c["linux"]["namespaces"].as_array_mut().unwrap().retain(|namespace| namespace["type"] != "cgroup");
+    });
+    assert!(site.ok(&["run", &site.id]).ends_with(&format!("0::/{}/init\n", site.id)));
+    site.assert_gone();
+    let site = site.change(|c| c["annotations"] = json!({"run.oci.delegate-cgroup": "../up"}));
+    assert!(site.fails(&["run", &site.id]).contains("annotations[run.oci.delegate-cgroup]: \"../up\" isn't a path"));
+    site.assert_gone();
+}
+
 fn a_cgroup_that_is_there_is_used() {
     use std::os::unix::fs::MetadataExt;
 

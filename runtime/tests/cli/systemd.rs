@@ -3,7 +3,7 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use libtest_mimic::Trial;
 use serde_json::json;
@@ -187,10 +187,29 @@ fn a_scope_is_made_changed_and_ended() {
     assert_eq!(systemd.property(unit, "LoadState"), "not-found");
     systemd.ok(&["delete", "--force", "one"]);
 
+    a_cgroup_in_the_scope_may_be_the_container_s(&systemd, &directory);
     a_name_in_use_is_refused(&systemd, &bundle);
     an_ordinary_user_has_scopes_too(&systemd);
     a_property_that_systemd_refuses_leaves_nothing(&systemd);
     limits_are_properties(&systemd);
+}
+
+/// By crun's annotations: what limits it is beneath the scope, and its process beneath that.
+fn a_cgroup_in_the_scope_may_be_the_container_s(systemd: &Systemd, scope: &Path) {
+    let bundle = systemd.bundle.to_str().unwrap();
+    systemd.configure("beneath.json", |config| {
+        config["annotations"] = json!({"run.oci.systemd.subgroup": "inside", "run.oci.delegate-cgroup": "/init"});
+        config["linux"]["resources"] = json!({"unified": {"cgroup.max.depth": "7"}});
+    });
+    systemd.ok(&["--systemd-cgroup", "run", "--detach", "--bundle", bundle, "--config", "beneath.json", "one"]);
+    let read = |file: &str| std::fs::read_to_string(scope.join(file)).unwrap();
+    assert_eq!((read("cgroup.procs").as_str(), read("inside/cgroup.procs").as_str()), ("", ""));
+    assert_eq!(read("inside/init/cgroup.procs").lines().count(), 1);
+    assert_eq!((read("cgroup.max.depth").as_str(), read("inside/cgroup.max.depth").as_str()), ("max\n", "7\n"));
+    systemd.ok(&["pause", "one"]);
+    assert!(read("inside/init/cgroup.events").contains("frozen 1"));
+    systemd.ok(&["delete", "--force", "one"]);
+    assert!(!scope.exists());
 }
 
 /// systemd takes every property that there is for a limit. Whether the limits then hold is a question of controllers.
@@ -234,7 +253,7 @@ fn an_ordinary_user_has_scopes_too(systemd: &Systemd) {
         systemd.as_user(&["busctl", "--user", "status", "org.freedesktop.systemd1"]).status == 0
     });
     let map = json!([{"containerID": 0, "hostID": 65534, "size": 1}]);
-    let config = json!({
+    let mut config = json!({
         "ociVersion": "1.3.0",
         "process": {"user": {"uid": 0, "gid": 0}, "cwd": "/", "args": ["/bin/sh", "-c", "sleep 60"], "env": ["PATH=/bin"]},
         "root": {"path": place().rootfs(), "readonly": true},
@@ -248,18 +267,22 @@ fn an_ordinary_user_has_scopes_too(systemd: &Systemd) {
         },
     });
     let bundle = systemd.bundle.to_str().unwrap();
-    std::fs::write(systemd.bundle.join("ordinary.json"), config.to_string()).unwrap();
-    as_user(&["--systemd-cgroup", "create", "--bundle", bundle, "--config", "ordinary.json", "mine"]);
     let scope = "test.slice/test-users.slice/manager.service/user.slice/inner-mine.scope";
     let directory = systemd.site.cgroup().join(scope);
-    let count = || std::fs::read_to_string(directory.join("cgroup.procs")).unwrap().lines().count();
-    assert_eq!(count(), 1);
-    as_user(&["start", "mine"]);
-    // It is the container's cgroup that the new process is in.
-    as_user(&["exec", "--detach", "mine", "sleep", "60"]);
-    assert_eq!(count(), 2);
-    as_user(&["delete", "--force", "mine"]);
-    assert!(!directory.exists());
+    let beneath = json!({"run.oci.systemd.subgroup": "inside", "run.oci.delegate-cgroup": "init"});
+    for (annotations, place) in [(json!({}), directory.clone()), (beneath, directory.join("inside/init"))] {
+        config["annotations"] = annotations;
+        std::fs::write(systemd.bundle.join("ordinary.json"), config.to_string()).unwrap();
+        as_user(&["--systemd-cgroup", "create", "--bundle", bundle, "--config", "ordinary.json", "mine"]);
+        let count = || std::fs::read_to_string(place.join("cgroup.procs")).unwrap().lines().count();
+        assert_eq!(count(), 1);
+        as_user(&["start", "mine"]);
+        // It is the container's cgroup that the new process is in.
+        as_user(&["exec", "--detach", "mine", "sleep", "60"]);
+        assert_eq!(count(), 2);
+        as_user(&["delete", "--force", "mine"]);
+        assert!(!directory.exists());
+    }
 }
 
 fn a_property_that_systemd_refuses_leaves_nothing(systemd: &Systemd) {

@@ -190,3 +190,22 @@ fn nothing_is_shared_with_the_machine_unless_the_root_is() {
     assert_eq!(changes(false, Propagation::Shared, r#","rshared""#), [SHARED]);
     assert_eq!(changes(true, Propagation::Shared, r#","rshared""#), [SLAVE, SHARED]);
 }
+
+#[test]
+fn a_label_is_of_the_kind_that_the_annotation_says() {
+    let with = |linux: &str, kind: &str| {
+        let linux: Linux = serde_json::from_str(linux).unwrap();
+        label(&linux, Some(&[(LABEL_KIND.to_owned(), kind.to_owned())].into()))
+    };
+    let labelled = r#"{"mountLabel":"system_u:object_r:container_file_t:s0:c1,c2"}"#;
+    for (kind, option) in [("", "context="), ("context", "context="), ("rootcontext", "rootcontext=")] {
+        let expected = format!("{option}system_u:object_r:container_file_t:s0:c1,c2");
+        assert_eq!(with(labelled, kind), Ok(Some(expected)));
+    }
+    assert_eq!(with("{}", "fscontext"), Ok(None));
+    let error = with(labelled, "size=1").unwrap_err().to_string();
+    assert!(
+        error.contains("annotations[run.oci.mount_context_type]: \"size=1\" is none of context, fscontext"),
+        "{error}"
+    );
+}

@@ -16,7 +16,7 @@ use rustix::thread::{
 
 use crate::failure::{Context, Failure, Step};
 use crate::launch::{Launch, Namespace, TimeNamespace};
-use crate::sys::helper::Helper;
+use crate::sys::helper::{Helper, Processors};
 
 /// Filesystems that are the same in every network namespace. Others may belong to the one that they were mounted in.
 const WITHOUT_NETWORK: [&str; 5] = ["proc", "tmpfs", "devpts", "mqueue", "cgroup2"];
@@ -116,8 +116,8 @@ pub(crate) struct Network {
     told: OwnedFd,
     /// Ends when it has done what it can.
     done: OwnedFd,
-    /// Where the launcher may be, which its maker sends elsewhere; until it has set that right.
-    processors: Cell<Option<CpuSet>>,
+    /// Where the maker is sent, which sends the launcher there, too; until that has set it right.
+    processors: Cell<Option<Processors>>,
     /// Of the child, in its copy.
     joined: Cell<bool>,
 }
@@ -129,13 +129,13 @@ impl Network {
         let object = || "with a network namespace's maker";
         let (told, tell) = pipe_with(PipeFlags::CLOEXEC).at(Step::Pipe, object)?;
         let (done, end) = pipe_with(PipeFlags::CLOEXEC).at(Step::Pipe, object)?;
-        let processors = sched_getaffinity(None).ok();
-        let elsewhere = processors.and_then(others);
-        let maker = Helper::make_network(kinds, tell.as_fd(), end.as_fd(), unneeded, elsewhere).at(Step::Clone, || "network namespace's maker")?;
+        let all = sched_getaffinity(None).ok();
+        let processors = all.and_then(|all| others(all).map(|elsewhere| Processors { elsewhere, all }));
+        let maker = Helper::make_network(kinds, tell.as_fd(), end.as_fd(), unneeded, processors).at(Step::Clone, || "network namespace's maker")?;
         // It goes there by itself, but the kernel likes to leave a new process where its maker is, to begin when that sleeps.
-        if let Some(processors) = elsewhere {
+        if let Some(Processors { elsewhere, .. }) = processors {
             // Where it can't be done, it begins later.
-            let _ = sched_setaffinity(Pid::from_raw(maker.pid()), &processors);
+            let _ = sched_setaffinity(Pid::from_raw(maker.pid()), &elsewhere);
         }
         Ok(Self { maker, kinds, told, done, processors: Cell::new(processors), joined: Cell::new(false) })
     }
@@ -143,10 +143,10 @@ impl Network {
     /// Waits, in the launcher, until there is nothing more to do for it. The launcher then goes on where its maker was: if it had not
     /// slept for long, it might not even come to go there by itself before the child sleeps.
     fn wait(&self) {
-        // If it can't be waited for, both are done at the same time.
-        while rustix::io::read(&self.done, &mut [0_u8; 1]) == Err(Errno::INTR) {}
-        if let Some(processors) = self.processors.take() {
-            let _ = sched_setaffinity(None, &processors);
+        let processors = self.processors.take();
+        self.maker.wait(&self.done, processors);
+        if let Some(Processors { all, .. }) = processors {
+            let _ = sched_setaffinity(None, &all);
         }
     }
 

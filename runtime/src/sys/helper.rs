@@ -4,15 +4,19 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use libc::c_int;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, getpid, getppid};
-use rustix::thread::{CpuSet, UnshareFlags};
+use rustix::thread::{CpuSet, UnshareFlags, sched_setaffinity};
 
 use super::clone::{Child, kill_and_reap, own, with_signals_blocked};
 
 /// Few calls, and none that goes deep.
 const HELPER_STACK: usize = 16 << 10;
+
+/// How long somebody has for coming to work where he was sent, if others are busy there: the work itself takes a tenth of that.
+const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
 
 /// Stack memory, aligned as the ABI wants a stack to be.
 #[repr(align(16))]
@@ -46,10 +50,17 @@ struct Work {
     done: c_int,
     /// What it closes first.
     unneeded: Option<c_int>,
-    /// The processors that it goes to first. When it is done it sends its launcher there, too, which may have nowhere else to go on.
-    elsewhere: Option<CpuSet>,
+    /// Where it goes first. When it is done it sends its launcher there, too, which may have nowhere else to go on.
+    processors: Option<Processors>,
     /// Who that is.
     launcher: Pid,
+}
+
+/// Where a helper works, and where it and its launcher might before.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Processors {
+    pub(crate) elsewhere: CpuSet,
+    pub(crate) all: CpuSet,
 }
 
 #[derive(Debug)]
@@ -65,19 +76,34 @@ impl Helper {
     }
 
     /// Starts one that makes a network namespace and others of `kinds`, and brings its loopback interface up, and tells on `tell` how
-    /// either went: an error number of four bytes, or 0. Then it closes its copy of `done`; of `unneeded` at once. It does so on the processors `elsewhere`, if
-    /// any are given, and then has its launcher go there.
+    /// either went: an error number of four bytes, or 0. Then it closes its copy of `done`; of `unneeded` at once. It does so elsewhere,
+    /// if other `processors` are given, and then has its launcher go there.
     pub(crate) fn make_network(
         kinds: UnshareFlags,
         tell: BorrowedFd<'_>,
         done: BorrowedFd<'_>,
         unneeded: Option<BorrowedFd<'_>>,
-        elsewhere: Option<CpuSet>,
+        processors: Option<Processors>,
     ) -> Result<Self, Errno> {
         let unneeded = unneeded.map(|fd| fd.as_raw_fd());
-        let (tell, done) = (tell.as_raw_fd(), done.as_raw_fd());
-        let launcher = getpid();
-        Self::begin(UnshareFlags::empty(), Some(Work { call: network, kinds, tell, done, unneeded, elsewhere, launcher }))
+        let (tell, done, launcher) = (tell.as_raw_fd(), done.as_raw_fd(), getpid());
+        Self::begin(UnshareFlags::empty(), Some(Work { call: network, kinds, tell, done, unneeded, processors, launcher }))
+    }
+
+    /// Waits until it has closed `done`. If it doesn't come to that where it was sent, it may do so anywhere: who is busy there may be so for
+    /// long, and more urgently.
+    pub(crate) fn wait(&self, done: &OwnedFd, processors: Option<Processors>) {
+        loop {
+            match poll(&mut [PollFd::new(done, PollFlags::empty())], Some(&PATIENCE)) {
+                // More than once, as it may begin after that, and go there itself.
+                Ok(0) => {
+                    let _ = processors.map(|Processors { all, .. }| sched_setaffinity(Pid::from_raw(self.pid()), &all));
+                }
+                Err(Errno::INTR) => {}
+                // If it can't be waited for, both go on at the same time.
+                _ => return,
+            }
+        }
     }
 
     fn begin(namespaces: UnshareFlags, work: Option<Work>) -> Result<Self, Errno> {
@@ -129,34 +155,47 @@ extern "C" fn help(task: *mut libc::c_void) -> c_int {
     let Task { ends: [reader, writer], work } = unsafe { &*task.cast::<Task>() };
     // SAFETY: the descriptor is the child's copy, and nothing in the child uses it.
     unsafe { rustix::io::close(*writer) };
-    if let Some(work) = work {
-        do_work(work);
-    }
     // SAFETY: the child's copy is open for as long as the child lives.
     let reader = unsafe { BorrowedFd::borrow_raw(*reader) };
+    if let Some(work) = work {
+        do_work(work);
+        if let Some(Processors { all, .. }) = &work.processors
+            && poll(&mut [PollFd::from_borrowed_fd(reader, PollFlags::empty())], Some(&PATIENCE)) == Ok(0)
+        {
+            // It may not have come to go on where it was sent.
+            work.send_launcher(all);
+        }
+    }
     // Who reads nothing has nobody to wait for.
     let _ = rustix::io::read(reader, &mut [0_u8; 1]);
     0
 }
 
-fn do_work(Work { call, kinds, tell, done, unneeded, elsewhere, launcher }: &Work) {
-    if let Some(unneeded) = unneeded {
+fn do_work(work: &Work) {
+    if let Some(unneeded) = work.unneeded {
         // SAFETY: the descriptor is the child's copy, and nothing in the child uses it.
-        unsafe { rustix::io::close(*unneeded) };
+        unsafe { rustix::io::close(unneeded) };
     }
-    if let Some(processors) = elsewhere {
+    if let Some(Processors { elsewhere, .. }) = &work.processors {
         // It may have begun in its launcher's place, which waits. If it can't go, it had better begin at once.
-        let _ = rustix::thread::sched_setaffinity(None, processors);
+        let _ = sched_setaffinity(None, elsewhere);
     }
-    call(*tell, *kinds);
-    // Nobody else is sent anywhere: not who takes over the children of a launcher that was killed, such as the machine's PID 1.
-    if let Some(processors) = elsewhere
-        && getppid() == Some(*launcher)
-    {
-        let _ = rustix::thread::sched_setaffinity(Some(*launcher), processors);
+    (work.call)(work.tell, work.kinds);
+    if let Some(Processors { elsewhere, all }) = &work.processors {
+        let _ = sched_setaffinity(None, all);
+        work.send_launcher(elsewhere);
     }
     // SAFETY: the descriptor is the child's copy, and nothing in the child uses it.
-    unsafe { rustix::io::close(*done) };
+    unsafe { rustix::io::close(work.done) };
+}
+
+impl Work {
+    /// Nobody else is sent anywhere: not who takes over the children of a launcher that was killed, such as the machine's PID 1.
+    fn send_launcher(&self, processors: &CpuSet) {
+        if getppid() == Some(self.launcher) {
+            let _ = sched_setaffinity(Some(self.launcher), processors);
+        }
+    }
 }
 
 /// The work of [`Helper::make_network`].
@@ -173,107 +212,4 @@ fn network(tell: c_int, kinds: UnshareFlags) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_helper_that_was_forgotten_ends() {
-        use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        let ended = |helper: &Helper, seconds| {
-            let mut ended = [PollFd::new(&helper.child.pidfd, PollFlags::IN)];
-            poll(&mut ended, Some(&Timespec { tv_sec: seconds, tv_nsec: 0 })) == Ok(1)
-        };
-        let mut helper = Helper::start(UnshareFlags::empty()).unwrap();
-        assert!(!ended(&helper, 0));
-        // As an exec closes them.
-        let elsewhere = pipe_with(PipeFlags::CLOEXEC).unwrap();
-        drop(std::mem::replace(&mut helper._pipe, elsewhere));
-        assert!(ended(&helper, 60));
-    }
-
-    fn pipe() -> (OwnedFd, OwnedFd) {
-        pipe_with(PipeFlags::CLOEXEC).unwrap()
-    }
-
-    fn say_x(tell: c_int, _: UnshareFlags) {
-        // SAFETY: the child's copy is open for as long as the child lives.
-        let _ = rustix::io::write(unsafe { BorrowedFd::borrow_raw(tell) }, b"x");
-    }
-
-    fn work(tell: &OwnedFd, done: &OwnedFd) -> Work {
-        let kinds = UnshareFlags::empty();
-        let (tell, done) = (tell.as_raw_fd(), done.as_raw_fd());
-        Work { call: say_x, kinds, tell, done, unneeded: None, elsewhere: None, launcher: getpid() }
-    }
-
-    #[test]
-    fn it_says_when_it_is_done_and_lives_on() {
-        let ((told, tell), (done, end), (kept, unneeded)) = (pipe(), pipe(), pipe());
-        let work = Work { unneeded: Some(unneeded.as_raw_fd()), ..work(&tell, &end) };
-        let helper = Helper::begin(UnshareFlags::empty(), Some(work)).unwrap();
-        drop((end, unneeded));
-        for ended in [&done, &kept] {
-            assert_eq!(rustix::io::read(ended, &mut [0_u8; 1]), Ok(0));
-        }
-        rustix::io::ioctl_fionbio(&told, true).unwrap();
-        assert_eq!(rustix::io::read(&told, &mut [0_u8; 2]), Ok(1));
-        let mut ended = [rustix::event::PollFd::new(&helper.child.pidfd, rustix::event::PollFlags::IN)];
-        let at_once = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
-        assert_eq!(rustix::event::poll(&mut ended, Some(&at_once)), Ok(0));
-    }
-
-    /// Says that it has begun, and is done when its launcher is gone.
-    fn outlive(tell: c_int, kinds: UnshareFlags) {
-        let launcher = getppid();
-        say_x(tell, kinds);
-        while getppid() == launcher {
-            rustix::thread::sched_yield();
-        }
-    }
-
-    #[test]
-    fn whoever_takes_over_from_its_launcher_stays_where_he_is() {
-        use rustix::thread::sched_getaffinity;
-        let all = sched_getaffinity(None).unwrap();
-        let mut one = CpuSet::new();
-        one.set((0..CpuSet::MAX_CPU).find(|cpu| all.is_set(*cpu)).unwrap());
-        let heir = super::super::clone::fork_into(UnshareFlags::empty(), None, libc::SIGCHLD, || {
-            rustix::process::set_child_subreaper(Some(getpid())).unwrap();
-            let ((told, tell), (done, end)) = (pipe(), pipe());
-            let launcher = super::super::clone::fork_into(UnshareFlags::empty(), None, libc::SIGCHLD, || {
-                let work = Work { call: outlive, elsewhere: Some(one), ..work(&tell, &end) };
-                std::mem::forget(Helper::begin(UnshareFlags::empty(), Some(work)).unwrap());
-                i32::from(rustix::io::read(&told, &mut [0_u8; 1]) != Ok(1))
-            });
-            let ended = crate::hook::wait(launcher.unwrap().pidfd.as_fd()).unwrap();
-            drop(end);
-            // The helper's copy is the last.
-            let _ = rustix::io::read(&done, &mut [0_u8; 1]);
-            i32::from(ended.exit_status() != Some(0) || sched_getaffinity(None) != Ok(all))
-        });
-        let status = crate::hook::wait(heir.unwrap().pidfd.as_fd()).unwrap();
-        assert_eq!(status.exit_status(), Some(0));
-    }
-
-    /// In a process of its own, as its launcher goes there, too.
-    #[test]
-    fn it_goes_where_it_is_sent() {
-        use rustix::thread::sched_getaffinity;
-        let all = sched_getaffinity(None).unwrap();
-        let mut one = CpuSet::new();
-        one.set((0..CpuSet::MAX_CPU).find(|cpu| all.is_set(*cpu)).unwrap());
-        for (elsewhere, expected) in [(Some(one), one), (None, all)] {
-            let launcher = super::super::clone::fork_into(UnshareFlags::empty(), None, libc::SIGCHLD, || {
-                let ((_told, tell), (done, end)) = (pipe(), pipe());
-                let work = Work { elsewhere, ..work(&tell, &end) };
-                let helper = Helper::begin(UnshareFlags::empty(), Some(work)).unwrap();
-                drop(end);
-                let _ = rustix::io::read(&done, &mut [0_u8; 1]);
-                let there = [Pid::from_raw(helper.pid()), None].map(|pid| sched_getaffinity(pid) == Ok(expected));
-                i32::from(there != [true; 2])
-            });
-            let status = crate::hook::wait(launcher.unwrap().pidfd.as_fd()).unwrap();
-            assert_eq!(status.exit_status(), Some(0));
-        }
-    }
-}
+mod tests;

@@ -71,7 +71,7 @@ pub fn checkpoint(entry: &Entry, _lock: &Lock, wanted: &Checkpoint) -> Result<()
     let terminal = spec.process().as_ref().is_some_and(|process| process.terminal() == Some(true));
     let (program, place) = (&wanted.images.criu, Surroundings::default());
     // Memory alone has no terminal and no files.
-    if wanted.pre_dump || !(terminal || layers) {
+    if wanted.pre_dump || !(terminal || layers || criu::configuration(&spec).is_some()) {
         criu::run(program, arguments, &log, &place)?;
     } else {
         criu::ask(program, &arguments, &log, &place, || match layers {
@@ -149,6 +149,7 @@ fn arguments(
         arguments.extend(["--page-server", "--address", address, "--port", port].map(OsString::from));
     }
     arguments.extend(wanted.status_fd.iter().flat_map(|fd| ["--status-fd".into(), fd.to_string().into()]));
+    arguments.extend(criu::configuration(spec).into_iter().flat_map(|file| ["--config".into(), file.into()]));
     let root = format!("/proc/{}/root", record.pid);
     for (place, _) in externals(spec, Path::new(&record.bundle), Path::new(&root), record.cgroup.as_deref()) {
         arguments.extend(["--external".into(), format!("mnt[{place}]:{place}").into()]);

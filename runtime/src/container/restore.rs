@@ -115,7 +115,10 @@ fn make(
     }
     let surroundings = Surroundings { cgroup: group.as_ref().map(AsFd::as_fd), root: Some(&bundle.rootfs), mount };
     let log = work.join("restore.log");
-    let outcome = if bundle.terminal {
+    let configuration = criu::configuration(&spec);
+    let by_protocol = bundle.terminal || configuration.is_some();
+    arguments.extend(configuration.into_iter().flat_map(|file| ["--config".into(), file.into()]));
+    let outcome = if by_protocol {
         criu::ask(&wanted.images.criu, &arguments, &log, &surroundings, || Ok(()))?
     } else {
         criu::run(&wanted.images.criu, arguments, &log, &surroundings)?;

@@ -32,7 +32,7 @@ enum Kind {
 }
 
 /// The number of the field of each flag.
-const FIELDS: [(&str, u32, Kind); 31] = [
+const FIELDS: [(&str, u32, Kind); 32] = [
     ("--images-dir", 1, Kind::Directory),
     ("--tree", 2, Kind::Number),
     ("--leave-running", 3, Kind::Switch),
@@ -59,6 +59,7 @@ const FIELDS: [(&str, u32, Kind); 31] = [
     ("--lazy-pages", 48, Kind::Switch),
     // Which it opens anew.
     ("--status-fd", 49, Kind::Number),
+    ("--config", 51, Kind::Text),
     ("--tcp-close", 52, Kind::Switch),
     ("--lsm-profile", 53, Kind::Text),
     ("--lsm-mount-context", 63, Kind::Text),

@@ -122,12 +122,14 @@ $runtime checkpoint --leave-running --image-path /tmp/layered three
 echo layers:checkpoint $?
 $runtime exec three /bin/busybox touch /later
 $runtime delete --force three
-$runtime restore --detach --image-path /tmp/layered three </dev/null >/tmp/on 2>&1
-before=$($runtime exec three /bin/busybox cat /open | wc -l)
-echo layers:files $($runtime exec three /bin/busybox ls /) $($runtime exec three /bin/busybox cat /kept)
+# By another name, and so in another cgroup.
+$runtime restore --detach --image-path /tmp/layered four </dev/null >/tmp/on 2>&1
+before=$($runtime exec four /bin/busybox cat /open | wc -l)
+echo layers:files $($runtime exec four /bin/busybox ls /) $($runtime exec four /bin/busybox cat /kept)
 sleep 1
-echo layers:grown $(($($runtime exec three /bin/busybox cat /open | wc -l) > before))
-$runtime delete --force three
+echo layers:grown $(($($runtime exec four /bin/busybox cat /open | wc -l) > before))
+echo layers:cgroup $(cat /sys/fs/cgroup/four/cgroup.procs | wc -l) $(ls -d /sys/fs/cgroup/three 2>/dev/null)
+$runtime delete --force four
 echo layers:left $(ls /place | wc -l) $([ -s /tmp/layered/configured.log ] && echo logged)
 "#;
 
@@ -183,6 +185,7 @@ fn a_container_goes_on_from_its_images() {
         (found["layers:checkpoint"].as_str(), found["layers:files"].as_str()),
         ("0", "bin dev kept open proc kept")
     );
+    assert_eq!(found["layers:cgroup"], "1");
     assert_eq!((found["layers:grown"].as_str(), found["layers:left"].as_str()), ("1", "0 logged"));
 }
 

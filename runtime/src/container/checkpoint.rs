@@ -39,6 +39,8 @@ pub struct Checkpoint {
 
 /// Where the links of the program's standard streams are kept beside the images, as runc has them.
 pub(crate) const STREAMS: &str = "descriptors.json";
+/// Where the container's cgroup is kept beside them.
+pub(crate) const CGROUP: &str = "cgroup.path";
 /// The name of a network namespace from outside between the two directions.
 pub(crate) const OUTER_NETWORK: &str = "extRootNetNS";
 
@@ -66,6 +68,9 @@ pub fn checkpoint(entry: &Entry, _lock: &Lock, wanted: &Checkpoint) -> Result<()
     let arguments = arguments(&record, &spec, &Checkpoint { images, ..wanted.clone() }, &work, group.as_deref())?;
     if !wanted.pre_dump {
         keep_streams(&record, &wanted.images.directory)?;
+        let file = wanted.images.directory.join(CGROUP);
+        std::fs::write(&file, record.cgroup.as_deref().unwrap_or_default())
+            .during(|| format!("write {}", file.display()))?;
     }
     let log = work.join(log_name(wanted.pre_dump));
     let terminal = spec.process().as_ref().is_some_and(|process| process.terminal() == Some(true));

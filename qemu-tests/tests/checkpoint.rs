@@ -90,7 +90,7 @@ mkdir /dev/pts
 mount -t devpts devpts /dev/pts
 mkfifo /tmp/keys
 exec 7<>/tmp/keys
-says() { for i in 1 2 3 4 5 6 7 8 9 10; do grep -q "$1" $2 && return; sleep 1; done; }
+says() { for i in 1 2 3 4 5 6 7 8 9 10; do grep -sq "$1" $2 && return; sleep 1; done; }
 $runtime run two </tmp/keys >/tmp/first 2>&1 &
 held=$!
 runs two
@@ -122,13 +122,15 @@ $runtime checkpoint --leave-running --image-path /tmp/layered three
 echo layers:checkpoint $?
 $runtime exec three /bin/busybox touch /later
 $runtime delete --force three
-$runtime restore --detach --image-path /tmp/layered three </dev/null >/tmp/on 2>&1
-before=$($runtime exec three /bin/busybox cat /open | wc -l)
-echo layers:files $($runtime exec three /bin/busybox ls /) $($runtime exec three /bin/busybox cat /kept)
+# By another name, and so in another cgroup.
+$runtime restore --detach --image-path /tmp/layered four </dev/null >/tmp/on 2>&1
+before=$($runtime exec four /bin/busybox cat /open | wc -l)
+echo layers:files $($runtime exec four /bin/busybox ls /) $($runtime exec four /bin/busybox cat /kept)
 sleep 1
-echo layers:grown $(($($runtime exec three /bin/busybox cat /open | wc -l) > before))
-$runtime delete --force three
-echo layers:left $(ls /place | wc -l)
+echo layers:grown $(($($runtime exec four /bin/busybox cat /open | wc -l) > before))
+echo layers:cgroup $(cat /sys/fs/cgroup/four/cgroup.procs | wc -l) $(ls -d /sys/fs/cgroup/three 2>/dev/null)
+$runtime delete --force four
+echo layers:left $(ls /place | wc -l) $([ -s /tmp/layered/configured.log ] && echo logged)
 "#;
 
 /// Writes above its layers, removes what is in one, and goes on to write to a file that it holds open.
@@ -152,7 +154,11 @@ fn a_container_goes_on_from_its_images() {
     guest.text("terminal/config.json", &terminal.to_string());
     let mut layered = oci::config(&["/bin/busybox", "sh", "-c", WRITES]);
     layered["root"] = json!({"path": "/place"});
-    layered["annotations"] = json!({"org.garboard.layers": "/bundle/rootfs", "org.garboard.layers.driver": "overlay"});
+    layered["annotations"] = json!({
+        "org.garboard.layers": "/bundle/rootfs", "org.garboard.layers.driver": "overlay",
+        "org.criu.config": "/layered/criu.conf",
+    });
+    guest.text("layered/criu.conf", "log-file configured.log\n");
     map_ids(&mut layered);
     guest.text("layered/config.json", &layered.to_string());
     guest.text("bundle/rootfs/gone", "");
@@ -179,7 +185,8 @@ fn a_container_goes_on_from_its_images() {
         (found["layers:checkpoint"].as_str(), found["layers:files"].as_str()),
         ("0", "bin dev kept open proc kept")
     );
-    assert_eq!((found["layers:grown"].as_str(), found["layers:left"].as_str()), ("1", "0"));
+    assert_eq!(found["layers:cgroup"], "1");
+    assert_eq!((found["layers:grown"].as_str(), found["layers:left"].as_str()), ("1", "0 logged"));
 }
 
 /// Gives the container a user namespace with ids of its own.

@@ -39,6 +39,8 @@ pub struct Checkpoint {
 
 /// Where the links of the program's standard streams are kept beside the images, as runc has them.
 pub(crate) const STREAMS: &str = "descriptors.json";
+/// Where the container's cgroup is kept beside them.
+pub(crate) const CGROUP: &str = "cgroup.path";
 /// The name of a network namespace from outside between the two directions.
 pub(crate) const OUTER_NETWORK: &str = "extRootNetNS";
 
@@ -66,12 +68,15 @@ pub fn checkpoint(entry: &Entry, _lock: &Lock, wanted: &Checkpoint) -> Result<()
     let arguments = arguments(&record, &spec, &Checkpoint { images, ..wanted.clone() }, &work, group.as_deref())?;
     if !wanted.pre_dump {
         keep_streams(&record, &wanted.images.directory)?;
+        let file = wanted.images.directory.join(CGROUP);
+        std::fs::write(&file, record.cgroup.as_deref().unwrap_or_default())
+            .during(|| format!("write {}", file.display()))?;
     }
     let log = work.join(log_name(wanted.pre_dump));
     let terminal = spec.process().as_ref().is_some_and(|process| process.terminal() == Some(true));
     let (program, place) = (&wanted.images.criu, Surroundings::default());
     // Memory alone has no terminal and no files.
-    if wanted.pre_dump || !(terminal || layers) {
+    if wanted.pre_dump || !(terminal || layers || criu::configuration(&spec).is_some()) {
         criu::run(program, arguments, &log, &place)?;
     } else {
         criu::ask(program, &arguments, &log, &place, || match layers {
@@ -149,6 +154,7 @@ fn arguments(
         arguments.extend(["--page-server", "--address", address, "--port", port].map(OsString::from));
     }
     arguments.extend(wanted.status_fd.iter().flat_map(|fd| ["--status-fd".into(), fd.to_string().into()]));
+    arguments.extend(criu::configuration(spec).into_iter().flat_map(|file| ["--config".into(), file.into()]));
     let root = format!("/proc/{}/root", record.pid);
     for (place, _) in externals(spec, Path::new(&record.bundle), Path::new(&root), record.cgroup.as_deref()) {
         arguments.extend(["--external".into(), format!("mnt[{place}]:{place}").into()]);

@@ -1,5 +1,6 @@
 //! criu(8), which writes processes to files and makes them anew: how it is called. By its command line, which is documented and
-//! the same from version to version; by its own protocol only where there is a terminal, which it hands over no other way.
+//! the same from version to version; by its own protocol only for what it has no other way for: handing a terminal over, having something
+//! done while all stands still, and a file of options that counts more than others.
 
 mod message;
 mod talk;
@@ -9,6 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
+use oci_spec::runtime::Spec;
 use rustix::fs::CWD;
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, MoveMountFlags, move_mount};
@@ -87,6 +89,18 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) root: Option<&'a Path>,
     /// That mount, if it isn't the directory itself.
     pub(crate) mount: Option<BorrowedFd<'a>>,
+}
+
+/// The annotation that names a file with more options for criu, and the file that is taken without one, both runc's.
+const CONFIGURED: &str = "org.criu.config";
+const CONFIGURATION: &str = "/etc/criu/runc.conf";
+
+/// The file with more options for criu. What it says counts more than what this runtime does.
+pub(crate) fn configuration(spec: &Spec) -> Option<String> {
+    match spec.annotations().as_ref().and_then(|annotations| annotations.get(CONFIGURED)) {
+        Some(path) => Some(path.clone()).filter(|path| !path.is_empty()),
+        None => Path::new(CONFIGURATION).exists().then(|| CONFIGURATION.to_owned()),
+    }
 }
 
 /// Refuses what criu can't do without the machine's root, before anything is made for it. Its own error would be some feature

@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use super::bundle::Bundle;
 use super::caller::{open_console, write_pid_file};
 use super::cgroup::Manager;
-use super::checkpoint::{OUTER_NETWORK, STREAMS, absolute, expect_own, externals, outer_network};
+use super::checkpoint::{CGROUP, OUTER_NETWORK, STREAMS, absolute, expect_own, externals, outer_network};
 use super::create::{Made, Options, record_of};
 use super::criu::{self, Images, Outcome, Surroundings};
 use super::error::{During, Error, Result};
 use super::record::Record;
 use super::store::{CONFIGURATION, Entry, Lock, Store};
-use super::{bundle, cgroup, life, process, storage};
+use super::{bundle, cgroup, life, process, storage, subgroup};
 use crate::cgroup::AbsentController;
 use crate::descriptor;
 
@@ -95,11 +95,15 @@ fn make(
     // Where no other restore from these images has one.
     let pid_file = std::path::absolute(entry.path("pid")).during(|| "find the state directory")?;
     let mut arguments: Vec<OsString> = vec!["restore".into()];
-    arguments.extend(wanted.images.arguments(&work, "restore.log"));
+    // Without a cgroup of its own it is to have none that is written down, either.
+    let manage_cgroups = if place.is_some() { wanted.images.manage_cgroups.clone() } else { "ignore".to_owned() };
+    let images = Images { manage_cgroups, ..wanted.images.clone() };
+    arguments.extend(images.arguments(&work, "restore.log"));
     arguments.extend(wanted.tcp_close.then(|| "--tcp-close".into()));
     arguments.extend(["--restore-detached".into(), "--pidfile".into(), pid_file.clone().into()]);
     arguments.extend(["--root".into(), bundle.rootfs.clone().into()]);
     arguments.extend(handed);
+    arguments.extend(cgroup_root(record, &wanted.images)?);
     for (place, source) in
         externals(&spec, &bundle.path, root.as_ref().unwrap_or(&bundle.rootfs), record.cgroup.as_deref())
     {
@@ -115,7 +119,10 @@ fn make(
     }
     let surroundings = Surroundings { cgroup: group.as_ref().map(AsFd::as_fd), root: Some(&bundle.rootfs), mount };
     let log = work.join("restore.log");
-    let outcome = if bundle.terminal {
+    let configuration = criu::configuration(&spec);
+    let by_protocol = bundle.terminal || configuration.is_some();
+    arguments.extend(configuration.into_iter().flat_map(|file| ["--config".into(), file.into()]));
+    let outcome = if by_protocol {
         criu::ask(&wanted.images.criu, &arguments, &log, &surroundings, || Ok(()))?
     } else {
         criu::run(&wanted.images.criu, arguments, &log, &surroundings)?;
@@ -159,6 +166,17 @@ fn adopt(entry: &Entry, record: &mut Record, pid: i32) -> Result<OwnedFd> {
     entry.write_record(record)?;
     let found = process::open(record.pid, record.start_time).during(|| format!("open process {}", record.pid))?;
     found.ok_or_else(|| Error::new(format!("restore container {}: its process has ended already", entry.id())))
+}
+
+/// What tells criu that the container's cgroup is another than the one that is written down, to which it would move the processes.
+fn cgroup_root(record: &Record, images: &Images) -> Result<Vec<OsString>> {
+    let Some(path) = &record.cgroup else { return Ok(Vec::new()) };
+    // Images of another maker say nothing of it.
+    let before = std::fs::read_to_string(images.directory.join(CGROUP)).unwrap_or_default();
+    if before == *path {
+        return Ok(Vec::new());
+    }
+    Ok(vec!["--cgroup-root".into(), subgroup::beginning(record, path)?.into()])
 }
 
 /// Copies of this process's standard streams, which criu gives to the program where it had pipes, and the arguments for that.

@@ -27,6 +27,11 @@ pub(super) fn delegates(record: &Record) -> Result<bool> {
     names(record, DELEGATED).map(|names| !names.is_empty())
 }
 
+/// Where the process of a container with the cgroup `path` begins.
+pub(super) fn beginning(record: &Record, path: &str) -> Result<String> {
+    Ok(names(record, DELEGATED)?.iter().fold(path.to_owned(), |path, name| format!("{path}/{name}")))
+}
+
 /// Moves the process from its scope, whose cgroup is the record's, to the cgroup in it that it is to have, if any: the record's then.
 pub(super) fn enter(record: &mut Record) -> Result<()> {
     let names = names(record, SUBGROUP)?;
@@ -111,6 +116,8 @@ mod tests {
         for (path, expected) in [("init", &["init"][..]), ("/a//./b/", &["a", "b"]), ("", &[]), ("/", &[])] {
             assert_eq!(names(&record(DELEGATED, path), DELEGATED).unwrap(), expected, "{path:?}");
             assert_eq!(delegates(&record(DELEGATED, path)).unwrap(), !expected.is_empty());
+            let beginning = beginning(&record(DELEGATED, path), "/one").unwrap();
+            assert_eq!(beginning, ["/one"].iter().chain(expected).copied().collect::<Vec<_>>().join("/"));
         }
         for annotation in [SUBGROUP, DELEGATED] {
             for wrong in ["..", "a/../b", "a\nb"] {

@@ -137,6 +137,7 @@ fn a_checkpoint_is_written_and_the_container_deleted() {
         serde_json::from_slice(&std::fs::read(images.join("descriptors.json")).unwrap()).unwrap();
     assert_eq!(streams[0], "/dev/null");
     assert!(images.join("pages-1.img").exists());
+    assert_eq!(std::fs::read_to_string(images.join("cgroup.path")).unwrap(), format!("/{}", site.id));
     site.assert_gone();
 }
 
@@ -246,6 +247,8 @@ fn a_container_is_made_anew() {
     ] {
         assert!(has(&called, flag, value), "{flag} {value}: {called:?}");
     }
+    // Images that don't say where the cgroup was.
+    assert!(has(&called, "--cgroup-root", &format!("/{}", site.id)), "{called:?}");
     let inherited = |link: &str| called.iter().any(|word| word.starts_with("fd[") && word.ends_with(link));
     assert!(inherited("pipe:[4711]") && inherited("pipe:[4712]") && !inherited("/dev/null"), "{called:?}");
     // criu had the cgroup and the root as a mount, and neither is left behind here.
@@ -273,6 +276,14 @@ fn the_exit_status_of_a_restored_program_is_passed_on() {
     let done = site.run(&["--criu", &criu, "restore", "--image-path", "images", &site.id]);
     assert_eq!(done.status, 7, "{done:?}");
     site.assert_gone();
+    // Where its cgroup is where it was, criu does with it what it does by itself; without one, nothing.
+    std::fs::write(images(&site).join("cgroup.path"), format!("/{}", site.id)).unwrap();
+    site.run(&["--criu", &criu, "restore", "--image-path", "images", &site.id]);
+    assert!(!called(&site).iter().any(|word| word == "--cgroup-root" || word == "--manage-cgroups=ignore"));
+    site.run(&["--criu", &criu, "--cgroup-manager=disabled", "restore", "--image-path", "images", &site.id]);
+    let called = called(&site);
+    assert!(called.iter().any(|word| word == "--manage-cgroups=ignore"), "{called:?}");
+    assert!(!called.iter().any(|word| word == "--cgroup-root"), "{called:?}");
 }
 
 fn a_failed_restore_leaves_nothing() {

@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use libtest_mimic::Trial;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recv, sendmsg};
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
+use serde_json::json;
 
 use crate::images::fake;
 use crate::site::{Site, finish, shell};
@@ -111,6 +112,7 @@ fn listener(site: &Site) -> (UnixListener, PathBuf) {
 
 fn a_terminal_is_handed_over() {
     let (site, criu) = site("echo shown; read line; echo got $line; exec sleep 60");
+    let site = site.change(|c| c["annotations"] = json!({"org.criu.config": "/criu.conf"}));
     let (listener, path) = listener(&site);
     let console = ["--console-socket", path.to_str().unwrap()];
     site.ok(&[&["run", "--detach"], &console[..], &[&site.id]].concat());
@@ -133,6 +135,8 @@ fn a_terminal_is_handed_over() {
     let restore = ["--criu", &criu, "restore", "--detach", "--image-path", "images"];
     site.ok(&[&restore[..], &console, &[&site.id]].concat());
     assert!(asked(&[0x90, 0x03, 1]) && asked(b"mnt[/proc/kcore]:/dev/null"));
+    // `config_file`
+    assert!(asked(b"\x9a\x03\x0a/criu.conf"));
     let mut terminal = std::fs::File::from(receive(&listener));
     let mut read = |until: &str| {
         let (mut text, mut byte) = (String::new(), [0]);

@@ -25,6 +25,8 @@ enum Kind {
     Directory,
     /// `fd[N]:KEY`, as a message of its own.
     Inherited,
+    /// A path for all controllers, as a message of its own.
+    Cgroup,
     /// This field of the page server's message.
     Server(u32, &'static Kind),
     /// Nothing: the protocol does without it.
@@ -32,7 +34,7 @@ enum Kind {
 }
 
 /// The number of the field of each flag.
-const FIELDS: [(&str, u32, Kind); 31] = [
+const FIELDS: [(&str, u32, Kind); 33] = [
     ("--images-dir", 1, Kind::Directory),
     ("--tree", 2, Kind::Number),
     ("--leave-running", 3, Kind::Switch),
@@ -49,6 +51,7 @@ const FIELDS: [(&str, u32, Kind); 31] = [
     ("--auto-dedup", 16, Kind::Switch),
     ("--work-dir", 17, Kind::Directory),
     ("--link-remap", 18, Kind::Switch),
+    ("--cgroup-root", 25, Kind::Cgroup),
     ("--inherit-fd", 27, Kind::Inherited),
     ("--manage-cgroups", 34, Kind::Choice(&[("ignore", 0), ("soft", 3), ("full", 4), ("strict", 5)])),
     ("--external", 37, Kind::Text),
@@ -59,6 +62,7 @@ const FIELDS: [(&str, u32, Kind); 31] = [
     ("--lazy-pages", 48, Kind::Switch),
     // Which it opens anew.
     ("--status-fd", 49, Kind::Number),
+    ("--config", 51, Kind::Text),
     ("--tcp-close", 52, Kind::Switch),
     ("--lsm-profile", 53, Kind::Text),
     ("--lsm-mount-context", 63, Kind::Text),
@@ -126,6 +130,11 @@ pub(super) fn request(arguments: &[OsString], directories: &[OwnedFd]) -> Result
                 number(out, *field, u64::try_from(directory.as_raw_fd()).unwrap_or_default());
             }
             Kind::Inherited => bytes(out, *field, &inherited(value()?).ok_or_else(|| unknown(word))?),
+            Kind::Cgroup => {
+                let mut message = Vec::new();
+                bytes(&mut message, 2, value()?.as_bytes());
+                bytes(out, *field, &message);
+            }
             Kind::Implied if flag == "--pidfile" => drop(value()?),
             Kind::Implied | Kind::Server(..) => {}
         }

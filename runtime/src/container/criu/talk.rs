@@ -1,4 +1,5 @@
-//! A talk with criu by its own protocol, for what it hands over no other way: the outer side of a terminal.
+//! A talk with criu by its own protocol, for what there is no other way for: it hands the outer side of a terminal over, and waits where
+//! something else is to be done.
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -68,13 +69,11 @@ pub(crate) fn ask(
     if directories.len() < message::directories(&arguments).count() {
         running.finish(log)?;
     }
-    match seat(running.child.pid) {
-        Ok(more) => arguments.extend(more),
-        Err(error) => {
-            kill_and_reap(&running.child);
-            return Err(error);
-        }
-    }
+    let request = seat(running.child.pid).and_then(|more| {
+        arguments.extend(more);
+        message::request(&arguments, &directories)
+    });
+    let request = request.inspect_err(|_| kill_and_reap(&running.child))?;
     let (mut terminal, mut dumped, mut beside) = (None, Some(dumped), Ok(()));
     let mut at_stage = |stage: &str, received: Option<OwnedFd>| {
         match (stage, dumped.take_if(|_| stage == DUMPED)) {
@@ -87,11 +86,9 @@ pub(crate) fn ask(
         }
         true
     };
-    let said = message::request(&arguments, &directories).and_then(|request| {
-        let begun = send(&ours, b"go", SendFlags::NOSIGNAL);
-        let said = begun.and_then(|_| talk(ours.as_fd(), &request, &mut at_stage));
-        said.during(|| format!("talk to {}", running.path.display()))
-    });
+    let begun = send(&ours, b"go", SendFlags::NOSIGNAL);
+    let said = begun.and_then(|_| talk(ours.as_fd(), &request, &mut at_stage));
+    let said = said.during(|| format!("talk to {}", running.path.display()));
     // It ends when nobody talks to it any more.
     drop(ours);
     if let Err(error) = beside {

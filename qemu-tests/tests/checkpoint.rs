@@ -1,5 +1,7 @@
 //! Checkpoints by the real criu, on a machine whose kernel it knows.
 
+#[path = "support/criu.rs"]
+mod criu;
 #[path = "support/guest.rs"]
 mod guest;
 #[path = "support/oci.rs"]
@@ -7,37 +9,15 @@ mod oci;
 mod support;
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use guest::Guest;
 use oci::{boot, bundle, bundle_with};
 use serde_json::{Value, json};
-use support::older_kernel;
-
-/// What criu looks for in the kernel before it does anything, in an order in which it can be loaded.
-const MODULES: [&str; 12] = [
-    "net/ipv4/inet_diag.ko",
-    "net/ipv4/tcp_diag.ko",
-    "net/ipv4/udp_diag.ko",
-    "net/unix/unix_diag.ko",
-    "net/packet/af_packet_diag.ko",
-    "net/netlink/netlink_diag.ko",
-    "drivers/net/tun.ko",
-    "drivers/net/veth.ko",
-    "lib/libcrc32c.ko",
-    "net/netfilter/nfnetlink.ko",
-    "net/netfilter/nf_tables.ko",
-    "fs/overlayfs/overlay.ko",
-];
 
 /// Before each script.
 const PREPARE: &str = r#"
 runtime=garboard-runtime
 cd /bundle
-# criu works there as a container's root, too.
-chmod 1777 /tmp
-for module in /modules/*; do insmod $module; done
-ip link set lo up
 # Until the container runs; until it has printed two numbers; the first and the last of those that it has printed.
 runs() { for i in 1 2 3 4 5 6 7 8 9 10; do $runtime state $1 2>/dev/null | grep -q running && return; sleep 1; done; }
 prints() { for i in 1 2 3 4 5 6 7 8 9 10; do [ $(grep -sv whole $1 | wc -l) -gt 1 ] && return; sleep 1; done; }
@@ -48,15 +28,8 @@ asks() { $runtime kill one USR1; for i in 1 2 3 4 5; do grep whole $1 && return;
 
 /// A machine on which criu works, with the program under test and a script that may use [`PREPARE`]'s functions.
 fn guest(script: &str) -> Guest {
-    let mut guest = Guest::new(&format!("{PREPARE}{script}"));
-    // It keeps filesystems in memory by tar, with options that busybox's has not.
-    for program in ["/usr/sbin/criu", "/usr/bin/tar"] {
-        guest.program(Path::new(program));
-    }
-    let modules = older_kernel().1.join("kernel");
-    for (number, name) in MODULES.iter().enumerate() {
-        guest.file(&format!("modules/{number:02}"), &modules.join(name));
-    }
+    let mut guest = Guest::new(&format!("{}{PREPARE}{script}", criu::PREPARE));
+    criu::add(&mut guest);
     guest
 }
 

@@ -1,5 +1,7 @@
 //! `garboard-runtime` on a machine whose first process is systemd, which makes the cgroups.
 
+#[path = "support/criu.rs"]
+mod criu;
 #[path = "support/guest.rs"]
 mod guest;
 #[path = "support/oci.rs"]
@@ -88,12 +90,20 @@ echo -hugetlb >/sys/fs/cgroup/limits.slice/cgroup.subtree_control
 sed 's/"memory":{/"hugepageLimits":[{"pageSize":"2MB","limit":4194304}],&/' -i config.json
 $runtime --systemd-cgroup run --detach one </dev/null >/dev/null 2>&1
 echo huger $(cat $group/hugetlb.2MB.max)
+# What is made anew is in a scope, too, with all the limits.
+$runtime checkpoint --image-path /tmp/images one
+echo written $? $(systemctl show --value --property LoadState vm-one.scope)
+$runtime --systemd-cgroup restore --detach --image-path /tmp/images one </dev/null >/dev/null 2>&1
+echo anew $(cat $group/cgroup.procs | wc -l) $(cat $group/pids.max $group/memory.max $group/hugetlb.2MB.max)
+echo unit $(systemctl show --value --property TasksMax --property MemoryMax vm-one.scope)
 $runtime delete --force one
+[ -e $group ] || echo ended yes
 "#;
 
 #[test]
 fn limits_hold_under_systemd() {
-    let mut guest = guest(SCOPE);
+    let mut guest = guest(&format!("{}{SCOPE}", criu::PREPARE));
+    criu::add(&mut guest);
     bundle_with(&mut guest, &["/bin/busybox", "sleep", "100000"], |config| {
         config["linux"]["cgroupsPath"] = json!("limits.slice:vm:one");
         config["annotations"] = json!({"org.systemd.property.RuntimeMaxSec": "600"});
@@ -119,6 +129,8 @@ fn limits_hold_under_systemd() {
     assert_eq!((found["longest"].as_str(), found["fewest"].as_str()), ("10min", "0 1 1"));
     assert_eq!((found["known"].as_str(), found["untold"].as_str()), ("33554432", "33554432"));
     assert_eq!(found["gone"], "yes");
+    assert_eq!((found["written"].as_str(), found["ended"].as_str()), ("0 not-found", "yes"));
+    assert_eq!((found["anew"].as_str(), found["unit"].as_str()), ("1 20 67108864 4194304", "67108864 20"));
 }
 
 const PODMAN: &str = r#"

@@ -19,7 +19,7 @@ use settings::{configure, write_settings};
 
 /// The file that limits how many processes there are. Setting it is left until the child is there: a limit counts who is made in the
 /// cgroup, but not who is there already, so that the lowest one still lets the container begin.
-const PROCESSES: &str = "pids.max";
+pub(crate) const PROCESSES: &str = "pids.max";
 
 /// What to do when a setting's file is absent because its controller is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use oci_spec::runtime::{LinuxNamespaceType, Mount, Spec};
 use rustix::fs::{FileType, Mode, OFlags};
 
-use super::criu::{self, Externals, Images, Surroundings};
+use super::criu::{self, Beside, Externals, Images, Surroundings};
 use super::error::{During, Error, Result};
 use super::record::{Record, Status};
 use super::store::{CONFIGURATION, Entry, Lock};
@@ -79,10 +79,12 @@ pub fn checkpoint(entry: &Entry, _lock: &Lock, wanted: &Checkpoint) -> Result<()
     if wanted.pre_dump || !(terminal || layers || criu::configuration(&spec).is_some()) {
         criu::run(program, arguments, &log, &place)?;
     } else {
-        criu::ask(program, &arguments, &log, &place, || match layers {
+        let seat = |_| Ok(Vec::new());
+        let dumped = || match layers {
             true => storage::saved::save(entry, &record, &wanted.images.directory),
             false => Ok(()),
-        })?;
+        };
+        criu::ask(program, arguments, &log, &place, Beside { seat, dumped })?;
     }
     if wanted.pre_dump || wanted.leave_running {
         return Ok(());

@@ -195,7 +195,8 @@ fn make(
         let (record, result) = &mut *shared.borrow_mut();
         record.pid = pid;
         record.start_time = process::start_time(pid).unwrap_or(0);
-        let seated = unit.as_ref().map_or(Ok(()), |unit| enter_scope(record, unit, launch));
+        let seated =
+            unit.as_ref().map_or(Ok(()), |(scope, properties)| enter_scope(record, (scope, properties), launch));
         // Only what runs is looked at by `exec`, so these can be written while the child is busy.
         *result = seated.and_then(|()| write_configuration(entry, &bundle)).and_then(|()| entry.write_record(record));
         result.clone().map_err(|_| Failure::new(Step::Record, "the container's process", Errno::IO))
@@ -281,7 +282,11 @@ fn expect_user_namespace(launch: &Launch) -> Result<()> {
 }
 
 /// Has systemd make the container's scope around its process, which waits meanwhile, and sets what systemd doesn't know of.
-fn enter_scope(record: &mut Record, (scope, properties): &(Scope, Properties), launch: &Launch) -> Result<()> {
+pub(super) fn enter_scope(
+    record: &mut Record,
+    (scope, properties): (&Scope, &Properties),
+    launch: &Launch,
+) -> Result<()> {
     let path = systemd::start(scope, record.pid, properties.clone())?;
     record.scope = Some(scope.unit.clone());
     record.cgroup = Some(path);

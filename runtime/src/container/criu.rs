@@ -17,7 +17,7 @@ use rustix::mount::{MountPropagationFlags, MoveMountFlags, move_mount};
 use rustix::process::WaitIdStatus;
 use rustix::thread::UnshareFlags;
 
-pub(crate) use talk::{Outcome, ask};
+pub(crate) use talk::{Beside, Outcome, ask};
 
 use super::error::{During, Error, Result};
 use crate::hook;

@@ -5,17 +5,20 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use super::bundle::Bundle;
+use super::bus::message::Properties;
 use super::caller::{open_console, write_pid_file};
 use super::cgroup::Manager;
 use super::checkpoint::{CGROUP, OUTER_NETWORK, STREAMS, absolute, expect_own, externals, outer_network};
-use super::create::{Made, Options, record_of};
-use super::criu::{self, Images, Outcome, Surroundings};
+use super::create::{Made, Options, enter_scope, record_of};
+use super::criu::{self, Beside, Images, Outcome, Surroundings};
 use super::error::{During, Error, Result};
 use super::record::Record;
+use super::scope::Scope;
 use super::store::{CONFIGURATION, Entry, Lock, Store};
-use super::{bundle, cgroup, life, process, storage, subgroup};
+use super::{bundle, cgroup, life, process, scope, storage, subgroup, systemd};
 use crate::cgroup::AbsentController;
 use crate::descriptor;
+use crate::launch::Launch;
 
 /// How a container is made anew.
 #[derive(Debug, Clone, Default)]
@@ -62,13 +65,12 @@ fn make(
     // Who holds it must be there before there is anything to be held.
     let socket = options.console_socket.as_deref();
     let console = bundle.terminal.then(|| open_console(socket, options.holds_terminal)).transpose()?;
-    let place = match options.manager {
-        Manager::Cgroupfs => cgroup::place(bundle.cgroups_path.as_deref(), entry.id())?,
-        Manager::Systemd => {
-            return Err(Error::new("criu can't make a scope of systemd: use --cgroup-manager=cgroupfs"));
-        }
-        Manager::Disabled => None,
-    };
+    let (mut place, mut unit) = (None, None);
+    match options.manager {
+        Manager::Cgroupfs => place = cgroup::place(bundle.cgroups_path.as_deref(), entry.id())?,
+        Manager::Systemd => unit = Some(Unit::new(entry.id(), bundle, record)?),
+        Manager::Disabled => {}
+    }
     record.cgroup = place.as_ref().map(|place| place.path.clone());
     lock.begin(record.cgroup.as_deref())?;
     entry.write_intended(record)?;
@@ -96,18 +98,23 @@ fn make(
     let pid_file = std::path::absolute(entry.path("pid")).during(|| "find the state directory")?;
     let mut arguments: Vec<OsString> = vec!["restore".into()];
     // Without a cgroup of its own it is to have none that is written down, either.
-    let manage_cgroups = if place.is_some() { wanted.images.manage_cgroups.clone() } else { "ignore".to_owned() };
+    let has_cgroup = place.is_some() || unit.is_some();
+    let manage_cgroups = if has_cgroup { wanted.images.manage_cgroups.clone() } else { "ignore".to_owned() };
     let images = Images { manage_cgroups, ..wanted.images.clone() };
     arguments.extend(images.arguments(&work, "restore.log"));
     arguments.extend(wanted.tcp_close.then(|| "--tcp-close".into()));
     arguments.extend(["--restore-detached".into(), "--pidfile".into(), pid_file.clone().into()]);
     arguments.extend(["--root".into(), bundle.rootfs.clone().into()]);
     arguments.extend(handed);
-    arguments.extend(cgroup_root(record, &wanted.images)?);
-    for (place, source) in
-        externals(&spec, &bundle.path, root.as_ref().unwrap_or(&bundle.rootfs), record.cgroup.as_deref())
-    {
-        arguments.extend(["--external".into(), format!("mnt[{place}]:{source}").into()]);
+    let of_cgroup = |record: &Record| -> Result<Vec<OsString>> {
+        let root = root.as_ref().unwrap_or(&bundle.rootfs);
+        let externals = externals(&spec, &bundle.path, root, record.cgroup.as_deref()).into_iter();
+        let externals = externals.map(|(place, source)| format!("mnt[{place}]:{source}"));
+        let externals = externals.flat_map(|external| ["--external".into(), external.into()]);
+        Ok(cgroup_root(record, &wanted.images)?.into_iter().chain(externals).collect())
+    };
+    if unit.is_none() {
+        arguments.extend(of_cgroup(record)?);
     }
     let network = outer_network(&spec)?.map(|path| inherited(&path)).transpose()?;
     if let Some(network) = &network {
@@ -120,10 +127,16 @@ fn make(
     let surroundings = Surroundings { cgroup: group.as_ref().map(AsFd::as_fd), root: Some(&bundle.rootfs), mount };
     let log = work.join("restore.log");
     let configuration = criu::configuration(&spec);
-    let by_protocol = bundle.terminal || configuration.is_some();
+    let by_protocol = bundle.terminal || configuration.is_some() || unit.is_some();
     arguments.extend(configuration.into_iter().flat_map(|file| ["--config".into(), file.into()]));
     let outcome = if by_protocol {
-        criu::ask(&wanted.images.criu, &arguments, &log, &surroundings, || Ok(()))?
+        let seat = |pid| {
+            let Some(unit) = &unit else { return Ok(Vec::new()) };
+            unit.make(entry, record, pid)?;
+            of_cgroup(record)
+        };
+        let beside = Beside { seat, dumped: || Ok(()) };
+        criu::ask(&wanted.images.criu, arguments, &log, &surroundings, beside)?
     } else {
         criu::run(&wanted.images.criu, arguments, &log, &surroundings)?;
         Outcome { pid: Some(read_pid(&pid_file)?), terminal: None }
@@ -137,6 +150,10 @@ fn make(
         resctrl.groups(entry.id()).adopt(rdt, || process::threads_of(record))?;
     }
     // Its processes are there, however few others may come.
+    let group = match &unit {
+        Some(unit) => unit.complete(record, bundle)?,
+        None => group,
+    };
     if let Some(group) = &group {
         crate::cgroup::limit_processes(group.as_fd(), &bundle.launch.cgroup, AbsentController::Fail)?;
         crate::launcher::give_cgroup(&bundle.launch, record.pid, group.as_fd())?;
@@ -149,6 +166,37 @@ fn make(
         sent.during(|| "send the terminal to the console socket")?;
     }
     Ok((pidfd, None))
+}
+
+/// A scope of systemd that is made around criu, which has few processes and their limit not yet.
+struct Unit {
+    scope: Scope,
+    properties: Properties,
+    launch: Launch,
+}
+
+impl Unit {
+    fn new(id: &str, bundle: &Bundle, record: &Record) -> Result<Self> {
+        let mut launch = bundle.launch.clone();
+        launch.cgroup.settings.retain(|(file, _)| file != crate::cgroup::PROCESSES);
+        let scope = scope::scope(bundle.cgroups_path.as_deref(), id, super::is_ordinary_user())?;
+        let properties = scope::properties(&scope, id, &launch.cgroup, &record.annotations)?;
+        Ok(Self { scope, properties, launch })
+    }
+
+    /// Makes it around criu, process `pid`. From here on whoever deletes the container finds both.
+    fn make(&self, entry: &Entry, record: &mut Record, pid: i32) -> Result<()> {
+        record.pid = pid;
+        record.start_time = process::start_time(pid).unwrap_or(0);
+        enter_scope(record, (&self.scope, &self.properties), &self.launch)?;
+        entry.write_record(record)
+    }
+
+    /// Has systemd limit processes, too, and opens its cgroup.
+    fn complete(&self, record: &Record, bundle: &Bundle) -> Result<Option<OwnedFd>> {
+        systemd::change(&self.scope.unit, &bundle.launch.cgroup)?;
+        cgroup::open(record)
+    }
 }
 
 /// The process that criu has made, as it has written it down.

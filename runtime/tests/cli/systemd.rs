@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use libtest_mimic::Trial;
 use serde_json::json;
 
+use crate::images::fake;
 use crate::site::{Done, Site, place, program, runtime, shell, until};
 use crate::trials;
 
@@ -188,6 +189,7 @@ fn a_scope_is_made_changed_and_ended() {
     systemd.ok(&["delete", "--force", "one"]);
 
     a_cgroup_in_the_scope_may_be_the_container_s(&systemd, &directory);
+    a_container_is_restored_into_a_scope(&systemd, &directory);
     a_name_in_use_is_refused(&systemd, &bundle);
     an_ordinary_user_has_scopes_too(&systemd);
     a_property_that_systemd_refuses_leaves_nothing(&systemd);
@@ -209,6 +211,32 @@ fn a_cgroup_in_the_scope_may_be_the_container_s(systemd: &Systemd, scope: &Path)
     systemd.ok(&["pause", "one"]);
     assert!(read("inside/init/cgroup.events").contains("frozen 1"));
     systemd.ok(&["delete", "--force", "one"]);
+    assert!(!scope.exists());
+}
+
+/// With a fake criu, which is in the scope before it makes anything.
+fn a_container_is_restored_into_a_scope(systemd: &Systemd, scope: &Path) {
+    let bundle = systemd.bundle.to_str().unwrap();
+    let criu = fake(&systemd.site);
+    // Where it may write.
+    let copy = format!("mkdir /run/fake /run/images && cp {criu} {} /run/fake/", criu.replace("criu", "program"));
+    assert_eq!(systemd.run(&["sh", "-c", &copy]).status, 0);
+    let restore = ["--systemd-cgroup", "--criu", "/run/fake/criu", "restore", "--detach", "--bundle", bundle];
+    systemd.ok(&[&restore[..], &["--image-path", "/run/images", "one"]].concat());
+    assert!(systemd.ok(&["state", "one"]).contains("\"running\""));
+    // criu itself has ended.
+    let pids = || std::fs::read_to_string(scope.join("cgroup.procs")).unwrap();
+    until("the program is alone", || pids().lines().count() == 1);
+    let path = "/test.slice/test-deep.slice/inner-one.scope";
+    let asked = |words: &str| systemd.run(&["grep", "-aqF", words, "/run/fake/request"]).status == 0;
+    assert!(asked(path) && asked(&format!("mnt[/sys/fs/cgroup]:/sys/fs/cgroup{path}")));
+    systemd.ok(&["delete", "--force", "one"]);
+    assert!(!scope.exists());
+    // What fails leaves neither.
+    assert_eq!(systemd.run(&["touch", "/run/fake/fail"]).status, 0);
+    let done = systemd.runtime(&[&restore[..], &["--image-path", "/run/images", "one"]].concat());
+    assert!(done.status == 1 && done.stderr.contains("exit status 1"), "{done:?}");
+    assert_eq!(systemd.runtime(&["state", "one"]).status, 1);
     assert!(!scope.exists());
 }
 

@@ -29,15 +29,17 @@ install_packages() {
 # Runs a command that installs packages: what these bring as services isn't started, unless the machine has a policy of its own
 # (invoke-rc.d(8)).
 without_services() {
-    local policy=/usr/sbin/policy-rc.d status=0
+    local policy=/usr/sbin/policy-rc.d
     if [ -e "$policy" ]; then
         "$@"
         return
     fi
-    printf '#!/bin/sh\nexit 101\n' | as_root install --mode=755 /dev/stdin "$policy" || return
-    "$@" || status=$?
-    as_root rm --force "$policy"
-    return "$status"
+    (
+        # Also when it is interrupted: no service of the machine would start any more.
+        trap 'as_root rm --force "$policy"' EXIT
+        printf '#!/bin/sh\nexit 101\n' | as_root install --mode=755 /dev/stdin "$policy" || exit
+        "$@"
+    )
 }
 
 apt_has_lists() {

@@ -5,12 +5,10 @@
 //! alone and attached nowhere, so nobody can make it writable again once its descriptor is closed. As long as that is open, whoever reaches
 //! the program and has CAP_SYS_ADMIN could.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
 
-use rustix::fs::OFlags;
+use rustix::fs::{CWD, OFlags, StatVfsMountFlags};
 use rustix::io::FdFlags;
-
-use rustix::fs::{CWD, StatVfsMountFlags};
 use rustix::mount::{OpenTreeFlags, open_tree};
 
 use super::log;
@@ -25,7 +23,7 @@ pub(super) fn mount() -> Option<OwnedFd> {
     let mount = executed_as()?;
     // Whatever else somebody has executed it by is his.
     if !rustix::fs::fcntl_getfl(&mount).is_ok_and(|flags| flags.contains(OFlags::PATH)) {
-        let _ = std::os::fd::IntoRawFd::into_raw_fd(mount);
+        let _ = mount.into_raw_fd();
         return None;
     }
     // No program of a container's gets it.

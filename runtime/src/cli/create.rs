@@ -1,7 +1,5 @@
 //! `create`: everything but the program.
 
-use std::os::fd::OwnedFd;
-
 use super::args::{CgroupManager, Create, Global, Making};
 use super::{log, protect};
 use crate::compile::seccomp::FLAG_NEW_LISTENER;
@@ -11,27 +9,21 @@ use crate::container::store::Store;
 use crate::container::{Result, bundle};
 
 #[inline(never)]
-pub(super) fn run(store: &Store, global: &Global, arguments: &Create, mount: Option<OwnedFd>) -> Result<u8> {
+pub(super) fn run(store: &Store, global: &Global, arguments: &Create) -> Result<u8> {
     let options = Options { gated: true, ..options(global, &arguments.making) };
-    make(store, &arguments.name.id, &arguments.making, &options, mount)?;
+    make(store, &arguments.name.id, &arguments.making, &options)?;
     Ok(0)
 }
 
-/// Loads the bundle, makes the container and reports what was left out. Lets go of `mount`, this program's own, on the way.
-pub(super) fn make(
-    store: &Store,
-    id: &str,
-    making: &Making,
-    options: &Options,
-    mount: Option<OwnedFd>,
-) -> Result<Made> {
+/// Loads the bundle, makes the container and reports what was left out.
+pub(super) fn make(store: &Store, id: &str, making: &Making, options: &Options) -> Result<Made> {
     let bundle = bundle::load(&making.bundle, &making.config, id, options.gated)?;
     bundle.warnings.iter().for_each(|warning| log::warn(warning));
     if let Some(seccomp) = &bundle.launch.seccomp {
         log::debug(|| format!("seccomp filter flags: {}", seccomp.flags & !FLAG_NEW_LISTENER));
     }
     protect::from(bundle.launch.in_user_namespace());
-    let made = create(store, id, bundle, options, mount)?;
+    let made = create(store, id, bundle, options)?;
     made.warnings.iter().for_each(|warning| log::warn(warning));
     log::debug(|| format!("container {id} is process {}", made.record.pid));
     Ok(made)

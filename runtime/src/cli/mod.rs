@@ -22,8 +22,6 @@ mod state;
 mod terminal;
 mod update;
 
-use std::os::fd::OwnedFd;
-
 use crate::container::store::Store;
 use crate::container::{self, Result};
 use args::{Arguments, Command, Instead};
@@ -36,7 +34,6 @@ const NOT_EXECUTED: u8 = 255;
 /// Runs the command that this process was called with. Returns its exit status.
 #[must_use]
 pub fn main() -> u8 {
-    let mount = protect::mount();
     let arguments = match Arguments::of_process() {
         Ok(arguments) => arguments,
         // As with any other output, nobody has to read it.
@@ -49,7 +46,7 @@ pub fn main() -> u8 {
     let failed = if matches!(arguments.command, Command::Exec(_)) { NOT_EXECUTED } else { FAILED };
     let done = log::open(&arguments.global, arguments.name)
         .and_then(|()| container::declare_rootless(arguments.global.rootless.as_deref()))
-        .and_then(|()| execute(arguments, mount));
+        .and_then(|()| execute(arguments));
     match done {
         Ok(status) => status,
         Err(error) => {
@@ -59,22 +56,18 @@ pub fn main() -> u8 {
     }
 }
 
-/// Commands aren't inlined: each would claim its part of the stack in all of them. `mount` is this program's own.
-fn execute(arguments: Arguments, mount: Option<OwnedFd>) -> Result<u8> {
+/// Commands aren't inlined: each would claim its part of the stack in all of them.
+fn execute(arguments: Arguments) -> Result<u8> {
     let Arguments { global, command, .. } = arguments;
     let store = || Store::new(global.root.clone());
     match command {
-        Command::Create(arguments) => create::run(&store()?, &global, &arguments, mount),
+        Command::Create(arguments) => create::run(&store()?, &global, &arguments),
         Command::Start(arguments) => start::run(&store()?, &arguments),
         Command::State(arguments) => state::run(&store()?, &arguments),
         Command::Kill(arguments) => kill::run(&store()?, &arguments),
         Command::Delete(arguments) => delete::run(&store()?, &arguments),
-        Command::Run(arguments) => run::run(&store()?, &global, &arguments, mount),
-        Command::Exec(arguments) => {
-            // Before anybody in the container sees who executes it.
-            drop(mount);
-            exec::run(&store()?, &arguments)
-        }
+        Command::Run(arguments) => run::run(&store()?, &global, &arguments),
+        Command::Exec(arguments) => exec::run(&store()?, &arguments),
         Command::List(arguments) => list::run(&store()?, &arguments),
         Command::Ps(arguments) => ps::run(&store()?, &arguments),
         Command::Pause(arguments) => pause::run(&store()?, &arguments, true),

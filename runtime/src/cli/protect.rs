@@ -2,33 +2,19 @@
 //!
 //! While a container is made, its processes can reach this program as `/proc/PID/exe` (CVE-2019-5736). One in a user namespace
 //! has no right to write to it; one of the machine's root has, unless the mount itself says no. That mount is this process's
-//! alone and attached nowhere, so nobody can make it writable again once its descriptor is closed. As long as that is open, whoever reaches
-//! the program and has CAP_SYS_ADMIN could.
+//! alone and attached nowhere, so nobody can make it writable again once its descriptor is closed, which executing it does. As long as that
+//! is open, whoever reaches the program and has CAP_SYS_ADMIN could.
 
-use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{CWD, OFlags, StatVfsMountFlags};
-use rustix::io::FdFlags;
+use rustix::fs::{CWD, StatVfsMountFlags};
 use rustix::mount::{OpenTreeFlags, open_tree};
 
 use super::log;
-use crate::sys::exec::{execute_file, executed_as};
+use crate::sys::exec::execute_file;
 use crate::sys::mount::{Change, set_attributes};
 
 const OWN_PROGRAM: &str = "/proc/self/exe";
-
-/// What this program was executed as, if that was by a descriptor of its mount that is still open: `sys/entry.rs` leaves it so, since the
-/// kernel takes a while to let go of a mount that nobody has open. To be asked for once, before any other descriptor is opened.
-pub(super) fn mount() -> Option<OwnedFd> {
-    let mount = executed_as()?;
-    // Whatever else somebody has executed it by is his.
-    if !rustix::fs::fcntl_getfl(&mount).is_ok_and(|flags| flags.contains(OFlags::PATH)) {
-        let _ = mount.into_raw_fd();
-        return None;
-    }
-    // No program of a container's gets it.
-    rustix::io::fcntl_setfd(&mount, FdFlags::CLOEXEC).is_ok().then_some(mount)
-}
 
 /// Comes back in a process, for a container with a user namespace or without, whose program is out of the container's reach, or which can't do more; the launch then tells.
 pub(super) fn from(in_user_namespace: bool) {

@@ -4,8 +4,8 @@
 //! of queues and shared memory, while the root is built, and the child joins both when something needs one. That costs one process more, so who starts many containers
 //! at once, with every processor busy, is better off without.
 
-use std::cell::{Cell, RefCell};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::cell::Cell;
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -28,19 +28,15 @@ pub struct Beside {
     network: Option<Network>,
     /// The child needn't wait for the launcher before it builds the root.
     runs_ahead: bool,
-    /// Closed by [`Self::close_unneeded`].
-    unneeded: RefCell<Option<OwnedFd>>,
 }
 
 impl Beside {
-    /// Begins what can be begun for `launch`, before anything else is done for it. To close `unneeded` takes a while, which is spent
-    /// while others are busy, if they are and none of them may be another container's that looks on.
-    pub fn begin(launch: &Launch, unneeded: Option<OwnedFd>) -> Result<Self, Failure> {
+    /// Begins what can be begun for `launch`, before anything else is done for it.
+    pub fn begin(launch: &Launch) -> Result<Self, Failure> {
         let runs_ahead = may_run_ahead(launch);
         let makes = runs_ahead && launch.namespaces.network == Namespace::New;
-        let unneeded = unneeded.filter(|_| makes && is_unseen(launch));
-        let network = makes.then(|| Network::begin(launch, unneeded.as_ref().map(AsFd::as_fd))).transpose()?;
-        Ok(Self { network, runs_ahead, unneeded: RefCell::new(unneeded) })
+        let network = makes.then(|| Network::begin(launch)).transpose()?;
+        Ok(Self { network, runs_ahead })
     }
 
     /// See the field.
@@ -73,16 +69,9 @@ impl Beside {
         }
     }
 
-    /// When the launcher has done its part, before anything of the container's runs.
-    pub(crate) fn close_unneeded(&self) {
-        drop(self.unneeded.take());
-    }
-
     /// In the child, when it begins: lets the launcher make way. The kernel may have gone on with the child instead, and the launcher
     /// would wait until that has nothing to do.
     pub(crate) fn begin_in_child(&self) {
-        // While the launcher has it, this takes no time.
-        self.close_unneeded();
         if self.runs_ahead && self.network.is_none() {
             rustix::thread::sched_yield();
         }
@@ -97,11 +86,6 @@ fn may_run_ahead(launch: &Launch) -> bool {
     // One that is joined is joined by the launcher, which may have nobody in its memory then (time_namespaces(7)).
     let staged = namespaces.user.is_some() || !own_mounts || namespaces.time != TimeNamespace::Host;
     launch.new_map().is_none() && !staged && launch.intel_rdt.is_none() && launch.net_devices.is_empty()
-}
-
-/// Whether no process of another container sees the child.
-fn is_unseen(launch: &Launch) -> bool {
-    launch.namespaces.pid == Namespace::New
 }
 
 /// A network namespace in the making, with its loopback interface, and others that are made with it.
@@ -123,7 +107,7 @@ pub(crate) struct Network {
 }
 
 impl Network {
-    fn begin(launch: &Launch, unneeded: Option<BorrowedFd<'_>>) -> Result<Self, Failure> {
+    fn begin(launch: &Launch) -> Result<Self, Failure> {
         let queues = if launch.namespaces.ipc == Namespace::New { UnshareFlags::NEWIPC } else { UnshareFlags::empty() };
         let kinds = UnshareFlags::NEWNET | queues;
         let object = || "with a network namespace's maker";
@@ -131,7 +115,7 @@ impl Network {
         let (done, end) = pipe_with(PipeFlags::CLOEXEC).at(Step::Pipe, object)?;
         let all = sched_getaffinity(None).ok();
         let processors = all.and_then(|all| others(all).map(|elsewhere| Processors { elsewhere, all }));
-        let maker = Helper::make_network(kinds, tell.as_fd(), end.as_fd(), unneeded, processors).at(Step::Clone, || "network namespace's maker")?;
+        let maker = Helper::make_network(kinds, tell.as_fd(), end.as_fd(), processors).at(Step::Clone, || "network namespace's maker")?;
         // It goes there by itself, but the kernel likes to leave a new process where its maker is, to begin when that sleeps.
         if let Some(Processors { elsewhere, .. }) = processors {
             // Where it can't be done, it begins later.
@@ -238,17 +222,6 @@ mod tests {
         let (told, tell) = pipe();
         drop(tell);
         assert_eq!(hear(&told), Err(Errno::SRCH));
-    }
-
-    #[test]
-    fn nothing_is_left_open_before_the_eyes_of_another_container() {
-        let mut launch = Launch::default();
-        for (pid, expected) in
-            [(Namespace::New, true), (Namespace::Host, false), (Namespace::Path("/proc/1/ns/pid".to_owned()), false)]
-        {
-            launch.namespaces.pid = pid;
-            assert_eq!(is_unseen(&launch), expected, "{launch:?}");
-        }
     }
 
     #[test]

@@ -217,8 +217,6 @@ fn run(start: &Start<'_>, agent: Option<OwnedFd>) -> Result<Started, Failure> {
         .and_then(|()| recorded())
         .inspect(|()| if stages.anywhere { affinity::lift(child.pid) })
         .and_then(|()| limit())
-        // As late as can be, but before anything of the container's runs: its hooks or its program.
-        .inspect(|_| if let Some(beside) = stages.beside { beside.close_unneeded() })
         .and_then(|left_out| let_go(go_writer.take()).map(|()| left_out))
     {
         Ok(left_out) => Ok(Started {

@@ -83,13 +83,7 @@ mod before_libc {
         call(libc::SYS_mount_setattr, [program, empty, at_itself, (&raw const readonly) as usize, 32]);
         // Looked at before it is executed: if it weren't read-only, this would go on for ever.
         if is_readonly(program, empty, at_itself) {
-            // One that exec doesn't close: to let go of the mount takes the kernel a while, and there are better moments. Not in the
-            // place of a standard stream that the caller has closed.
-            let lasting = call(libc::SYS_fcntl, [program, libc::F_DUPFD as usize, 3, 0, 0]);
-            if let Ok(lasting) = usize::try_from(lasting) {
-                call(libc::SYS_execveat, [lasting, empty, arguments as usize, environment as usize, at_itself]);
-                call(libc::SYS_close, [lasting, 0, 0, 0, 0]);
-            }
+            call(libc::SYS_execveat, [program, empty, arguments as usize, environment as usize, at_itself]);
         }
         call(libc::SYS_close, [program, 0, 0, 0, 0]);
     }

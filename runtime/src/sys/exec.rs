@@ -34,25 +34,6 @@ pub(crate) fn execve(path: &CStr, arguments: &Strings, environment: &Strings) ->
     super::check(result.into()).err().unwrap_or(Errno::IO)
 }
 
-/// The descriptor that this program was executed by, if it was by one and that is still open; for one caller.
-#[cfg(feature = "cli")]
-pub(crate) fn executed_as() -> Option<std::os::fd::OwnedFd> {
-    use std::os::fd::{FromRawFd, OwnedFd};
-    // Of the C library, which has it already: rustix would ask the kernel, and before Linux 6.4 panic where there is no `/proc`.
-    // SAFETY: getauxval(3) only looks.
-    let name = unsafe { libc::getauxval(libc::AT_EXECFN) } as *const c_char;
-    if name.is_null() {
-        return None;
-    }
-    // SAFETY: it isn't null, so it points to the NUL-terminated name that the kernel has put there for good.
-    let name = unsafe { CStr::from_ptr(name) }.to_str().ok()?;
-    let fd = name.strip_prefix("/dev/fd/")?.parse().ok().filter(|fd| *fd > 2)?;
-    // SAFETY: fcntl(2) with F_GETFD only looks.
-    super::check(unsafe { libc::fcntl(fd, libc::F_GETFD) }.into()).ok()?;
-    // SAFETY: it is open, and came over exec, so nothing in this program has it but the caller.
-    Some(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
 /// Replaces this process by the program that is open as `file`, with the same arguments and environment; returns only the error.
 #[cfg(feature = "cli")]
 pub(crate) fn execute_file(file: std::os::fd::BorrowedFd<'_>) -> Errno {

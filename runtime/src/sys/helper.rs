@@ -48,8 +48,6 @@ struct Work {
     tell: c_int,
     /// What it closes when it is done.
     done: c_int,
-    /// What it closes first.
-    unneeded: Option<c_int>,
     /// Where it goes first. When it is done it sends its launcher there, too, which may have nowhere else to go on.
     processors: Option<Processors>,
     /// Who that is.
@@ -76,18 +74,16 @@ impl Helper {
     }
 
     /// Starts one that makes a network namespace and others of `kinds`, and brings its loopback interface up, and tells on `tell` how
-    /// either went: an error number of four bytes, or 0. Then it closes its copy of `done`; of `unneeded` at once. It does so elsewhere,
+    /// either went: an error number of four bytes, or 0. Then it closes its copy of `done`. It does so elsewhere,
     /// if other `processors` are given, and then has its launcher go there.
     pub(crate) fn make_network(
         kinds: UnshareFlags,
         tell: BorrowedFd<'_>,
         done: BorrowedFd<'_>,
-        unneeded: Option<BorrowedFd<'_>>,
         processors: Option<Processors>,
     ) -> Result<Self, Errno> {
-        let unneeded = unneeded.map(|fd| fd.as_raw_fd());
         let (tell, done, launcher) = (tell.as_raw_fd(), done.as_raw_fd(), getpid());
-        Self::begin(UnshareFlags::empty(), Some(Work { call: network, kinds, tell, done, unneeded, processors, launcher }))
+        Self::begin(UnshareFlags::empty(), Some(Work { call: network, kinds, tell, done, processors, launcher }))
     }
 
     /// Waits until it has closed `done`. If it doesn't come to that where it was sent, it may do so anywhere: who is busy there may be so for
@@ -172,10 +168,6 @@ extern "C" fn help(task: *mut libc::c_void) -> c_int {
 }
 
 fn do_work(work: &Work) {
-    if let Some(unneeded) = work.unneeded {
-        // SAFETY: the descriptor is the child's copy, and nothing in the child uses it.
-        unsafe { rustix::io::close(unneeded) };
-    }
     if let Some(Processors { elsewhere, .. }) = &work.processors {
         // It may have begun in its launcher's place, which waits. If it can't go, it had better begin at once.
         let _ = sched_setaffinity(None, elsewhere);

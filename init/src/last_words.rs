@@ -275,21 +275,17 @@ impl Previous {
             uptime_ms: Some(end.uptime_ms),
             kernel: Vec::new(),
         };
-        match kept {
-            Kept::Nowhere => end.map_or_else(
-                || Self::unknown("nothing keeps how a boot ends: there is no data filesystem"),
-                |end| told(end, None),
-            ),
-            Kept::Nothing => plain(Cause::FirstBoot, "this is the first boot that the data filesystem knows of"),
-            Kept::Unreadable(why) => {
+        match (kept, end) {
+            (Kept::Nowhere, None) => Self::unknown("nothing keeps how a boot ends: there is no data filesystem"),
+            (Kept::Nowhere, Some(end)) => told(end, None),
+            (Kept::Nothing, _) => plain(Cause::FirstBoot, "this is the first boot that the data filesystem knows of"),
+            (Kept::Unreadable(why), _) => {
                 plain(Cause::Unreadable, &cut(&format!("what is kept of it can't be read: {why}"), LONGEST_TEXT))
             }
-            Kept::Record(Record { boot, end: Some(end), .. }) => told(end, Some(boot)),
+            (Kept::Record(Record { boot, end: Some(end), .. }), _)
             // The disk took no more.
-            Kept::Record(Record { boot, end: None, .. }) if end.is_some() => {
-                end.map_or_else(|| Self::unknown(""), |end| told(end, Some(boot)))
-            }
-            Kept::Record(Record { boot, end: None, .. }) => {
+            | (Kept::Record(Record { boot, end: None, .. }), Some(end)) => told(end, Some(boot)),
+            (Kept::Record(Record { boot, end: None, .. }), None) => {
                 let text = "ended without a word: power was lost, the machine was reset, or its kernel died";
                 Self { boot: Some(boot), ..plain(Cause::Unclean, text) }
             }

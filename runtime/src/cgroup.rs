@@ -20,6 +20,9 @@ use settings::{configure, write_settings};
 /// The file that limits how many processes there are. Setting it is left until the child is there: a limit counts who is made in the
 /// cgroup, but not who is there already, so that the lowest one still lets the container begin.
 pub(crate) const PROCESSES: &str = "pids.max";
+/// What is in a cgroup; in a threaded one these are its threads.
+const MEMBERS: &str = "cgroup.procs";
+const THREADS: &str = "cgroup.threads";
 
 /// What to do when a setting's file is absent because its controller is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,10 +140,6 @@ fn takes_processes(parent: BorrowedFd<'_>, name: &str) -> Result<bool, Failure> 
     };
     is_leaf().at(Step::CreateCgroup, || name)
 }
-
-/// What is in a cgroup; in a threaded one these are its threads.
-const MEMBERS: &str = "cgroup.procs";
-const THREADS: &str = "cgroup.threads";
 
 /// Opens the cgroup `name` in `parent`.
 pub fn open(parent: impl AsFd, name: &str) -> Result<OwnedFd, Failure> {
@@ -326,7 +325,7 @@ fn kill_each(dir: BorrowedFd<'_>) -> Result<(), Failure> {
     for pid in pids.into_iter().filter_map(Pid::from_raw) {
         match rustix::process::kill_process(pid, Signal::KILL) {
             Ok(()) | Err(Errno::SRCH) => {}
-            other => other.at(Step::SetCgroup, || "cgroup.procs")?,
+            other => other.at(Step::SetCgroup, || MEMBERS)?,
         }
     }
     Ok(())

@@ -27,9 +27,10 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use garboard_runtime::plan::{Restart, Supervision};
+    use garboard_runtime::plan::Restart;
 
-    use super::super::{Goal, Policy, Purpose, Rules, Unit};
+    use super::super::tests::rules;
+    use super::super::{Goal, Policy, Purpose, Unit};
     use super::*;
 
     #[test]
@@ -59,16 +60,7 @@ mod tests {
             (Phase::Launching, true, false, true, false, Some("is to be started while the machine stops")),
             (Phase::Waiting, false, false, true, false, Some("is to be started while the machine stops")),
         ];
-        let rules = Rules {
-            restart: Restart::Always,
-            needs: Vec::new(),
-            stop_grace_ms: 10_000,
-            needs_data: false,
-            needs_record: false,
-            needs_devices: false,
-            supervision: Supervision::default(),
-            pod: None,
-        };
+        let rules = rules(Restart::Always, &[]);
         for (phase, passed, lingers, stops, child, wrong) in cases {
             let unit = Unit { phase, passed, lingers, ..Unit::new() };
             let new = State::new(vec![rules.clone()], Policy::default(), 1);

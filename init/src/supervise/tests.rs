@@ -14,7 +14,7 @@ use super::*;
 const OK: Exit = Exit::Code(0);
 const BAD: Exit = Exit::Code(1);
 
-fn rules(restart: Restart, needs: &[(usize, Condition)]) -> Rules {
+pub(super) fn rules(restart: Restart, needs: &[(usize, Condition)]) -> Rules {
     let needs = needs.iter().map(|(on, condition)| Need { on: *on, condition: *condition }).collect();
     Rules {
         restart,

@@ -1,5 +1,6 @@
 //! crun's annotations that say how the rest of the configuration is to be read.
 
+use base64ct::{Base64, Encoding};
 use oci_spec::runtime::{LinuxTimeOffset, Spec};
 
 use super::error::Result;
@@ -89,30 +90,7 @@ fn time_offset(text: &str) -> Result<(String, LinuxTimeOffset)> {
 
 /// Bytes from base64 (RFC 4648, section 4).
 fn base64(text: &str) -> Option<Vec<u8>> {
-    let text = text.trim().as_bytes();
-    let digits = text.strip_suffix(b"==").or_else(|| text.strip_suffix(b"=")).unwrap_or(text);
-    if !text.len().is_multiple_of(4) {
-        return None;
-    }
-    let mut bytes = Vec::with_capacity(digits.len());
-    let (mut bits, mut held) = (0_u32, 0_u32);
-    for digit in digits {
-        let value = match digit {
-            b'A'..=b'Z' => digit - b'A',
-            b'a'..=b'z' => digit - b'a' + 26,
-            b'0'..=b'9' => digit - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => return None,
-        };
-        bits = (bits << 6 | u32::from(value)) & 0xffff;
-        held += 6;
-        if held >= 8 {
-            held -= 8;
-            bytes.push((bits >> held & 0xff) as u8);
-        }
-    }
-    Some(bytes)
+    Base64::decode_vec(text.trim()).ok()
 }
 
 #[cfg(test)]

@@ -63,11 +63,7 @@ pub(crate) fn place(cgroups_path: Option<&str>, id: &str) -> Result<Option<Place
     let enter = |parent: &mut OwnedFd| -> std::result::Result<(), Errno> {
         enable_controllers(parent.as_fd());
         for name in parents {
-            match rustix::fs::mkdirat(parent.as_fd(), *name, Mode::from_raw_mode(0o755)) {
-                Ok(()) | Err(Errno::EXIST) => {}
-                Err(errno) => return Err(errno),
-            }
-            *parent = rustix::fs::openat(parent.as_fd(), *name, DIRECTORY, Mode::empty())?;
+            *parent = child(parent.as_fd(), name)?;
             enable_controllers(parent.as_fd());
         }
         if super::is_ordinary_user() {
@@ -82,6 +78,14 @@ pub(crate) fn place(cgroups_path: Option<&str>, id: &str) -> Result<Option<Place
             expect_unused(parent.as_fd(), name, wanted)?;
             Ok(Some(Place { parent, name: (*name).to_owned(), path: format!("/{}", names.join("/")) }))
         }
+    }
+}
+
+/// The cgroup of this name in another, made if need be.
+pub(super) fn child(parent: BorrowedFd<'_>, name: &str) -> std::result::Result<OwnedFd, Errno> {
+    match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755)) {
+        Ok(()) | Err(Errno::EXIST) => rustix::fs::openat(parent, name, DIRECTORY, Mode::empty()),
+        Err(errno) => Err(errno),
     }
 }
 

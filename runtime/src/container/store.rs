@@ -332,18 +332,14 @@ impl Entry {
             }
             other => other.during(what)?,
         }
-        // What it holds of most containers; the rest, and a descriptor to look for it, is seldom needed.
-        for name in [RECORD, CONFIGURATION, LOCK] {
-            let _ = rustix::fs::unlinkat(&self.directory, name, AtFlags::empty());
-        }
-        while let Err(errno) = rustix::fs::rmdir(&grave) {
-            // Or somebody who waits for the lock has just made its file anew.
-            if errno != Errno::NOTEMPTY {
-                return Err(errno).during(|| format!("remove {}", grave.display()));
-            }
+        loop {
             self.empty().during(|| format!("empty {}", grave.display()))?;
+            match rustix::fs::rmdir(&grave) {
+                // Somebody who waits for the lock has just made its file anew.
+                Err(Errno::NOTEMPTY) => {}
+                other => return other.during(|| format!("remove {}", grave.display())),
+            }
         }
-        Ok(())
     }
 
     /// Removes all that the directory can hold.

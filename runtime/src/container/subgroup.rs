@@ -5,9 +5,8 @@
 //! | `run.oci.systemd.subgroup` | path in the scope | this is the container's cgroup, not the scope's own, which stays systemd's |
 //! | `run.oci.delegate-cgroup` | path in the container's cgroup | the process begins there, so that the program may make others beside it |
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::cgroup;
@@ -74,21 +73,12 @@ fn descend(group: OwnedFd, names: &[String], pid: i32) -> std::result::Result<Ve
     let mut made: Vec<OwnedFd> = Vec::with_capacity(names.len());
     for name in names {
         let above = made.last().unwrap_or(&group).as_fd();
-        made.push(make(above, name)?);
+        made.push(cgroup::child(above, name)?);
     }
     own::write(made.last().unwrap_or(&group).as_fd(), "cgroup.procs", &pid.to_string())?;
     let above = made.len().saturating_sub(1);
     std::iter::once(&group).chain(made.iter().take(above)).for_each(|group| cgroup::enable_controllers(group.as_fd()));
     Ok(made)
-}
-
-fn make(above: BorrowedFd<'_>, name: &str) -> std::result::Result<OwnedFd, Errno> {
-    match rustix::fs::mkdirat(above, name, Mode::from_raw_mode(0o755)) {
-        Ok(()) | Err(Errno::EXIST) => {}
-        Err(errno) => return Err(errno),
-    }
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(above, name, flags, Mode::empty())
 }
 
 /// The names of an annotation's path; none without it.

@@ -49,9 +49,7 @@ impl Groups<'_> {
 
     /// Changes the class's schemata. It is made if there is none, and then all `threads` of the container belong to it.
     pub(crate) fn change(&self, schemata: &[String], threads: impl Fn() -> BTreeSet<i32>) -> Result<(), Failure> {
-        let root = root()?.ok_or_else(super::not_mounted)?;
-        let wanted = IntelRdt { schemata: schemata.to_vec(), ..IntelRdt::default() };
-        self.gather_in(root.as_fd(), &wanted, threads)
+        self.adopt(&IntelRdt { schemata: schemata.to_vec(), ..IntelRdt::default() }, threads)
     }
 
     /// Puts all `threads` of a container that is there where its configuration has them.

@@ -7,6 +7,8 @@ mod oci;
 mod support;
 
 use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use guest::Guest;
 use oci::{boot, bundle, config, run, runtime};
@@ -69,6 +71,32 @@ fn the_program_is_static_and_starts_before_any_library() {
     }
     // What it does before its C library is set up works without one.
     assert!(judge(program.to_str().unwrap(), ["run", "--help"]).contains("CONTAINER"));
+}
+
+/// glibc closes them in a part of its start that is left out.
+#[test]
+fn constants_of_the_program_are_closed_when_it_runs() {
+    let bundle = tempfile::tempdir().unwrap();
+    judge("mkfifo", [bundle.path().join("config.json").to_str().unwrap()]);
+    let mut command = Command::new(runtime());
+    command.arg("--root").arg(bundle.path()).args(["run", "--bundle"]).arg(bundle.path()).arg("waits");
+    let mut process = command.stdin(Stdio::null()).spawn().unwrap();
+    let maps = format!("/proc/{}/maps", process.id());
+    // It waits for somebody to write its configuration once its heap is there. The file's maps begin where the linker has put them.
+    let begin = Instant::now();
+    let found = loop {
+        let found = std::fs::read_to_string(&maps).unwrap();
+        if found.contains("[heap]") || begin.elapsed() > Duration::from_secs(20) {
+            break found;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    process.kill().unwrap();
+    process.wait().unwrap();
+    // Rights, offset, device and file, which is the program wherever there is one, by a mount that has no name.
+    let maps = found.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let rights: Vec<&str> = maps.filter(|fields| fields[4] != "0").map(|fields| fields[1]).collect();
+    assert_eq!(rights, ["r--p", "r-xp", "r--p", "rw-p"], "{found}");
 }
 
 #[test]

@@ -1,9 +1,11 @@
-//! The C library's start, less its questions to the processor.
+//! The C library's start, less what this program has no use for.
 //!
 //! glibc asks the processor some forty questions (CPUID) before a program begins, to choose among its memory functions. Under a
 //! hypervisor each is an exit to the host: 0.15 ms together, a twentieth of a whole `run`. A runtime copies kilobytes, for
-//! which the functions that every x86-64 processor has are as good. So what `__libc_start_main` does is done here without that,
-//! in the order of glibc 2.36 (csu/libc-start.c) and by the functions that do it there.
+//! which the functions that every x86-64 processor has are as good. It also prepares to load libraries, which a static program doesn't
+//! (`_dl_non_dynamic_init`: search paths, the kernel's page of clock functions, the program's own directory), reads the environment for
+//! its tunables, and notes what to do at the end, to which this program doesn't come (`entry.rs`): another 0.04 ms. The rest of what
+//! `__libc_start_main` does is done here in the order of glibc 2.36 (csu/libc-start.c) and by the functions that do it there.
 //!
 //! Those are glibc's internal ones. So `build.rs` has this compiled only for that release, into a static program at a fixed address;
 //! everywhere else glibc's own start runs, and nothing but the time is lost.
@@ -11,12 +13,9 @@
 
 use std::arch::asm;
 use std::ffi::{c_char, c_int, c_long, c_void};
-use std::ptr;
 
 type Strings = *const *const c_char;
-type AtEnd = extern "C" fn(*mut c_void);
 type Initialise = extern "C" fn(c_int, Strings, Strings);
-type Finalise = extern "C" fn();
 
 /// `Elf64_Rela` of type `R_X86_64_IRELATIVE`, the only one of a static program at a fixed address.
 #[repr(C)]
@@ -31,6 +30,9 @@ unsafe extern "C" {
     static mut __libc_stack_end: *const c_void;
     /// The kernel's 16 random bytes, from the auxiliary vector.
     static _dl_random: *const [usize; 2];
+    /// The program's headers, from the auxiliary vector.
+    static _dl_phdr: *const libc::Elf64_Phdr;
+    static _dl_phnum: usize;
     static __libc_enable_secure: c_int;
 
     // The linker's: where tables begin and end.
@@ -40,19 +42,13 @@ unsafe extern "C" {
     static __preinit_array_end: [Initialise; 0];
     static __init_array_start: [Initialise; 0];
     static __init_array_end: [Initialise; 0];
-    static __fini_array_start: [Finalise; 0];
-    static __fini_array_end: [Finalise; 0];
 
     fn _dl_aux_init(auxiliary: *const usize);
-    fn __tunables_init(environment: Strings);
     fn __libc_setup_tls();
     fn __libc_early_init(initial: bool);
     fn __libc_init_first(count: c_int, arguments: Strings, environment: Strings);
     fn __libc_check_standard_fds();
-    fn __cxa_atexit(function: AtEnd, argument: *mut c_void, object: *mut c_void) -> c_int;
-    fn _dl_debug_initialize(base: usize) -> *mut c_void;
     fn _init();
-    fn _fini();
     fn exit(status: c_int) -> !;
 }
 
@@ -92,7 +88,7 @@ unsafe extern "C" fn __libc_start_main(
     arguments: Strings,
     _: *const c_void,
     _: *const c_void,
-    at_end: Option<AtEnd>,
+    _: *const c_void,
     stack_end: *const c_void,
 ) -> c_int {
     // SAFETY: behind `count` arguments and a null pointer stands the environment, which ends with one, and behind that the auxiliary
@@ -106,11 +102,10 @@ unsafe extern "C" fn __libc_start_main(
             end = end.add(1);
         }
         _dl_aux_init(end.add(1).cast());
-        __tunables_init(environment);
         environment
     };
     // SAFETY: no memory function was called so far: which those are is decided now. Each place is the program's own, and writable until
-    // `__libc_init_first` protects it. What was not asked is zero, for which every choice is the plainest function.
+    // it is closed below. What was not asked is zero, for which every choice is the plainest function.
     unsafe {
         let mut relocation = (&raw const __rela_iplt_start).cast::<Relocation>();
         while relocation < (&raw const __rela_iplt_end).cast() {
@@ -125,13 +120,12 @@ unsafe extern "C" fn __libc_start_main(
         let [canary, guard] = *_dl_random;
         asm!("mov fs:[0x28], {}", in(reg) canary & !0xff, options(nostack, preserves_flags));
         asm!("mov fs:[0x30], {}", in(reg) guard, options(nostack, preserves_flags));
-        if let Some(at_end) = at_end {
-            __cxa_atexit(at_end, ptr::null_mut(), ptr::null_mut());
-        }
         __libc_early_init(true);
-        __libc_init_first(count, arguments, environment);
-        __cxa_atexit(finalise, ptr::null_mut(), ptr::null_mut());
-        if __libc_enable_secure != 0 {
+        if __libc_enable_secure == 0 {
+            close_constants();
+        } else {
+            // It also takes from the environment what its owner must not decide, and closes the constants.
+            __libc_init_first(count, arguments, environment);
             __libc_check_standard_fds();
         }
     }
@@ -149,22 +143,23 @@ unsafe extern "C" fn __libc_start_main(
     unsafe { _init() };
     initialise((&raw const __init_array_start).cast(), (&raw const __init_array_end).cast());
     // SAFETY: everything is set up.
-    unsafe {
-        _dl_debug_initialize(0);
-        exit(main(count, arguments, environment))
-    }
+    unsafe { exit(main(count, arguments, environment)) }
 }
 
-/// What is to be done at the end, the last one first.
-extern "C" fn finalise(_: *mut c_void) {
-    let mut at = (&raw const __fini_array_end).cast::<Finalise>();
-    while at > (&raw const __fini_array_start).cast() {
-        // SAFETY: the linker has put functions of this kind from the one place to the other.
-        unsafe {
-            at = at.sub(1);
-            (*at)();
+/// Makes read-only what nobody writes to any more (RELRO), as glibc does. Where that can't be, it does without; so does this.
+///
+/// # Safety
+///
+/// Relocation is done, and nobody else runs.
+unsafe fn close_constants() {
+    const PAGE: usize = 4096;
+    // SAFETY: the kernel has said where the headers are, and how many; the program is where they say, as it isn't relocated.
+    unsafe {
+        let headers = std::slice::from_raw_parts(_dl_phdr, _dl_phnum);
+        for header in headers.iter().filter(|header| header.p_type == libc::PT_GNU_RELRO) {
+            let (begin, end) = (header.p_vaddr as usize, (header.p_vaddr + header.p_memsz) as usize);
+            let (begin, end) = (begin & !(PAGE - 1), end & !(PAGE - 1));
+            libc::mprotect(begin as *mut c_void, end - begin, libc::PROT_READ);
         }
     }
-    // SAFETY: once, and after all of those.
-    unsafe { _fini() };
 }

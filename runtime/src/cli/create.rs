@@ -7,6 +7,7 @@ use crate::container::cgroup::Manager;
 use crate::container::create::{Made, Options, create};
 use crate::container::store::Store;
 use crate::container::{Result, bundle};
+use crate::start::Beside;
 
 #[inline(never)]
 pub(super) fn run(store: &Store, global: &Global, arguments: &Create) -> Result<u8> {
@@ -17,13 +18,17 @@ pub(super) fn run(store: &Store, global: &Global, arguments: &Create) -> Result<
 
 /// Loads the bundle, makes the container and reports what was left out.
 pub(super) fn make(store: &Store, id: &str, making: &Making, options: &Options) -> Result<Made> {
-    let bundle = bundle::load(&making.bundle, &making.config, id, options.gated)?;
+    let opened = bundle::open(&making.bundle, &making.config)?;
+    let outline = opened.outline()?;
+    protect::from(outline.in_user_namespace());
+    // A scope that systemd makes must be there before the child leaves the machine's cgroup namespace.
+    let beside = (options.manager != Manager::Systemd).then(|| Beside::begin(&outline)).transpose()?;
+    let bundle = opened.decide(id, options.gated)?;
     bundle.warnings.iter().for_each(|warning| log::warn(warning));
     if let Some(seccomp) = &bundle.launch.seccomp {
         log::debug(|| format!("seccomp filter flags: {}", seccomp.flags & !FLAG_NEW_LISTENER));
     }
-    protect::from(bundle.launch.in_user_namespace());
-    let made = create(store, id, bundle, options)?;
+    let made = create(store, id, bundle, beside, options)?;
     made.warnings.iter().for_each(|warning| log::warn(warning));
     log::debug(|| format!("container {id} is process {}", made.record.pid));
     Ok(made)

@@ -8,6 +8,7 @@ use rustix::process::{WaitIdStatus, WaitOptions, WaitStatus};
 
 use super::terminal::Relay;
 use crate::container::error::During;
+use crate::container::record::Record;
 use crate::container::store::Entry;
 use crate::container::{Result, life, notify};
 use crate::hook;
@@ -72,10 +73,10 @@ pub(super) fn wait(
 }
 
 /// Destroys the container whose program has ended, or can be waited for no longer: nobody would look after it.
-pub(super) fn finish(entry: &Entry, waited: Result<u8>) -> Result<u8> {
+pub(super) fn finish(entry: &Entry, record: &Record, waited: Result<u8>) -> Result<u8> {
     let Ok(_lock) = entry.lock() else { return waited };
     // As it is by now: an update may have given it something.
-    let destroyed = entry.record().and_then(|record| life::destroy(entry, &record));
+    let destroyed = entry.record_now(record).and_then(|record| life::destroy(entry, &record));
     // The first error is the one to report.
     waited.and_then(|status| destroyed.map(|()| status))
 }

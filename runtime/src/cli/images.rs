@@ -223,7 +223,7 @@ pub(super) fn read(store: &Store, global: &Global, arguments: &Restore) -> Resul
         lsm_profile: arguments.lsm_profile.clone(),
         lsm_mount_context: arguments.lsm_mount_context.clone(),
     };
-    let bundle = bundle::load(&arguments.bundle, Path::new("config.json"), id, false)?;
+    let bundle = bundle::open(&arguments.bundle, Path::new("config.json"))?.decide(id, false)?;
     bundle.warnings.iter().for_each(|warning| log::warn(warning));
     // What criu makes becomes its nearest reaper's child, which must be this process if it is to wait for it.
     let signals = (!arguments.detach).then(|| foreground::take_signals(true)).transpose()?;
@@ -231,7 +231,7 @@ pub(super) fn read(store: &Store, global: &Global, arguments: &Restore) -> Resul
     life::started(&made.entry, made.lock, &made.record, std::os::fd::AsFd::as_fd(&made.pidfd), None)?;
     let Some(signals) = signals else { return Ok(0) };
     let status = foreground::wait(&signals, &made.pidfd, made.terminal, None, made.record.pid);
-    foreground::finish(&made.entry, status)
+    foreground::finish(&made.entry, &made.record, status)
 }
 
 fn images(global: &Global, common: &Common) -> Images {

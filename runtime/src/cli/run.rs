@@ -21,5 +21,5 @@ pub(super) fn run(store: &Store, global: &Global, arguments: &Run) -> Result<u8>
     let made = create::make(store, &arguments.name.id, &arguments.making, &options)?;
     life::started(&made.entry, made.lock, &made.record, made.pidfd.as_fd(), None)?;
     let status = foreground::wait(&signals, &made.pidfd, made.terminal, made.notify, made.record.pid);
-    if arguments.keep { status } else { foreground::finish(&made.entry, status) }
+    if arguments.keep { status } else { foreground::finish(&made.entry, &made.record, status) }
 }

@@ -28,7 +28,6 @@ pub struct Bundled {
 
 /// The launch of a bundle's spec. Hooks, annotations and `linux.cgroupsPath` are left to whoever starts it.
 pub fn bundle(spec: &Spec, bundle: Bundle<'_>) -> Result<Bundled, Error> {
-    let mut spec = spec.clone();
     let mut warnings = Vec::new();
     let root = spec.root().as_ref().ok_or_else(|| Error::new("root", "missing"))?;
     let path = text("root.path", root.path())?;
@@ -46,10 +45,9 @@ pub fn bundle(spec: &Spec, bundle: Bundle<'_>) -> Result<Bundled, Error> {
     }
     warnings.extend(spec.process().iter().filter_map(super::process::no_ambient));
     warnings.extend(super::mounts::warnings(spec.mounts().as_deref().unwrap_or_default(), &path));
-    spec.set_hooks(None);
     let base = Base { bundle: Some(bundle), volumes: &[] };
     let source = RootSource::Directory(path);
-    let mut launch = compile(&spec, &linux, Root { source, ..Root::default() }, &base)?;
+    let mut launch = compile(spec, &linux, Root { source, ..Root::default() }, &base)?;
     // "In addition to any devices configured, the runtime MUST also supply", whatever `/dev` is, unless it is the machine's.
     launch.populate_dev = true;
     if let Some(rdt) = &mut launch.intel_rdt {

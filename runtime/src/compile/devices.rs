@@ -43,7 +43,7 @@ fn device(device: &LinuxDevice) -> Result<Device, Error> {
             uid: device.uid().unwrap_or(0),
             gid: device.gid().unwrap_or(0),
         }),
-        target,
+        target: target.into_owned(),
     })
 }
 

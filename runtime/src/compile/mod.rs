@@ -22,7 +22,8 @@ mod shorten;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashSet;
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use oci_spec::runtime::{Linux, Spec};
 
@@ -47,6 +48,21 @@ pub fn launch(spec: &Spec, root: Root, volumes: &[(String, CreateDir)]) -> Resul
     let linux = spec.linux().as_ref().ok_or_else(|| Error::new("linux", "missing"))?;
     refuse("linux.cgroupsPath", linux.cgroups_path().as_ref().is_some_and(|path| !path.as_os_str().is_empty()))?;
     compile(spec, linux, root, &Base { bundle: None, volumes })
+}
+
+/// As much of a spec's launch as decides what can begin before the rest is compiled.
+#[cfg(feature = "cli")]
+pub(crate) fn outline(spec: &Spec) -> Result<Launch, Error> {
+    let nothing = nothing();
+    let linux = spec.linux().as_ref().unwrap_or(&nothing);
+    let (namespaces, ids) = namespaces::namespaces(linux)?;
+    Ok(Launch {
+        net_devices: machine::net_devices(linux, &namespaces)?,
+        intel_rdt: linux.intel_rdt().as_ref().map(machine::intel_rdt).transpose()?,
+        namespaces,
+        ids,
+        ..Launch::default()
+    })
 }
 
 /// What a spec's paths are relative to.
@@ -174,7 +190,7 @@ fn propagation(linux: &Linux) -> Result<Propagation, Error> {
 
 /// Paths in the container that must be absolute, without `..`, each once: to hide one twice would be a mount for nothing.
 fn absolute(field: &str, paths: &Option<Vec<String>>) -> Result<Vec<String>, Error> {
-    let mut seen = HashSet::new();
+    let mut seen = BTreeSet::new();
     let mut cleaned = Vec::new();
     for path in paths.iter().flatten() {
         if !path.starts_with('/') {
@@ -182,15 +198,15 @@ fn absolute(field: &str, paths: &Option<Vec<String>>) -> Result<Vec<String>, Err
         }
         let path = without_upwards(path);
         if seen.insert(path.clone()) {
-            cleaned.push(path);
+            cleaned.push(path.into_owned());
         }
     }
     Ok(cleaned)
 }
 
 /// A path with its `..` taken by their letters, as other runtimes do: where they lead must not depend on the image's links.
-fn without_upwards(path: &str) -> String {
-    if path.split('/').any(|name| name == "..") { mounts::clean(path) } else { path.to_owned() }
+fn without_upwards(path: &str) -> Cow<'_, str> {
+    if path.split('/').any(|name| name == "..") { mounts::clean(path) } else { Cow::Borrowed(path) }
 }
 
 /// Pairs in the order of their names, as the spec's maps have none.

@@ -1,5 +1,6 @@
 //! `mounts` of a spec.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use oci_spec::runtime::{Linux, Mount as SpecMount};
@@ -46,7 +47,7 @@ impl Mounts<'_> {
         }
         let target = match self.root.and_then(|root| in_root(root, &given)) {
             Some(inside) => inside,
-            None => clean(&given),
+            None => clean(&given).into_owned(),
         };
         let mut options = Options::of(entry.options().as_deref().unwrap_or_default());
         let by_option =
@@ -221,7 +222,11 @@ fn misplaced(entry: &SpecMount, root: &str) -> Option<String> {
 
 /// Options that mean nothing, as bind mounts have no data.
 fn ignored(entry: &SpecMount) -> Vec<String> {
-    let options = Options::of(entry.options().as_deref().unwrap_or_default());
+    let given = entry.options().as_deref().unwrap_or_default();
+    if entry.typ().as_deref() != Some("bind") && !given.iter().any(|option| option.ends_with("bind")) {
+        return Vec::new();
+    }
+    let options = Options::of(given);
     let bind = !options.remount && (options.bind || entry.typ().as_deref() == Some("bind"));
     let rest = if bind { options.rest } else { Vec::new() };
     let destination = entry.destination().display();
@@ -240,7 +245,11 @@ fn own_map(field: &str, entry: &SpecMount) -> Result<Option<IdMap>, Error> {
 }
 
 /// The absolute path, without `.`, `..` and doubled slashes. A relative one is relative to `/`.
-pub(crate) fn clean(path: &str) -> String {
+pub(crate) fn clean(path: &str) -> Cow<'_, str> {
+    // As nearly all are.
+    if path.strip_prefix('/').is_some_and(|names| names.split('/').all(|name| !matches!(name, "" | "." | ".."))) {
+        return Cow::Borrowed(path);
+    }
     let mut names: Vec<&str> = Vec::new();
     for name in path.split('/') {
         match name {
@@ -249,7 +258,7 @@ pub(crate) fn clean(path: &str) -> String {
             name => names.push(name),
         }
     }
-    format!("/{}", names.join("/"))
+    Cow::Owned(format!("/{}", names.join("/")))
 }
 
 /// The place in the container of a path outside that leads to its root directory or into it. A root at `/` has no other places.

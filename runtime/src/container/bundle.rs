@@ -62,31 +62,45 @@ pub struct Hooks {
     pub poststop: Vec<SpecHook>,
 }
 
-/// Reads the bundle at `path` for container `id`, its configuration being the file `config`. One that isn't started at once (`gated`)
-/// needs no `process` ("This property is REQUIRED when `start` is called").
-pub fn load(path: &Path, config: &Path, id: &str, gated: bool) -> Result<Bundle> {
-    let named = std::path::absolute(path).during(|| format!("find the bundle {}", path.display()))?;
-    let path = std::fs::canonicalize(path).during(|| format!("open the bundle {}", path.display()))?;
-    let config = read(&path.join(config))?;
-    let (spec, warnings) = compile::read(&config)?;
-    decide(Opened { named, path, config, warnings }, spec, id, gated)
-}
-
-/// A bundle whose configuration was read.
-struct Opened {
+/// A bundle whose configuration was read and isn't decided yet.
+#[derive(Debug)]
+pub struct Opened {
     named: PathBuf,
     /// Without links.
     path: PathBuf,
     config: Vec<u8>,
+    spec: Spec,
     warnings: Vec<String>,
+}
+
+/// Reads the bundle at `path`, its configuration being the file `config`.
+pub fn open(path: &Path, config: &Path) -> Result<Opened> {
+    let named = std::path::absolute(path).during(|| format!("find the bundle {}", path.display()))?;
+    let path = std::fs::canonicalize(path).during(|| format!("open the bundle {}", path.display()))?;
+    let config = read(&path.join(config))?;
+    let (mut spec, mut warnings) = compile::read(&config)?;
+    warnings.extend(ids::settle(&mut spec));
+    annotations::apply(&mut spec)?;
+    Ok(Opened { named, path, config, spec, warnings })
+}
+
+impl Opened {
+    /// What can be known of the launch at once: its namespaces, and what is given to them.
+    pub fn outline(&self) -> Result<Launch> {
+        Ok(compile::outline(&self.spec)?)
+    }
+
+    /// What it says for container `id`. One that isn't started at once (`gated`) needs no `process` ("This property is REQUIRED when
+    /// `start` is called").
+    pub fn decide(self, id: &str, gated: bool) -> Result<Bundle> {
+        decide(self, id, gated)
+    }
 }
 
 // Inlined, it would claim its part of the stack, which is large, while the configuration is read, which takes more.
 #[inline(never)]
-fn decide(opened: Opened, mut spec: Spec, id: &str, gated: bool) -> Result<Bundle> {
-    let Opened { named, path, config, mut warnings } = opened;
-    warnings.extend(ids::settle(&mut spec));
-    annotations::apply(&mut spec)?;
+fn decide(opened: Opened, id: &str, gated: bool) -> Result<Bundle> {
+    let Opened { named, path, config, mut spec, mut warnings } = opened;
     let without_program = gated && spec.process().is_none();
     if without_program {
         spec.set_process(Some(stand_in()));

@@ -54,7 +54,7 @@ pub(crate) fn place(cgroups_path: Option<&str>, id: &str) -> Result<Option<Place
         None => id.to_owned(),
     };
     let wanted = crate::compile::mounts::clean(&wanted);
-    let wanted = wanted.as_str();
+    let wanted = wanted.as_ref();
     let names: Vec<&str> = wanted.split('/').filter(|name| !name.is_empty()).collect();
     let Some((name, parents)) = names.split_last() else {
         return Err(Error::new("config.json: linux.cgroupsPath: the root cgroup can't be a container's"));
@@ -222,11 +222,10 @@ pub(crate) fn enable_for(settings: &Cgroup, group: BorrowedFd<'_>, path: &str) -
 /// A cgroup with processes gets none, but for the root, which alone has no type: some could be enabled, and then no child would
 /// take processes (cgroup-v2.rst, "Threads").
 pub(super) fn enable_controllers(parent: BorrowedFd<'_>) {
-    let (Ok(available), Ok(enabled)) =
-        (own::read(parent, "cgroup.controllers"), own::read(parent, "cgroup.subtree_control"))
-    else {
-        return;
-    };
+    let controllers = |file| own::read(parent, file).ok().filter(|names| !names.is_empty());
+    // Without any there are none to look for; none enabled is what one begins with.
+    let Some(available) = controllers("cgroup.controllers") else { return };
+    let enabled = controllers("cgroup.subtree_control").unwrap_or_default();
     let is_enabled = |name: &str| enabled.split_whitespace().any(|enabled| enabled == name);
     let missing: Vec<&str> = available.split_whitespace().filter(|name| !is_enabled(name)).collect();
     let has_processes = || own::read(parent, "cgroup.procs").is_ok_and(|pids| !pids.is_empty());

@@ -179,7 +179,7 @@ pub(crate) fn externals(spec: &Spec, bundle: &Path, root: &Path, cgroup: Option<
     let mut found = Externals::new();
     for mount in spec.mounts().iter().flatten() {
         // As the kernel will have it.
-        let place = clean(&mount.destination().to_string_lossy());
+        let place = clean(&mount.destination().to_string_lossy()).into_owned();
         if mount.typ().as_deref() == Some("cgroup") {
             found.push((place, format!("/sys/fs/cgroup{}", cgroup.unwrap_or_default())));
         } else if is_bind(mount) {

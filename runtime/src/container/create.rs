@@ -69,12 +69,10 @@ pub struct Made {
     pub warnings: Vec<String>,
 }
 
-/// Makes the container `id`. On failure nothing is left of it, and its `poststop` hooks have run if it had come to be.
-pub fn create(store: &Store, id: &str, mut bundle: Bundle, options: &Options) -> Result<Made> {
+/// Makes the container `id`, with what was begun `beside` for it, if anything. On failure nothing is left of it, and its `poststop` hooks have
+/// run if it had come to be.
+pub fn create(store: &Store, id: &str, mut bundle: Bundle, beside: Option<Beside>, options: &Options) -> Result<Made> {
     expect_user_namespace(&bundle.launch)?;
-    // A scope that systemd makes must be there before the child leaves the machine's cgroup namespace.
-    let alone = options.manager != Manager::Systemd;
-    let beside = alone.then(|| Beside::begin(&bundle.launch)).transpose()?;
     let passed = pass_descriptors(&mut bundle.launch, options.preserve_fds)?;
     let (entry, lock) = store.claim(id)?;
     let mut record = record_of(id, &mut bundle, options);

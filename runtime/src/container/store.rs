@@ -1,5 +1,6 @@
 //! The state directories: one per container beneath the runtime's root, made exclusively, locked by whoever changes it.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -29,6 +30,8 @@ pub struct Entry {
     /// What is locked, as long as this process has the lock: to close any other descriptor of that file would give it up (fcntl(2),
     /// "Record locks").
     locked: RefCell<Weak<OwnedFd>>,
+    /// The record that this process has written. As long as it is open, no other file can be it.
+    written: RefCell<Option<OwnedFd>>,
 }
 
 /// The right to change a container: a lock of this process, which no child inherits and which ends with it.
@@ -89,7 +92,13 @@ impl Store {
             Err(Errno::NOENT) => Err(Error::new(format!("container does not exist: {id}"))),
             other => {
                 let directory = other.during(|| format!("open the state directory {}", path.display()))?;
-                Ok(Entry { id: id.to_owned(), root: self.root.clone(), directory, locked: RefCell::default() })
+                Ok(Entry {
+                    id: id.to_owned(),
+                    root: self.root.clone(),
+                    directory,
+                    locked: RefCell::default(),
+                    written: RefCell::default(),
+                })
             }
         }
     }
@@ -227,9 +236,19 @@ impl Entry {
     /// Writes it down, once.
     pub fn write_record(&self, record: &Record) -> Result<()> {
         let bytes = serde_json::to_vec(record).map_err(|error| Error::new(format!("{RECORD}: {error}")))?;
-        self.write(NEW_RECORD, &bytes)?;
+        let file = self.write_file(NEW_RECORD, &bytes)?;
         rustix::fs::renameat(&self.directory, NEW_RECORD, &self.directory, RECORD)
-            .during(|| format!("write {}", self.path(RECORD).display()))
+            .during(|| format!("write {}", self.path(RECORD).display()))?;
+        self.written.replace(Some(file));
+        Ok(())
+    }
+
+    /// What is written down by now, given what this process has written: another one may have changed it.
+    pub fn record_now<'a>(&self, written: &'a Record) -> Result<Cow<'a, Record>> {
+        let identity = |stat: rustix::fs::Stat| (stat.st_dev, stat.st_ino);
+        let own = self.written.borrow().as_ref().map(|file| rustix::fs::fstat(file).map(identity));
+        let now = rustix::fs::statat(&self.directory, RECORD, AtFlags::SYMLINK_NOFOLLOW).map(identity);
+        if now.is_ok() && own == Some(now) { Ok(Cow::Borrowed(written)) } else { self.record().map(Cow::Owned) }
     }
 
     /// Writes down what the container will have besides its process and its cgroup, if anything, so that it is given back if its maker dies
@@ -244,6 +263,10 @@ impl Entry {
 
     /// Writes one of its files.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        self.write_file(name, bytes).map(drop)
+    }
+
+    fn write_file(&self, name: &str, bytes: &[u8]) -> Result<OwnedFd> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let write = || {
             let file = rustix::fs::openat(&self.directory, name, flags, Mode::from_raw_mode(0o600))?;
@@ -252,7 +275,7 @@ impl Entry {
                 let n = rustix::io::write(&file, rest)?;
                 rest = rest.get(n..).unwrap_or(&[]);
             }
-            Ok::<_, Errno>(())
+            Ok::<_, Errno>(file)
         };
         write().during(|| format!("write {}", self.path(name).display()))
     }
@@ -464,6 +487,24 @@ mod tests {
         std::fs::read(&file).unwrap();
         assert!(!is_locked_for_others(&file));
         drop(lock);
+    }
+
+    #[test]
+    fn what_another_process_has_changed_is_read_again() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::new(Some(root.path().to_owned())).unwrap();
+        let (entry, _lock) = store.claim("c").unwrap();
+        let mut record = Record { id: "c".to_owned(), pid: 7, ..Record::default() };
+        entry.write_record(&record).unwrap();
+        assert!(matches!(entry.record_now(&record).unwrap(), Cow::Borrowed(_)));
+        record.pid = 8;
+        store.find("c").unwrap().write_record(&record).unwrap();
+        record.pid = 9;
+        assert_eq!(entry.record_now(&record).unwrap().pid, 8);
+        // As for who has written nothing.
+        assert_eq!(store.find("c").unwrap().record_now(&record).unwrap().pid, 8);
+        std::fs::remove_file(entry.path(RECORD)).unwrap();
+        assert_eq!(entry.record_now(&record).unwrap().pid, 0);
     }
 
     #[test]

@@ -31,7 +31,8 @@ pub struct Beside {
 }
 
 impl Beside {
-    /// Begins what can be begun for `launch`, before anything else is done for it.
+    /// Begins what can be begun for `launch`, before anything else is done for it. Of that its namespaces count, and what is given to them: the
+    /// rest need not be decided yet.
     pub fn begin(launch: &Launch) -> Result<Self, Failure> {
         let runs_ahead = may_run_ahead(launch);
         let makes = runs_ahead && launch.namespaces.network == Namespace::New;

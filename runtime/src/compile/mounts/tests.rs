@@ -22,7 +22,7 @@ fn one(json: &str) -> Result<Mount, Error> {
 fn destinations_are_cleaned_and_begin_at_the_root() {
     assert_eq!(
         (clean("a/./b//c/.."), clean("../../x"), clean("/"), clean("/dev/")),
-        ("/a/b".to_owned(), "/x".to_owned(), "/".to_owned(), "/dev".to_owned())
+        ("/a/b".into(), "/x".into(), "/".into(), "/dev".into())
     );
     assert_eq!(one(r#"{"destination":"data","type":"tmpfs"}"#).unwrap().target, "/data");
 }

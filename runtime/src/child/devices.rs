@@ -41,11 +41,12 @@ pub(crate) fn populate(dev: BorrowedFd<'_>, launch: &Launch, trees: &Trees) -> R
 /// Makes the standard nodes, which is less work than to bind the machine's, and binds those that it may not make. One that is also
 /// declared is made as declared.
 fn make_standard(dev: BorrowedFd<'_>, launch: &Launch) -> Result<(), Failure> {
+    let owner = owner_of_new(dev);
     STANDARD_DEVICES.iter().try_for_each(|(name, (major, minor))| {
         let usual =
             Node { kind: NodeKind::Character, major: *major, minor: *minor, mode: 0o666, uid: 0, gid: 0 };
         let node = declared(launch, name, &usual).unwrap_or(&usual);
-        match make_node(dev, name, node) {
+        match make_node(dev, name, node, owner) {
             // No CAP_MKNOD, or the rules for devices forbid it.
             Err(Errno::PERM) => show(dev, name, nodes::standard(name, (*major, *minor), launch)?.detached()?.as_fd()),
             other => other.at(Step::MakeDevice, || format!("/dev/{name}")),
@@ -135,7 +136,7 @@ fn make(root: BorrowedFd<'_>, path: &str, node: &Node) -> Result<(), Failure> {
     let (parent, name) = path.rsplit_once('/').ok_or_else(|| failed(Errno::INVAL))?;
     let parent = if parent.is_empty() { "/" } else { parent };
     let directory = paths::ensure(root, parent, Kind::Directory, links(path)).map_err(failed)?;
-    match make_node(directory.as_fd(), name, node) {
+    match make_node(directory.as_fd(), name, node, None) {
         Err(Errno::EXIST) => {
             let stat = rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
             let other = difference(&stat, node).map(|what| format!("{path} has incorrect {what}"));
@@ -145,14 +146,25 @@ fn make(root: BorrowedFd<'_>, path: &str, node: &Node) -> Result<(), Failure> {
     }
 }
 
-/// Makes one node in a directory that others may write to: whatever they put in its place meanwhile, no link is followed.
-fn make_node(directory: BorrowedFd<'_>, name: &str, node: &Node) -> Result<(), Errno> {
+/// Whose what this process makes in a directory is; `None`: its group is the directory's.
+fn owner_of_new(directory: BorrowedFd<'_>) -> Option<(Uid, Gid)> {
+    let mode = rustix::fs::fstat(directory).ok()?.st_mode;
+    let inherits = Mode::from_raw_mode(mode).contains(Mode::SGID);
+    (!inherits).then(|| (rustix::process::geteuid(), rustix::process::getegid()))
+}
+
+/// Makes one node in a directory that others may write to: whatever they put in its place meanwhile, no link is followed. It is not given to who
+/// is the `owner` of what is made there.
+fn make_node(directory: BorrowedFd<'_>, name: &str, node: &Node, owner: Option<(Uid, Gid)>) -> Result<(), Errno> {
     let umask = rustix::process::umask(Mode::empty());
     let number = rustix::fs::makedev(node.major, node.minor);
     let made = rustix::fs::mknodat(directory, name, node.kind.file_type(), Mode::from_raw_mode(node.mode), number);
     rustix::process::umask(umask);
     made?;
     let (uid, gid) = (Uid::from_raw(node.uid), Gid::from_raw(node.gid));
+    if owner == Some((uid, gid)) {
+        return Ok(());
+    }
     rustix::fs::chownat(directory, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
 }
 

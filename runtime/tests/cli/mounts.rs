@@ -1,13 +1,14 @@
 //! Mounts whose paths have to do with where the root is: on it, in it, and by its path outside.
 
 use std::fs::{create_dir_all, write};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
 
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
-use crate::site::{Site, place, shell};
+use crate::site::{Site, finish, place, shell};
 use crate::trials;
 
 pub fn tests() -> Vec<Trial> {
@@ -22,7 +23,15 @@ pub fn tests() -> Vec<Trial> {
         a_root_is_not_covered_for_others,
         a_link_to_the_root_covers_nothing,
         a_root_that_comes_late_has_its_devices,
+        nodes_are_not_the_caller_s_group_s,
     ]
+}
+
+fn nodes_are_not_the_caller_s_group_s() {
+    let site = shell("busybox stat -c %u:%g /dev/null /dev/tty");
+    let mut command = site.command(&["run", &site.id]);
+    command.gid(5);
+    assert_eq!(finish(command).stdout, "0:0\n0:0\n");
 }
 
 /// A bundle with a root of its own.

@@ -23,6 +23,7 @@ pub fn tests() -> Vec<Trial> {
         an_overlay_of_long_paths_has_attributes_too,
         a_tmpfs_without_a_mode_has_that_of_what_it_covers,
         a_read_only_dev_has_all_that_belongs_in_it,
+        nodes_are_root_s_whatever_dev_passes_on,
         files_links_and_relative_destinations_are_mounted_on,
         an_existing_mount_is_changed,
         a_mount_has_a_mapping_of_its_own,
@@ -276,6 +277,15 @@ fn a_read_only_dev_has_all_that_belongs_in_it() {
         .push("/linux/devices", json!({"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229}))
         .output();
     assert!(text.starts_with("there\n") && text.ends_with("closed\n"), "{text}");
+}
+
+fn nodes_are_root_s_whatever_dev_passes_on() {
+    let script = "stat -c '%u:%g:%a' /dev/null /dev/tty; mknod /dev/pipe p && stat -c %g /dev/pipe";
+    for (options, of_new) in [(json!(["mode=755"]), "0"), (json!(["mode=2755", "gid=7"]), "7")] {
+        // The control is what the program makes itself.
+        let text = bundle("nodes", script).set("/mounts/1/options", options).output();
+        assert_eq!(text, format!("0:0:666\n0:0:666\n{of_new}\n"));
+    }
 }
 
 fn ptmx_may_be_declared_although_it_is_a_link() {

@@ -11,8 +11,8 @@ use crate::events::{Event, Kind};
 const EVENTS: usize = 0;
 const KERNEL: usize = 1;
 const RINGS: usize = 2;
-/// Memory for both, in bytes: a thousand events of ordinary length, no fewer than 150 of the greatest.
-const BUDGET: u64 = 256 << 10;
+/// Memory for both and their headers, in bytes: a thousand events of ordinary length, no fewer than 150 of the greatest.
+const BUDGET: u64 = 260 << 10;
 /// An event's text is never longer, in bytes: with its other parts it fits an entry of a ring.
 const LONGEST_TEXT: usize = 600;
 /// Bytes that an entry takes at most, its frame included.

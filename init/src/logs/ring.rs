@@ -3,7 +3,8 @@
 //! An entry is `length u16 · flags u8 · time u40 · text · length u16` (little-endian, time in milliseconds since boot). The length
 //! at both ends lets a reader walk back from the newest entry; old entries are simply overwritten. A ring's header says how many
 //! bytes were ever written to it, and how many of the container's were dropped before; and, before anything is overwritten, up to
-//! where, for another process that reads along (`follower.rs`).
+//! where, for another process that reads along (`follower.rs`). The headers of all stand together before the rings: a container that
+//! prints nothing takes no page, and a process that goes on after a crash reads them at once.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,7 +16,8 @@ use super::lines::{MAX_LINE, Piece};
 /// A ring is never smaller, in bytes, whatever the budget: it holds a line of the greatest length.
 const SMALLEST: u64 = 4 << 10;
 /// Bytes of a ring's header: written, dropped, claimed, 40 bytes for later.
-pub(super) const HEADER: u64 = 64;
+const HEADER: u64 = 64;
+const PAGE: u64 = 4 << 10;
 /// Bytes of an entry besides its text.
 pub(super) const OVERHEAD: usize = 10;
 const CONTINUES: u8 = 1;
@@ -48,39 +50,54 @@ pub(super) struct Head {
 /// Where the rings lie in their memory.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Layout {
-    /// Bytes of one ring, header included.
-    each: u64,
+    /// Bytes of all headers.
+    heads: u64,
+    /// Bytes of one ring.
+    room: u64,
 }
 
 impl Layout {
     pub(super) fn of(count: usize, budget: u64) -> Self {
-        Self { each: size_of_each(count, budget) }
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
+        let heads = count.saturating_mul(HEADER).checked_next_multiple_of(PAGE).unwrap_or(u64::MAX);
+        let share = budget.saturating_sub(heads).checked_div(count).unwrap_or(0).max(SMALLEST);
+        Self { heads, room: share & !(PAGE.saturating_sub(1)) }
     }
 
-    /// Bytes of a ring without its header.
+    /// Bytes of a ring.
     pub(super) fn room(self) -> u64 {
-        self.each.saturating_sub(HEADER)
+        self.room
     }
 
+    /// Where a ring begins.
     pub(super) fn start(self, index: usize) -> u64 {
-        u64::try_from(index).unwrap_or(u64::MAX).saturating_mul(self.each)
+        self.heads.saturating_add(u64::try_from(index).unwrap_or(u64::MAX).saturating_mul(self.room))
+    }
+
+    /// Where its header is.
+    pub(super) fn head_at(self, index: usize) -> u64 {
+        u64::try_from(index).unwrap_or(u64::MAX).saturating_mul(HEADER)
     }
 
     pub(super) fn head(self, fd: &OwnedFd, index: usize) -> Option<Head> {
-        let mut bytes = [0; 24];
-        rustix::io::pread(fd, &mut bytes, self.start(index)).ok().filter(|n| *n == bytes.len())?;
-        let (written, rest) = bytes.split_first_chunk::<8>()?;
-        let (dropped, claimed) = rest.split_first_chunk::<8>()?;
-        Some(Head {
-            written: u64::from_le_bytes(*written),
-            dropped: u64::from_le_bytes(*dropped),
-            claimed: u64::from_le_bytes(*claimed.first_chunk()?),
-        })
+        let mut bytes = [0; Head::SIZE];
+        rustix::io::pread(fd, &mut bytes, self.head_at(index)).ok().filter(|n| *n == bytes.len())?;
+        Head::decoded(&bytes)
+    }
+
+    /// All headers at once; of what can't be read there is nothing.
+    fn all_heads(self, fd: &OwnedFd, count: usize) -> Vec<Head> {
+        let mut bytes = vec![0; usize::try_from(self.head_at(count)).unwrap_or(0)];
+        let read = rustix::io::pread(fd, &mut bytes, 0).unwrap_or(0);
+        let (heads, _) = bytes.get(..read).unwrap_or_default().as_chunks::<{ HEADER as usize }>();
+        let mut heads: Vec<Head> = heads.iter().map(|head| Head::decoded(head).unwrap_or_default()).collect();
+        heads.resize(count, Head::default());
+        heads
     }
 
     /// `length` bytes of a ring from the one on that was the `from`th to be written.
     pub(super) fn read(self, fd: &OwnedFd, index: usize, from: u64, length: u64) -> Option<Vec<u8>> {
-        let data = self.start(index).checked_add(HEADER)?;
+        let data = self.start(index);
         let mut bytes = vec![0; usize::try_from(length.min(self.room())).ok()?];
         let mut done = 0_usize;
         while done < bytes.len() {
@@ -97,6 +114,15 @@ impl Layout {
 }
 
 impl Head {
+    /// Bytes of it that mean something.
+    const SIZE: usize = 24;
+
+    fn decoded(bytes: &[u8]) -> Option<Self> {
+        let [written, dropped, claimed] = bytes.first_chunk::<{ Self::SIZE }>()?.as_chunks::<8>().0 else { return None };
+        let [written, dropped, claimed] = [written, dropped, claimed].map(|number| u64::from_le_bytes(*number));
+        Some(Self { written, dropped, claimed })
+    }
+
     /// The oldest byte that no one is overwriting, by the number with which it was written.
     pub(super) fn oldest(self, layout: Layout) -> u64 {
         self.claimed.max(self.written).saturating_sub(layout.room())
@@ -121,29 +147,23 @@ impl Rings {
         rustix::fs::ftruncate(&fd, layout.start(count))?;
         let heads = vec![Head::default(); count];
         let rings = Self { fd, layout, heads, batch: Vec::new() };
-        // The headers' pages, so that counting never fails.
-        for index in 0..count {
-            rustix::fs::fallocate(&rings.fd, FallocateFlags::empty(), layout.start(index), HEADER)?;
+        if layout.heads > 0 {
+            // So that counting never fails.
+            rustix::fs::fallocate(&rings.fd, FallocateFlags::empty(), 0, layout.heads)?;
         }
         Ok(rings)
     }
 
     /// Bytes that so many rings take once they are full.
     pub fn memory(count: usize, budget: u64) -> u64 {
-        size_of_each(count, budget).saturating_mul(u64::try_from(count).unwrap_or(u64::MAX))
+        Layout::of(count, budget).start(count)
     }
 
     /// Takes over the rings of the process before.
     pub fn adopt(fd: OwnedFd, count: usize, budget: u64) -> Self {
         let layout = Layout::of(count, budget);
-        let mut rings = Self { fd, layout, heads: vec![Head::default(); count], batch: Vec::new() };
-        for index in 0..count {
-            let head = layout.head(&rings.fd, index).unwrap_or_default();
-            if let Some(slot) = rings.heads.get_mut(index) {
-                *slot = head;
-            }
-        }
-        rings
+        let heads = layout.all_heads(&fd, count);
+        Self { fd, layout, heads, batch: Vec::new() }
     }
 
     /// Adds a line to the present batch; [`Rings::commit`] writes it.
@@ -164,7 +184,7 @@ impl Rings {
         let batch = std::mem::take(&mut self.batch);
         let Some(mut head) = self.heads.get(index).copied() else { return };
         let room = self.layout.room();
-        let data = self.layout.start(index).saturating_add(HEADER);
+        let data = self.layout.start(index);
         // Who reads along must know before it happens what is not there any more; a crash in between takes nothing of that back.
         let end = head.written.saturating_add(u64::try_from(batch.len()).unwrap_or(0));
         head.claimed = head.claimed.max(end);
@@ -227,7 +247,7 @@ impl Rings {
         let Some(slot) = self.heads.get_mut(index) else { return };
         *slot = head;
         let bytes = [head.written, head.dropped, head.claimed].map(u64::to_le_bytes);
-        let _ = rustix::io::pwrite(&self.fd, bytes.as_flattened(), self.layout.start(index));
+        let _ = rustix::io::pwrite(&self.fd, bytes.as_flattened(), self.layout.head_at(index));
     }
 }
 
@@ -235,12 +255,6 @@ impl AsFd for Rings {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
-}
-
-fn size_of_each(count: usize, budget: u64) -> u64 {
-    let count = u64::try_from(count).unwrap_or(1).max(1);
-    let share = budget.checked_div(count).unwrap_or(0).max(SMALLEST);
-    share & !(SMALLEST.saturating_sub(1))
 }
 
 /// The last entry of `bytes` and what stands before it; `None` when that was overwritten in part.
@@ -289,7 +303,7 @@ mod tests {
 
     #[test]
     fn keeps_the_newest_and_survives_its_process() {
-        let mut rings = Rings::create(2, 8192).unwrap();
+        let mut rings = Rings::create(2, 12 << 10).unwrap();
         for n in 0..1000 {
             rings.push(line(&format!("line {n}")), n);
             if n % 3 == 0 {
@@ -298,7 +312,7 @@ mod tests {
         }
         rings.commit(1);
         rings.drop_bytes(1, 77);
-        let rings = Rings::adopt(rings.fd, 2, 8192);
+        let rings = Rings::adopt(rings.fd, 2, 12 << 10);
         let kept = texts(&rings, 1);
         assert!(kept.len() > 200 && kept.len() < 300, "{}", kept.len());
         let expected: Vec<String> = (1000 - kept.len()..1000).map(|n| format!("line {n}")).collect();
@@ -324,18 +338,35 @@ mod tests {
 
     #[test]
     fn the_budget_is_shared_and_bounded() {
-        assert_eq!(size_of_each(1, 10 << 20), 10 << 20);
-        assert_eq!(size_of_each(1000, 10 << 20), 8 << 10);
-        assert_eq!(Rings::memory(3, 10 << 20), (10 << 20) - (4 << 10), "whole pages each");
-        assert_eq!(Rings::memory(1000, 1 << 20), 1000 * SMALLEST);
-        assert_eq!(size_of_each(0, 0), SMALLEST);
+        let room = |count, budget| Layout::of(count, budget).room();
+        assert_eq!(room(1, 10 << 20), (10 << 20) - PAGE);
+        assert_eq!(room(1000, 10 << 20), 8 << 10);
+        assert_eq!(Rings::memory(4, 10 << 20), (10 << 20) - 3 * PAGE, "whole pages each");
+        assert_eq!(Rings::memory(1000, 1 << 20), 16 * PAGE + 1000 * SMALLEST);
+        assert_eq!((Rings::memory(0, 0), room(0, 0)), (0, SMALLEST));
+    }
+
+    #[test]
+    fn who_prints_nothing_takes_no_memory() {
+        let mut rings = Rings::create(1000, 64 << 20).unwrap();
+        let taken = |rings: &Rings| rustix::fs::fstat(&rings.fd).unwrap().st_blocks * 512;
+        assert_eq!(taken(&rings), 16 * PAGE as i64);
+        rings.push(line("something"), 1);
+        rings.commit(999);
+        rings.drop_bytes(7, 1);
+        assert_eq!(taken(&rings), 17 * PAGE as i64);
+    }
+
+    #[test]
+    fn a_ring_holds_the_longest_line() {
+        assert!(MAX_LINE + OVERHEAD <= usize::try_from(SMALLEST).unwrap());
     }
 
     proptest::proptest! {
         #[test]
         fn any_bytes_can_be_walked(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..4032), written in 0_u64..100_000) {
             let mut rings = Rings::create(1, 0).unwrap();
-            rustix::io::pwrite(&rings.fd, &bytes, HEADER).unwrap();
+            rustix::io::pwrite(&rings.fd, &bytes, rings.layout.start(0)).unwrap();
             rings.save_head(0, Head { written, dropped: 0, claimed: 0 });
             rings.tail(0, usize::MAX, usize::MAX);
         }

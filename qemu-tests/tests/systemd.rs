@@ -27,7 +27,7 @@ const JOB: &str = "[Unit]\nDefaultDependencies=no\nAfter=dbus.service\n[Service]
 /// A machine whose first process is systemd, with a bus, and this script as its only service.
 fn guest(job: &str) -> Guest {
     let mut guest = Guest::new(FIRST);
-    for program in ["/usr/lib/systemd/systemd", "/usr/bin/systemctl", "/usr/bin/dbus-daemon"] {
+    for program in ["/usr/lib/systemd/systemd", "/usr/bin/systemctl", "/usr/bin/systemd-run", "/usr/bin/dbus-daemon"] {
         guest.program(Path::new(program));
     }
     for file in ["usr/share/dbus-1/system.conf", "usr/share/dbus-1/system.d/org.freedesktop.systemd1.conf"] {
@@ -57,6 +57,11 @@ cd /bundle
 for i in 1 2 3 4 5 6 7 8 9 10; do $runtime --systemd-cgroup run --detach one </dev/null >/dev/null 2>/tmp/said && break; sleep 1; done
 cat /tmp/said
 echo state $($runtime state one | grep status)
+# Where no memory may be written to and executed. What it starts here is the program by the name of ps.
+printf '%s\n' '#!/bin/sh' 'echo PID' >/tmp/ps
+chmod +x /tmp/ps
+strict='systemd-run --quiet --wait --pipe --setenv PATH=/tmp:/bin --property DefaultDependencies=no --property MemoryDenyWriteExecute=yes'
+echo strict $($strict $(command -v $runtime) ps one 2>&1)
 show made
 systemctl daemon-reload
 show reloaded
@@ -117,6 +122,7 @@ fn limits_hold_under_systemd() {
         ["memory.max", "cpu.max", "cpu.weight", "cpuset.cpus", "pids.max"].map(of)
     };
     assert!(found["state"].contains("running"), "{}", found["state"]);
+    assert_eq!(found["strict"], "PID");
     let made = ["67108864", "50000 100000", "59", "", "20"];
     assert_eq!((shown("made"), shown("reloaded")), (made.map(str::to_owned), made.map(str::to_owned)));
     assert_eq!(found["update"], "0");

@@ -118,7 +118,9 @@ impl Head {
     const SIZE: usize = 24;
 
     fn decoded(bytes: &[u8]) -> Option<Self> {
-        let [written, dropped, claimed] = bytes.first_chunk::<{ Self::SIZE }>()?.as_chunks::<8>().0 else { return None };
+        let [written, dropped, claimed] = bytes.first_chunk::<{ Self::SIZE }>()?.as_chunks::<8>().0 else {
+            return None;
+        };
         let [written, dropped, claimed] = [written, dropped, claimed].map(|number| u64::from_le_bytes(*number));
         Some(Self { written, dropped, claimed })
     }

@@ -146,11 +146,11 @@ fn make(root: BorrowedFd<'_>, path: &str, node: &Node) -> Result<(), Failure> {
     }
 }
 
-/// Whose what this process makes in a directory is; `None`: its group is the directory's.
+/// Whose what this process makes in a directory is; `None`: the directory may pass on another group.
 fn owner_of_new(directory: BorrowedFd<'_>) -> Option<(Uid, Gid)> {
-    let mode = rustix::fs::fstat(directory).ok()?.st_mode;
-    let inherits = Mode::from_raw_mode(mode).contains(Mode::SGID);
-    (!inherits).then(|| (rustix::process::geteuid(), rustix::process::getegid()))
+    let group = rustix::process::getegid();
+    let passed_on = Gid::from_raw(rustix::fs::fstat(directory).ok()?.st_gid);
+    (passed_on == group).then(|| (rustix::process::geteuid(), group))
 }
 
 /// Makes one node in a directory that others may write to: whatever they put in its place meanwhile, no link is followed. It is not given to who
@@ -162,7 +162,8 @@ fn make_node(directory: BorrowedFd<'_>, name: &str, node: &Node, owner: Option<(
     rustix::process::umask(umask);
     made?;
     let (uid, gid) = (Uid::from_raw(node.uid), Gid::from_raw(node.gid));
-    if owner == Some((uid, gid)) {
+    // To give it to anybody also takes the bits that would make another of who executes it.
+    if owner == Some((uid, gid)) && node.mode & 0o6000 == 0 {
         return Ok(());
     }
     rustix::fs::chownat(directory, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)

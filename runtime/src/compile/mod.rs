@@ -53,6 +53,8 @@ pub fn launch(spec: &Spec, root: Root, volumes: &[(String, CreateDir)]) -> Resul
 /// As much of a spec's launch as decides what can begin before the rest is compiled.
 #[cfg(feature = "cli")]
 pub(crate) fn outline(spec: &Spec) -> Result<Launch, Error> {
+    // Of another version nothing would be known.
+    version(spec.version())?;
     let nothing = nothing();
     let linux = spec.linux().as_ref().unwrap_or(&nothing);
     let (namespaces, ids) = namespaces::namespaces(linux)?;

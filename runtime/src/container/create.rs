@@ -157,6 +157,10 @@ fn make(
     // From here on `delete` knows what there may be to remove.
     lock.begin(record.cgroup.as_deref())?;
     entry.write_intended(record)?;
+    if let (Some(_), Some(beside)) = (&bundle.layers, &beside) {
+        // A filesystem's server lives as long as the container.
+        beside.settle();
+    }
     let prepared = bundle.layers.as_ref().map(|layers| storage::prepare(entry, launch, layers)).transpose()?;
     if let Some(prepared) = &prepared {
         launch.namespaces.user = prepared.userns.as_ref().map(|userns| format!("/proc/self/fd/{}", userns.as_raw_fd()));

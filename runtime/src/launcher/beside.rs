@@ -50,6 +50,14 @@ impl Beside {
         self.runs_ahead
     }
 
+    /// Waits until the launcher is sent nowhere any more, so that it may make processes that go on for long.
+    #[cfg(feature = "cli")]
+    pub(crate) fn settle(&self) {
+        if let Some(network) = &self.network {
+            network.wait();
+        }
+    }
+
     /// Leaves this processor to the child that was just made, if it runs ahead: its work is the longer one. Going on on another one,
     /// the launcher has done its part before the child needs it, also if it waits for the network namespace first, which the child needs
     /// sooner.
@@ -92,6 +100,7 @@ fn may_run_ahead(launch: &Launch) -> bool {
 /// A network namespace in the making, with its loopback interface, and others that are made with it.
 #[derive(Debug)]
 pub(crate) struct Network {
+    // First, so that it is the first to go: see `Sent`.
     /// The process that makes it and holds it until somebody else is in it; without a signal at its end, so that nobody takes it for
     /// a container.
     maker: Helper,
@@ -102,7 +111,7 @@ pub(crate) struct Network {
     /// Ends when it has done what it can.
     done: OwnedFd,
     /// Where the maker is sent, which sends the launcher there, too; until that has set it right.
-    processors: Cell<Option<Processors>>,
+    processors: Sent,
     /// Of the child, in its copy.
     joined: Cell<bool>,
 }
@@ -122,13 +131,13 @@ impl Network {
             // Where it can't be done, it begins later.
             let _ = sched_setaffinity(Pid::from_raw(maker.pid()), &elsewhere);
         }
-        Ok(Self { maker, kinds, told, done, processors: Cell::new(processors), joined: Cell::new(false) })
+        Ok(Self { maker, kinds, told, done, processors: Sent(Cell::new(processors)), joined: Cell::new(false) })
     }
 
     /// Waits, in the launcher, until there is nothing more to do for it. The launcher then goes on where its maker was: if it had not
     /// slept for long, it might not even come to go there by itself before the child sleeps.
     fn wait(&self) {
-        let processors = self.processors.take();
+        let processors = self.processors.0.take();
         self.maker.wait(&self.done, processors);
         if let Some(Processors { all, .. }) = processors {
             let _ = sched_setaffinity(None, &all);
@@ -167,11 +176,15 @@ impl Network {
     }
 }
 
-impl Drop for Network {
+/// Where the launcher may have been sent. Whoever lets go of it has let go of the maker before, which sends nobody any more then.
+#[derive(Debug)]
+struct Sent(Cell<Option<Processors>>);
+
+impl Drop for Sent {
     /// Also of a launcher that comes to nothing: its last hooks are to run where it might before.
     fn drop(&mut self) {
-        if self.processors.get().is_some() {
-            self.wait();
+        if let Some(Processors { all, .. }) = self.0.take() {
+            let _ = sched_setaffinity(None, &all);
         }
     }
 }

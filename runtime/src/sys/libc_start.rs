@@ -4,7 +4,8 @@
 //! hypervisor each is an exit to the host: 0.15 ms together, a twentieth of a whole `run`. A runtime copies kilobytes, for
 //! which the functions that every x86-64 processor has are as good. It also prepares to load libraries, which a static program doesn't
 //! (`_dl_non_dynamic_init`: search paths, the kernel's page of clock functions, the program's own directory), reads the environment for
-//! its tunables, and notes what to do at the end, to which this program doesn't come (`entry.rs`): another 0.04 ms. The rest of what
+//! its tunables, and notes what to do at the end, to which this program doesn't come (`entry.rs`): another 0.04 ms. Without all that the clock is
+//! asked by system calls, and a backtrace has no names, which a release hasn't anyway. The rest of what
 //! `__libc_start_main` does is done here in the order of glibc 2.36 (csu/libc-start.c) and by the functions that do it there.
 //!
 //! Those are glibc's internal ones. So `build.rs` has this compiled only for that release, into a static program at a fixed address;
@@ -34,6 +35,8 @@ unsafe extern "C" {
     static _dl_phdr: *const libc::Elf64_Phdr;
     static _dl_phnum: usize;
     static __libc_enable_secure: c_int;
+    /// The rights of the stacks that glibc makes; as long as nobody has asked, code may stand there.
+    static mut _dl_stack_flags: c_int;
 
     // The linker's: where tables begin and end.
     static __rela_iplt_start: [Relocation; 0];
@@ -44,6 +47,7 @@ unsafe extern "C" {
     static __init_array_end: [Initialise; 0];
 
     fn _dl_aux_init(auxiliary: *const usize);
+    fn __tunables_init(environment: Strings);
     fn __libc_setup_tls();
     fn __libc_early_init(initial: bool);
     fn __libc_init_first(count: c_int, arguments: Strings, environment: Strings);
@@ -102,6 +106,10 @@ unsafe extern "C" fn __libc_start_main(
             end = end.add(1);
         }
         _dl_aux_init(end.add(1).cast());
+        if __libc_enable_secure != 0 {
+            // Takes them from the environment that children get.
+            __tunables_init(environment);
+        }
         environment
     };
     // SAFETY: no memory function was called so far: which those are is decided now. Each place is the program's own, and writable until
@@ -122,9 +130,9 @@ unsafe extern "C" fn __libc_start_main(
         asm!("mov fs:[0x30], {}", in(reg) guard, options(nostack, preserves_flags));
         __libc_early_init(true);
         if __libc_enable_secure == 0 {
-            close_constants();
+            obey_headers();
         } else {
-            // It also takes from the environment what its owner must not decide, and closes the constants.
+            // It does so, too, and takes from the environment what its owner must not decide.
             __libc_init_first(count, arguments, environment);
             __libc_check_standard_fds();
         }
@@ -146,16 +154,20 @@ unsafe extern "C" fn __libc_start_main(
     unsafe { exit(main(count, arguments, environment)) }
 }
 
-/// Makes read-only what nobody writes to any more (RELRO), as glibc does. Where that can't be, it does without; so does this.
+/// Makes read-only what nobody writes to any more (RELRO), as glibc does, and stacks that nothing is executed on. Where the former can't be, it
+/// does without; so does this.
 ///
 /// # Safety
 ///
 /// Relocation is done, and nobody else runs.
-unsafe fn close_constants() {
+unsafe fn obey_headers() {
     const PAGE: usize = 4096;
     // SAFETY: the kernel has said where the headers are, and how many; the program is where they say, as it isn't relocated.
     unsafe {
         let headers = std::slice::from_raw_parts(_dl_phdr, _dl_phnum);
+        for header in headers.iter().filter(|header| header.p_type == libc::PT_GNU_STACK) {
+            _dl_stack_flags = header.p_flags.cast_signed();
+        }
         for header in headers.iter().filter(|header| header.p_type == libc::PT_GNU_RELRO) {
             let (begin, end) = (header.p_vaddr as usize, (header.p_vaddr + header.p_memsz) as usize);
             let (begin, end) = (begin & !(PAGE - 1), end & !(PAGE - 1));

@@ -90,6 +90,12 @@ fn a_wrong_configuration_is_refused_before_anything_is_made() {
     };
     refused(|c| c["ociVersion"] = json!("2.0.0"), "ociVersion");
     refused(|c| c["ociVersion"] = json!(1), "expected a string");
+    // Whatever else is wrong: it may be right there.
+    let wrong_twice = |c: &mut Value| {
+        c["ociVersion"] = json!("2.0.0");
+        c["linux"]["namespaces"] = json!([{"type": "pid"}, {"type": "pid"}]);
+    };
+    refused(wrong_twice, "ociVersion");
     refused(|c| c["process"]["cwd"] = json!("relative"), "process.cwd");
     refused(|c| c["process"]["args"] = json!([]), "process.args");
     refused(|c| c["hooks"] = json!({"poststop": [{"path": "relative"}]}), "hooks.poststop");

@@ -48,21 +48,22 @@ impl HookOutput {
 }
 
 /// Runs hooks of the machine's with a state, up to the first that fails.
-pub(super) fn run_all(record: &Record, hooks: &[Hook], state: &[u8]) -> Result<()> {
+pub(super) fn run_all(record: &Record, hooks: &[Hook], state: impl FnOnce() -> Vec<u8>) -> Result<()> {
     if hooks.is_empty() {
         return Ok(());
     }
     let output = HookOutput::open(record)?;
     let surroundings = Surroundings { output: output.as_fds(), ..Surroundings::default() };
-    Ok(hook::run_all(surroundings, hooks, &State::new(state)?)?)
+    Ok(hook::run_all(surroundings, hooks, &State::new(&state())?)?)
 }
 
 /// The same to the last: one that fails keeps none of the others from running (runtime spec, "Lifecycle", 13), nor does a file that
 /// can't be opened. Both are warnings. They clear away what nobody else would, and go on if this process is killed.
-pub(super) fn run_each(record: &Record, hooks: &[Hook], state: &[u8]) {
+pub(super) fn run_each(record: &Record, hooks: &[Hook], state: impl FnOnce() -> Vec<u8>) {
     if hooks.is_empty() {
         return;
     }
+    let state = state();
     let warn = |error: Error| log::warn(&error.to_string());
     let output = HookOutput::open(record).unwrap_or_else(|error| {
         warn(error);
@@ -70,7 +71,7 @@ pub(super) fn run_each(record: &Record, hooks: &[Hook], state: &[u8]) {
     });
     let surroundings = Surroundings { output: output.as_fds(), outlive: true, ..Surroundings::default() };
     for hook in hooks {
-        let ran = State::new(state).and_then(|state| hook::run(surroundings, hook, &state));
+        let ran = State::new(&state).and_then(|state| hook::run(surroundings, hook, &state));
         let _ = ran.map_err(|failure| warn(failure.into()));
     }
 }

@@ -74,9 +74,7 @@ pub fn started(
     // Hooks may use the container.
     drop(lock);
     let hooks = bundle::decided("poststart", Some(&record.poststart))?;
-    if !hooks.is_empty()
-        && let Err(error) = hook_output::run_all(record, &hooks, &record.state("running", record.pid))
-    {
+    if let Err(error) = hook_output::run_all(record, &hooks, || record.state("running", record.pid)) {
         let _lock = entry.lock()?;
         let _ = destroy(entry, record);
         return Err(error);
@@ -162,11 +160,7 @@ pub fn destroy(entry: &Entry, record: &Record) -> Result<()> {
     storage::destroy(entry)?;
     entry.remove()?;
     let hooks = bundle::decided("poststop", Some(&record.poststop))?;
-    if hooks.is_empty() {
-        return Ok(());
-    }
-    let state = record.state(Status::Stopped.text(), 0);
-    hook_output::run_each(record, &hooks, &state);
+    hook_output::run_each(record, &hooks, || record.state(Status::Stopped.text(), 0));
     Ok(())
 }
 

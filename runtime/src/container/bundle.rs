@@ -92,47 +92,43 @@ impl Opened {
 
     /// What it says for container `id`. One that isn't started at once (`gated`) needs no `process` ("This property is REQUIRED when
     /// `start` is called").
+    // Inlined, it would claim its part of the stack, which is large, while the configuration is read, which takes more.
+    #[inline(never)]
     pub fn decide(self, id: &str, gated: bool) -> Result<Bundle> {
-        decide(self, id, gated)
+        let Opened { named, path, config, mut spec, mut warnings } = self;
+        let without_program = gated && spec.process().is_none();
+        if without_program {
+            spec.set_process(Some(stand_in()));
+        }
+        let terminal = spec.process().as_ref().map(compile::terminal).transpose()?.flatten();
+        let hooks = spec.hooks().as_ref().map(hooks).transpose()?.unwrap_or_default();
+        let annotations = spec.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
+        let directory = text("the bundle", &path)?;
+        let made = compile::bundle(&spec, compile::Bundle { path: &directory, id })?;
+        warnings.extend(made.warnings);
+        let mut launch = made.launch;
+        if let Some(filter) = annotations::filter(&spec)? {
+            launch.seccomp = Some(filter);
+        }
+        let rootfs = rootfs(&spec, &path)?;
+        launch.root.source = RootSource::Directory(text("root.path", &rootfs)?);
+        let layers = storage::declared(&annotations, &launch)?;
+        Ok(Bundle {
+            path: named,
+            config,
+            oci_version: spec.version().clone(),
+            rootfs,
+            launch,
+            terminal: terminal.is_some(),
+            console_size: terminal,
+            cgroups_path: cgroups_path(&spec)?,
+            annotations,
+            hooks,
+            without_program,
+            layers,
+            warnings,
+        })
     }
-}
-
-// Inlined, it would claim its part of the stack, which is large, while the configuration is read, which takes more.
-#[inline(never)]
-fn decide(opened: Opened, id: &str, gated: bool) -> Result<Bundle> {
-    let Opened { named, path, config, mut spec, mut warnings } = opened;
-    let without_program = gated && spec.process().is_none();
-    if without_program {
-        spec.set_process(Some(stand_in()));
-    }
-    let terminal = spec.process().as_ref().map(compile::terminal).transpose()?.flatten();
-    let hooks = spec.hooks().as_ref().map(hooks).transpose()?.unwrap_or_default();
-    let annotations = spec.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
-    let directory = text("the bundle", &path)?;
-    let made = compile::bundle(&spec, compile::Bundle { path: &directory, id })?;
-    warnings.extend(made.warnings);
-    let mut launch = made.launch;
-    if let Some(filter) = annotations::filter(&spec)? {
-        launch.seccomp = Some(filter);
-    }
-    let rootfs = rootfs(&spec, &path)?;
-    launch.root.source = RootSource::Directory(text("root.path", &rootfs)?);
-    let layers = storage::declared(&annotations, &launch)?;
-    Ok(Bundle {
-        path: named,
-        config,
-        oci_version: spec.version().clone(),
-        rootfs,
-        launch,
-        terminal: terminal.is_some(),
-        console_size: terminal,
-        cgroups_path: cgroups_path(&spec)?,
-        annotations,
-        hooks,
-        without_program,
-        layers,
-        warnings,
-    })
 }
 
 /// A process for a configuration that has none. Its program is never executed.
